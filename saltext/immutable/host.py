@@ -1,0 +1,180 @@
+"""What the pack keeps on a host: one directory, who works in it, and the commands run there.
+
+::
+
+    <root>/layers/<digest>/      fs/ (the difference), layer.json (what it is), manifest.gz (every file)
+    <root>/l/<16 hex>            short links to layers/<digest>/fs: overlay's options have a page to fit in
+    <root>/keys/<key>            the digest that this key led to last
+    <root>/images/<digest>/      image.json, and seal/: the one file above the layers
+    <root>/machines/<minion id>/ machine.json, console.log, var/ ...
+    <root>/consoles/             consoles of machines that are gone
+    <root>/cache/                downloads
+    <root>/tmp/<random>/         work under way; its `lock` is held by the process that works
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from salt.exceptions import CommandExecutionError
+
+FOLDERS = ("layers", "l", "keys", "images", "machines", "consoles", "cache", "tmp")
+
+
+@dataclass(frozen=True)
+class Host:
+    """The pack's directory on this host."""
+
+    root: Path
+
+    def __getattr__(self, name: str) -> Path:
+        if name in FOLDERS:
+            return self.root / name
+        raise AttributeError(name)
+
+    def prepare(self) -> None:
+        """Create the folders; what is in them is for root only (layers hold files of all owners)."""
+        need_root()
+        for folder in FOLDERS:
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        self.root.chmod(0o700)
+
+    @contextmanager
+    def lock(self, name: str, wait: float = 60.0) -> Iterator[None]:
+        """Hold the lock ``name`` of this host; the kernel releases it when we die."""
+        with (self.root / f".{name}.lock").open("w") as file:
+            deadline = time.monotonic() + wait
+            while not _locked(file.fileno()):
+                if time.monotonic() > deadline:
+                    raise CommandExecutionError(f"{file.name} has been held by another process for {wait:.0f} s")
+                time.sleep(0.02)
+            yield
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """Give a directory that goes away afterwards: now, or by `sweep` if we are killed."""
+        place = self.root / "tmp" / secrets.token_hex(6)
+        with self.lock("tmp"):
+            place.mkdir()
+            lock = (place / "lock").open("w")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield place
+        finally:
+            remove(place)
+            lock.close()
+
+    def abandoned(self) -> list[Path]:
+        """Return the workspaces whose process is gone."""
+        with self.lock("tmp"):
+            return [place for place in sorted((self.root / "tmp").iterdir()) if _abandoned(place)]
+
+
+def need_root() -> None:
+    """Raise unless we are root."""
+    if os.geteuid() != 0:
+        raise CommandExecutionError("this needs root on the host where images are baked and machines run")
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _abandoned(place: Path) -> bool:
+    try:
+        with (place / "lock").open("r+") as lock:
+            return _locked(lock.fileno())
+    except FileNotFoundError:
+        return True
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: str | None = None,
+    check: bool = True,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; what it said goes into the error if it fails.
+
+    On an exception (Ctrl-C among them) the command is ended before the exception goes on.
+    """
+    words = [str(word) for word in command]
+    try:
+        with subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+        ) as process:
+            try:
+                out, err = process.communicate(stdin)
+            except BaseException:
+                process.terminate()
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                raise
+    except FileNotFoundError as err_:
+        raise CommandExecutionError(f"{words[0]} is not installed on this host ({err_})") from err_
+    if check and process.returncode:
+        said = tail(f"{err}\n{out}".strip())
+        raise CommandExecutionError(f"{' '.join(words)[:400]} exited with {process.returncode}:\n{said}")
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def tail(text: str, lines: int = 40) -> str:
+    """Return the last lines of a text."""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def remove(place: Path) -> None:
+    """Remove a tree, a file or a link, if it is there."""
+    if place.is_symlink() or place.is_file():
+        place.unlink(missing_ok=True)
+    elif place.exists():
+        shutil.rmtree(place)
+
+
+def write(file: Path, text: str, mode: int = 0o644) -> None:
+    """Write a file so that it is either the old one or the new one, also after a power cut."""
+    new = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        with os.fdopen(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        new.rename(file)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            new.unlink()
+        raise
+    sync_directory(file.parent)
+
+
+def sync_directory(folder: Path) -> None:
+    """Make the names in a directory last."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

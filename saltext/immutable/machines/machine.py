@@ -1,0 +1,225 @@
+"""Machines of this host: launch, list, destroy. What a machine is stands in its folder; whether it runs, in the kernel."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+from salt.exceptions import CommandExecutionError
+
+from saltext.immutable.host import Host, remove, tail, write
+from saltext.immutable.machines import network, nspawn, overlay
+from saltext.immutable.machines.cgroup import Cgroup
+from saltext.immutable.seal import MACHINE_PATH
+from saltext.immutable.spec.model import Network
+
+CONSOLES = 50
+"""Consoles of ended machines that are kept."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine of this host, as it was ordered."""
+
+    minion_id: str
+    image: str
+    """Full digest; '' for a machine that bakes."""
+    lower: tuple[str, ...]
+    """Short names of its layers, root first."""
+    minion: Mapping[str, Any]
+    """Minion config of this machine: id, master, ports, fleet and generation."""
+    bridge: str
+    subnet: str
+    fleet: str = ""
+    generation: int = 0
+    installation: str = ""
+    memory: int | None = None
+    cpus: float | None = None
+    read_only: bool = True
+    upper: str | None = None
+    """Directory that takes the changes of a writable root (a bake)."""
+    binds: Mapping[str, str] = field(default_factory=dict)
+    boot: bool = True
+    address: str = ""
+    link: str = ""
+    born: float = 0.0
+
+    @property
+    def cgroup(self) -> Cgroup:
+        """The cgroup that its processes are in."""
+        return Cgroup(self.minion_id, self.memory, self.cpus)
+
+    @property
+    def network(self) -> Network:
+        """The network that it is on."""
+        return Network(self.bridge, self.subnet)
+
+    @property
+    def running(self) -> bool:
+        """Whether any process of it lives."""
+        return bool(self.cgroup.pids())
+
+    def run(self, command: Sequence[str], **how: Any) -> CompletedProcess[str]:
+        """Run a command inside it, to its end; never raises for its exit code."""
+        init = nspawn.find_init(self.cgroup)
+        if init is None:
+            raise CommandExecutionError(f"{self.minion_id} is not running")
+        return nspawn.enter(init, self.cgroup, command, **how)
+
+
+def launch(host: Host, order: Machine) -> Machine:
+    """Start the machine that was ordered; one that runs under this id already is left alone."""
+    overlay.refuse_unstackable(host.root)
+    with host.lock(f"machine-{order.minion_id}"):
+        there = find(host, order.minion_id)
+        if there is not None and there.running:
+            return there
+        if there is not None:
+            _destroy(host, there)
+        return _launch(host, order)
+
+
+def _launch(host: Host, order: Machine) -> Machine:
+    machine = _record(host, order)
+    try:
+        nspawn.start(_container(host, machine))
+    except BaseException:
+        _destroy(host, machine)
+        raise
+    return machine
+
+
+def _record(host: Host, order: Machine) -> Machine:
+    """Give the machine its address and write down that it exists, before anything of it does."""
+    with host.lock("network"):
+        network.up(order.network)
+        address = network.free_address(order.network, [each.address for each in machines(host)])
+        link = f"im{secrets.token_hex(5)}"  # random: a link of the same name may still be going away
+        machine = Machine(**{**_data(order), "address": address, "link": link, "born": time.time()})
+        folder = host.machines / machine.minion_id
+        for inner in ("root", "var"):
+            (folder / inner).mkdir(parents=True, exist_ok=True)
+        write(folder / "machine.json", json.dumps(_data(machine)))
+        return machine
+
+
+def _container(host: Host, machine: Machine) -> nspawn.Container:
+    folder = host.machines / machine.minion_id
+    upper = Path(machine.upper) if machine.upper else None
+    work = upper.with_name("work") if upper else None
+    return nspawn.Container(
+        name=machine.minion_id,
+        cgroup=machine.cgroup,
+        root=folder / "root",
+        layers=host.l,
+        options=overlay.options(machine.lower, upper, work),
+        link=machine.link,
+        address=machine.address,
+        network=machine.network,
+        console=folder / "console.log",
+        writable=not machine.read_only,
+        var=folder / "var" if machine.read_only else None,
+        files=_files(folder, machine),
+        binds={target: Path(source) for target, source in machine.binds.items()},
+        boot=machine.boot,
+    )
+
+
+def _files(folder: Path, machine: Machine) -> dict[str, Path]:
+    """Write what only this machine has, and return where it shall be seen."""
+    short = machine.minion_id.split(".")[0]
+    hosts = f"127.0.0.1 localhost\n::1 localhost ip6-localhost\n{machine.address} {machine.minion_id} {short}\n"
+    texts = {
+        "/etc/hosts": hosts,
+        "/etc/resolv.conf": network.resolv_conf(),
+        str(MACHINE_PATH): json.dumps(machine.minion, indent=1),
+    }
+    for target, text in texts.items():
+        write(folder / Path(target).name, text)
+    return {target: folder / Path(target).name for target in texts}
+
+
+def machines(host: Host) -> list[Machine]:
+    """Return every machine that was ordered on this host and is not destroyed, running or not."""
+    if not host.machines.is_dir():
+        return []
+    found = (find(host, folder.name) for folder in sorted(host.machines.iterdir()))
+    return [machine for machine in found if machine is not None]
+
+
+def find(host: Host, minion_id: str) -> Machine | None:
+    """Return one machine, or None if there is none of that id."""
+    file = host.machines / minion_id / "machine.json"
+    try:
+        data = json.loads(file.read_text())
+    except FileNotFoundError:
+        return None
+    return Machine(**{**data, "lower": tuple(data["lower"])})
+
+
+def destroy(host: Host, minion_id: str) -> bool:
+    """End a machine and remove all of it but its console log; return False if there was none."""
+    with host.lock(f"machine-{minion_id}"):
+        machine = find(host, minion_id)
+        if machine is None:
+            remove(host.machines / minion_id)
+        else:
+            _destroy(host, machine)
+    (host.root / f".machine-{minion_id}.lock").unlink(missing_ok=True)
+    return machine is not None
+
+
+def _destroy(host: Host, machine: Machine) -> None:
+    machine.cgroup.kill()
+    machine.cgroup.remove()
+    nspawn.forget(machine.minion_id)
+    with host.lock("network"):
+        network.unplug(machine.link)
+        folder = host.machines / machine.minion_id
+        if (folder / "console.log").exists():
+            (folder / "console.log").rename(host.consoles / f"{machine.minion_id}.log")
+        remove(folder)
+        if not any(each.bridge == machine.bridge for each in machines(host)):
+            network.down(machine.network)
+    for old in sorted(host.consoles.iterdir(), key=lambda file: file.stat().st_mtime)[:-CONSOLES]:
+        old.unlink(missing_ok=True)
+
+
+def console(host: Host, minion_id: str, lines: int = 60) -> str:
+    """Return the tail of what a machine wrote to its console, also when it is gone; '' if nothing is known."""
+    for file in (host.machines / minion_id / "console.log", host.consoles / f"{minion_id}.log"):
+        if file.exists():
+            return tail(file.read_text(errors="replace"), lines)
+    return ""
+
+
+@contextmanager
+def temporary(host: Host, order: Machine) -> Iterator[Machine]:
+    """Give a machine that goes away afterwards."""
+    machine = launch(host, order)
+    try:
+        yield machine
+    finally:
+        destroy(host, machine.minion_id)
+
+
+def wait_booted(machine: Machine, within: float = 120.0) -> None:
+    """Wait until systemd has started what it wanted to start; failed units are no error."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        state = machine.run(["systemctl", "is-system-running", "--wait"]).stdout.strip()
+        if state in ("running", "degraded"):
+            return
+        time.sleep(0.05)
+    raise CommandExecutionError(f"{machine.minion_id} did not boot within {within:.0f} s (systemd says {state!r})")
+
+
+def _data(machine: Machine) -> dict[str, Any]:
+    return asdict(machine)

@@ -1,0 +1,46 @@
+"""Layers as one file system.
+
+Option strings name layers by short links relative to ``<root>/l``: overlay's options have one page to fit
+in, and 125-character paths would stop at 32 layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from salt.exceptions import CommandExecutionError
+
+MOST = 64
+"""Layers in a stack, the seal included."""
+_SAFE = "redirect_dir=off,metacopy=off,index=off"
+
+
+def short(digest: str) -> str:
+    """Return the name of a layer's short link."""
+    return digest[:16]
+
+
+def options(lower: Sequence[str | Path], upper: Path | None = None, work: Path | None = None) -> str:
+    """Return mount options for layers given root first; without ``upper`` the mount is read-only."""
+    if len(lower) > MOST:
+        raise CommandExecutionError(f"{len(lower)} layers are more than the {MOST} that one image may have")
+    stack = ":".join(str(layer) for layer in reversed(lower))
+    writable = f",upperdir={upper},workdir={work}" if upper else ""
+    return f"{_SAFE},lowerdir={stack}{writable}"
+
+
+def refuse_unstackable(root: Path) -> None:
+    """Raise if overlays cannot be stacked on the file system of ``root``."""
+    kind = _file_system(root)
+    if kind in ("overlay", "fuse", "nfs", "vboxsf", "9p"):
+        raise CommandExecutionError(
+            f"{root} is on a file system of type {kind}, on which layers cannot be stacked; "
+            "set immutable:root to a directory on ext4, xfs or btrfs"
+        )
+
+
+def _file_system(path: Path) -> str:
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    above = [(Path(mount), kind) for _, mount, kind, *_ in mounts if path.resolve().is_relative_to(mount)]
+    return max(above, key=lambda entry: len(entry[0].parts))[1]
