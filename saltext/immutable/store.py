@@ -1,0 +1,426 @@
+"""What is remembered: images, channels, generations, rollouts, the journal, machines and leases.
+
+The tables of fleets are filled by ``fleet.ledger``; here they are only read to know which images are needed.
+Times are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, cast
+
+import sqlalchemy as sa
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.schema import CreateTable
+
+_schema = sa.MetaData()
+
+meta = sa.Table("meta", _schema, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text))
+
+images = sa.Table(
+    "images",
+    _schema,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("recipe", sa.Text, nullable=False),
+    sa.Column("layers", sa.JSON, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("read_only", sa.Boolean, nullable=False),
+    sa.Column("report", sa.JSON, nullable=False),
+)
+
+channels = sa.Table(
+    "channels",
+    _schema,
+    sa.Column("recipe", sa.Text, primary_key=True),
+    sa.Column("channel", sa.Text, primary_key=True),
+    sa.Column("digest", sa.ForeignKey("images.digest"), nullable=False),
+)
+
+fleets = sa.Table(
+    "fleets",
+    _schema,
+    sa.Column("name", sa.Text, primary_key=True),
+    # Good generations, the newest last: the last one runs now, the one before is what a rollback goes to.
+    sa.Column("lineage", sa.JSON, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+)
+
+generations = sa.Table(
+    "generations",
+    _schema,
+    sa.Column("fleet", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    # No foreign key: history outlives images.
+    sa.Column("image", sa.Text, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("settings", sa.JSON, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+)
+
+rollouts = sa.Table(
+    "rollouts",
+    _schema,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("fleet", sa.Text, nullable=False, index=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("source", sa.Integer),
+    sa.Column("target", sa.Integer),
+    sa.Column("old_size", sa.Integer, nullable=False),
+    sa.Column("started", sa.Float, nullable=False),
+    sa.Column("progress_at", sa.Float, nullable=False),
+    sa.Column("direction", sa.Text, nullable=False),
+    sa.Column("failures", sa.JSON, nullable=False),
+    sa.Column("verdict", sa.Text, nullable=False),
+    sa.Column("outcome", sa.Text),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("ended", sa.Float),
+)
+
+journal = sa.Table(
+    "journal",
+    _schema,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("rollout", sa.ForeignKey("rollouts.id"), nullable=False, index=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("what", sa.Text, nullable=False),
+    sa.Column("minion_id", sa.Text),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+
+machines = sa.Table(
+    "machines",
+    _schema,
+    sa.Column("minion_id", sa.Text, primary_key=True),
+    sa.Column("fleet", sa.Text, nullable=False, index=True),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("intent", sa.Text, nullable=False),
+    sa.Column("ref", sa.Text),
+    sa.Column("born", sa.Float, nullable=False),
+    sa.Column("ready_since", sa.Float),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+
+leases = sa.Table(
+    "leases",
+    _schema,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("holder", sa.JSON(none_as_null=True)),
+    sa.Column("until", sa.Float, nullable=False),
+)
+
+UNFINISHED = sa.or_(rollouts.c.outcome.is_(None), rollouts.c.outcome == "paused")
+
+
+@dataclass(frozen=True)
+class Image:
+    """A baked recipe."""
+
+    digest: str
+    recipe: str
+    layers: tuple[str, ...]
+    """Digests, the root first."""
+    created: float
+    read_only: bool
+    report: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Return what people read: ``web@3f2a9c1d04be``."""
+        return f"{self.recipe}@{self.digest[:12]}"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lease."""
+
+    host: str
+    boot: str
+    """Boot id and pid namespace: within one of them, a pid and its start time name one process."""
+    pid: int
+    started: str
+    """In clock ticks since the boot, as /proc says it."""
+    since: float
+    user: str | None = None
+    jid: str | None = None
+
+    @classmethod
+    def this(cls, since: float, user: str | None = None, jid: str | None = None) -> Holder:
+        """Return the process that asks."""
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        space = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        started = _started(os.getpid()) or ""
+        return cls(socket.gethostname(), space, os.getpid(), started, since, user, jid)
+
+    def dead_here(self, here: Holder) -> bool:
+        """Tell whether it ran in the kernel of ``here`` and runs no more."""
+        return (self.host, self.boot) == (here.host, here.boot) and _started(self.pid) != self.started
+
+    def __str__(self) -> str:
+        since = datetime.fromtimestamp(self.since, timezone.utc).isoformat(sep=" ", timespec="seconds")
+        known = "".join(f", {k} {v}" for k, v in (("user", self.user), ("jid", self.jid)) if v)
+        return f"pid {self.pid} on {self.host} since {since}{known}"
+
+
+def _started(pid: int) -> str | None:
+    """Return the start time of a process, None if there is no such process (proc(5), field 22)."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if state in "ZX" else fields[18]
+
+
+class Held(CommandExecutionError):  # type: ignore[misc]
+    """Somebody else holds the lease."""
+
+
+class Fenced(CommandExecutionError):  # type: ignore[misc]
+    """The lease was lost: somebody else took it after we had been silent for too long."""
+
+
+class Lease:
+    """The right to act on something, kept by a ``beat`` or ``write`` at least every ``ttl`` seconds."""
+
+    def __init__(self, store: Store, name: str, epoch: int, ttl: float) -> None:
+        self.name = name
+        self.epoch = epoch
+        self.ttl = ttl
+        self._store = store
+
+    def beat(self) -> None:
+        """Hold on for another ``ttl``."""
+        with self.write():
+            pass
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """Open a transaction that commits only while the lease is ours; it renews the lease."""
+        with self._store.write() as tx:
+            until = self._store.clock() + self.ttl
+            if not tx.execute(self._mine().values(until=until)).rowcount:
+                raise Fenced(f"the lease {self.name!r} was taken over: this process may do no more")
+            yield tx
+
+    def release(self) -> None:
+        """Let go; a lease that was lost already stays with its new holder."""
+        with self._store.write() as tx:
+            tx.execute(self._mine().values(holder=None, until=0.0))
+
+    def _mine(self) -> sa.Update:
+        return sa.update(leases).where(leases.c.name == self.name, leases.c.epoch == self.epoch)
+
+
+class Store:
+    """The database: SQLite by default, any SQLAlchemy URL where several masters share fleets."""
+
+    def __init__(self, engine: sa.Engine, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self._engine = engine
+        self._reads = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self.installation = self._once("installation", secrets.token_hex(8))
+        """16 hexadecimal digits that tell our machines from those of another master."""
+        self.secret = bytes.fromhex(self._once("secret", secrets.token_hex(32)))
+        """For keyed hashes."""
+
+    @classmethod
+    def open(cls, url: str, *, clock: Callable[[], float] = time.time) -> Store:
+        """Open the store at an SQLAlchemy URL; make what is missing of it."""
+        engine = sa.create_engine(url)
+        if engine.dialect.name == "sqlite":
+            _prepare_sqlite(engine)
+        with engine.begin() as tx:
+            for table in _schema.sorted_tables:
+                tx.execute(CreateTable(table, if_not_exists=True))
+        return cls(engine, clock)
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """Open a connection that only reads."""
+        with self._reads.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """Open a transaction that no lease guards."""
+        with self._engine.begin() as tx:
+            yield tx
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    def _once(self, key: str, value: str) -> str:
+        """Return the value of ``key``, which is written exactly once."""
+        self._insert_absent(meta, {"key": key, "value": value})
+        with self.read() as connection:
+            query = sa.select(meta.c.value).where(meta.c.key == key)
+            return cast(str, connection.execute(query).scalar_one())
+
+    def _insert_absent(self, table: sa.Table, row: dict[str, Any]) -> None:
+        """Insert ``row`` unless its primary key is there already."""
+        key = [column == row[column.name] for column in table.primary_key]
+        with self.read() as connection:
+            if connection.execute(sa.select(table).where(*key)).first():
+                return
+        try:
+            with self.write() as tx:
+                tx.execute(sa.insert(table).values(row))
+        except IntegrityError:
+            with self.read() as connection:
+                if not connection.execute(sa.select(table).where(*key)).first():
+                    raise
+
+    # Images
+
+    def add_image(self, image: Image) -> None:
+        """Remember an image; one that is known already stays as it is."""
+        row = {**asdict(image), "layers": list(image.layers), "report": dict(image.report)}
+        self._insert_absent(images, row)
+
+    def images(self, recipe: str | None = None) -> list[Image]:
+        """Return the images (of ``recipe``), the newest first."""
+        query = sa.select(images).order_by(images.c.created.desc(), images.c.digest)
+        with self.read() as connection:
+            rows = connection.execute(query if recipe is None else query.where(images.c.recipe == recipe))
+            return [Image(**{**row, "layers": tuple(row["layers"])}) for row in rows.mappings()]
+
+    def image(self, ref: str) -> Image:
+        """Return the image that a digest, its first digits, ``web@digits`` or ``web:channel`` names."""
+        recipe, colon, channel = ref.partition(":")
+        if colon:
+            return self._channel_image(recipe, channel)
+        recipe, at, digits = ref.rpartition("@")
+        found = [
+            image
+            for image in self.images(recipe if at else None)
+            if len(digits) >= 6 and image.digest.startswith(digits)
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise SaltInvocationError(f"{ref!r} could be any of {_names(found)}; give more digits")
+        raise SaltInvocationError(
+            f"no image {ref!r}; there are: {_names(self.images())}"
+            " (give a digest, at least six digits of it, recipe@digits or recipe:channel)"
+        )
+
+    def _channel_image(self, recipe: str, channel: str) -> Image:
+        digest = self.channel(recipe, channel)
+        if digest:
+            return self.image(digest)
+        query = sa.select(channels.c.recipe, channels.c.channel).order_by(*channels.primary_key)
+        with self.read() as connection:
+            known = [f"{row.recipe}:{row.channel}" for row in connection.execute(query)]
+        raise SaltInvocationError(
+            f"no image is in {recipe}:{channel}; there are: {', '.join(known) or 'none'}"
+            f" (salt-run image.bake {recipe} makes one)"
+        )
+
+    def delete_image(self, digest: str) -> None:
+        """Forget an image that nothing needs."""
+        with self.write() as tx:
+            needed = _needed(tx, digest)
+            if needed:
+                raise CommandExecutionError(f"image {digest[:12]} is needed by {', '.join(needed)}")
+            tx.execute(sa.delete(images).where(images.c.digest == digest))
+
+    def channel(self, recipe: str, channel: str) -> str | None:
+        """Return the digest that a channel names."""
+        where = (channels.c.recipe == recipe, channels.c.channel == channel)
+        with self.read() as connection:
+            return cast("str | None", connection.execute(sa.select(channels.c.digest).where(*where)).scalar())
+
+    def set_channel(self, recipe: str, channel: str, digest: str) -> None:
+        """Let a channel name an image."""
+        row = {"recipe": recipe, "channel": channel, "digest": digest}
+        self._insert_absent(channels, row)
+        where = (channels.c.recipe == recipe, channels.c.channel == channel)
+        with self.write() as tx:
+            tx.execute(sa.update(channels).where(*where).values(digest=digest))
+
+    # Leases
+
+    @contextmanager
+    def lease(
+        self, name: str, ttl: float = 30.0, *, user: str | None = None, jid: str | None = None
+    ) -> Iterator[Lease]:
+        """Hold ``name`` while the block runs; raise ``Held`` where somebody else does."""
+        lease = self._acquire(name, ttl, Holder.this(self.clock(), user, jid))
+        try:
+            yield lease
+        finally:
+            lease.release()
+
+    def holder(self, name: str) -> Holder | None:
+        """Return who holds ``name`` now."""
+        with self.read() as connection:
+            row = connection.execute(sa.select(leases).where(leases.c.name == name)).first()
+        holder = Holder(**row.holder) if row and row.holder else None
+        if row is None or holder is None or row.until <= self.clock():
+            return None
+        return None if holder.dead_here(Holder.this(self.clock())) else holder
+
+    def _acquire(self, name: str, ttl: float, me: Holder) -> Lease:
+        self._insert_absent(leases, {"name": name, "epoch": 0, "holder": None, "until": 0.0})
+        where = sa.select(leases.c.epoch).where(leases.c.name == name)
+        with self.read() as connection:
+            epoch = connection.execute(where).scalar_one()
+        # Read after the epoch: whoever comes between changes the epoch, and the update below misses.
+        holder = self.holder(name)
+        values = {"epoch": epoch + 1, "holder": asdict(me), "until": self.clock() + ttl}
+        if holder is None:
+            with self.write() as tx:
+                where_free = (leases.c.name == name, leases.c.epoch == epoch)
+                if tx.execute(sa.update(leases).where(*where_free).values(values)).rowcount:
+                    return Lease(self, name, epoch + 1, ttl)
+        raise Held(f"{name} is held by {holder or self.holder(name) or 'another process'}")
+
+
+def _names(found: list[Image]) -> str:
+    names = [image.name for image in found[:10]] + (["..."] if len(found) > 10 else [])
+    return ", ".join(names) or "none"
+
+
+def _needed(tx: sa.Connection, digest: str) -> list[str]:
+    """Return who needs an image: channels, and the generations that fleets run, go to or could go back to."""
+    in_channels = [
+        f"channel {row.recipe}:{row.channel}"
+        for row in tx.execute(sa.select(channels).where(channels.c.digest == digest))
+    ]
+    kept = {(row.name, number) for row in tx.execute(sa.select(fleets)) for number in row.lineage[-2:]}
+    walked = tx.execute(sa.select(rollouts).where(UNFINISHED)).all()
+    kept |= {(row.fleet, number) for row in walked for number in (row.source, row.target)}
+    in_fleets = [
+        f"generation {row.number} of fleet {row.fleet}"
+        for row in tx.execute(sa.select(generations).where(generations.c.image == digest))
+        if (row.fleet, row.number) in kept
+    ]
+    return sorted(in_channels) + sorted(in_fleets)
+
+
+def _prepare_sqlite(engine: sa.Engine) -> None:
+    """Set up SQLite for several processes, and keep the file (it holds a secret) to its owner."""
+    if engine.url.database and engine.url.database != ":memory:":
+        path = Path(engine.url.database)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        for pragma in ("busy_timeout = 10000", "journal_mode = WAL", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    # A transaction that reads first and writes later would fail at once when another one wrote in between.
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

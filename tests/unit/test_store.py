@@ -1,0 +1,213 @@
+"""What the store remembers, who may write to it, and what it refuses to forget."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from saltext.immutable import store as tables
+from saltext.immutable.store import Fenced, Held, Holder, Image, Store
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(clock: Clock) -> Store:
+    return Store.open("sqlite://", clock=clock)
+
+
+def image(digest: str, recipe: str = "web", created: float = 1.0) -> Image:
+    return Image(digest * 8, recipe, ("base", digest * 8), created, True, {"seconds": 3})
+
+
+def test_a_second_opening_is_the_same_installation(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/new/store.sqlite"
+    first, second = Store.open(url), Store.open(url)
+    assert len(first.installation) == 16
+    assert (first.installation, first.secret) == (second.installation, second.secret)
+
+
+def test_the_secret_is_for_the_owner_only(tmp_path: Path) -> None:
+    Store.open(f"sqlite:///{tmp_path}/new/store.sqlite")
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "new").iterdir()} == {0o600}
+
+
+def test_images_come_newest_first_and_are_added_once(store: Store) -> None:
+    old, new, other = image("aaaaaaa1", created=1), image("aaaaaaa2", created=2), image("bbbbbbb1", "base", 3)
+    for each in (old, new, other, old):
+        store.add_image(each)
+    assert store.images("web") == [new, old]
+    assert store.images() == [other, new, old]
+    assert new.name == "web@aaaaaaa2aaaa"
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        pytest.param("aaaaaaa1" * 8, id="the full digest"),
+        pytest.param("aaaaaaa1", id="a prefix"),
+        pytest.param("web@aaaaaaa1", id="recipe and prefix"),
+        pytest.param("web:stable", id="recipe and channel"),
+    ],
+)
+def test_an_image_is_found_by(store: Store, ref: str) -> None:
+    store.add_image(image("aaaaaaa1"))
+    store.add_image(image("aaaaaaa2"))
+    store.set_channel("web", "stable", "aaaaaaa2" * 8)
+    store.set_channel("web", "stable", "aaaaaaa1" * 8)
+    assert store.image(ref) == image("aaaaaaa1")
+
+
+@pytest.mark.parametrize(
+    ("ref", "says"),
+    [
+        pytest.param("aaaaaa", "could be any of web@", id="ambiguous: names the candidates"),
+        pytest.param("aaa", "there are: web@", id="too short: names what exists"),
+        pytest.param("base@aaaaaaa1", "no image", id="of another recipe"),
+        pytest.param("web:beta", "there are: web:stable", id="unknown channel: names the known ones"),
+    ],
+)
+def test_an_image_is_not_found(store: Store, ref: str, says: str) -> None:
+    store.add_image(image("aaaaaaa1"))
+    store.add_image(image("aaaaaaa2"))
+    store.set_channel("web", "stable", "aaaaaaa1" * 8)
+    with pytest.raises(SaltInvocationError, match=says):
+        store.image(ref)
+
+
+def _remember(store: Store, lineage: list[int], outcome: str | None) -> None:
+    with store.write() as tx:
+        tx.execute(sa.insert(tables.fleets).values(name="web", lineage=lineage, size=3))
+        for number in (1, 2, 3, 4):
+            row = {"fleet": "web", "number": number, "image": f"aaaaaaa{number}" * 8}
+            tx.execute(sa.insert(tables.generations).values(row | dict(provider="p", settings={}, created=1)))
+        row = {"fleet": "web", "kind": "roll", "source": 3, "target": 4, "old_size": 3, "outcome": outcome}
+        more = dict(started=1, progress_at=1, direction="forward", failures={}, verdict="", reason="")
+        tx.execute(sa.insert(tables.rollouts).values(row | more))
+
+
+@pytest.mark.parametrize(
+    ("number", "lineage", "outcome", "needed"),
+    [
+        pytest.param(3, [1, 2, 3], "done", "generation 3 of fleet web", id="what a fleet runs"),
+        pytest.param(2, [1, 2, 3], "done", "generation 2 of fleet web", id="what it could roll back to"),
+        pytest.param(1, [1, 2, 3], "done", None, id="older generations are only history"),
+        pytest.param(4, [1, 2, 3], "rolled back", None, id="what failed"),
+        pytest.param(4, [1, 2, 3], None, "generation 4 of fleet web", id="where a rollout goes"),
+        pytest.param(4, [1, 2, 3], "paused", "generation 4 of fleet web", id="where a paused rollout goes"),
+        pytest.param(3, [], "done", None, id="a destroyed fleet needs nothing"),
+    ],
+)
+def test_an_image_is_kept_for(
+    store: Store, number: int, lineage: list[int], outcome: str | None, needed: str | None
+) -> None:
+    store.add_image(image(f"aaaaaaa{number}"))
+    _remember(store, lineage, outcome)
+    if needed:
+        with pytest.raises(CommandExecutionError, match=needed):
+            store.delete_image(f"aaaaaaa{number}" * 8)
+    else:
+        store.delete_image(f"aaaaaaa{number}" * 8)
+    assert bool(store.images()) == bool(needed)
+
+
+def test_an_image_in_a_channel_is_kept(store: Store) -> None:
+    store.add_image(image("aaaaaaa1"))
+    store.set_channel("web", "stable", "aaaaaaa1" * 8)
+    with pytest.raises(CommandExecutionError, match="channel web:stable"):
+        store.delete_image("aaaaaaa1" * 8)
+
+
+def test_a_held_lease_names_its_holder(store: Store) -> None:
+    with (
+        store.lease("fleet web", user="root", jid="2025"),
+        pytest.raises(Held, match=f"pid {os.getpid()} on .* since 1970-01-01 00:16:40.*user root, jid 2025"),
+        store.lease("fleet web"),
+    ):
+        pass
+
+
+def test_leases_of_other_names_and_released_ones_are_free(store: Store) -> None:
+    with store.lease("fleet web") as first, store.lease("fleet db"):
+        pass
+    with store.lease("fleet web") as second:
+        assert second.epoch == first.epoch + 1
+
+
+def test_a_silent_holder_is_fenced_off(store: Store, clock: Clock) -> None:
+    with store.lease("fleet web", ttl=30) as silent:
+        clock.now += 31
+        with store.lease("fleet web") as second:
+            with pytest.raises(Fenced), silent.write() as tx:
+                tx.execute(sa.insert(tables.meta).values(key="late", value="write"))
+            silent.release()
+            second.beat()
+        with store.read() as connection:
+            assert not connection.execute(sa.select(tables.meta).where(tables.meta.c.key == "late")).first()
+
+
+def test_a_beating_holder_keeps_the_lease(store: Store, clock: Clock) -> None:
+    with store.lease("fleet web", ttl=30) as lease:
+        for _ in range(5):
+            clock.now += 20
+            lease.beat()
+        assert store.holder("fleet web")
+
+
+def _pretend(store: Store, **changes: object) -> None:
+    """Let somebody else hold the lease of fleet web for another hour."""
+    holder = {**asdict(Holder.this(store.clock())), **changes}
+    with store.write() as tx:
+        row = {"name": "fleet web", "epoch": 7, "holder": holder, "until": store.clock() + 3600}
+        tx.execute(sa.insert(tables.leases).values(row))
+
+
+def test_a_dead_process_of_this_boot_holds_nothing(store: Store) -> None:
+    process = subprocess.Popen(["/bin/true"])
+    process.wait()
+    _pretend(store, pid=process.pid)
+    with store.lease("fleet web") as lease:
+        assert lease.epoch == 8
+
+
+def test_a_pid_used_again_is_another_process(store: Store) -> None:
+    _pretend(store, started="1")
+    with store.lease("fleet web") as lease:
+        assert lease.epoch == 8
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"host": "elsewhere", "pid": 1, "started": "1"}, id="on another host it may be alive"),
+        pytest.param(
+            {"boot": "another", "pid": 1, "started": "1"}, id="in another namespace it may be alive"
+        ),
+    ],
+)
+def test_what_may_be_alive_is_waited_for(store: Store, clock: Clock, changes: dict[str, object]) -> None:
+    _pretend(store, **changes)
+    with pytest.raises(Held), store.lease("fleet web"):
+        pass
+    clock.now += 3601
+    with store.lease("fleet web"):
+        pass
