@@ -158,7 +158,7 @@ class Settings:
     root: Path = Path("/var/lib/immutable")
     """Layers, images, machines and caches of this host."""
     store: str = "sqlite:////var/lib/immutable/store.sqlite"
-    """An SQLAlchemy URL."""
+    """An SQLAlchemy URL. Default: ``store.sqlite`` below ``root``."""
     builder: str | None = None
     """Minion id of the host that bakes and runs machines; None: the master's own host."""
     pillar_id: str | None = None

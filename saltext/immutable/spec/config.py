@@ -1,0 +1,84 @@
+"""The infrastructure's settings: ``immutable:`` in the master config; on a builder, in its minion config."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from salt.exceptions import SaltInvocationError
+
+from saltext.immutable.spec import reading
+from saltext.immutable.spec.model import Network, Settings
+from saltext.immutable.spec.reading import Section
+
+_BRIDGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
+"""An interface's name has at most 15 bytes (IFNAMSIZ)."""
+
+
+def settings(opts: Mapping[str, Any]) -> Settings:
+    """Return the settings in ``opts['immutable']``; what is absent has its default.
+
+    Raises ``SaltInvocationError`` with a line for each problem: the config path, what is wrong, the mend.
+    """
+    problems: list[str] = []
+    read = Section("config immutable", opts.get("immutable", {}), problems)
+    root = read.take("root", _path, Settings().root)
+    found = Settings(
+        root=root,
+        store=read.take("store", _store, f"sqlite:///{root}/store.sqlite"),
+        builder=read.take("builder", reading.minion_id, None),
+        pillar_id=read.take("pillar_id", reading.minion_id, None),
+        master=read.take("master", reading.text, None),
+        network=_network(read.inside("network")),
+    )
+    read.close()
+    if problems:
+        raise SaltInvocationError("\n".join(problems))
+    return found
+
+
+def _network(read: Section) -> Network:
+    default = Network()
+    found = Network(
+        bridge=read.take("bridge", _bridge, default.bridge),
+        subnet=read.take("subnet", _subnet, default.subnet),
+    )
+    read.close()
+    return found
+
+
+def _path(value: object) -> Path:
+    found = Path(reading.text(value))
+    if not found.is_absolute() or ".." in found.parts:
+        raise ValueError(f"must be an absolute path, not {str(value)!r}; write /var/lib/immutable")
+    return found
+
+
+def _store(value: object) -> str:
+    found = reading.text(value)
+    if "://" not in found:
+        raise ValueError(f"must be an SQLAlchemy URL, not {found!r}; write sqlite:////path/store.sqlite")
+    return found
+
+
+def _bridge(value: object) -> str:
+    found = reading.text(value)
+    if not _BRIDGE.fullmatch(found):
+        raise ValueError(f"{found!r} is no interface name; use at most 15 letters, digits, '.', '-', '_'")
+    return found
+
+
+def _subnet(value: object) -> str:
+    found = reading.text(value)
+    try:
+        network = ipaddress.IPv4Interface(found).network
+    except ValueError as err:
+        raise ValueError(f"{found!r} is no IPv4 network; write 10.117.0.0/24") from err
+    if network.with_prefixlen != found:
+        raise ValueError(f"must be the network itself, not {found!r}; write {network}")
+    if network.prefixlen > 29:
+        raise ValueError(f"{found} has too few addresses; write a /29 or a larger network")
+    return found

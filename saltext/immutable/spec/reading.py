@@ -1,0 +1,216 @@
+"""Typed readers: from what YAML gave us to values, or a sentence that says what is wrong and how to mend it.
+
+A reader takes any value and returns a checked one, or raises ``ValueError`` with the end of a sentence
+that begins with the value's path. ``Section`` knows the path and gathers the sentences, so that one
+look at a pillar shows all that is wrong with it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+from saltext.immutable.spec.model import Amount
+
+T = TypeVar("T")
+Reader = Callable[[Any], T]
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_MINION_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_PERCENT = re.compile(r"(\d+)%")
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_UNITS = (86400, 3600, 60, 1)
+
+
+class Section:
+    """One mapping at ``path``. Each key is asked for once; ``close`` names the keys that nobody asked for.
+
+    A value that cannot be read leaves a sentence in ``problems`` and yields the default (``None`` where
+    there is none); who gathers the problems never lets such a value out.
+    """
+
+    def __init__(self, path: str, value: object, problems: list[str]) -> None:
+        self.path = path
+        self._problems = problems
+        self._before = len(problems)
+        self._asked: list[str] = []
+        self._values: Mapping[Any, Any] = {}
+        self._is_mapping = False
+        with self._reading(path):
+            self._values = mapping(value)
+            self._is_mapping = True
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing below this path has been found wrong so far."""
+        return len(self._problems) == self._before
+
+    def problem(self, key: str, sentence: str) -> None:
+        """Note that the value of ``key`` is wrong in a way that its reader could not see."""
+        self._problems.append(f"{self.path}:{key}: {sentence}" if key else f"{self.path}: {sentence}")
+
+    def need(self, key: str, reader: Reader[T], example: object) -> T:
+        """Return the value of ``key``; its absence is a problem that shows ``example``."""
+        if self._is_mapping and key not in self._values:
+            self.problem("", f"{key} is missing; write {key}: {example}")
+        return self.take(key, reader, cast(T, None))
+
+    def take(self, key: str, reader: Reader[T], default: T) -> T:
+        """Return the value of ``key``, or ``default`` where the key is absent."""
+        self._asked.append(key)
+        if key not in self._values:
+            return default
+        with self._reading(f"{self.path}:{key}"):
+            return reader(self._values[key])
+        return default
+
+    def has(self, key: str) -> bool:
+        """Return whether the key is there, and count it as asked for."""
+        self._asked.append(key)
+        return key in self._values
+
+    def inside(self, key: str) -> Section:
+        """Return the mapping below ``key``; an absent one is empty."""
+        return Section(f"{self.path}:{key}", self._values[key] if self.has(key) else {}, self._problems)
+
+    def each(self, key: str) -> Iterator[Section]:
+        """Yield a section for each mapping in the list below ``key``."""
+        values: tuple[Any, ...] = self.take(key, sequence, ())
+        for number, value in enumerate(values):
+            yield Section(f"{self.path}:{key}:{number}", value, self._problems)
+
+    def entries(self, key: str) -> Iterator[tuple[str, Section]]:
+        """Yield ``(name, section)`` for each entry of the mapping below ``key``, its name checked."""
+        entries = self.inside(key)
+        for label, value in entries._values.items():
+            path = f"{entries.path}:{label}"
+            with self._reading(path):
+                name(label)
+                yield label, Section(path, value, self._problems)
+
+    def rest(self) -> dict[str, Any]:
+        """Return what has not been asked for: settings that belong to somebody else."""
+        rest = {key: value for key, value in self._values.items() if key not in self._asked}
+        self._asked.extend(rest)
+        return rest
+
+    def close(self) -> None:
+        """Note each key that nobody asked for, with the nearest that could have been meant."""
+        for key in self._values:
+            if key not in self._asked:
+                self.problem(str(key), f"no such key; {nearest(str(key), self._asked)}")
+
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as err:
+            self._problems.append(f"{path}: {err}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence about an unknown word: the nearest known one, or all of them."""
+    names = sorted(set(known))
+    close = difflib.get_close_matches(word, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(names) or 'nothing'}"
+
+
+def said(value: object) -> str:
+    """Return the value as a sentence about YAML should call it."""
+    return "empty" if value is None else f"{type(value).__name__} {value!r}"
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """Read a mapping whose keys are text."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"must be a mapping, not {said(value)}")
+    for key in value:
+        if not isinstance(key, str):
+            raise ValueError(f"the key {key!r} must be text; quote it")
+    return value
+
+
+def sequence(value: object) -> tuple[Any, ...]:
+    """Read a list."""
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be a list, not {said(value)}; write [{'' if value is None else value}]")
+    return tuple(value)
+
+
+def text(value: object) -> str:
+    """Read text that is not empty."""
+    if not isinstance(value, str):
+        raise ValueError(f"must be text, not {said(value)}; " + ("say what" if value is None else "quote it"))
+    if not value.strip():
+        raise ValueError("must not be empty text")
+    return value
+
+
+def words(value: object) -> tuple[str, ...]:
+    """Read a list of texts."""
+    return tuple(text(item) for item in sequence(value))
+
+
+def name(value: object) -> str:
+    """Read a name of ours: it becomes part of paths, events and units."""
+    found = text(value)
+    if not _NAME.fullmatch(found):
+        raise ValueError(f"{found!r} is no name; use small letters, digits and '-', a letter or digit first")
+    return found
+
+
+def minion_id(value: object) -> str:
+    """Read a minion id that is a file name for Salt's pki, a host name, and no glob."""
+    found = text(value)
+    if not _MINION_ID.fullmatch(found):
+        raise ValueError(f"{found!r} is no minion id; use letters, digits, '.', '-' and '_'")
+    return found
+
+
+def flag(value: object) -> bool:
+    """Read a boolean; ``1`` and ``'yes'`` are none."""
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, not {said(value)}")
+    return value
+
+
+def count(value: object) -> int:
+    """Read a whole number, zero or more."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"must be a whole number, not {said(value)}; write it without quotes")
+    if value < 0:
+        raise ValueError(f"must be 0 or more, not {value}")
+    return value
+
+
+def amount(value: object) -> Amount:
+    """Read a number of machines (``2``) or a share of the fleet (``25%``)."""
+    if not isinstance(value, str):
+        return Amount(count(value))
+    match = _PERCENT.fullmatch(value)
+    if match is None or int(match[1]) > 100:
+        raise ValueError(f"must be a number of machines or 0% to 100%, not {value!r}; write 1 or 25%")
+    return Amount(int(match[1]), percent=True)
+
+
+def duration(value: object) -> float:
+    """Read a time as seconds: ``90``, ``90s``, ``10m``, ``1h30m``, ``30d``; more than nothing."""
+    seconds = _seconds(value)
+    if seconds is None:
+        raise ValueError(f"must be a duration, not {said(value)}; write 90s, 10m, 1h30m or 30d")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"must be longer than nothing and have an end, not {value}")
+    return seconds
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    match = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
+    if match is None:
+        return None
+    return float(sum(int(part or 0) * unit for part, unit in zip(match.groups(), _UNITS, strict=True)))

@@ -1,0 +1,101 @@
+"""Recipes: what an image is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from saltext.immutable.spec import reading
+from saltext.immutable.spec.model import Debian, Minion, Parent, Recipe
+from saltext.immutable.spec.reading import Section
+
+_SOURCES = "write {debian: bookworm} or {recipe: NAME}"
+
+
+def recipe(name: str, read: Section) -> Recipe:
+    """Read one recipe. Whether its parent exists is seen when all recipes are known."""
+    source = _source(read)
+    found = Recipe(
+        name=name,
+        source=source,
+        bake_id=read.take("bake_id", reading.minion_id, f"{name}-bake"),
+        minion=_minion(read, source),
+        saltenv=read.take("saltenv", reading.text, "base"),
+        pillarenv=read.take("pillarenv", reading.text, None),
+        grains=read.take("grains", reading.mapping, {}),
+        states=read.take("states", _states, ()),
+        read_only=read.take("read_only", reading.flag, True),
+    )
+    read.close()
+    return found
+
+
+def _source(read: Section) -> Debian | Parent:
+    if not read.has("from"):
+        read.problem("", f"from is missing; {_SOURCES}")
+    source = read.inside("from")
+    debian, parent = source.has("debian"), source.has("recipe")
+    if debian == parent and source.sound and read.has("from"):
+        source.problem("", f"{'two sources' if debian else 'no source'}; {_SOURCES}")
+    found = Parent(source.need("recipe", reading.name, "base")) if parent else _debian(source)
+    source.close()
+    return found
+
+
+def _debian(source: Section) -> Debian:
+    return Debian(
+        suite=source.take("debian", reading.text, ""),
+        packages=source.take("packages", reading.words, ()),
+        components=source.take("components", reading.words, ("main",)),
+        mirror=source.take("mirror", reading.text, None),
+    )
+
+
+def _minion(read: Section, source: Debian | Parent) -> Minion | None:
+    given = read.has("minion")
+    if isinstance(source, Debian):
+        section = read.inside("minion")
+        minion = Minion(section.take("pip", reading.text, Minion().pip))
+        section.close()
+        return minion
+    if given:
+        read.problem("minion", "Salt is installed once, in the recipe that has no parent; say it there")
+    return None
+
+
+def _states(value: object) -> Literal["highstate"] | tuple[str, ...]:
+    if value == "highstate":
+        return "highstate"
+    if isinstance(value, str):
+        raise ValueError(f"must be highstate or a list of SLS, not {value!r}; write [{value}]")
+    return reading.words(value)
+
+
+def lineage(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str]]:
+    """Yield ``(recipe, sentence)`` for each parent that is missing and each circle of parents."""
+    for name, found in recipes.items():
+        if isinstance(found.source, Parent) and found.source.recipe not in recipes:
+            parent = found.source.recipe
+            yield name, f"no recipe {parent!r}; {reading.nearest(parent, recipes)}"
+        elif circle := _circle(recipes, name):
+            yield name, f"its parents go round in a circle, {circle}; give one of them a debian source"
+
+
+def _circle(recipes: Mapping[str, Recipe], start: str) -> str:
+    way = [start]
+    while isinstance(source := recipes[way[-1]].source, Parent) and source.recipe in recipes:
+        way.append(source.recipe)
+        if source.recipe == start:
+            return " -> ".join(way)
+        if source.recipe in way[:-1]:
+            break
+    return ""
+
+
+def twins(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str]]:
+    """Yield ``(recipe, sentence)`` for each bake id that an earlier recipe has already."""
+    owners: dict[str, str] = {}
+    for name, found in recipes.items():
+        owner = owners.setdefault(found.bake_id, name)
+        if owner != name:
+            yield name, f"recipe {owner!r} bakes as {found.bake_id!r} too; give each its own minion id"

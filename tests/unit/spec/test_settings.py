@@ -1,0 +1,67 @@
+"""What the config may say below ``immutable:``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from salt.exceptions import SaltInvocationError
+
+from saltext.immutable.spec import settings
+from saltext.immutable.spec.model import Network, Settings
+
+
+@pytest.mark.parametrize("opts", [{}, {"immutable": {}}], ids=["absent", "empty"])
+def test_without_a_word_the_defaults_hold(opts):
+    assert settings(opts) == Settings()
+
+
+def test_all_settings_are_read():
+    given = {
+        "root": "/srv/immutable",
+        "store": "postgresql+psycopg://salt@db/immutable",
+        "builder": "builder.example.com",
+        "pillar_id": "master.example.com_master",
+        "master": "salt.example.com",
+        "network": {"bridge": "imm1", "subnet": "10.9.0.0/29"},
+    }
+    assert settings({"immutable": given}) == Settings(
+        root=Path("/srv/immutable"),
+        store="postgresql+psycopg://salt@db/immutable",
+        builder="builder.example.com",
+        pillar_id="master.example.com_master",
+        master="salt.example.com",
+        network=Network("imm1", "10.9.0.0/29"),
+    )
+
+
+def test_the_store_lies_below_the_root_unless_said_otherwise():
+    assert settings({"immutable": {"root": "/srv/i"}}).store == "sqlite:////srv/i/store.sqlite"
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        pytest.param({"stor": "x"}, ":stor: no such key; did you mean 'store'?", id="unknown key"),
+        pytest.param(None, ": must be a mapping, not empty", id="an empty key is not absent"),
+        pytest.param({"root": "srv"}, ":root: must be an absolute path", id="relative root"),
+        pytest.param({"root": "/srv/../x"}, ":root: must be an absolute path", id="root that climbs"),
+        pytest.param({"store": "/x.sqlite"}, ":store: must be an SQLAlchemy URL", id="a path is no URL"),
+        pytest.param({"builder": "b*"}, ":builder: 'b*' is no minion id", id="builder is one minion"),
+        pytest.param({"network": {"bridge": "a-name-too-long0"}}, ":network:bridge: ", id="16 letters"),
+        pytest.param({"network": {"bridge": "a/b"}}, ":network:bridge: ", id="no interface name"),
+        pytest.param(
+            {"network": {"subnet": "10.0.0.1/24"}},
+            ":network:subnet: must be the network itself, not '10.0.0.1/24'; write 10.0.0.0/24",
+            id="host bits",
+        ),
+        pytest.param({"network": {"subnet": "10.0.0.0"}}, "write 10.0.0.0/32", id="no prefix"),
+        pytest.param({"network": {"subnet": "10.0.0.0/30"}}, "too few addresses", id="too small"),
+        pytest.param({"network": {"subnet": "fd00::/64"}}, "is no IPv4 network", id="IPv6"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_path_and_the_mend(given, sentence):
+    with pytest.raises(SaltInvocationError) as err:
+        settings({"immutable": given})
+    assert str(err.value).startswith("config immutable")
+    assert sentence in str(err.value)
