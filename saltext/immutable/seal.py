@@ -1,0 +1,77 @@
+"""What a machine's files say about its image. Standard library only: the guard reads it before each call."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from typing import Any
+
+SEAL_PATH = "/etc/immutable/seal.json"
+"""Written by the bake into every image; its presence is what makes a host a sealed machine."""
+MACHINE_PATH = "/etc/salt/minion.d/zzz-machine.conf"
+"""Written at launch: Salt config in JSON, with what is true of this one machine."""
+
+
+class SealDamaged(Exception):
+    """A file that says what this machine is cannot be read or is not what a bake or a launch wrote."""
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What the bake wrote into the image."""
+
+    image: str
+    """Full digest."""
+    recipe: str
+    read_only: bool
+    created: float
+    """Seconds since the epoch."""
+    salt: str
+    pack: str
+    """Versions of Salt and of this pack when the image was baked."""
+
+    @property
+    def name(self) -> str:
+        """Return the image as people write it: ``web@3f2a9c1d04be``."""
+        return f"{self.recipe}@{self.image[:12]}"
+
+
+def read(path: str = SEAL_PATH) -> Seal | None:
+    """Return the seal, or None on a host that has none; raise ``SealDamaged`` where it cannot be read."""
+    found = _json(path)
+    if found is None:
+        return None
+    values: dict[str, Any] = {field.name: found.get(field.name) for field in fields(Seal)}
+    wrong = sorted(name for name, value in values.items() if not _fits(name, value))
+    if wrong:
+        raise SealDamaged(f"{path} is damaged: it lacks a proper {', '.join(wrong)}")
+    return Seal(**values)
+
+
+def machine(path: str = MACHINE_PATH) -> dict[str, Any]:
+    """Return ``fleet``, ``generation`` and ``installation``; empty where no fleet launched this machine."""
+    found = (_json(path) or {}).get("immutable_machine", {})
+    if not isinstance(found, dict):
+        raise SealDamaged(f"{path} is damaged: its immutable_machine is no mapping")
+    return found
+
+
+def _json(path: str) -> dict[str, Any] | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as err:
+        raise SealDamaged(f"{path} is damaged: {err}") from err
+    if not isinstance(found, dict):
+        raise SealDamaged(f"{path} is damaged: it holds no mapping")
+    return found
+
+
+def _fits(name: str, value: object) -> bool:
+    if name == "read_only":
+        return isinstance(value, bool)
+    if name == "created":
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, str) and bool(value)
