@@ -31,21 +31,19 @@ def _guard(
 ) -> None:
     from salt.exceptions import CommandExecutionError
 
-    from saltext.immutable import guard, seal
-
     # data["fun"] is a list in a job of several functions; what the loader gave us knows its own name.
-    fun = str(getattr(func, "name", data.get("fun")))
-    try:
-        found = seal.read(seal.SEAL_PATH)
-        machine = seal.machine(seal.MACHINE_PATH)
-    except seal.SealDamaged as err:
-        reason = guard.damaged(fun, str(err))
-    else:
-        if found is None:
-            reason = guard.damaged(fun, f"{seal.SEAL_PATH} vanished or leads nowhere")
-        else:
-            reason = guard.refusal(
-                fun, args, kwargs, guard.Sealed(found.name, found.recipe, machine.get("fleet"))
-            )
+    reason = _refusal(str(getattr(func, "name", data.get("fun"))), args, kwargs)
     if reason:
         raise CommandExecutionError(reason)
+
+
+def _refusal(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+    from saltext.immutable import guard, seal
+
+    try:
+        found, machine = seal.read(seal.SEAL_PATH), seal.machine(seal.MACHINE_PATH)
+    except seal.SealDamaged as err:
+        return guard.damaged(fun, str(err))
+    if found is None:
+        return guard.damaged(fun, f"{seal.SEAL_PATH} leads nowhere")
+    return guard.refusal(fun, args, kwargs, guard.Sealed(found.name, found.recipe, machine.get("fleet")))
