@@ -1,0 +1,2 @@
+web:
+  version: '1'

@@ -1,0 +1,48 @@
+"""What we show to readers holds: the example pillar is rendered by Salt and read by ``spec``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import salt.config
+import salt.pillar
+
+from saltext.immutable.spec import definitions
+from saltext.immutable.spec.model import FunctionCheck, HttpCheck, Parent
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def pillar_of(tmp_path):
+    """Return the example pillar as Salt compiles it for a minion id."""
+    opts = salt.config.minion_config(None)
+    opts.update(
+        root_dir=str(tmp_path),
+        cachedir=str(tmp_path / "cache"),
+        extension_modules=str(tmp_path / "ext"),
+        file_client="local",
+        pillar_roots={"base": [str(ROOT / "pillar")]},
+    )
+
+    def compiled(minion_id):
+        return salt.pillar.Pillar({**opts, "id": minion_id}, {}, minion_id, "base").compile_pillar()
+
+    return compiled
+
+
+def test_the_example_pillar_defines_the_example_fleet(pillar_of):
+    found = definitions(pillar_of("salt.example.com_master"))
+    assert [recipe.name for recipe in found.chain("web")] == ["base", "web"]
+    assert found.recipes["web"].source == Parent("base")
+    web = found.fleets["web"]
+    assert (web.size, web.provider.name, web.strategy.max_surge.up(web.size)) == (3, "nspawn", 1)
+    assert web.health == (FunctionCheck("service.status", ("nginx",)), HttpCheck("http://{address}/"))
+
+
+def test_the_bake_and_the_machines_see_the_same_example_pillar(pillar_of):
+    found = definitions(pillar_of("salt.example.com_master"))
+    bake_id = found.recipes["web"].bake_id
+    machine_id = found.fleets["web"].minion_id.format(token="0123")
+    assert pillar_of(bake_id) == pillar_of(machine_id) == {"web": {"version": "1"}}
