@@ -326,13 +326,24 @@ class Store:
             f" (salt-run image.bake {recipe} makes one)"
         )
 
-    def delete_image(self, digest: str) -> None:
-        """Forget an image that nothing needs."""
+    def delete_image(self, digest: str, *, with_channels: bool = False, test: bool = False) -> None:
+        """Forget an image that nothing needs; ``with_channels``: channels that name it go too; ``test``: only check."""
         with self.write() as tx:
-            needed = _needed(tx, digest)
+            needed = _needed(tx, digest, with_channels)
             if needed:
                 raise CommandExecutionError(f"image {digest[:12]} is needed by {', '.join(needed)}")
+            if test:
+                return
+            tx.execute(sa.delete(channels).where(channels.c.digest == digest))
             tx.execute(sa.delete(images).where(images.c.digest == digest))
+
+    def channels(self) -> dict[str, list[str]]:
+        """Return the channels of each image that has one, by digest."""
+        named: dict[str, list[str]] = {}
+        with self.read() as connection:
+            for row in connection.execute(sa.select(channels).order_by(channels.c.channel)):
+                named.setdefault(row.digest, []).append(row.channel)
+        return named
 
     def channel(self, recipe: str, channel: str) -> str | None:
         """Return the digest that a channel names."""
@@ -391,11 +402,12 @@ def _names(found: list[Image]) -> str:
     return ", ".join(names) or "none"
 
 
-def _needed(tx: sa.Connection, digest: str) -> list[str]:
+def _needed(tx: sa.Connection, digest: str, but_channels: bool) -> list[str]:
     """Return who needs an image: channels, and the generations that fleets run, go to or could go back to."""
     in_channels = [
         f"channel {row.recipe}:{row.channel}"
         for row in tx.execute(sa.select(channels).where(channels.c.digest == digest))
+        if not but_channels
     ]
     kept = {(row.name, number) for row in tx.execute(sa.select(fleets)) for number in row.lineage[-2:]}
     walked = tx.execute(sa.select(rollouts).where(UNFINISHED)).all()

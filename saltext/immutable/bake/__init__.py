@@ -1,1 +1,1 @@
-
+"""On a builder: recipe -> image."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -46,6 +47,8 @@ class Machine:
     upper: str | None = None
     """Directory that takes the changes of a writable root (a bake)."""
     binds: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Further files to show inside, read-only: path inside -> path on this host."""
     boot: bool = True
     address: str = ""
     link: str = ""
@@ -77,13 +80,18 @@ class Machine:
 def launch(host: Host, order: Machine) -> Machine:
     """Start the machine that was ordered; one that runs under this id already is left alone."""
     overlay.refuse_unstackable(host.root)
-    with host.lock(f"machine-{order.minion_id}"):
+    with host.lock(_turn(order.minion_id)):
         there = find(host, order.minion_id)
         if there is not None and there.running:
             return there
         if there is not None:
             _destroy(host, there)
         return _launch(host, order)
+
+
+def _turn(minion_id: str) -> str:
+    """Return the lock of a machine. There are 16: a lock file must not be removed while somebody may wait for it."""
+    return f"machine-{zlib.crc32(minion_id.encode()) % 16:x}"
 
 
 def _launch(host: Host, order: Machine) -> Machine:
@@ -104,16 +112,17 @@ def _record(host: Host, order: Machine) -> Machine:
         link = f"im{secrets.token_hex(5)}"  # random: a link of the same name may still be going away
         machine = Machine(**{**_data(order), "address": address, "link": link, "born": time.time()})
         folder = host.machines / machine.minion_id
-        for inner in ("root", "var"):
-            (folder / inner).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         write(folder / "machine.json", json.dumps(_data(machine)))
         return machine
 
 
 def _container(host: Host, machine: Machine) -> nspawn.Container:
     folder = host.machines / machine.minion_id
-    upper = Path(machine.upper) if machine.upper else None
+    upper = Path(machine.upper) if machine.upper else None if machine.read_only else folder / "upper"
     work = upper.with_name("work") if upper else None
+    for inner in filter(None, (folder / "root", folder / "var", upper, work)):
+        inner.mkdir(exist_ok=True)
     return nspawn.Container(
         name=machine.minion_id,
         cgroup=machine.cgroup,
@@ -126,24 +135,33 @@ def _container(host: Host, machine: Machine) -> nspawn.Container:
         console=folder / "console.log",
         writable=not machine.read_only,
         var=folder / "var" if machine.read_only else None,
-        files=_files(folder, machine),
+        files=_files(host, machine),
         binds={target: Path(source) for target, source in machine.binds.items()},
         boot=machine.boot,
     )
 
 
-def _files(folder: Path, machine: Machine) -> dict[str, Path]:
-    """Write what only this machine has, and return where it shall be seen."""
-    short = machine.minion_id.split(".")[0]
-    hosts = f"127.0.0.1 localhost\n::1 localhost ip6-localhost\n{machine.address} {machine.minion_id} {short}\n"
-    texts = {
-        "/etc/hosts": hosts,
-        "/etc/resolv.conf": network.resolv_conf(),
-        str(MACHINE_PATH): json.dumps(machine.minion, indent=1),
-    }
+def _files(host: Host, machine: Machine) -> dict[str, Path]:
+    """Write what only this machine has, and return where it shall be seen.
+
+    A bake gets its identity alone: what its states write to /etc/hosts belongs to the image.
+    """
+    folder = host.machines / machine.minion_id
+    texts = {str(MACHINE_PATH): json.dumps(machine.minion, indent=1)}
+    if machine.upper is None:
+        own = f"{machine.address} {machine.minion_id} {machine.minion_id.split('.')[0]}\n"
+        texts["/etc/hosts"] = _text(host, machine, "/etc/hosts") + own
+        if not _text(host, machine, "/etc/resolv.conf"):
+            texts["/etc/resolv.conf"] = network.resolv_conf()
     for target, text in texts.items():
         write(folder / Path(target).name, text)
-    return {target: folder / Path(target).name for target in texts}
+    given = {target: Path(source) for target, source in machine.files.items()}
+    return {target: folder / Path(target).name for target in texts} | given
+
+
+def _text(host: Host, machine: Machine, path: str) -> str:
+    file = overlay.top_file(host.l, machine.lower, path)
+    return file.read_text(errors="replace") if file else ""
 
 
 def machines(host: Host) -> list[Machine]:
@@ -166,13 +184,12 @@ def find(host: Host, minion_id: str) -> Machine | None:
 
 def destroy(host: Host, minion_id: str) -> bool:
     """End a machine and remove all of it but its console log; return False if there was none."""
-    with host.lock(f"machine-{minion_id}"):
+    with host.lock(_turn(minion_id)):
         machine = find(host, minion_id)
         if machine is None:
             remove(host.machines / minion_id)
         else:
             _destroy(host, machine)
-    (host.root / f".machine-{minion_id}.lock").unlink(missing_ok=True)
     return machine is not None
 
 

@@ -14,6 +14,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from saltext.immutable.host import run
 from saltext.immutable.spec.model import Network
 
+OURS = "saltext-immutable"
 RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 
 
@@ -39,11 +40,12 @@ def free_address(network: Network, taken: Iterable[str]) -> str:
 
 
 def up(network: Network) -> None:
-    """Make the bridge and its rules, if they are not there yet."""
+    """Make the bridge and its rules, if they are not there yet; a bridge that is there is taken as it is."""
     if not _exists(network.bridge):
         _refuse_overlap(network)
         run(["ip", "-batch", "-"], stdin=(
             f"link add {network.bridge} type bridge\n"
+            f"link set {network.bridge} alias {OURS}\n"
             f"addr add {gateway(network)}/{prefix(network)} dev {network.bridge}\n"
             f"link set {network.bridge} up\n"
         ))  # fmt: skip
@@ -54,12 +56,10 @@ def up(network: Network) -> None:
 
 
 def down(network: Network) -> None:
-    """Take the bridge and its rules away, unless a machine is on it."""
-    if not _exists(network.bridge):
-        return
-    if any(Path("/sys/class/net", network.bridge, "brif").iterdir()):
-        return
-    run(["ip", "link", "delete", network.bridge])
+    """Take the rules away, and the bridge if it was made here; called when no machine is on it any more."""
+    alias = Path("/sys/class/net", network.bridge, "ifalias")
+    if alias.exists() and alias.read_text().strip() == OURS:
+        run(["ip", "link", "delete", network.bridge])
     for rule in _rules(network):
         while run(_iptables("-D", rule), check=False).returncode == 0:
             pass
@@ -110,7 +110,7 @@ def _refuse_overlap(network: Network) -> None:
 
 def _rules(network: Network) -> list[list[str]]:
     """Rules of our own: a Docker engine, for one, leaves FORWARD at DROP."""
-    name = ["-m", "comment", "--comment", f"saltext-immutable {network.bridge}"]
+    name = ["-m", "comment", "--comment", f"{OURS} {network.bridge}"]
     return [
         ["filter", "FORWARD", "-i", network.bridge, *name, "-j", "ACCEPT"],
         ["filter", "FORWARD", "-o", network.bridge, *name, "-j", "ACCEPT"],

@@ -6,6 +6,7 @@ in, and 125-character paths would stop at 32 layers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,3 +45,12 @@ def _file_system(path: Path) -> str:
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     above = [(Path(mount), kind) for _, mount, kind, *_ in mounts if path.resolve().is_relative_to(mount)]
     return max(above, key=lambda entry: len(entry[0].parts))[1]
+
+
+def top_file(layers: Path, lower: Sequence[str], path: str) -> Path | None:
+    """Return where the regular file ``path`` of a stack of layers really is, or None."""
+    for name in reversed(lower):
+        file = layers / name / path.lstrip("/")
+        if os.path.lexists(file):
+            return file if file.is_file() and not file.is_symlink() else None
+    return None

@@ -1,0 +1,168 @@
+"""
+Bake on this host: layers and images.
+
+What ``salt-run image.bake`` calls; as root, on the host that the master config names as ``immutable:builder``.
+People use the runner of the same name.
+"""
+
+try:
+    from saltext.immutable import spec
+    from saltext.immutable.bake.bake import DOORS
+    from saltext.immutable.host import Host
+
+    MISSING = None
+except ImportError as err:
+    MISSING = f"a builder needs: pip install 'saltext-immutable[master]' ({err})"
+
+__virtualname__ = "image"
+
+
+def __virtual__():
+    return (False, MISSING) if MISSING else __virtualname__
+
+
+def _call(name, **kwargs):
+    return DOORS[name](Host(spec.settings(__opts__).root), **kwargs)
+
+
+def sources(suite, components, mirror=None):
+    """
+    Return the sources.list lines that a bake of a suite uses here.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.sources bookworm '[main]'
+    """
+    return _call("sources", suite=suite, components=components, mirror=mirror)
+
+
+def find_layer(key):
+    """
+    Return the layer that a key led to last, or None.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.find_layer 5f1d...
+    """
+    return _call("find_layer", key=key)
+
+
+def forget_layer(key):
+    """
+    Let a key lead nowhere any more, so that its layer is built anew.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.forget_layer 5f1d...
+    """
+    return _call("forget_layer", key=key)
+
+
+def debian_layer(key, order):
+    """
+    Make the root layer of a Debian or Ubuntu image by mmdebstrap.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.debian_layer 5f1d... '{what: debian bookworm, suite: bookworm, ...}'
+    """
+    return _call("debian_layer", key=key, order=order)
+
+
+def minion_layer(key, order):
+    """
+    Add Salt and this pack to a stack of layers.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.minion_layer 5f1d... '{below: [3f2a...], requirement: salt==3008.3, ...}'
+    """
+    return _call("minion_layer", key=key, order=order)
+
+
+def state_layer(key, order):
+    """
+    Apply states in a temporary machine, and keep the difference as a layer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.state_layer 5f1d... '{below: [3f2a...], bake_id: web-bake, states: highstate, ...}'
+    """
+    return _call("state_layer", key=key, order=order)
+
+
+def candidates(order):
+    """
+    Return today's version at the mirrors of each package of a stack of layers.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.candidates '{below: [3f2a...], bridge: immutable0, subnet: 10.117.0.0/24}'
+    """
+    return _call("candidates", order=order)
+
+
+def make_image(order):
+    """
+    Make an image of finished layers, with its seal.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.make_image '{recipe: web, layers: [3f2a...], read_only: true, salt: 3008.3, pack: 0.1.0}'
+    """
+    return _call("make_image", order=order)
+
+
+def local_images():
+    """
+    Return the images whose layers are on this host, by digest.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.local_images
+    """
+    return _call("local_images")
+
+
+def drop_image(digest):
+    """
+    Remove an image, and those of its layers that nothing else needs; return the layers' digests.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.drop_image 3f2a9c1d04be...
+    """
+    return _call("drop_image", digest=digest)
+
+
+def sweep():
+    """
+    Remove what killed bakes left on this host; return the names of their workspaces.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.sweep
+    """
+    return _call("sweep")

@@ -1,0 +1,93 @@
+"""
+Run machines on this host: systemd-nspawn on the layers of an image.
+
+What the ``nspawn`` provider calls; as root, on the host that the master config names as ``immutable:builder``.
+"""
+
+try:
+    from saltext.immutable import spec
+    from saltext.immutable.host import Host
+    from saltext.immutable.machines import doors
+
+    MISSING = None
+except ImportError as err:
+    MISSING = f"the library is not installed here: pip install saltext-immutable ({err})"
+
+__virtualname__ = "machine"
+
+
+def __virtual__():
+    return (False, MISSING) if MISSING else __virtualname__
+
+
+def _host():
+    return Host(spec.settings(__opts__).root)
+
+
+def launch(order):
+    """
+    Start a machine from an image of this host; one that runs under its id already is left alone.
+
+    order
+        A mapping with minion_id, image (full digest), minion (its config), bridge, subnet, and where wanted fleet,
+        generation, installation, memory (bytes), cpus, read_only.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt builder machine.launch '{minion_id: web-1, image: 3f2a..., minion: {master: 10.117.0.1}, ...}'
+    """
+    return doors.launch(_host(), order)
+
+
+def list_machines():
+    """
+    Return the machines of this host that fleets ordered, running or not.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call machine.list_machines
+    """
+    return doors.list_machines(_host())
+
+
+def destroy(minion_id):
+    """
+    End a machine at once and remove all of it but its console log; False if there was none.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call machine.destroy web-6b1f0c9a2d47.example.com
+    """
+    return doors.destroy(_host(), minion_id)
+
+
+def console(minion_id, lines=60):
+    """
+    Return the last lines that a machine wrote to its console, also after its end.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call machine.console web-6b1f0c9a2d47.example.com --out=newline_values_only
+    """
+    return doors.console(_host(), minion_id, lines)
+
+
+def require(digest):
+    """
+    Return the digest of an image whose layers are all on this host, or fail.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call machine.require 3f2a9c1d04be...
+    """
+    return doors.require(_host(), digest)

@@ -1,0 +1,162 @@
+"""What a builder does, in plain data: called by the master in-process, or as a Salt job through `_modules/image.py`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from salt.exceptions import CommandExecutionError
+
+from saltext.immutable.bake import debian, layers, manifest, minion, states, updates
+from saltext.immutable.host import Host, remove, write
+from saltext.immutable.machines import machine as machines
+from saltext.immutable.machines import overlay
+from saltext.immutable.seal import SEAL_PATH
+
+
+def find_layer(host: Host, key: str) -> dict[str, Any] | None:
+    """Return the layer that ``key`` led to last, or None."""
+    found = layers.find(host, key)
+    return asdict(found) if found else None
+
+
+def forget_layer(host: Host, key: str) -> None:
+    """Let ``key`` lead nowhere any more."""
+    (host.keys / key).unlink(missing_ok=True)
+
+
+def debian_layer(host: Host, key: str, order: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the root layer of a Debian or Ubuntu image; ``order``: what, suite, packages, components, mirror."""
+    with _work(host) as place:
+        began = time.monotonic()
+        debian.build(host, place, order)
+        packages = debian.installed(place / "fs/var/lib/dpkg/status")
+        return _commit(host, key, place, what=order["what"], packages=packages, seconds=time.monotonic() - began)
+
+
+def minion_layer(host: Host, key: str, order: Mapping[str, Any]) -> dict[str, Any]:
+    """Add Salt and this pack; ``order``: what, below, requirement, version, bridge, subnet."""
+    with _on(host, order["below"]) as (place, lower):
+        began = time.monotonic()
+        with machines.temporary(host, minion.prepare(host, place, order, lower)) as machine:
+            grains = minion.install(machine, order)
+        minion.finish(place / "fs")
+        packages = layers.load(host, order["below"][-1]).packages
+        seconds = time.monotonic() - began
+        return _commit(host, key, place, what=order["what"], packages=packages, grains=grains, seconds=seconds)
+
+
+def state_layer(host: Host, key: str, order: Mapping[str, Any]) -> dict[str, Any]:
+    """Apply states in a booted machine; ``order``: what, below, and what `states.prepare` and `states.apply` name."""
+    with _on(host, order["below"]) as (place, lower):
+        began = time.monotonic()
+        machines.destroy(host, order["bake_id"])  # left by a bake that was killed: the caller holds the recipe
+        with machines.temporary(host, states.prepare(host, place, order, lower)) as machine:
+            machines.wait_booted(machine)
+            states.apply(machine, order)
+            states.stop(machine)
+        tree = place / "fs"
+        below = layers.load(host, order["below"][-1])
+        status = tree / "var/lib/dpkg/status"
+        packages = debian.installed(status) if status.is_file() else below.packages
+        states.finish(tree)
+        about = {"packages": packages, "grains": below.grains, "seconds": time.monotonic() - began}
+        return _commit(host, key, place, what=order["what"], **about)
+
+
+def candidates(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
+    """Return today's version of each package of a stack; ``order``: below, bridge, subnet."""
+    with _on(host, order["below"]) as (place, lower):
+        machine = updates.prepare(host, place, order, lower)
+        with machines.temporary(host, machine) as asked:
+            return updates.candidates(asked, layers.load(host, order["below"][-1]).packages)
+
+
+def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
+    """Make an image of finished layers; ``order``: recipe, layers, read_only, salt, pack. Idempotent.
+
+    The seal is a layer of its own above the others, so it can name the digest that it is not part of.
+    """
+    digest = manifest.digest({name: order[name] for name in ("recipe", "layers", "read_only")})
+    layers.require(host, order["layers"])
+    about = _image_file(host, digest)
+    if not about.exists():
+        about.parent.mkdir(exist_ok=True)
+        seal = {name: order[name] for name in ("recipe", "read_only", "salt", "pack")}
+        seal |= {"image": digest, "created": time.time()}
+        place = about.parent / "seal" / str(SEAL_PATH).lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write(place, json.dumps(seal, indent=1))
+        write(about, json.dumps({**order, **seal}))
+    layers.link(host, f"i{overlay.short(digest)}", f"../images/{digest}/seal")
+    return dict(json.loads(about.read_text()))
+
+
+def lower(host: Host, digest: str) -> tuple[str, ...]:
+    """Return the short names of all that a machine of an image is mounted from, root first, the seal last."""
+    stack = json.loads(_image_file(host, digest).read_text())["layers"]
+    layers.require(host, stack)
+    return (*layers.lower(stack), f"i{overlay.short(digest)}")
+
+
+def local_images(host: Host) -> dict[str, dict[str, Any]]:
+    """Return the images whose layers are on this host, by digest."""
+    files = host.images.glob("*/image.json")
+    return {file.parent.name: json.loads(file.read_text()) for file in files}
+
+
+def drop_image(host: Host, digest: str) -> list[str]:
+    """Remove an image and those of its layers that nothing else needs; return their digests."""
+    about = _image_file(host, digest)
+    if not about.exists():
+        return []
+    seal = f"i{overlay.short(digest)}"
+    users = [each.minion_id for each in machines.machines(host) if seal in each.lower]
+    if users:
+        raise CommandExecutionError(f"machines run this image: {', '.join(users)}")
+    stack = json.loads(about.read_text())["layers"]
+    (host.l / seal).unlink(missing_ok=True)
+    about.unlink()
+    remove(about.parent)
+    return layers.drop(host, stack)
+
+
+def sweep(host: Host) -> list[str]:
+    """Remove what killed bakes left: machines, then workspaces. Return their names."""
+    host.prepare()
+    places = host.abandoned()
+    for place in places:
+        for each in machines.machines(host):
+            if each.upper and Path(each.upper).is_relative_to(place):
+                machines.destroy(host, each.minion_id)
+        remove(place)
+    return [place.name for place in places]
+
+
+def _image_file(host: Host, digest: str) -> Path:
+    return host.images / digest / "image.json"
+
+
+@contextmanager
+def _work(host: Host) -> Iterator[Path]:
+    sweep(host)
+    with host.workspace() as place:
+        yield place
+
+
+@contextmanager
+def _on(host: Host, below: list[str]) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Give a workspace whose ``fs`` is the difference to the layers ``below``."""
+    with _work(host) as place:
+        layers.require(host, below)
+        (place / "fs").mkdir(mode=0o755)
+        yield place, layers.lower(below)
+
+
+def _commit(host: Host, key: str, place: Path, **about: Any) -> dict[str, Any]:
+    return asdict(layers.commit(host, key, place, **about))

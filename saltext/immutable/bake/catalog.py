@@ -1,0 +1,60 @@
+"""The images that the store knows: listed, shown, deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from saltext.immutable import spec
+from saltext.immutable.bake.bake import DOORS
+from saltext.immutable.hosts import Worker
+from saltext.immutable.spec.model import Settings
+from saltext.immutable.store import Image, Store
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Store]:
+    store = Store.open(settings.store)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def table(settings: Settings, recipe: str | None, now: float) -> dict[str, dict[str, Any]]:
+    """Return the images by name, the newest first, each with digest, age (s), size (bytes), layers, channels."""
+    with _opened(settings) as store:
+        named = store.channels()
+        return {image.name: _row(image, named, now) for image in store.images(recipe)}
+
+
+def _row(image: Image, named: Mapping[str, list[str]], now: float) -> dict[str, Any]:
+    return {
+        "digest": image.digest,
+        "age": int(now - image.created),
+        "size": sum(layer.get("size", 0) for layer in image.report.get("layers", ())),
+        "layers": len(image.layers),
+        "channels": named.get(image.digest, []),
+    }
+
+
+def show(settings: Settings, ref: str) -> dict[str, Any]:
+    """Return all that is known of one image."""
+    with _opened(settings) as store:
+        image = store.image(ref)
+        return {"name": image.name, **asdict(image), "channels": store.channels().get(image.digest, [])}
+
+
+def delete(opts: Mapping[str, Any], ref: str, *, with_channels: bool, test: bool) -> dict[str, Any]:
+    """Delete an image that nothing needs; return its name and the layers that went with it."""
+    settings = spec.settings(opts)
+    with _opened(settings) as store:
+        image = store.image(ref)
+        store.delete_image(image.digest, with_channels=with_channels, test=True)
+        if test:
+            return {"image": image.name, "deleted": False, "comment": f"{image.name} would be deleted"}
+        gone = Worker(opts, settings, "image", DOORS)("drop_image", digest=image.digest)
+        store.delete_image(image.digest, with_channels=with_channels)
+        return {"image": image.name, "deleted": True, "layers": gone}

@@ -1,0 +1,126 @@
+"""The layers of this host: found by key, committed by digest, never overwritten."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from salt.exceptions import CommandExecutionError
+
+from saltext.immutable.bake import manifest
+from saltext.immutable.host import Host, remove, run, sync_directory, write
+from saltext.immutable.machines import machine, overlay
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One committed layer."""
+
+    digest: str
+    what: str
+    """``debian bookworm``, ``minion``, ``states of web``."""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Debian packages of the whole stack up to here, name:arch -> version."""
+    grains: Mapping[str, Any] = field(default_factory=dict)
+    """Grains that pillar may depend on, as a minion of this stack has them; empty below the minion layer."""
+    files: int = 0
+    size: int = 0
+    """Bytes."""
+    created: float = 0.0
+    seconds: float = 0.0
+    """How long it took to build."""
+
+
+def find(host: Host, key: str) -> Layer | None:
+    """Return the layer that ``key`` led to last, if it is still there."""
+    try:
+        return load(host, (host.keys / key).read_text().strip())
+    except FileNotFoundError:
+        return None
+
+
+def load(host: Host, digest: str) -> Layer:
+    """Return a layer of this host."""
+    return Layer(**json.loads((host.layers / digest / "layer.json").read_text()))
+
+
+def require(host: Host, digests: list[str]) -> None:
+    """Raise unless all these layers are here."""
+    for digest in digests:
+        if not (host.layers / digest / "layer.json").exists():
+            raise CommandExecutionError(
+                f"layer {digest[:12]} is not on this host; bake the image again to make it anew"
+            )
+
+
+def commit(host: Host, key: str, workspace: Path, **about: Any) -> Layer:
+    """Make ``workspace``/fs a layer under its digest, and ``key`` lead to it.
+
+    The order is the promise: content on disk, then the name, then the key; what a crash leaves is either no
+    layer, or a whole one.
+    """
+    tree = workspace / "fs"
+    lines = manifest.lines(tree)
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+    if not (host.layers / digest).exists():
+        staged = workspace / "layer"
+        staged.mkdir()
+        size = sum(json.loads(line).get("size", 0) for line in lines)
+        layer = Layer(digest=digest, files=len(lines), size=size, created=time.time(), **about)
+        (staged / "manifest.gz").write_bytes(gzip.compress("".join(lines).encode(), 6, mtime=0))
+        (staged / "layer.json").write_text(json.dumps(asdict(layer)))
+        tree.rename(staged / "fs")
+        run(["sync", "--file-system", staged])
+        staged.rename(host.layers / digest)
+        sync_directory(host.layers)
+    link(host, overlay.short(digest), f"../layers/{digest}/fs")
+    write(host.keys / key, digest)
+    return load(host, digest)
+
+
+def link(host: Host, name: str, target: str) -> str:
+    """Make a short name for a layer; it may be there already."""
+    place = host.l / name
+    if not place.is_symlink():
+        place.symlink_to(target)
+    elif os.readlink(place) != target:
+        raise CommandExecutionError(f"{place} leads to {os.readlink(place)}, not to {target}: two digests begin alike")
+    return name
+
+
+def lower(digests: list[str]) -> tuple[str, ...]:
+    """Return the short names to mount these layers by."""
+    return tuple(overlay.short(digest) for digest in digests)
+
+
+def needed(host: Host) -> set[str]:
+    """Return the short names that an image or a machine of this host needs."""
+    names = {name for each in machine.machines(host) for name in each.lower}
+    for file in host.images.glob("*/image.json"):
+        names.update(lower(json.loads(file.read_text())["layers"]))
+    return names
+
+
+def drop(host: Host, digests: list[str]) -> list[str]:
+    """Remove those of these layers that nothing needs any more, and return them."""
+    with host.lock("layers"):
+        kept = needed(host)
+        gone = [digest for digest in digests if overlay.short(digest) not in kept]
+        for digest in reversed(gone):
+            (host.l / overlay.short(digest)).unlink(missing_ok=True)
+            doomed = host.tmp / f"layer-{digest}"
+            if (host.layers / digest).exists():
+                (host.layers / digest).rename(doomed)
+                remove(doomed)
+        for key in host.keys.iterdir():
+            if key.read_text().strip() in gone:
+                key.unlink()
+    return gone
+

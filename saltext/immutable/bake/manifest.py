@@ -1,0 +1,94 @@
+"""What is in a layer, in a canonical form: one line a file, sorted by path. Its hash is the layer's digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_CHUNK = 1 << 20
+
+
+def entries(root: Path) -> Iterator[dict[str, Any]]:
+    """Yield every file below ``root``, ``root`` itself included, sorted by path.
+
+    Each has ``path`` (``.`` is the root), ``type`` (dir, file, link, whiteout, or char, block, fifo), ``mode``,
+    ``uid``, ``gid``, ``mtime`` (s); and where they apply ``size``, ``sha256``, ``target``, ``device``,
+    ``xattrs`` (hex), ``same_as`` (path of the first hard link).
+    """
+    seen: dict[tuple[int, int], str] = {}
+    for path in _walk(root):
+        info = path.lstat()
+        entry = _entry(root, path, info)
+        if stat.S_ISREG(info.st_mode) and info.st_nlink > 1:
+            first = seen.setdefault((info.st_dev, info.st_ino), entry["path"])
+            if first != entry["path"]:
+                entry["same_as"] = first
+        yield entry
+
+
+def _walk(root: Path) -> list[Path]:
+    found = [root]
+    for folder, folders, files in os.walk(root):
+        found += [Path(folder, name) for name in (*folders, *files)]
+    return sorted(found, key=lambda path: str(path.relative_to(root)))
+
+
+def _entry(root: Path, path: Path, info: os.stat_result) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "path": str(path.relative_to(root)),
+        "mode": stat.S_IMODE(info.st_mode),
+        "uid": info.st_uid,
+        "gid": info.st_gid,
+        "mtime": int(info.st_mtime),
+    }
+    if xattrs := {name: os.getxattr(path, name, follow_symlinks=False).hex() for name in _xattrs(path)}:
+        entry["xattrs"] = xattrs
+    return {**entry, **_kind(path, info)}
+
+
+def _xattrs(path: Path) -> list[str]:
+    """Return the attributes that are part of the content; overlay's own bookkeeping of origins is not."""
+    names = sorted(os.listxattr(path, follow_symlinks=False))
+    return [name for name in names if not name.startswith("trusted.overlay.") or name.endswith(".opaque")]
+
+
+def _kind(path: Path, info: os.stat_result) -> dict[str, Any]:
+    mode = info.st_mode
+    if stat.S_ISDIR(mode):
+        return {"type": "dir"}
+    if stat.S_ISLNK(mode):
+        return {"type": "link", "target": os.readlink(path)}
+    if stat.S_ISREG(mode):
+        return {"type": "file", "size": info.st_size, "sha256": _sha256(path)}
+    if stat.S_ISCHR(mode) and info.st_rdev == 0:
+        return {"type": "whiteout"}
+    kinds = {stat.S_IFCHR: "char", stat.S_IFBLK: "block", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket"}
+    return {"type": kinds[stat.S_IFMT(mode)], "device": [os.major(info.st_rdev), os.minor(info.st_rdev)]}
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def lines(root: Path) -> list[str]:
+    """Return the manifest, one canonical JSON object a line."""
+    return [canonical(entry) + "\n" for entry in entries(root)]
+
+
+def canonical(data: Any) -> str:
+    """Return the one JSON text that equal data always give."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"))
+
+
+def digest(data: Any) -> str:
+    """Return the hash of data that JSON can hold."""
+    return hashlib.sha256(canonical(data).encode()).hexdigest()

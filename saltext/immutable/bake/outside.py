@@ -1,0 +1,93 @@
+"""How this host reaches the outside world: mirrors, proxies, CA bundle. Bakes do it the same way, images do not keep it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from saltext.immutable.host import run
+
+CA_BUNDLE = "/run/immutable/ca-certificates.crt"
+"""Where a bake sees the host's CA bundle."""
+_CA_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+_CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "all_proxy", "ALL_PROXY")
+_APT = re.compile(r'^(Acquire::(?:[\w-]+::)*(?:Proxy[\w:.-]*|Ca[Ii]nfo|CaPath|Check-Valid-Until|Check-Date|Retries)) "(.+)";$')
+_FAMILIES = {"Debian": "debian", "Debian-Security": "security", "Ubuntu": "ubuntu"}
+
+
+def ca_bundle() -> Path | None:
+    """Return the host's CA bundle: what the environment names, else the system's."""
+    for file in (os.environ.get("SSL_CERT_FILE"), os.environ.get("REQUESTS_CA_BUNDLE"), *_CA_FILES):
+        if file and Path(file).is_file():
+            return Path(file).resolve()
+    return None
+
+
+def environment() -> dict[str, str]:
+    """Return the variables for commands in a bake: proxies, the CA bundle, Python package indexes."""
+    env = {name: os.environ[name] for name in _PROXIES if name in os.environ}
+    env |= {name: CA_BUNDLE for name in _CA_VARIABLES} if ca_bundle() else {}
+    return env | _indexes()
+
+
+def _indexes() -> dict[str, str]:
+    """uv does not read pip's configuration, so it is told what stands there."""
+    named = {name: value for name, value in os.environ.items() if name.startswith("UV_") and "INDEX" in name}
+    if named:
+        return named
+    index = os.environ.get("PIP_INDEX_URL") or _pip("global.index-url") or _pip("install.index-url")
+    return {"UV_DEFAULT_INDEX": index} if index else {}
+
+
+def _pip(setting: str) -> str:
+    pip = shutil.which("pip3") or shutil.which("pip")
+    if pip is None:
+        return ""
+    return subprocess.run([pip, "config", "get", setting], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def apt_options() -> list[str]:
+    """Return the lines of apt configuration by which this host reaches its mirrors."""
+    dump = run(["apt-config", "dump"]).stdout.splitlines()
+    return [line for line in dump if _APT.match(line)]
+
+
+def apt_sources(suite: str, components: tuple[str, ...]) -> list[str]:
+    """Return sources.list lines for a suite from the mirrors that this host's own apt uses.
+
+    Empty if the host's apt knows no mirror of that distribution: mmdebstrap then takes its defaults.
+    """
+    known = _mirrors()
+    words = " ".join(components)
+    if suite in _UBUNTU:
+        return [
+            f"deb {known['ubuntu']} {suite}{pocket} {words}" for pocket in ("", "-updates", "-security") if "ubuntu" in known
+        ]
+    if "debian" not in known:
+        return []
+    lines = [f"deb {known['debian']} {suite} {words}"]
+    if suite not in ("sid", "unstable", "experimental"):
+        lines.append(f"deb {known['debian']} {suite}-updates {words}")
+        if "security" in known:
+            lines.append(f"deb {known['security']} {suite}-security {words}")
+    return lines
+
+
+# Suites that mmdebstrap takes from Ubuntu when it is given no mirror.
+_UBUNTU = ("jammy", "noble", "plucky", "questing", "resolute")
+
+
+def _mirrors() -> dict[str, str]:
+    """Return the mirror of each archive that the host's apt is configured for."""
+    form = "$(LABEL)|$(REPO_URI)"
+    targets = run(["apt-get", "indextargets", "--format", form, "Created-By: Packages"], check=False).stdout
+    found: dict[str, str] = {}
+    for line in targets.splitlines():
+        label, _, uri = line.partition("|")
+        if label in _FAMILIES:
+            found.setdefault(_FAMILIES[label], uri.rstrip("/"))
+    return found

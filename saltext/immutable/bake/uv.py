@@ -1,0 +1,21 @@
+"""Where uv is on this host."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from salt.exceptions import CommandExecutionError
+
+
+def find_uv() -> Path:
+    """Return the uv binary: the one of our own environment, else the one on PATH."""
+    try:
+        import uv
+
+        return Path(uv.find_uv_bin())
+    except (ImportError, FileNotFoundError):
+        found = shutil.which("uv")
+    if found is None:
+        raise CommandExecutionError("uv is not installed on this host: pip install 'saltext-immutable[master]'")
+    return Path(found).resolve()

@@ -1,0 +1,37 @@
+"""Where root's work is done: in this process if it may, else as a Salt job on the named minion."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from salt.exceptions import CommandExecutionError
+
+from saltext.immutable.host import Host
+from saltext.immutable.minions import Jobs
+from saltext.immutable.spec.model import Settings
+
+Doors = Mapping[str, Callable[..., Any]]
+"""Function names of an execution module -> the library functions behind them, which take the host first."""
+
+
+class Worker:
+    """Calls functions of one execution module on the host that bakes or runs machines.
+
+    ``module`` is its name for Salt jobs (``image``), ``doors`` the same functions for calls in this process.
+    """
+
+    def __init__(self, opts: Mapping[str, Any], settings: Settings, module: str, doors: Doors) -> None:
+        self._opts, self._settings, self._module, self._doors = opts, settings, module, doors
+        if settings.builder is None and os.geteuid() != 0:
+            raise CommandExecutionError(
+                "images are baked and machines are run by root, and this master runs as another user; set "
+                "immutable:builder in the master config to the minion id of the host that shall do it"
+            )
+
+    def __call__(self, name: str, **kwargs: Any) -> Any:
+        """Call one function with data that JSON can hold."""
+        if self._settings.builder is None:
+            return self._doors[name](Host(self._settings.root), **kwargs)
+        return Jobs(self._opts).run(self._settings.builder, f"{self._module}.{name}", kwargs=kwargs)

@@ -1,0 +1,53 @@
+"""What `_modules/machine.py` offers, in plain data: called by the nspawn provider in-process or as a Salt job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from salt.exceptions import SaltInvocationError
+
+from saltext.immutable.bake import builder
+from saltext.immutable.host import Host
+from saltext.immutable.machines import machine as machines
+from saltext.immutable.machines.machine import Machine
+
+_ORDERED = {"minion_id", "image", "minion", "bridge", "subnet"}
+_OPTIONAL = {"fleet", "generation", "installation", "memory", "cpus", "read_only"}
+
+
+def launch(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
+    """Start a machine from an image; ``order`` has the fields of `machine.Machine` that a caller decides."""
+    wrong = (_ORDERED - set(order)) | (set(order) - _ORDERED - _OPTIONAL)
+    if wrong:
+        raise SaltInvocationError(f"order: missing or unknown: {', '.join(sorted(wrong))}")
+    host.prepare()
+    return _shown(machines.launch(host, Machine(**order, lower=builder.lower(host, order["image"]))))
+
+
+def list_machines(host: Host) -> list[dict[str, Any]]:
+    """Return the machines of this host that fleets ordered, running or not; those that bake are left out."""
+    return [_shown(machine) for machine in machines.machines(host) if machine.upper is None]
+
+
+def destroy(host: Host, minion_id: str) -> bool:
+    """End a machine and remove all of it but its console log; False if there was none."""
+    return machines.destroy(host, minion_id)
+
+
+def console(host: Host, minion_id: str, lines: int = 60) -> str:
+    """Return the tail of a machine's console, also after its end."""
+    return machines.console(host, minion_id, lines)
+
+
+def require(host: Host, digest: str) -> str:
+    """Return the digest of an image whose layers are all here, or raise."""
+    builder.lower(host, digest)
+    return digest
+
+
+def _shown(machine: Machine) -> dict[str, Any]:
+    hidden = ("binds", "boot", "files", "link", "upper")
+    data = {entry.name: getattr(machine, entry.name) for entry in fields(machine) if entry.name not in hidden}
+    return {**data, "running": machine.running, "lower": list(machine.lower)}

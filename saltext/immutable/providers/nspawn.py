@@ -1,0 +1,105 @@
+"""Machines of one Linux host: systemd-nspawn on the layers themselves, nothing is copied."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from salt.exceptions import SaltInvocationError
+
+from saltext.immutable import spec
+from saltext.immutable.hosts import Doors, Worker
+from saltext.immutable.machines import doors, network
+from saltext.immutable.minions import machine_config
+from saltext.immutable.providers import Identity, Instance
+
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_DOORS: Doors = {
+    "launch": doors.launch,
+    "list_machines": doors.list_machines,
+    "destroy": doors.destroy,
+    "console": doors.console,
+    "require": doors.require,
+}
+
+
+class Nspawn:
+    """``provider: {name: nspawn, memory: 1G, cpus: 2, minion: {...}}``; ``minion`` is further minion config."""
+
+    settles = 0.0
+    concurrency = 8
+
+    def __init__(self, settings: Mapping[str, Any], opts: Mapping[str, Any]) -> None:
+        unknown = set(settings) - {"memory", "cpus", "minion"}
+        if unknown:
+            raise SaltInvocationError(
+                f"provider: unknown setting of nspawn: {', '.join(sorted(unknown))}; it has memory, cpus, minion"
+            )
+        self._memory = memory(settings.get("memory", "1G"))
+        self._cpus = cpus(settings.get("cpus"))
+        self._settings = spec.settings(opts)
+        master = self._settings.master or network.gateway(self._settings.network)
+        self._minion = {**machine_config(opts, master), **_mapping(settings.get("minion") or {})}
+        self._host = Worker(opts, self._settings, "machine", _DOORS)
+
+    def publish(self, image: str) -> str:
+        """Return the digest itself: the layers are where they were baked."""
+        return str(self._host("require", digest=image))
+
+    def launch(self, published: str, identity: Identity) -> str:
+        """Start a machine; its ref is its minion id."""
+        own = {"fleet": identity.fleet, "generation": identity.generation, "installation": identity.installation}
+        order = {
+            **own,
+            "minion_id": identity.minion_id,
+            "image": published,
+            "minion": {**self._minion, "id": identity.minion_id, "immutable_machine": own},
+            "bridge": self._settings.network.bridge,
+            "subnet": self._settings.network.subnet,
+            "memory": self._memory,
+            "cpus": self._cpus,
+        }
+        return str(self._host("launch", order=order)["minion_id"])
+
+    def list(self, fleet: str | None = None) -> list[Instance]:
+        """Return the machines of the host, by what is in its folders and what runs in its cgroups."""
+        found = self._host("list_machines")
+        return [_instance(machine) for machine in found if fleet in (None, machine["fleet"])]
+
+    def destroy(self, ref: str) -> None:
+        """End a machine and wait until it is gone."""
+        self._host("destroy", minion_id=ref)
+
+    def console(self, ref: str) -> str:
+        """Return the tail of the machine's console."""
+        return str(self._host("console", minion_id=ref))
+
+
+def _instance(machine: Mapping[str, Any]) -> Instance:
+    names = ("minion_id", "fleet", "generation", "image", "running", "address", "born")
+    return Instance(ref=machine["minion_id"], **{name: machine[name] for name in names})
+
+
+def memory(value: Any) -> int:
+    """Return bytes: ``512M``, ``1G``, or a number of bytes."""
+    text = str(value).strip().upper()
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "")
+    if not number.isdigit() or int(number) == 0:
+        raise SaltInvocationError(f"provider:memory: {value!r} is no size; write 512M or 1G")
+    return int(number) * _UNITS.get(unit, 1)
+
+
+def cpus(value: Any) -> float | None:
+    """Return a number of CPUs: ``2``, ``0.5``; None is no limit."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise SaltInvocationError(f"provider:cpus: {value!r} is no number of CPUs; write 2 or 0.5")
+    return float(value)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise SaltInvocationError(f"provider:minion: {value!r} is no mapping of minion config")
+    return value
