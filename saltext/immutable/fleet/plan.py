@@ -214,9 +214,7 @@ def _judge(fleet: Fleet, rollout: Rollout, failed: Sequence[Action], now: float)
     return rollout
 
 
-def _turned(
-    fleet: Fleet, rollout: Rollout, why: str, otherwise: Literal["hold", "pause"], now: float
-) -> Rollout:
+def _turned(fleet: Fleet, rollout: Rollout, why: str, otherwise: Literal["hold", "pause"], now: float) -> Rollout:
     """Send a rollout back where that is wanted and possible, else stop it."""
     forward = rollout.direction == "forward"
     reason = why if forward else f"{why} (on the way {rollout.direction} because of {rollout.reason})"

@@ -1,0 +1,97 @@
+"""What the driver has done in parallel, and what comes back: completions of calls and events of Salt."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from salt.exceptions import SaltException
+
+from saltext.immutable.minions import Event
+
+TICK = 0.05
+"""Seconds between two looks at Salt's event bus."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One call that is under way."""
+
+    kind: Literal["list", "launch", "destroy", "forget", "probe"]
+    minion_id: str
+    asked: float
+    """When it was submitted: an answer may be older than what has been done since."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A call that came back, with its value or with what Salt or the provider said against it."""
+
+    task: Task
+    value: Any = None
+    error: SaltException | None = None
+
+
+class Effects(Protocol):
+    """Where calls run. A simulation has its own, in virtual time."""
+
+    def submit(self, task: Task, call: Callable[[], Any]) -> None:
+        """Start a call."""
+
+    def wait(self, until: float) -> tuple[list[Completion], list[Event]]:
+        """Return what came back as soon as there is something, or nothing at ``until``."""
+
+    def close(self) -> None:
+        """Start no more; do not wait for calls that only ask."""
+
+
+class Pool:
+    """Calls in threads."""
+
+    def __init__(self, poll: Callable[[], list[Event]], stopped: Callable[[], bool], workers: int = 32) -> None:
+        self._poll = poll
+        self._stopped = stopped
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="fleet")
+        self._done: queue.SimpleQueue[Completion | BaseException] = queue.SimpleQueue()
+
+    def submit(self, task: Task, call: Callable[[], Any]) -> None:
+        """Start a call; what is not an error of Salt's is a bug and is raised where the driver waits."""
+
+        def run() -> None:
+            try:
+                self._done.put(Completion(task, value=call()))
+            except SaltException as err:
+                self._done.put(Completion(task, error=err))
+            except BaseException as err:
+                self._done.put(err)
+
+        self._threads.submit(run)
+
+    def wait(self, until: float) -> tuple[list[Completion], list[Event]]:
+        """Return as soon as a call came back, Salt said something or we are to stop."""
+        while True:
+            patience = max(0.0, min(TICK, until - time.time()))
+            completions = self._taken(patience)
+            events = self._poll()
+            if completions or events or self._stopped() or time.time() >= until:
+                return completions, events
+
+    def close(self) -> None:
+        """Start no more calls."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _taken(self, patience: float) -> list[Completion]:
+        taken: list[Completion] = []
+        try:
+            item = self._done.get(timeout=patience)
+            while True:
+                if isinstance(item, BaseException):
+                    raise item
+                taken.append(item)
+                item = self._done.get_nowait()
+        except queue.Empty:
+            return taken

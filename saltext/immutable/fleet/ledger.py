@@ -1,0 +1,206 @@
+"""What the store knows of one fleet: generations, rollouts, the journal, and an intent for every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from salt.exceptions import SaltInvocationError
+
+from saltext.immutable.fleet.plan import Kind, Rollout
+from saltext.immutable.spec.model import ProviderSpec
+from saltext.immutable.store import UNFINISHED, Lease, Store, fleets, generations, journal, machines, rollouts
+
+Intent = Literal["launch", "launched", "doomed", "failed"]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A fleet with an image and launch settings."""
+
+    fleet: str
+    number: int
+    image: str
+    """Full digest."""
+    provider: ProviderSpec
+    created: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """What we want of one machine, written down before it is done."""
+
+    minion_id: str
+    fleet: str
+    generation: int
+    intent: Intent
+    """``launch``: in doubt until the provider lists it. ``doomed``, ``failed``: it goes, in any case."""
+    born: float
+    ref: str | None = None
+    ready_since: float | None = None
+    reason: str = ""
+
+    @property
+    def doomed(self) -> bool:
+        """Tell whether there is an unresolved order to destroy it."""
+        return self.intent in ("doomed", "failed")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the journal."""
+
+    at: float
+    what: str
+    minion_id: str | None
+    reason: str
+
+
+class Ledger:
+    """The books of one fleet. Only who holds the fleet's lease may write."""
+
+    def __init__(self, store: Store, fleet: str) -> None:
+        self.fleet = fleet
+        self._store = store
+
+    @property
+    def installation(self) -> str:
+        """Return the id that our machines are tagged with."""
+        return self._store.installation
+
+    def lineage(self) -> list[int]:
+        """Return the good generations: the last one runs now, the one before is what a rollback goes to."""
+        return list(self._fleet()["lineage"])
+
+    def size(self) -> int:
+        """Return how many machines the fleet had when its last rollout ended."""
+        return int(self._fleet()["size"])
+
+    def generations(self) -> dict[int, Generation]:
+        """Return all generations by number, the oldest first."""
+        query = sa.select(generations).where(generations.c.fleet == self.fleet)
+        rows = self._rows(query.order_by(generations.c.number))
+        return {row["number"]: _generation(row) for row in rows}
+
+    def generation(self, number: int) -> Generation:
+        """Return one generation."""
+        known = self.generations()
+        if number not in known:
+            there = ", ".join(map(str, known)) or "none"
+            raise SaltInvocationError(f"fleet {self.fleet} has no generation {number}; there are: {there}")
+        return known[number]
+
+    def rollouts(self) -> list[Rollout]:
+        """Return all rollouts, the newest first."""
+        query = sa.select(rollouts).where(rollouts.c.fleet == self.fleet)
+        return [Rollout(**row) for row in self._rows(query.order_by(rollouts.c.id.desc()))]
+
+    def unfinished(self) -> Rollout | None:
+        """Return the rollout that was interrupted or paused."""
+        query = sa.select(rollouts).where(rollouts.c.fleet == self.fleet, UNFINISHED)
+        found = [Rollout(**row) for row in self._rows(query)]
+        return found[0] if found else None
+
+    def entries(self, rollout: int) -> list[Entry]:
+        """Return the timeline of a rollout."""
+        columns = (journal.c.at, journal.c.what, journal.c.minion_id, journal.c.reason)
+        query = sa.select(*columns).where(journal.c.rollout == rollout).order_by(journal.c.id)
+        return [Entry(**row) for row in self._rows(query)]
+
+    def records(self) -> dict[str, Record]:
+        """Return the machines by minion id, the oldest first."""
+        query = sa.select(machines).where(machines.c.fleet == self.fleet)
+        rows = self._rows(query.order_by(machines.c.born, machines.c.minion_id))
+        return {row["minion_id"]: Record(**row) for row in rows}
+
+    def pin(self, lease: Lease, image: str, provider: ProviderSpec, now: float) -> Generation:
+        """Return the generation of an image and launch settings: the newest one or one more."""
+        newest = max(self.generations().values(), key=lambda one: one.number, default=None)
+        if newest and (newest.image, newest.provider) == (image, provider):
+            return newest
+        number = newest.number + 1 if newest else 1
+        row = {"fleet": self.fleet, "number": number, "image": image, "created": now}
+        with lease.write() as tx:
+            values = {**row, "provider": provider.name, "settings": dict(provider.settings)}
+            tx.execute(sa.insert(generations).values(values))
+        return Generation(self.fleet, number, image, provider, now)
+
+    def begin(self, lease: Lease, kind: Kind, target: int | None, now: float) -> Rollout:
+        """Start a rollout; one that was interrupted or paused ends aborted by it."""
+        lineage = self.lineage()
+        source = lineage[-1] if lineage else None
+        rollout = Rollout(0, self.fleet, kind, source, target, self.size(), started=now, progress_at=now)
+        values = asdict(rollout)
+        del values["id"]
+        where = sa.and_(rollouts.c.fleet == self.fleet, UNFINISHED)
+        why = f"followed by another {kind}"
+        with lease.write() as tx:
+            tx.execute(sa.update(rollouts).where(where).values(outcome="aborted", ended=now, reason=why))
+            number = tx.execute(sa.insert(rollouts).values(values).returning(rollouts.c.id)).scalar_one()
+        return replace(rollout, id=number)
+
+    def commit(
+        self,
+        lease: Lease,
+        rollout: Rollout,
+        changed: Collection[Record] = (),
+        gone: Collection[str] = (),
+        entries: Sequence[Entry] = (),
+    ) -> None:
+        """Write one step: the rollout, what is intended with its machines, and the journal, all or nothing."""
+        values = asdict(rollout)
+        with lease.write() as tx:
+            for minion_id in [*gone, *(record.minion_id for record in changed)]:
+                tx.execute(sa.delete(machines).where(machines.c.minion_id == minion_id))
+            for table, rows in (
+                (machines, [asdict(record) for record in changed]),
+                (journal, [{"rollout": rollout.id, **asdict(entry)} for entry in entries]),
+            ):
+                if rows:
+                    tx.execute(sa.insert(table), rows)
+            tx.execute(sa.update(rollouts).where(rollouts.c.id == rollout.id).values(values))
+            if rollout.outcome in ("done", "rolled back"):
+                self._settle(tx, rollout)
+
+    def _settle(self, tx: sa.Connection, rollout: Rollout) -> None:
+        """Write down what the fleet runs now and how many machines it has."""
+        count = sa.select(sa.func.count()).where(
+            machines.c.fleet == self.fleet, machines.c.intent.in_(("launch", "launched"))
+        )
+        before = tx.execute(sa.select(fleets.c.lineage).where(fleets.c.name == self.fleet)).scalar() or []
+        lineage = extended(before, rollout) if rollout.outcome == "done" else before
+        tx.execute(sa.delete(fleets).where(fleets.c.name == self.fleet))
+        row = {"name": self.fleet, "lineage": lineage, "size": tx.execute(count).scalar_one()}
+        tx.execute(sa.insert(fleets).values(row))
+
+    def _fleet(self) -> Mapping[str, Any]:
+        rows = self._rows(sa.select(fleets).where(fleets.c.name == self.fleet))
+        return rows[0] if rows else {"lineage": [], "size": 0}
+
+    def _rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
+        with self._store.read() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def extended(lineage: Sequence[int], rollout: Rollout) -> list[int]:
+    """Return the good generations after a rollout is done: [1, 2] rolled to 3 is [1, 2, 3], and rolled back
+    from there to 1 it is [1]: what was rolled back from is no place to go back to.
+    """
+    if rollout.target is None:
+        return []
+    if rollout.target in lineage and rollout.kind == "rollback":
+        return list(lineage[: lineage.index(rollout.target) + 1])
+    return [number for number in lineage if number != rollout.target] + [rollout.target]
+
+
+def fleets_known(store: Store) -> list[str]:
+    """Return the names of all fleets that ever had a rollout."""
+    with store.read() as connection:
+        return sorted(connection.execute(sa.select(rollouts.c.fleet).distinct()).scalars())
+
+
+def _generation(row: Mapping[str, Any]) -> Generation:
+    provider = ProviderSpec(row["provider"], row["settings"])
+    return Generation(row["fleet"], row["number"], row["image"], provider, row["created"])

@@ -1,0 +1,112 @@
+"""What the driver has seen of one machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from saltext.immutable.fleet.ledger import Record
+from saltext.immutable.fleet.plan import Health, Machine
+from saltext.immutable.fleet.world import Probe
+from saltext.immutable.providers import Instance
+
+NEVER = float("inf")
+
+# Seconds between two looks at a machine.
+SERVING = 5.0
+UNWELL = 2.0
+STARTED = 0.5
+"""Its minion is up; services may need another moment."""
+SILENT = 5.0
+"""Its start event has not come. A blind question may take long to time out."""
+
+
+@dataclass
+class Track:
+    """One machine: the record of what we want of it, and what was observed in this run."""
+
+    record: Record
+    since: float
+    """Since when ``health`` is what it is; before it is ready: since when we wait for it."""
+    probe_at: float
+    instance: Instance | None = None
+    touched: float = 0.0
+    """When a call that changes it last came back: a list asked for earlier says nothing of it."""
+    absent_since: float | None = None
+    listed: bool = False
+    """A list that was asked for late enough has been seen, with it or without it."""
+    health: Health = "unknown"
+    note: str = ""
+    fault: str | None = None
+    started: bool = False
+    proven: bool = False
+    """It told the right digest in this run."""
+    asked: float = 0.0
+    """When the newest probe was submitted."""
+    retry_at: float = 0.0
+    busy: set[str] = field(default_factory=set)
+
+    def machine(self) -> Machine:
+        """Return what the plan needs to know."""
+        record = self.record
+        phase = "doomed" if record.doomed else "serving" if record.ready_since is not None else "booting"
+        return Machine(
+            record.minion_id,
+            record.generation,
+            phase,  # type: ignore[arg-type]
+            record.born,
+            self.since,
+            self.health,
+            self.note,
+            self.fault,
+        )
+
+    def see(self, instance: Instance, settled: bool) -> None:
+        """Take in that the provider lists it."""
+        self.instance = instance
+        self.absent_since = None
+        self.listed = self.listed or settled
+        if self.record.ref is None and not self.record.doomed:
+            self.record = replace(self.record, intent="launched", ref=instance.ref)
+        elif self.record.ref is None:
+            self.record = replace(self.record, ref=instance.ref)
+        if not instance.running and not self.record.doomed and self.fault is None:
+            self.fault = "it has stopped"
+
+    def miss(self, asked: float, now: float, settles: float) -> None:
+        """Take in that a complete list, asked for at ``asked``, is without it."""
+        if asked < self.touched:
+            return
+        self.listed = True
+        self.absent_since = now if self.absent_since is None else self.absent_since
+        if self.absent_for(now, settles):
+            self.instance = None
+            if self.record.ref is not None and not self.record.doomed and self.fault is None:
+                self.fault = "it is gone"
+
+    def absent_for(self, now: float, settles: float) -> bool:
+        """Tell whether it has been absent for long enough to be gone."""
+        return self.absent_since is not None and now >= self.absent_since + settles
+
+    def touch(self, now: float) -> None:
+        """Take in that a call that changes it came back: what lists said before does not count."""
+        self.touched = now
+        self.absent_since = None
+        self.listed = False
+
+    def answer(self, probe: Probe, asked: float, now: float) -> None:
+        """Take in what a probe told; a newer question outdates an older one that was not answered well."""
+        if asked < self.asked and probe.health != "yes":
+            return
+        self.proven = self.proven or probe.health == "yes"
+        if probe.wrong:
+            self.fault = probe.note
+        if probe.health != self.health:
+            self.health = probe.health
+            self.since = now if self.record.ready_since is not None else self.since
+        self.note = probe.note
+        self.probe_at = now + self._patience()
+
+    def _patience(self) -> float:
+        if self.record.ready_since is None:
+            return STARTED if self.started else SILENT
+        return SERVING if self.health == "yes" else UNWELL

@@ -1,0 +1,117 @@
+"""The calls that the driver makes in threads: the provider and Salt, for one fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from salt.exceptions import CommandExecutionError, SaltException
+
+from saltext.immutable.fleet.ledger import Generation, Record
+from saltext.immutable.minions import Event
+from saltext.immutable.providers import Identity, Instance, Provider
+from saltext.immutable.spec.model import Fleet, FunctionCheck, HttpCheck
+
+
+class Minions(Protocol):
+    """What is needed of Salt; errors of ``image_of`` and ``check`` mean that nothing was learned."""
+
+    def expect(self, minion_id: str) -> None:
+        """Let exactly this id enrol once; idempotent."""
+
+    def forget(self, minion_id: str) -> None:
+        """Remove every trace of an id; idempotent."""
+
+    def poll(self) -> list[Event]:
+        """Return what Salt said since the last call."""
+
+    def image_of(self, minion_id: str) -> str:
+        """Return the digest of the image that the machine says it runs."""
+
+    def check(self, minion_id: str, address: str | None, check: FunctionCheck | HttpCheck) -> str | None:
+        """Return None when healthy, else why it is not."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a look at a machine told."""
+
+    health: Literal["yes", "no", "unknown"]
+    note: str = ""
+    wrong: bool = False
+    """It runs another image: no patience mends that."""
+
+
+class World:
+    """One fleet's providers and minions. Its methods are called in threads and may block."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        installation: str,
+        generations: Mapping[int, Generation],
+        providers: Mapping[int, Provider],
+        default: Provider,
+        minions: Minions,
+    ) -> None:
+        self._fleet = fleet
+        self._installation = installation
+        self._generations = generations
+        self._providers = providers
+        self._default = default
+        self._minions = minions
+        everyone = (default, *providers.values())
+        self.settles = max(provider.settles for provider in everyone)
+        self.concurrency = min(provider.concurrency for provider in everyone)
+
+    def launch(self, record: Record) -> str:
+        """Let the machine in, start it, and return its ref."""
+        provider = self._provider(record)
+        published = provider.publish(self._generations[record.generation].image)
+        identity = Identity(record.minion_id, record.fleet, record.generation, self._installation)
+        self._minions.expect(record.minion_id)
+        return provider.launch(published, identity)
+
+    def destroy(self, record: Record) -> str:
+        """Ask for the end of a machine; return the last words of one that failed."""
+        provider = self._provider(record)
+        assert record.ref is not None
+        words = self._console(provider, record.ref) if record.intent == "failed" else ""
+        provider.destroy(record.ref)
+        return words
+
+    def forget(self, minion_id: str) -> None:
+        """Delete the keys of a machine that is gone."""
+        self._minions.forget(minion_id)
+
+    def list(self) -> list[Instance]:
+        """Return the fleet's machines, whatever settings they were launched with."""
+        found: dict[str, Instance] = {}
+        for provider in {id(one): one for one in (self._default, *self._providers.values())}.values():
+            found.update({instance.minion_id: instance for instance in provider.list(self._fleet.name)})
+        return list(found.values())
+
+    def probe(self, record: Record, address: str | None, proven: bool) -> Probe:
+        """Ask a machine which image it runs (unless that is proven) and whether it is healthy."""
+        try:
+            if not proven or not self._fleet.health:
+                wanted, told = self._generations[record.generation].image, self._minions.image_of(record.minion_id)
+                if told != wanted:
+                    return Probe("no", f"it runs image {told[:12]}, not {wanted[:12]}", wrong=True)
+            for check in self._fleet.health:
+                if why := self._minions.check(record.minion_id, address, check):
+                    return Probe("no", why)
+        except SaltException as err:
+            return Probe("unknown", str(err))
+        return Probe("yes")
+
+    def _provider(self, record: Record) -> Provider:
+        return self._providers.get(record.generation, self._default)
+
+    @staticmethod
+    def _console(provider: Provider, ref: str) -> str:
+        try:
+            return provider.console(ref)
+        except CommandExecutionError as err:
+            return f"(its console cannot be read: {err})"
