@@ -12,7 +12,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake import debian, layers, manifest, minion, states, updates
+from saltext.immutable.bake import debian, layers, manifest, minion, outside, states, updates
 from saltext.immutable.host import Host, remove, write
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines import overlay
@@ -43,8 +43,7 @@ def minion_layer(host: Host, key: str, order: Mapping[str, Any]) -> dict[str, An
     """Add Salt and this pack; ``order``: what, below, requirement, version, bridge, subnet."""
     with _on(host, order["below"]) as (place, lower):
         began = time.monotonic()
-        with machines.temporary(host, minion.prepare(host, place, order, lower)) as machine:
-            grains = minion.install(machine, order)
+        grains = minion.build(host, place, order, lower)
         minion.finish(place / "fs")
         packages = layers.load(host, order["below"][-1]).packages
         seconds = time.monotonic() - began
@@ -155,8 +154,10 @@ def _on(host: Host, below: list[str]) -> Iterator[tuple[Path, tuple[str, ...]]]:
     with _work(host) as place:
         layers.require(host, below)
         (place / "fs").mkdir(mode=0o755)
+        outside.lend_resolver(place / "fs")
         yield place, layers.lower(below)
 
 
 def _commit(host: Host, key: str, place: Path, **about: Any) -> dict[str, Any]:
+    outside.take_resolver_back(place / "fs")
     return asdict(layers.commit(host, key, place, **about))

@@ -53,6 +53,19 @@ def build(host: Host, workspace: Path, order: Mapping[str, Any]) -> None:
     scrub.scrub(target)
 
 
+def package_cache(host: Host, name: str) -> dict[str, str]:
+    """Return directories of this host to bind so that apt's downloads and package lists outlive a bake.
+
+    One ``name`` for each use that may be under way at one time: apt lets nobody share them.
+    """
+    places = {}
+    for kind, inside in (("archives", "/var/cache/apt/archives"), ("lists", "/var/lib/apt/lists")):
+        folder = host.cache / "apt" / name / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        places[inside] = str(folder)
+    return places
+
+
 def installed(status: Path | None) -> dict[str, str]:
     """Return what dpkg's status file says is installed: name:arch -> version."""
     if status is None:

@@ -5,21 +5,27 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.bake import outside, pack, scrub
+from saltext.immutable.bake.debian import package_cache
 from saltext.immutable.bake.uv import find_uv
 from saltext.immutable.host import Host, tail
+from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.machine import Machine
 from saltext.immutable.seal import MACHINE_PATH
 
 VENV = "/opt/salt"
 EXTENSION_MODULES = "usr/lib/immutable/extension_modules"
 _INSIDE = "/run/immutable"
+_TOOLCHAIN = ("--no-install-recommends", "gcc", "libc6-dev", "python3-dev")
+_COMPILE_ALL = (f"{VENV}/bin/python", *["-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"], f"{VENV}/lib")
 # Grains that a pillar or a top file may reasonably ask for and that are the same on each machine of an image.
 _STABLE_GRAINS = (
     "cpuarch", "init", "kernel", "lsb_distrib_codename", "lsb_distrib_id", "lsb_distrib_release", "os", "os_family",
@@ -28,16 +34,43 @@ _STABLE_GRAINS = (
 )  # fmt: skip
 
 
-def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[str, ...]) -> Machine:
-    """Return the machine (no init, only namespaces) in which `install` works."""
-    inside = workspace / "inside"
+def build(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[str, ...]) -> dict[str, Any]:
+    """Install Salt (``order['requirement']``) and this pack, and return the grains of such a minion.
+
+    What has no wheel for the image's Python (timelib, for one) is compiled in a machine of its own, which is thrown
+    away: the image gets no compiler.
+    """
+    plain = _machine(host, workspace, order, lower)
+    with machines.temporary(host, plain) as machine:
+        if _install(machine, order).returncode:
+            _compile(host, order, lower)
+            _checked(_install(machine, order), f"{order['requirement']} could not be installed")
+        machine.run(_COMPILE_ALL)  # a file that does not compile is not ours to judge
+        grains = _checked(machine.run([f"{VENV}/bin/salt-call", "--local", "--out=json", "grains.items"]), "no grains")
+    return {name: value for name, value in json.loads(grains)["local"].items() if name in _STABLE_GRAINS}
+
+
+def _compile(host: Host, order: Mapping[str, Any], lower: tuple[str, ...]) -> None:
+    """Fill uv's cache with the wheels that have to be built."""
+    with host.lock("toolchain", wait=1800), host.workspace() as aside:
+        (aside / "fs").mkdir()
+        outside.lend_resolver(aside / "fs")
+        order_ = replace(_machine(host, aside, order, lower), files=outside.lend_apt(aside))
+        with machines.temporary(host, replace(order_, binds={**order_.binds, **package_cache(host, "toolchain")})) as machine:
+            _checked(machine.run(["apt-get", "--quiet", "update"], env=_env()), "no package lists")
+            _checked(machine.run(["apt-get", "--quiet", "--yes", "install", *_TOOLCHAIN], env=_env()), "no compiler")
+            _checked(_install(machine, order), f"{order['requirement']} could not be installed")
+
+
+def _machine(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[str, ...]) -> Machine:
+    """Return a machine without an init, with uv, its cache and our wheel inside."""
+    inside, cache = workspace / "inside", host.cache / "uv"
     inside.mkdir()
+    cache.mkdir(exist_ok=True)
     pack.wheel(inside)
     shutil.copy2(find_uv(), inside / "uv")
     if bundle := outside.ca_bundle():
-        shutil.copyfile(bundle, inside / "ca-certificates.crt")
-    cache = host.cache / "uv"
-    cache.mkdir(exist_ok=True)
+        shutil.copyfile(bundle, inside / Path(outside.CA_BUNDLE).name)
     return Machine(
         minion_id=f"bake-{workspace.name}",
         image="",
@@ -52,30 +85,28 @@ def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[
     )
 
 
-def install(machine: Machine, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Install Salt (``order['requirement']``) and the pack, and return the grains of such a minion."""
-    wheel = f"{_INSIDE}/saltext_immutable-{order['version']}-py3-none-any.whl"
-    uv = f"{_INSIDE}/uv"
-    _must(machine, ["/usr/bin/test", "-x", "/usr/bin/python3"], "the image has no /usr/bin/python3; add python3 to `packages`")
-    _must(machine, [uv, "venv", "--quiet", "--python", "/usr/bin/python3", VENV], "no virtual environment could be made")
-    python = f"{VENV}/bin/python"
-    install_ = [uv, "pip", "install", "--quiet", "--python", python, order["requirement"], wheel]
-    _must(machine, install_, f"{order['requirement']} could not be installed")
-    compile_ = [python, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", f"{VENV}/lib"]
-    machine.run(compile_)  # a file that does not compile is not ours to judge
-    grains = json.loads(_must(machine, [f"{VENV}/bin/salt-call", "--local", "--out=json", "grains.items"], "Salt does not run"))
-    return {name: value for name, value in grains["local"].items() if name in _STABLE_GRAINS}
+def _install(machine: Machine, order: Mapping[str, Any]) -> CompletedProcess[str]:
+    uv, wheel = f"{_INSIDE}/uv", f"{_INSIDE}/saltext_immutable-{order['version']}-py3-none-any.whl"
+    if machine.run(["/usr/bin/test", "-x", "/usr/bin/python3"]).returncode:
+        raise CommandExecutionError("the image has no /usr/bin/python3, which Salt needs; add python3 to `packages`")
+    made = machine.run([uv, "venv", "--quiet", "--allow-existing", "--python", "/usr/bin/python3", VENV], env=_env())
+    _checked(made, "no virtual environment could be made")
+    install = [uv, "pip", "install", "--quiet", "--python", f"{VENV}/bin/python", order["requirement"], wheel]
+    return machine.run(install, env=_env())
 
 
-def _must(machine: Machine, command: list[str], complaint: str) -> str:
-    env = {
+def _env() -> dict[str, str]:
+    return {
+        "DEBIAN_FRONTEND": "noninteractive",
         "UV_CACHE_DIR": f"{_INSIDE}-cache",
         "UV_LINK_MODE": "copy",
         "UV_PYTHON_DOWNLOADS": "never",
         "UV_NO_CONFIG": "1",
         **outside.environment(),
     }
-    done = machine.run(command, env=env)
+
+
+def _checked(done: CompletedProcess[str], complaint: str) -> str:
     if done.returncode:
         raise CommandExecutionError(f"minion layer: {complaint}\n{tail(done.stderr + done.stdout)}")
     return done.stdout

@@ -9,11 +9,14 @@ import subprocess
 from pathlib import Path
 
 from saltext.immutable.host import run
+from saltext.immutable.machines import network
 
 CA_BUNDLE = "/run/immutable/ca-certificates.crt"
 """Where a bake sees the host's CA bundle."""
 _CA_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+APT_CONF = "etc/apt/apt.conf.d/99immutable-bake"
+_RESOLV = "etc/resolv.conf"
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "all_proxy", "ALL_PROXY")
 _APT = re.compile(r'^(Acquire::(?:[\w-]+::)*(?:Proxy[\w:.-]*|Ca[Ii]nfo|CaPath|Check-Valid-Until|Check-Date|Retries)) "(.+)";$')
 _FAMILIES = {"Debian": "debian", "Debian-Security": "security", "Ubuntu": "ubuntu"}
@@ -41,6 +44,25 @@ def _indexes() -> dict[str, str]:
         return named
     index = os.environ.get("PIP_INDEX_URL") or _pip("global.index-url") or _pip("install.index-url")
     return {"UV_DEFAULT_INDEX": index} if index else {}
+
+
+def lend_resolver(tree: Path) -> None:
+    """Give a bake this host's name servers: as a file, which its states may write anew."""
+    (tree / "etc").mkdir(exist_ok=True)
+    (tree / _RESOLV).write_text(network.resolv_conf())
+
+
+def lend_apt(workspace: Path) -> dict[str, str]:
+    """Give a bake the host's way to its mirrors: files to show inside."""
+    (workspace / "apt.conf").write_text("".join(f"{line}\n" for line in apt_options()))
+    return {f"/{APT_CONF}": str(workspace / "apt.conf")}
+
+
+def take_resolver_back(tree: Path) -> None:
+    """Remove what was lent, unless a state wrote it anew."""
+    file = tree / _RESOLV
+    if file.is_file() and not file.is_symlink() and file.read_text() == network.resolv_conf():
+        file.unlink()
 
 
 def _pip(setting: str) -> str:

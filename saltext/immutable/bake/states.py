@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -14,10 +13,9 @@ from typing import Any
 import salt.output
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake import outside, scrub
+from saltext.immutable.bake import debian, outside, scrub
 from saltext.immutable.bake.minion import EXTENSION_MODULES
 from saltext.immutable.host import Host, remove, tail
-from saltext.immutable.machines import network
 from saltext.immutable.machines.machine import Machine
 
 _CA = "ca-certificates.crt"
@@ -35,7 +33,6 @@ def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[
     ``order`` has bake_id, minion (its config: master, ports, saltenv ...), grains, bridge, subnet.
     """
     tree = workspace / "fs"
-    _write(tree / "etc/resolv.conf", network.resolv_conf())
     if order["grains"]:
         _write(tree / "etc/salt/minion.d/zz-grains.conf", json.dumps({"grains": order["grains"]}, indent=1))
     _write(workspace / "stand-in.conf", _STAND_IN)
@@ -43,7 +40,6 @@ def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[
     if bundle := outside.ca_bundle():
         shutil.copyfile(bundle, workspace / _CA)
         given[outside.CA_BUNDLE] = str(workspace / _CA)
-    _write(workspace / "apt.conf", "".join(f"{line}\n" for line in outside.apt_options()))
     return Machine(
         minion_id=order["bake_id"],
         image="",
@@ -53,19 +49,9 @@ def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[
         subnet=order["subnet"],
         read_only=False,
         upper=str(tree),
-        binds=_package_cache(host, order["bake_id"]),
-        files=given | {"/etc/apt/apt.conf.d/99immutable-bake": str(workspace / "apt.conf")},
+        binds=debian.package_cache(host, order["bake_id"]),
+        files=given | outside.lend_apt(workspace),
     )
-
-
-def _package_cache(host: Host, bake_id: str) -> dict[str, str]:
-    """Downloads and package lists of one recipe stay on the host: apt lets nobody share them at one time."""
-    places = {}
-    for name, inside in (("archives", "/var/cache/apt/archives"), ("lists", "/var/lib/apt/lists")):
-        folder = host.cache / "apt" / bake_id / name
-        folder.mkdir(parents=True, exist_ok=True)
-        places[inside] = str(folder)
-    return places
 
 
 def _write(file: Path, text: str) -> None:
@@ -133,12 +119,6 @@ def finish(tree: Path) -> None:
         remove(tree / EXTENSION_MODULES)
         (tree / EXTENSION_MODULES).parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(synced, tree / EXTENSION_MODULES, ignore=shutil.ignore_patterns("__pycache__"))
-    remove(tree / "etc/apt/apt.conf.d/99immutable-bake")
-    _withdraw(tree / "etc/resolv.conf", network.resolv_conf())
+    remove(tree / outside.APT_CONF)
     scrub.scrub(tree)
 
-
-def _withdraw(file: Path, text: str) -> None:
-    """Remove a file of ours from the layer unless a state wrote it anew."""
-    if file.is_file() and not file.is_symlink() and file.read_text() == text:
-        os.unlink(file)

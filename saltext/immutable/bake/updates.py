@@ -11,7 +11,6 @@ from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.bake import outside
 from saltext.immutable.host import Host, tail
-from saltext.immutable.machines import network
 from saltext.immutable.machines.machine import Machine
 
 _POLICY = re.compile(r"^(\S+):\n(?:  .*\n)*?  Candidate: (\S+)$", re.MULTILINE)
@@ -19,12 +18,7 @@ _POLICY = re.compile(r"^(\S+):\n(?:  .*\n)*?  Candidate: (\S+)$", re.MULTILINE)
 
 def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[str, ...]) -> Machine:
     """Return the machine (no init) in which apt is asked."""
-    lists = host.cache / "updates"
-    lists.mkdir(exist_ok=True)
-    tree = workspace / "fs"
-    (tree / "etc").mkdir(parents=True)
-    (tree / "etc/resolv.conf").write_text(network.resolv_conf())
-    (workspace / "apt.conf").write_text("".join(f"{line}\n" for line in outside.apt_options()))
+
     return Machine(
         minion_id=f"bake-{workspace.name}",
         image="",
@@ -33,8 +27,8 @@ def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[
         bridge=order["bridge"],
         subnet=order["subnet"],
         read_only=False,
-        upper=str(tree),
-        files={"/etc/apt/apt.conf.d/99immutable-bake": str(workspace / "apt.conf")},
+        upper=str(workspace / "fs"),
+        files=outside.lend_apt(workspace),
         boot=False,
     )
 
