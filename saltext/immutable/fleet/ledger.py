@@ -195,12 +195,6 @@ def extended(lineage: Sequence[int], rollout: Rollout) -> list[int]:
     return [number for number in lineage if number != rollout.target] + [rollout.target]
 
 
-def fleets_known(store: Store) -> list[str]:
-    """Return the names of all fleets that ever had a rollout."""
-    with store.read() as connection:
-        return sorted(connection.execute(sa.select(rollouts.c.fleet).distinct()).scalars())
-
-
 def _generation(row: Mapping[str, Any]) -> Generation:
     provider = ProviderSpec(row["provider"], row["settings"])
     return Generation(row["fleet"], row["number"], row["image"], provider, row["created"])

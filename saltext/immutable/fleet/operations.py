@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,12 +16,12 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from saltext.immutable import providers
 from saltext.immutable.fleet.drive import Driver
 from saltext.immutable.fleet.effects import Effects, Pool
-from saltext.immutable.fleet.ledger import Entry, Generation, Ledger, Record, fleets_known
+from saltext.immutable.fleet.ledger import Entry, Generation, Ledger, Record
 from saltext.immutable.fleet.plan import Action, Kind, Machine, Rollout, forecast
 from saltext.immutable.fleet.world import Minions, World
 from saltext.immutable.providers import Instance, Provider
 from saltext.immutable.spec.model import Definitions, Fleet, ProviderSpec
-from saltext.immutable.store import Lease, Store
+from saltext.immutable.store import Holder, Lease, Store
 
 Say = Callable[[Entry], None]
 
@@ -69,13 +69,13 @@ class Operations:
         self._store, self._definitions, self._minions = store, definitions, minions
         self._load, self._say, self._clock, self._token = load, say, clock, token
         self._effects = effects or (lambda stopped: Pool(minions.poll, stopped))
-        self._who = {"user": user, "jid": jid}
+        self._user, self._jid = user, jid
 
     # Commands
 
     def roll(self, name: str, image: str | None = None) -> Rollout | None:
         """Bring a fleet to the image of its channel (or to ``image``); None when it is there already."""
-        fleet, ledger = self._fleet(name), Ledger(self._store, name)
+        fleet, ledger = self._find(name), Ledger(self._store, name)
         with self._lease(name) as lease:
             unfinished = ledger.unfinished()
             if unfinished and unfinished.kind == "roll" and not unfinished.outcome:
@@ -92,7 +92,7 @@ class Operations:
 
     def rollback(self, name: str, generation: int | None = None) -> Rollout | None:
         """Bring a fleet back to its last good generation (or to a named one), without baking."""
-        fleet, ledger = self._fleet(name), Ledger(self._store, name)
+        fleet, ledger = self._find(name), Ledger(self._store, name)
         with self._lease(name) as lease:
             target = self._way_back(ledger, generation)
             unfinished = ledger.unfinished()
@@ -105,7 +105,7 @@ class Operations:
 
     def destroy(self, name: str) -> Rollout | None:
         """Let all machines and keys of a fleet go; its history stays."""
-        fleet, ledger = self._fleet(name, gone=True), Ledger(self._store, name)
+        fleet, ledger = self._find(name, gone=True), Ledger(self._store, name)
         with self._lease(name) as lease:
             unfinished = ledger.unfinished()
             nothing = self._look(fleet, ledger, "destroy", None).nothing and not ledger.lineage()
@@ -119,7 +119,7 @@ class Operations:
 
     def foresee(self, name: str, kind: Kind, *, generation: int | None = None, image: str | None = None) -> Forecast:
         """Return what a command would do now, if all went well. Nothing is done."""
-        fleet, ledger = self._fleet(name, gone=kind == "destroy"), Ledger(self._store, name)
+        fleet, ledger = self._find(name, gone=kind == "destroy"), Ledger(self._store, name)
         if kind == "destroy":
             return self._look(fleet, ledger, kind, None)
         if kind == "rollback":
@@ -130,11 +130,23 @@ class Operations:
             return self._look(fleet, ledger, kind, newest.number)
         return self._look(fleet, ledger, kind, len(known) + 1, digest)
 
-    def status(self, name: str) -> tuple[Ledger, list[Record], dict[str, Instance]]:
-        """Return the books of a fleet, and its machines as they are wanted and as they are listed."""
-        fleet, ledger = self._fleet(name, gone=True), Ledger(self._store, name)
-        instances = {one.minion_id: one for one in self._world(fleet, ledger).list()}
-        return ledger, list(ledger.records().values()), instances
+    def definition(self, name: str) -> Fleet:
+        """Return what the pillar says of a fleet."""
+        return self._find(name)
+
+    def ledger(self, name: str) -> Ledger:
+        """Return the books of a fleet that is in the pillar or was there once."""
+        self._find(name, gone=True)
+        return Ledger(self._store, name)
+
+    def instances(self, name: str) -> dict[str, Instance]:
+        """Return a fleet's machines as their providers list them, by minion id."""
+        world = self._world(self._find(name, gone=True), Ledger(self._store, name))
+        return {instance.minion_id: instance for instance in world.list()}
+
+    def holder(self, name: str) -> Holder | None:
+        """Return who works on a fleet at the moment."""
+        return self._store.holder(f"fleet {name}")
 
     def image_name(self, generation: Generation | None) -> str | None:
         """Return what people call a generation's image, also after it was deleted."""
@@ -194,7 +206,7 @@ class Operations:
             by_number[number] = found[0]
         return World(fleet, ledger.installation, generations, by_number, default, self._minions)
 
-    def _fleet(self, name: str, gone: bool = False) -> Fleet:
+    def _find(self, name: str, gone: bool = False) -> Fleet:
         """Return the definition of a fleet; of one that left the pillar, what is needed to destroy it."""
         fleets = self._definitions.fleets
         if name in fleets:
@@ -227,15 +239,8 @@ class Operations:
         self._store.image(ledger.generation(number).image)
         return number
 
-    @contextmanager
-    def _lease(self, name: str) -> Iterator[Lease]:
-        with self._store.lease(f"fleet {name}", **self._who) as lease:
-            yield lease
-
-
-def known(definitions: Definitions, store: Store) -> list[str]:
-    """Return the names of all fleets, in the pillar or in the books."""
-    return sorted({*definitions.fleets, *fleets_known(store)})
+    def _lease(self, name: str) -> AbstractContextManager[Lease]:
+        return self._store.lease(f"fleet {name}", user=self._user, jid=self._jid)
 
 
 def loader(opts: Mapping[str, Any]) -> Callable[[ProviderSpec], Provider]:
