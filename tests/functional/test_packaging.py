@@ -1,0 +1,252 @@
+"""The pack in a real Salt: as a wheel, as an editable install, merely synced; and its guard in each call.
+
+Needs uv. What seals a machine needs root and unshare: the seal is put over ``/etc`` in a mount namespace
+of its own, so that nothing of it reaches this host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import salt.version
+
+ROOT = Path(__file__).parents[2]
+LOADER_KINDS = ("grains", "modules", "runners", "states")
+STEMS = {kind: sorted(path.stem for path in (ROOT / f"_{kind}").glob("[!_]*.py")) for kind in LOADER_KINDS}
+UV = ["uv"] if shutil.which("uv") else [sys.executable, "-m", "uv"]
+
+PROBE = """
+import json, sys
+import salt.config, salt.loader
+opts = salt.config.minion_config(sys.argv[1] + "/minion")
+opts["grains"] = salt.loader.grains(opts)
+modules = salt.loader.minion_mods(opts)
+loaders = {
+    "modules": modules,
+    "runners": salt.loader.runner(opts),
+    "states": salt.loader.states(opts, modules, {}, {}),
+}
+print(json.dumps({
+    "names": {kind: list(loader) for kind, loader in loaders.items()},
+    "missing": {kind: {name: str(why) for name, why in loader.missing_modules.items()}
+                for kind, loader in loaders.items()},
+    "grain": opts["grains"].get("immutable"),
+    "executor": salt.loader.executors(opts, modules)["direct_call.execute"].__code__.co_filename,
+}))
+"""
+
+SEALED = """
+mount -t tmpfs none "$1"
+mkdir "$1/upper" "$1/work"
+mount -t overlay none -o "lowerdir=/etc,upperdir=$1/upper,workdir=$1/work" /etc
+mkdir -p /etc/immutable /etc/salt/minion.d
+printf %s "$2" > /etc/immutable/seal.json
+printf %s "$3" > /etc/salt/minion.d/zzz-machine.conf
+shift 3
+exec "$@"
+"""
+SEAL = {
+    "image": "3f2a9c1d04be" + "0" * 52,
+    "recipe": "web",
+    "read_only": True,
+    "created": 1700000000.5,
+    "salt": "3008.3",
+    "pack": "0.1.0",
+}
+CONFIG = {"id": "packaging", "file_client": "local", "enable_fqdns_grains": False}
+MACHINE = {"id": "web-1", "immutable_machine": {"fleet": "web", "generation": 3, "installation": "ab12"}}
+
+
+@dataclass(frozen=True)
+class Salt:
+    """A Salt of its own in ``venv``, with its config and everything it writes in ``home``."""
+
+    venv: Path
+    home: Path
+
+    def probe(self) -> dict:
+        """What its loaders find; asked from a place where our checkout is not importable."""
+        command = [self.venv / "bin" / "python", "-c", PROBE, str(self.home)]
+        run = subprocess.run(command, cwd=self.home, check=True, capture_output=True, text=True)
+        return json.loads(run.stdout)
+
+    def command(self, *args: str) -> list[str]:
+        return [f"{self.venv}/bin/salt-call", "-c", str(self.home), "--local", "--out=json", *args]
+
+    def call(self, *args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.command(*args), capture_output=True, text=True, check=False)
+
+    def returned(self, *args: str) -> object:
+        answer = self.call(*args)
+        assert answer.returncode == 0, answer.stderr
+        return json.loads(answer.stdout)["local"]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of what we ship, so that building leaves nothing behind."""
+    copy = tmp_path_factory.mktemp("checkout") / "saltext-immutable"
+    unwanted = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info", "tests")
+    return Path(shutil.copytree(ROOT, copy, ignore=unwanted))
+
+
+@pytest.fixture(scope="module")
+def install(tmp_path_factory):
+    """Return a function that makes a Salt with further requirements beside it."""
+
+    def made(*requirements: str) -> Salt:
+        place = tmp_path_factory.mktemp("salt")
+        subprocess.run([*UV, "venv", "-q", "--python", sys.executable, place / "venv"], check=True)
+        target = ["--python", place / "venv" / "bin" / "python"]
+        pinned = f"salt=={salt.version.__version__}"
+        subprocess.run([*UV, "pip", "install", "-q", *target, pinned, *requirements], check=True)
+        home = place / "home"
+        home.mkdir()
+        (home / "minion").write_text(json.dumps({**CONFIG, "root_dir": str(home)}))
+        return Salt(place / "venv", home)
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout, install):
+    out = checkout.parent / "dist"
+    subprocess.run([*UV, "build", "-q", "--wheel", "--out-dir", out, checkout], check=True)
+    (built,) = out.glob("*.whl")
+    return install(f"saltext-immutable[master] @ file://{built}")
+
+
+@pytest.fixture(scope="module")
+def editable(checkout, install):
+    return install("-e", f"{checkout}[master]")
+
+
+@pytest.fixture(scope="module")
+def synced(checkout, install):
+    """A Salt without the pack whose file root is our repository."""
+    bare = install()
+    config = json.loads((bare.home / "minion").read_text())
+    (bare.home / "minion").write_text(json.dumps({**config, "file_roots": {"base": [str(checkout)]}}))
+    return bare
+
+
+@pytest.fixture(scope="module", params=["wheel", "editable"])
+def installed(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_an_installed_pack_loads_every_kind_of_module(installed):
+    found = installed.probe()
+    assert "immutable.status" in found["names"]["modules"]
+    assert found["grain"] == {"sealed": False}
+    assert found["executor"].endswith("immutable/executors/direct_call.py")
+    for kind in ("modules", "runners", "states"):
+        for stem in STEMS[kind]:
+            loaded = any(name.startswith(f"{stem}.") for name in found["names"][kind])
+            why = found["missing"][kind].get(stem, "")
+            assert loaded or (why and "saltext" not in why), f"_{kind}/{stem}.py: {why or 'not found'}"
+
+
+def test_an_installed_pack_leaves_a_host_without_a_seal_alone(installed):
+    assert installed.returned("immutable.status") == {"sealed": False, "problems": []}
+    assert installed.returned("cmd.run", "echo done") == "done"
+
+
+def test_where_it_is_merely_synced_the_minion_works_as_before(synced):
+    brought = synced.returned("saltutil.sync_all")
+    assert brought["executors"] == []
+    for kind in ("grains", "modules", "states"):
+        assert {f"{kind}.{stem}" for stem in STEMS[kind]} <= set(brought[kind])
+    assert not (synced.home / "var/cache/salt/minion/extmods/executors").exists()
+    assert synced.returned("test.ping") is True
+    assert synced.returned("cmd.run", "echo done") == "done"
+    assert synced.returned("grains.get", "immutable") == {"sealed": False}
+    refused = synced.call("immutable.status")
+    assert refused.returncode != 0
+    assert "pip install saltext-immutable" in refused.stdout + refused.stderr
+
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("unshare"), reason="a seal over /etc needs root and unshare"
+)
+
+
+@pytest.fixture
+def sealed(wheel, tmp_path):
+    """Return a function that makes a call with salt-call on a machine of fleet ``web``."""
+
+    def call(*args: str) -> subprocess.CompletedProcess[str]:
+        inside = [str(tmp_path), json.dumps(SEAL), json.dumps(MACHINE), *wheel.command(*args)]
+        command = ["unshare", "--mount", "--propagation=private", "sh", "-euc", SEALED, "sh", *inside]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    return call
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["state.highstate"],
+        ["state.apply", "web", "test=True"],
+        ["state.sls", "web"],
+        ["state.single", "test.nop", "name=x"],
+        ["pkg.install", "nginx"],
+        ["file.write", "/etc/immutable/changed", "x"],
+        ["cmd.run", "echo done"],
+        ["--module-executors=[direct_call]", "cmd.run", "echo done"],
+    ],
+    ids=" ".join,
+)
+def test_a_sealed_machine_refuses_with_a_sentence_and_an_exit_code(sealed, call):
+    refused = sealed(*call)
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    fun = next(word for word in call if not word.startswith("-"))
+    assert f"sealed: image web@3f2a9c1d04be of fleet web: {fun} would change this machine" in refused.stderr
+    assert "rebuild the fleet instead (salt-run fleet.rebuild web)" in refused.stderr
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        pytest.param(["test.ping"], True, id="it is there"),
+        pytest.param(["grains.get", "immutable:digest"], SEAL["image"], id="it says which image"),
+        pytest.param(["grains.get", "immutable:generation"], 3, id="and which generation"),
+        pytest.param(["file.file_exists", "/etc/immutable/seal.json"], True, id="files are looked at"),
+        pytest.param(["saltutil.find_job", "20260101000000000000"], {}, id="the master finds its jobs"),
+    ],
+)
+def test_a_sealed_machine_answers_what_only_looks(sealed, call, expected):
+    answer = sealed(*call)
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["local"] == expected
+
+
+@needs_root
+def test_a_sealed_machine_tells_its_status(sealed):
+    status = json.loads(sealed("immutable.status").stdout)["local"]
+    assert (status["image"], status["fleet"], status["problems"]) == ("web@3f2a9c1d04be", "web", [])
+
+
+def test_every_function_that_the_guard_allows_is_one_of_salts(wheel):
+    from saltext.immutable import guard
+
+    names = set(wheel.probe()["names"]["modules"])
+    here = {name.split(".")[0] for name in names}
+    allowed = {
+        f"{module}.{function}"
+        for table in (guard.READ, guard.OPERATE)
+        for module, functions in table.items()
+        for function in functions.split()
+        if module in here
+    }
+    assert not allowed - names
