@@ -1,0 +1,105 @@
+"""Rollouts with the real plan, driver and store in a simulated world; each plan is held to the invariants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+
+from saltext.immutable.fleet import drive
+from saltext.immutable.fleet.ledger import Entry, Ledger
+from saltext.immutable.fleet.operations import Operations
+from saltext.immutable.fleet.plan import Machine, Plan, Rollout, plan
+from saltext.immutable.spec.model import Amount, Definitions, Fleet, FunctionCheck, ProviderSpec, Strategy
+from saltext.immutable.store import Image, Store
+
+from .simulated import Simulated
+
+FLEET = Fleet(
+    name="web",
+    recipe="web",
+    size=3,
+    minion_id="web-{token}",
+    provider=ProviderSpec("simulated"),
+    strategy=Strategy(max_surge=Amount(1), ready_within=30.0, progress_within=90.0),
+    health=(FunctionCheck("service.status", ("nginx",)),),
+)
+
+
+def checked(fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], now: float) -> Plan:
+    """Ask the real plan, and assert what must hold for any plan."""
+    step = plan(fleet, rollout, machines, now)
+    size = 0 if rollout.kind == "destroy" else fleet.size
+    victims = {action.minion_id for action in step.actions if action.kind == "destroy"}
+    launches = [action for action in step.actions if action.kind == "launch"]
+    alive = {machine.minion_id: machine for machine in machines if machine.phase != "doomed"}
+    assert victims <= set(alive), "a victim is named, and named once"
+    assert all(action.reason for action in step.actions)
+    healthy = {m.minion_id for m in alive.values() if (m.phase, m.health, m.fault) == ("serving", "yes", None)}
+    floor = min(rollout.old_size, size) - fleet.strategy.max_unavailable.down(size)
+    assert not victims & healthy or len(healthy - victims) >= floor, "the floor holds"
+    occupying = len(alive) - len(victims) + len(launches)
+    assert not launches or occupying <= size + fleet.strategy.max_surge.up(size), "no more places than allowed"
+    assert not launches or len(machines) - len(alive) <= size, "few are doomed while others are launched"
+    if step.rollout.outcome == "paused":
+        assert "`salt-run fleet." in step.rollout.reason, "a paused rollout names the command that leaves it"
+    assert step.wake is not None or step.rollout.outcome, "silence is impossible"
+    return step
+
+
+@dataclass
+class Estate:
+    """A fleet in a simulated world, as an operator sees it."""
+
+    world: Simulated
+    store: Store
+    fleet: Fleet
+    story: list[Entry]
+
+    def operations(self) -> Operations:
+        return Operations(
+            self.store,
+            Definitions({}, {"web": self.fleet}),
+            self.world,
+            lambda spec: self.world,
+            self.story.append,
+            clock=self.world.clock,
+            token=self.world.token,
+            effects=lambda stopped: self.world,
+        )
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.store, "web")
+
+    def publish(self, image: str) -> None:
+        """Bake an image and let the channel name it."""
+        self.store.add_image(Image(image, "web", (image,), self.world.now, True, {}))
+        self.store.set_channel("web", "stable", image)
+
+    def running(self) -> list[str]:
+        """Return the images of the machines that are there."""
+        return sorted(one.instance.image for one in self.world.machines.values())
+
+    def resize(self, size: int) -> None:
+        self.fleet = replace(self.fleet, size=size)
+
+    def assert_in_order(self) -> None:
+        """Assert that the machines are those in the books, and that each has exactly its key."""
+        kept = {key for key, record in self.ledger.records().items() if not record.doomed}
+        assert set(self.ledger.records()) == kept, "no order is left unresolved"
+        assert set(self.world.machines) == kept, "the machines are those in the books"
+        assert set(self.world.keys) == kept, "one key for each machine, and no other"
+
+
+@pytest.fixture
+def estate(monkeypatch):
+    """Return what makes an estate from a simulated world."""
+    monkeypatch.setattr(drive, "plan", checked)
+
+    def make(world: Simulated, **changes: object) -> Estate:
+        fleet = replace(FLEET, **changes)
+        return Estate(world, Store.open("sqlite://", clock=world.clock), fleet, [])
+
+    return make
