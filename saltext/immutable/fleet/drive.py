@@ -154,7 +154,8 @@ class Driver:
         self._note("destroy", reason, instance.minion_id)
 
     def _launch_came(self, track: Track, completion: Completion, now: float) -> None:
-        self._touched(track, now)
+        track.touch(now)
+        self._list_at = now
         if completion.error is not None:
             track.fault = track.fault or f"it could not be launched: {completion.error}"
             return
@@ -164,7 +165,7 @@ class Driver:
         self._note("launched", f"as {completion.value}", track.record.minion_id)
 
     def _destroy_came(self, track: Track, completion: Completion, now: float) -> None:
-        self._touched(track, now)
+        self._list_at = now
         track.retry_at = now + RETRY
         if completion.error is not None:
             self._note("stays", f"it could not be destroyed: {completion.error}", track.record.minion_id)
@@ -195,10 +196,6 @@ class Driver:
             self._note("ready", f"image and health are right after {seconds:.1f} s", track.record.minion_id)
         elif (before, track.health) == ("yes", "no"):
             self._note("unhealthy", track.note, track.record.minion_id)
-
-    def _touched(self, track: Track, now: float) -> None:
-        track.touch(now)
-        self._list_at = now
 
     def _went_on(self, now: float) -> None:
         self.rollout = replace(self.rollout, progress_at=now)

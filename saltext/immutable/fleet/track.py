@@ -30,7 +30,7 @@ class Track:
     probe_at: float
     instance: Instance | None = None
     touched: float = 0.0
-    """When a call that changes it last came back: a list asked for earlier says nothing of it."""
+    """When its launch came back: a list that was asked for earlier says nothing of it."""
     absent_since: float | None = None
     listed: bool = False
     """A list that was asked for late enough has been seen, with it or without it."""
@@ -88,7 +88,7 @@ class Track:
         return self.absent_since is not None and now >= self.absent_since + settles
 
     def touch(self, now: float) -> None:
-        """Take in that a call that changes it came back: what lists said before does not count."""
+        """Take in that its launch came back: what lists said before does not count."""
         self.touched = now
         self.absent_since = None
         self.listed = False
