@@ -9,8 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -178,13 +183,41 @@ needs_root = pytest.mark.skipif(
 )
 
 
+def over_etc(place: Path, command: Sequence[str | Path]) -> list[str | Path]:
+    """The command that runs ``command`` where ``/etc`` says that it runs on a machine of fleet ``web``."""
+    inside = ["sh", place, json.dumps(SEAL), json.dumps(MACHINE), *command]
+    return ["unshare", "--mount", "--propagation=private", "sh", "-euc", SEALED, *inside]
+
+
+@contextmanager
+def daemon(command: Sequence[str | Path]) -> Iterator[None]:
+    """Run a command, and end it with all that it started."""
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as undo:
+        sockets = [undo.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]
+
+
+def wait_for(happens: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < end, f"it did not happen within {seconds} s"
+
+
 @pytest.fixture
 def sealed(wheel, tmp_path):
     """Return a function that makes a call with salt-call on a machine of fleet ``web``."""
 
     def call(*args: str) -> subprocess.CompletedProcess[str]:
-        inside = [str(tmp_path), json.dumps(SEAL), json.dumps(MACHINE), *wheel.command(*args)]
-        command = ["unshare", "--mount", "--propagation=private", "sh", "-euc", SEALED, "sh", *inside]
+        command = over_etc(tmp_path, wheel.command(*args))
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     return call
@@ -229,6 +262,46 @@ def test_a_sealed_machine_answers_what_only_looks(sealed, call, expected):
     answer = sealed(*call)
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["local"] == expected
+
+
+@pytest.fixture(scope="module")
+def salt_cli(wheel, tmp_path_factory):
+    """Return a function that calls ``salt`` on a master whose one minion, ``web-1``, is a sealed machine."""
+    place = tmp_path_factory.mktemp("estate")
+    (place / "over").mkdir()
+    ports = dict(zip(("publish_port", "ret_port"), free_ports(2), strict=True))
+    common = {"root_dir": str(place), "user": "root", "enable_fqdns_grains": False}
+    master = {**common, **ports, "interface": "127.0.0.1", "auto_accept": True, "worker_threads": 3}
+    minion = {**common, "id": "web-1", "master": "127.0.0.1", "master_port": ports["ret_port"]}
+    (place / "master").write_text(json.dumps(master))
+    (place / "minion").write_text(json.dumps(minion))
+    script = [wheel.venv / "bin" / f"salt{kind}" for kind in ("", "-master", "-minion")]
+
+    def call(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [script[0], "-c", place, "--out=json", "web-1", *args]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    with ExitStack() as undo:
+        undo.enter_context(daemon([script[1], "-c", place]))
+        undo.enter_context(daemon(over_etc(place / "over", [script[2], "-c", place])))
+        wait_for(lambda: '"web-1": true' in call("-t", "2", "test.ping").stdout)
+        yield call
+
+
+@needs_root
+def test_a_sealed_machine_refuses_its_master(salt_cli):
+    refused = salt_cli("state.highstate")
+    assert refused.returncode != 0
+    assert "sealed: image web@3f2a9c1d04be of fleet web: state.highstate would change" in refused.stdout
+
+
+@needs_root
+def test_in_a_job_of_several_functions_a_sealed_machine_judges_each(salt_cli):
+    answer = salt_cli("test.ping,cmd.run,grains.get", ",echo done,immutable:image")
+    found = json.loads(answer.stdout)["web-1"]
+    assert answer.returncode != 0
+    assert (found["test.ping"], found["grains.get"]) == (True, "web@3f2a9c1d04be")
+    assert "cmd.run would change this machine" in found["cmd.run"]
 
 
 @needs_root

@@ -12,6 +12,9 @@ from typing import Any
 
 SEAL_PATH = "/etc/immutable/seal.json"
 
+__context__: dict[str, Any]
+"""From Salt's loader."""
+
 
 def execute(
     opts: Mapping[str, Any],
@@ -20,21 +23,25 @@ def execute(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
 ) -> Any:
-    """Call ``func``, or raise ``CommandExecutionError`` with the guard's reason."""
+    """Call ``func``, or raise ``CommandExecutionError`` with the guard's reason.
+
+    Salt forgets an exception in a job of several functions (exit code 0), so there the reason is returned
+    with a return code. What the loader gave us as ``func`` knows its own name; ``data["fun"]`` is a list then.
+    """
     if os.path.lexists(SEAL_PATH):
-        _guard(data, func, args, kwargs)
+        reason = _refusal(str(getattr(func, "name", data.get("fun"))), args, kwargs)
+        if reason:
+            return _refuse(reason, several=isinstance(data.get("fun"), list))
     return func(*args, **kwargs)
 
 
-def _guard(
-    data: Mapping[str, Any], func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> None:
+def _refuse(reason: str, several: bool) -> str:
     from salt.exceptions import CommandExecutionError
 
-    # data["fun"] is a list in a job of several functions; what the loader gave us knows its own name.
-    reason = _refusal(str(getattr(func, "name", data.get("fun"))), args, kwargs)
-    if reason:
+    if not several:
         raise CommandExecutionError(reason)
+    __context__["retcode"] = 1
+    return reason
 
 
 def _refusal(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
