@@ -17,7 +17,7 @@ from saltext.immutable.spec.model import Amount, Strategy
 from .simulated import Faults, Killed, Simulated
 
 BLOCKS = 20
-COUNT = int(os.environ.get("SIM_SEEDS", "200"))
+COUNT = int(os.environ.get("SIM_SEEDS", "100"))
 IMAGES = ["a" * 64, "b" * 64, "c" * 64, "d" * 64]
 
 
