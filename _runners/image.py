@@ -15,6 +15,7 @@ try:
     from saltext.immutable import spec
     from saltext.immutable.bake import bake as baking
     from saltext.immutable.bake import catalog
+    from saltext.immutable.runner import plainly, telling
 
     MISSING = None
 except ImportError as err:
@@ -26,12 +27,6 @@ __func_alias__ = {"list_": "list"}
 
 def __virtual__():
     return (False, MISSING) if MISSING else __virtualname__
-
-
-def _say(message, **data):
-    """Tell whoever waits: salt-run prints it live, and the event bus has it as immutable/image/progress."""
-    if __jid_event__ is not None:
-        __jid_event__.fire_event({"message": message, **data}, "progress")
 
 
 def bake(name, channel="stable", refresh=False, test=False):
@@ -59,7 +54,8 @@ def bake(name, channel="stable", refresh=False, test=False):
         salt-run image.bake web
         salt-run image.bake web test=True
     """
-    return baking.bake(name, __opts__, refresh=refresh, channel=channel, test=test, say=_say)
+    with telling(__opts__) as say:
+        return baking.bake(name, __opts__, refresh=refresh, channel=channel, test=test, say=say)
 
 
 def list_(recipe=None):
@@ -73,7 +69,8 @@ def list_(recipe=None):
         salt-run image.list
         salt-run image.list web --out=json
     """
-    return catalog.table(spec.settings(__opts__), recipe, time.time())
+    with plainly():
+        return catalog.table(spec.settings(__opts__), recipe, time.time())
 
 
 def show(image):
@@ -89,7 +86,8 @@ def show(image):
 
         salt-run image.show web:stable
     """
-    return catalog.show(spec.settings(__opts__), image)
+    with plainly():
+        return catalog.show(spec.settings(__opts__), image)
 
 
 def delete(image, with_channels=False, test=False):
@@ -110,4 +108,5 @@ def delete(image, with_channels=False, test=False):
 
         salt-run image.delete web@3f2a9c1d04be test=True
     """
-    return catalog.delete(__opts__, image, with_channels=with_channels, test=test)
+    with plainly():
+        return catalog.delete(__opts__, image, with_channels=with_channels, test=test)

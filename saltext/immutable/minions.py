@@ -93,12 +93,15 @@ class Minions:
         self._stubs = Path(opts["pki_dir"], "minions_autosign")
         self._keys = threading.Lock()
         self._jobs = Jobs(opts)
+        self._wheels: Any = None
         self._bus = salt.utils.event.get_event("master", opts=self._opts, listen=True)
         self._knocked: dict[str, str] = {}
 
     def close(self) -> None:
-        """Leave the event bus."""
+        """Leave the event bus, and let go of Salt's clients."""
         self._bus.destroy()
+        if hasattr(self._wheels, "destroy"):  # since Salt 3008
+            self._wheels.destroy()
 
     def expect(self, minion_id: str) -> None:
         """Let the first key that is offered for this id be accepted; Salt's master consumes the stub."""
@@ -120,7 +123,9 @@ class Minions:
         return stubs.union(*(keys.get(kind, []) for kind in ("minions", "minions_pre", "minions_denied", "minions_rejected")))
 
     def _wheel(self, fun: str, **kwargs: Any) -> dict[str, Any]:
-        done = salt.wheel.WheelClient(self._opts).cmd(fun, kwarg=kwargs, print_event=False)
+        if self._wheels is None:  # costs half a second, and not every command needs it
+            self._wheels = salt.wheel.WheelClient(self._opts)
+        done = self._wheels.cmd(fun, kwarg=kwargs, print_event=False)
         return done if isinstance(done, dict) else {}
 
     def poll(self) -> list[Event]:

@@ -19,7 +19,7 @@ from saltext.immutable.spec.model import Debian, Recipe, Settings
 from saltext.immutable.store import Image, Store
 
 Say = Callable[..., None]
-"""Called with a sentence (and data) for each step of progress."""
+"""Called with a sentence, a tag and data for each step of progress."""
 
 DOORS: Doors = {
     "sources": lambda host, **order: debian.sources(**order),
@@ -39,7 +39,7 @@ _LEASE = 4 * 3600.0
 """Seconds after which a bake on another master counts as dead; on this one it does so at once."""
 
 
-def nothing(message: str, **data: Any) -> None:
+def nothing(message: str, tag: str, **data: Any) -> None:
     """Say nothing."""
 
 
@@ -103,7 +103,7 @@ class _Bake:
         newest = next(iter(self.store.images(recipe.name)), None)
         if newest is None:
             return
-        self.say(f"asking the mirrors for updates of {newest.name}")
+        self.say(f"asking the mirrors for updates of {newest.name}", "image/updates", recipe=recipe.name)
         self.candidates = self.builder("candidates", order={"below": list(newest.layers), **self._place()})
 
     def _source(self, recipe: Recipe) -> None:
@@ -170,11 +170,12 @@ class _Bake:
         if self.test:
             self.layers.append({"what": what, "digest": "", "grains": {}, "cached": False})
             return False
-        self.say(f"building the layer: {what}")
+        self.say(f"building the layer: {what}", "image/layer", what=what)
         below = [layer["digest"] for layer in self.layers]
         with _enrolled(self.opts, enrol):
             built = self.builder(function, key=key, order={**order, "what": what, "below": below})
-        self.say(f"built {what} in {built['seconds']:.1f} s", digest=built["digest"])
+        said = f"built {what} in {built['seconds']:.1f} s"
+        self.say(said, "image/layer", what=what, digest=built["digest"], seconds=built["seconds"])
         self.layers.append(built | {"cached": False})
         return True
 

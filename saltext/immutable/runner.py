@@ -1,0 +1,58 @@
+"""What every runner of ours does about progress and errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import salt.exceptions
+import salt.utils.event
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+
+class PlainError(CommandExecutionError, salt.exceptions.NotImplemented):  # type: ignore[misc]
+    """An error that says all there is to say.
+
+    salt-run exits with 1 for any exception, and prints its traceback unless it is of the second class
+    (``salt.client.mixins.SyncClientMixin.low``).
+    """
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Let errors that are meant for the operator arrive as their sentence, without a traceback."""
+    try:
+        yield
+    except (CommandExecutionError, SaltInvocationError) as err:
+        raise PlainError(str(err)) from err
+
+
+class Progress:
+    """Tells of progress: on the event bus, and live on standard error of salt-run, so that ``--out=json`` stays JSON."""
+
+    def __init__(self, opts: Mapping[str, Any]) -> None:
+        self._bus = salt.utils.event.get_master_event(dict(opts), opts["sock_dir"], listen=False)
+        self._aloud = opts.get("__cli") == "salt-run" and not opts.get("quiet")
+
+    def __call__(self, message: str, tag: str, **data: Any) -> None:
+        """Say a sentence, and fire it with ``data`` as ``immutable/<tag>``."""
+        if self._aloud:
+            print(message, file=sys.stderr, flush=True)
+        self._bus.fire_event({"message": message, **data}, f"immutable/{tag}")
+
+    def close(self) -> None:
+        """Leave the event bus."""
+        self._bus.destroy()
+
+
+@contextmanager
+def telling(opts: Mapping[str, Any]) -> Iterator[Progress]:
+    """Give a voice, and let errors arrive plainly."""
+    with plainly():
+        progress = Progress(opts)
+        try:
+            yield progress
+        finally:
+            progress.close()
