@@ -7,6 +7,7 @@ does would cost every minion its start.
 from __future__ import annotations
 
 import json
+import os
 
 SEAL_PATH = "/etc/immutable/seal.json"
 MACHINE_PATH = "/etc/salt/minion.d/zzz-machine.conf"
@@ -40,4 +41,6 @@ def _json(path):
         with open(path, encoding="utf-8") as file:
             return json.load(file)
     except FileNotFoundError:
+        if os.path.islink(path):
+            raise
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -60,7 +61,9 @@ def _json(path: str) -> dict[str, Any] | None:
     try:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
-    except FileNotFoundError:
+    except FileNotFoundError as err:
+        if os.path.islink(path):
+            raise SealDamaged(f"{path} is damaged: it leads nowhere") from err
         return None
     except (OSError, ValueError) as err:
         raise SealDamaged(f"{path} is damaged: {err}") from err

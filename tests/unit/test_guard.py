@@ -228,6 +228,8 @@ def test_a_seal_that_leads_nowhere_is_damaged(host):
     host.seal.symlink_to(host.seal.with_name("gone"))
     with pytest.raises(CommandExecutionError, match="leads nowhere"):
         run("grains.items")
+    assert "damaged" in host.grain.immutable()["immutable"]
+    assert "leads nowhere" in host.module.status()["problems"][0]
 
 
 def test_a_machine_says_which_image_it_runs(machine):
