@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -56,14 +56,16 @@ class Estate:
     store: Store
     fleet: Fleet
     story: list[Entry]
+    say: Callable[[Entry], None]
+    pillar: dict[str, Fleet] | None = None
 
     def operations(self) -> Operations:
         return Operations(
             self.store,
-            Definitions({}, {"web": self.fleet}),
+            Definitions({}, {"web": self.fleet} if self.pillar is None else self.pillar),
             self.world,
             lambda spec: self.world,
-            self.story.append,
+            lambda entry: self.say(entry),
             clock=self.world.clock,
             token=self.world.token,
             effects=lambda stopped: self.world,
@@ -100,6 +102,7 @@ def estate(monkeypatch):
 
     def make(world: Simulated, **changes: object) -> Estate:
         fleet = replace(FLEET, **changes)
-        return Estate(world, Store.open("sqlite://", clock=world.clock), fleet, [])
+        story: list[Entry] = []
+        return Estate(world, Store.open("sqlite://", clock=world.clock), fleet, story, story.append)
 
     return make

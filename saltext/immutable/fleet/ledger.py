@@ -135,7 +135,7 @@ class Ledger:
         values = asdict(rollout)
         del values["id"]
         where = sa.and_(rollouts.c.fleet == self.fleet, UNFINISHED)
-        why = f"followed by another {kind}"
+        why = f"a {kind} took its place"
         with lease.write() as tx:
             tx.execute(sa.update(rollouts).where(where).values(outcome="aborted", ended=now, reason=why))
             number = tx.execute(sa.insert(rollouts).values(values).returning(rollouts.c.id)).scalar_one()

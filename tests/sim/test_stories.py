@@ -1,0 +1,270 @@
+"""Rollouts as stories: what happens, when, and why. A change of behaviour is read here as a diff."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from textwrap import dedent
+
+import pytest
+from salt.exceptions import SaltInvocationError
+
+from saltext.immutable.fleet import operations
+from saltext.immutable.fleet.drive import Interrupted
+from saltext.immutable.fleet.operations import Failed
+from saltext.immutable.providers import Identity
+from saltext.immutable.spec.model import Amount, Strategy
+from saltext.immutable.store import Held
+
+from .simulated import Faults, Killed, Simulated
+
+ONE, TWO = "1" * 64, "2" * 64
+
+
+class Steady(Simulated):
+    """Every call takes the middle of its time, every boot two seconds."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        super().__init__(0, faults)
+        self.random.uniform = lambda low, high: 2.0 if (low, high) == (1, 4) else (low + high) / 2
+
+
+def told(estate) -> str:
+    """Write the newest rollout's journal, a line an entry."""
+    rollout = estate.ledger.rollouts()[0]
+    entries = estate.ledger.entries(rollout.id)
+    return "\n".join(f"{e.at - rollout.started:.1f} {e.what} {e.minion_id or '-'}: {e.reason}" for e in entries)
+
+
+def story(text: str) -> str:
+    return dedent(text).strip()
+
+
+@pytest.fixture
+def fleet(estate):
+    """A fleet of three that runs image 1."""
+    made = estate(Steady())
+    made.publish(ONE)
+    made.operations().roll("web")
+    return made
+
+
+def test_a_first_roll(fleet):
+    assert told(fleet) == story("""
+        0.0 launch web-001: 1 of 3 on generation 1
+        0.0 launch web-002: 2 of 3 on generation 1
+        0.0 launch web-003: 3 of 3 on generation 1
+        0.3 launched web-001: as ref-web-001
+        0.3 launched web-002: as ref-web-002
+        0.3 launched web-003: as ref-web-003
+        2.4 ready web-001: image and health are right after 2.4 s
+        2.4 ready web-002: image and health are right after 2.4 s
+        2.4 ready web-003: image and health are right after 2.4 s
+        2.4 done -: 3 of 3 healthy on generation 1
+        """)
+
+
+def test_a_roll(fleet):
+    fleet.publish(TWO)
+    fleet.operations().roll("web")
+    assert fleet.running() == [TWO] * 3
+    fleet.assert_in_order()
+    assert told(fleet) == story("""
+        0.0 launch web-004: 1 of 3 on generation 2
+        0.3 launched web-004: as ref-web-004
+        2.4 ready web-004: image and health are right after 2.4 s
+        2.4 destroy web-001: generation 1 goes: generation 2 is wanted
+        2.4 launch web-005: 2 of 3 on generation 2
+        2.7 launched web-005: as ref-web-005
+        2.7 gone web-001: absent, keys deleted
+        4.8 ready web-005: image and health are right after 2.4 s
+        4.8 destroy web-002: generation 1 goes: generation 2 is wanted
+        4.8 launch web-006: 3 of 3 on generation 2
+        5.1 launched web-006: as ref-web-006
+        5.1 gone web-002: absent, keys deleted
+        7.2 ready web-006: image and health are right after 2.4 s
+        7.2 destroy web-003: generation 1 goes: generation 2 is wanted
+        7.5 gone web-003: absent, keys deleted
+        7.5 done -: 3 of 3 healthy on generation 2
+        """)
+
+
+def test_an_unhealthy_image_goes_and_the_old_stay(fleet):
+    fleet.publish(TWO)
+    fleet.world.faults.ill[TWO] = "unhealthy"
+    with pytest.raises(Failed, match="(?s)rolled back: web-004: not ready .*nginx is dead.*last words of"):
+        fleet.operations().roll("web")
+    assert fleet.running() == [ONE] * 3
+    assert fleet.ledger.lineage() == [1]
+    fleet.assert_in_order()
+    assert told(fleet) == story("""
+        0.0 launch web-004: 1 of 3 on generation 2
+        0.3 launched web-004: as ref-web-004
+        30.0 failed web-004: not ready within 30 s: nginx is dead
+        30.0 back -: web-004: not ready within 30 s: nginx is dead
+        30.2 console web-004: last words of ref-web-004
+        30.3 gone web-004: absent, keys deleted
+        30.3 rolled back -: web-004: not ready within 30 s: nginx is dead
+        """)
+
+
+def test_a_second_roll_has_nothing_to_do(fleet):
+    assert fleet.operations().roll("web") is None
+    assert len(fleet.ledger.rollouts()) == 1
+
+
+def test_a_rollback_goes_to_the_generation_before(fleet):
+    fleet.publish(TWO)
+    fleet.operations().roll("web")
+    fleet.operations().rollback("web")
+    assert fleet.running() == [ONE] * 3
+    assert fleet.ledger.lineage() == [1]
+    with pytest.raises(SaltInvocationError, match="no good generation to go back to.*there are: 1, 2"):
+        fleet.operations().rollback("web")
+    fleet.operations().rollback("web", 2)
+    assert fleet.running() == [TWO] * 3
+
+
+def test_rolling_back_an_interrupted_roll_returns_to_where_it_came_from(fleet):
+    fleet.publish(TWO)
+    _kill_after(fleet, "ready")
+    with pytest.raises(Killed):
+        fleet.operations().roll("web")
+    fleet.operations().rollback("web")
+    assert fleet.running() == [ONE] * 3
+    assert [one.outcome for one in fleet.ledger.rollouts()] == ["done", "aborted", "done"]
+    fleet.assert_in_order()
+
+
+@pytest.mark.parametrize("what", ["launch", "launched", "ready", "destroy", "gone"])
+def test_the_same_command_carries_on_after_a_kill(fleet, what):
+    fleet.publish(TWO)
+    _kill_after(fleet, what)
+    with pytest.raises(Killed):
+        fleet.operations().roll("web")
+    fleet.operations().roll("web")
+    assert fleet.running() == [TWO] * 3
+    assert [one.outcome for one in fleet.ledger.rollouts()] == ["done", "done"]
+    fleet.assert_in_order()
+
+
+def test_a_roll_that_is_carried_on_keeps_its_target_and_then_follows_the_channel(fleet):
+    fleet.publish(TWO)
+    _kill_after(fleet, "ready")
+    with pytest.raises(Killed):
+        fleet.operations().roll("web")
+    fleet.publish("3" * 64)
+    fleet.operations().roll("web")
+    assert fleet.running() == ["3" * 64] * 3
+    assert [(one.target, one.outcome) for one in fleet.ledger.rollouts()] == [(3, "done"), (2, "done"), (1, "done")]
+
+
+def test_who_is_told_to_stop_finishes_what_is_under_way(fleet, monkeypatch):
+    fleet.publish(TWO)
+    heard = []
+    monkeypatch.setattr(operations, "_signals", lambda: nullcontext(lambda: "launch" in heard))
+    fleet.story.clear()
+    with pytest.raises(Interrupted, match="`salt-run fleet.roll web` carries on"):
+        _hear(fleet, heard).roll("web")
+    assert [entry.what for entry in fleet.story] == ["launch", "launched"]
+    heard.clear()
+    monkeypatch.undo()
+    fleet.operations().roll("web")
+    assert fleet.running() == [TWO] * 3
+
+
+def test_a_wrong_image_is_a_failure_at_once(fleet):
+    fleet.publish(TWO)
+    fleet.world.faults.ill[TWO] = "wrong"
+    with pytest.raises(Failed, match="it runs image another, not 222222222222"):
+        fleet.operations().roll("web")
+    assert fleet.ledger.rollouts()[0].ended - fleet.ledger.rollouts()[0].started < 5
+
+
+def test_an_intruder_fails_the_launch_and_alarms(fleet):
+    fleet.publish(TWO)
+    fleet.world.faults.intruder = 1.0
+    with pytest.raises(Failed, match="another key"):
+        fleet.operations().roll("web")
+    assert "alarm" in [entry.what for entry in fleet.story]
+    fleet.assert_in_order()
+
+
+def test_dead_and_unknown_machines_are_replaced(fleet):
+    fleet.world._die("web-002")
+    fleet.world._create(ONE, Identity("web-999", "web", 1, "x"))
+    foreseen = fleet.operations().foresee("web", "roll")
+    assert [a.minion_id for a in foreseen.actions] == ["web-002", "web-999", None]
+    fleet.operations().roll("web")
+    assert set(fleet.world.machines) == {"web-001", "web-003", "web-004"}
+    fleet.assert_in_order()
+
+
+@pytest.mark.parametrize("size", [1, 5, 0])
+def test_the_size_of_the_pillar_is_followed(fleet, size):
+    fleet.resize(size)
+    fleet.operations().roll("web")
+    assert fleet.running() == [ONE] * size
+    fleet.assert_in_order()
+
+
+def test_a_fleet_can_be_destroyed_when_it_left_the_pillar(fleet):
+    names = [a.minion_id for a in fleet.operations().foresee("web", "destroy").actions]
+    assert names == ["web-001", "web-002", "web-003"]
+    fleet.pillar = {}
+    fleet.operations().destroy("web")
+    fleet.assert_in_order()
+    assert not fleet.world.machines
+    assert fleet.operations().destroy("web") is None
+    with pytest.raises(SaltInvocationError, match="immutable:fleets:web is not in the pillar"):
+        fleet.operations().roll("web")
+    assert fleet.ledger.generations()
+
+
+def test_without_surge_the_fleet_is_never_smaller_than_allowed(estate):
+    made = estate(Steady(), strategy=Strategy(max_surge=Amount(0), max_unavailable=Amount(1)))
+    made.publish(ONE)
+    made.operations().roll("web")
+    made.publish(TWO)
+    made.operations().roll("web")
+    assert made.running() == [TWO] * 3
+
+
+def test_a_rollback_that_fails_is_paused_and_another_try_starts_anew(fleet):
+    fleet.publish(TWO)
+    fleet.operations().roll("web")
+    fleet.world.faults.ill[ONE] = "unhealthy"
+    with pytest.raises(Failed, match="paused: .*nginx is dead; `salt-run fleet.rollback web` tries again"):
+        fleet.operations().rollback("web")
+    assert fleet.running() == [TWO] * 3
+    fleet.world.faults.ill.clear()
+    fleet.operations().rollback("web")
+    assert fleet.running() == [ONE] * 3
+    assert [one.outcome for one in fleet.ledger.rollouts()][:2] == ["done", "aborted"]
+
+
+def test_only_one_works_on_a_fleet(fleet):
+    with (
+        fleet.store.lease("fleet web", user="jane"),
+        pytest.raises(Held, match="fleet web is held by pid .*user jane"),
+    ):
+        fleet.operations().roll("web")
+
+
+def _kill_after(fleet, what: str) -> None:
+    """Let the process die when it has written the next entry of this kind."""
+
+    def die(entry):
+        if entry.what == what:
+            fleet.say = fleet.story.append
+            raise Killed
+
+    fleet.say = die
+
+
+def _hear(fleet, heard: list[str]):
+    def note(entry):
+        fleet.story.append(entry)
+        heard.append(entry.what)
+
+    fleet.say = note
+    return fleet.operations()
