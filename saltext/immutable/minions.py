@@ -23,6 +23,7 @@ from saltext.immutable.spec.model import Definitions, FunctionCheck, HttpCheck
 
 ANSWER_WITHIN = 5
 """Seconds for which a minion may be silent before it is asked whether the job still runs."""
+_KEYS = ("minions", "minions_pre", "minions_denied", "minions_rejected")
 
 
 class NoAnswer(CommandExecutionError):  # type: ignore[misc]
@@ -70,7 +71,8 @@ class Jobs:
     def run(self, minion_id: str, fun: str, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         """Run one function to its end, however long that takes, and return its result.
 
-        Raises ``NoAnswer`` when the minion does not answer and is not at work, ``CommandExecutionError`` when the function failed.
+        Raises ``NoAnswer`` when the minion neither answers nor is at work, ``CommandExecutionError`` when the
+        function failed.
         """
         if not hasattr(self._clients, "client"):
             self._clients.client = salt.client.LocalClient(mopts=copy.copy(self._opts))
@@ -120,7 +122,7 @@ class Minions:
         with self._keys:
             keys = self._wheel("key.list_all")
         stubs = {stub.name for stub in self._stubs.iterdir()} if self._stubs.is_dir() else set()
-        return stubs.union(*(keys.get(kind, []) for kind in ("minions", "minions_pre", "minions_denied", "minions_rejected")))
+        return stubs.union(*(keys.get(kind, []) for kind in _KEYS))
 
     def _wheel(self, fun: str, **kwargs: Any) -> dict[str, Any]:
         if self._wheels is None:  # costs half a second, and not every command needs it

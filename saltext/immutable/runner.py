@@ -30,7 +30,7 @@ def plainly() -> Iterator[None]:
 
 
 class Progress:
-    """Tells of progress: on the event bus, and live on standard error of salt-run, so that ``--out=json`` stays JSON."""
+    """Tells of progress: on the event bus, and live on salt-run's standard error, so that ``--out=json`` stays JSON."""
 
     def __init__(self, opts: Mapping[str, Any]) -> None:
         self._bus = salt.utils.event.get_master_event(dict(opts), opts["sock_dir"], listen=False)

@@ -97,7 +97,7 @@ class _Bake:
                     step(each)
         report = {"layers": self.layers, "seconds": round(time.monotonic() - began, 3), "channel": channel}
         report["cached"] = all(layer["cached"] for layer in self.layers)
-        return report | (self._preview() if self.test else self._commit(recipe, channel, report))
+        return report | (self._preview(report) if self.test else self._commit(recipe, channel, report))
 
     def _ask_mirrors(self, recipe: Recipe) -> None:
         newest = next(iter(self.store.images(recipe.name)), None)
@@ -149,7 +149,7 @@ class _Bake:
         self.layers.append(below)
         if not same:
             self.builder("forget_layer", key=inputs.key(made_from))
-            raise CommandExecutionError(f"the states or the pillar of {recipe.name} changed during the bake; bake again")
+            raise CommandExecutionError(f"states or pillar of {recipe.name} changed during the bake; bake again")
 
     @property
     def _below(self) -> str:
@@ -191,15 +191,15 @@ class _Bake:
         versions = {"salt": salt.version.__version__, "pack": __version__}
         order = {"recipe": recipe.name, "layers": stack, "read_only": recipe.read_only, **versions}
         made = self.builder("make_image", order=order)
-        image = Image(made["image"], recipe.name, tuple(stack), made["created"], recipe.read_only, _short(report) | versions)
+        about = _short(report) | versions
+        image = Image(made["image"], recipe.name, tuple(stack), made["created"], recipe.read_only, about)
         moved = self.store.channel(recipe.name, channel) != image.digest
         self.store.add_image(image)
         self.store.set_channel(recipe.name, channel, image.digest)
         return {"image": image.name, "digest": image.digest, "changed": moved, **_short(report)}
 
-    def _preview(self) -> dict[str, Any]:
-        missing = [layer["what"] for layer in self.layers if not layer["cached"]]
-        return {"image": None, "digest": None, "changed": bool(missing), "layers": _short({"layers": self.layers})["layers"]}
+    def _preview(self, report: Mapping[str, Any]) -> dict[str, Any]:
+        return {"image": None, "digest": None, "changed": not report["cached"], "layers": _short(report)["layers"]}
 
 
 def master_address(settings: Settings) -> str:

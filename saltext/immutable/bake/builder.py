@@ -14,8 +14,9 @@ from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.bake import debian, layers, manifest, minion, outside, states, updates
 from saltext.immutable.host import Host, remove, write
+from saltext.immutable.machines import images
 from saltext.immutable.machines import machine as machines
-from saltext.immutable.machines import overlay
+from saltext.immutable.machines.cgroup import Cgroup
 from saltext.immutable.seal import SEAL_PATH
 
 
@@ -34,7 +35,7 @@ def debian_layer(host: Host, key: str, order: Mapping[str, Any]) -> dict[str, An
     """Make the root layer of a Debian or Ubuntu image; ``order``: what, suite, packages, components, mirror."""
     with _work(host) as place:
         began = time.monotonic()
-        debian.build(host, place, order)
+        debian.build(host, place, processes(place), order)
         packages = debian.installed(place / "fs/var/lib/dpkg/status")
         return _commit(host, key, place, what=order["what"], packages=packages, seconds=time.monotonic() - began)
 
@@ -82,8 +83,8 @@ def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     The seal is a layer of its own above the others, so it can name the digest that it is not part of.
     """
     digest = manifest.digest({name: order[name] for name in ("recipe", "layers", "read_only")})
-    layers.require(host, order["layers"])
-    about = _image_file(host, digest)
+    images.require_layers(host, order["layers"])
+    about = images.file(host, digest)
     if not about.exists():
         about.parent.mkdir(exist_ok=True)
         seal = {name: order[name] for name in ("recipe", "read_only", "salt", "pack")}
@@ -92,29 +93,21 @@ def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         place.parent.mkdir(parents=True, exist_ok=True)
         write(place, json.dumps(seal, indent=1))
         write(about, json.dumps({**order, **seal}))
-    layers.link(host, f"i{overlay.short(digest)}", f"../images/{digest}/seal")
+    layers.link(host, images.seal_link(digest), f"../images/{digest}/seal")
     return dict(json.loads(about.read_text()))
-
-
-def lower(host: Host, digest: str) -> tuple[str, ...]:
-    """Return the short names of all that a machine of an image is mounted from, root first, the seal last."""
-    stack = json.loads(_image_file(host, digest).read_text())["layers"]
-    layers.require(host, stack)
-    return (*layers.lower(stack), f"i{overlay.short(digest)}")
 
 
 def local_images(host: Host) -> dict[str, dict[str, Any]]:
     """Return the images whose layers are on this host, by digest."""
-    files = host.images.glob("*/image.json")
-    return {file.parent.name: json.loads(file.read_text()) for file in files}
+    return images.every(host)
 
 
 def drop_image(host: Host, digest: str) -> list[str]:
     """Remove an image and those of its layers that nothing else needs; return their digests."""
-    about = _image_file(host, digest)
+    about = images.file(host, digest)
     if not about.exists():
         return []
-    seal = f"i{overlay.short(digest)}"
+    seal = images.seal_link(digest)
     users = [each.minion_id for each in machines.machines(host) if seal in each.lower]
     if users:
         raise CommandExecutionError(f"machines run this image: {', '.join(users)}")
@@ -130,6 +123,7 @@ def sweep(host: Host) -> list[str]:
     host.prepare()
     places = host.abandoned()
     for place in places:
+        _end_processes(place)
         for each in machines.machines(host):
             if each.upper and Path(each.upper).is_relative_to(place):
                 machines.destroy(host, each.minion_id)
@@ -137,22 +131,31 @@ def sweep(host: Host) -> list[str]:
     return [place.name for place in places]
 
 
-def _image_file(host: Host, digest: str) -> Path:
-    return host.images / digest / "image.json"
-
-
 @contextmanager
 def _work(host: Host) -> Iterator[Path]:
     sweep(host)
     with host.workspace() as place:
-        yield place
+        try:
+            yield place
+        finally:
+            _end_processes(place)
+
+
+def processes(place: Path) -> Cgroup:
+    """Return the cgroup of what works in a workspace outside of any machine: so that it can be found and ended."""
+    return Cgroup(f"work-{place.name}")
+
+
+def _end_processes(place: Path) -> None:
+    processes(place).kill()
+    processes(place).remove()
 
 
 @contextmanager
 def _on(host: Host, below: list[str]) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Give a workspace whose ``fs`` is the difference to the layers ``below``."""
     with _work(host) as place:
-        layers.require(host, below)
+        images.require_layers(host, below)
         (place / "fs").mkdir(mode=0o755)
         outside.lend_resolver(place / "fs")
         yield place, layers.lower(below)

@@ -9,6 +9,7 @@ from typing import Any
 
 from saltext.immutable.bake import outside, scrub
 from saltext.immutable.host import Host, remove, run
+from saltext.immutable.machines.cgroup import Cgroup
 
 # What mmdebstrap copied from this host, and what a machine's own files are mounted over.
 _ETC = {
@@ -26,15 +27,17 @@ def sources(suite: str, components: list[str], mirror: str | None) -> list[str]:
     return [f"deb {mirror} {suite} {' '.join(components)}"]
 
 
-def build(host: Host, workspace: Path, order: Mapping[str, Any]) -> None:
-    """Make ``workspace``/fs a Debian root.
+def build(host: Host, workspace: Path, processes: Cgroup, order: Mapping[str, Any]) -> None:
+    """Make ``workspace``/fs a Debian root, by processes in that cgroup.
 
     ``order`` has suite, packages, components, mirror.
     """
     cache = host.cache / "debian" / order["suite"]
     cache.mkdir(parents=True, exist_ok=True)
     lines = sources(order["suite"], order["components"], order["mirror"])
-    command = ["mmdebstrap", "--variant=minbase", "--format=directory", "--quiet", "--mode=root"]
+    # In a mount namespace of its own: what it mounts cannot outlive it.
+    command = [*processes.starter(), "unshare", "--mount", "--propagation=private", "mmdebstrap"]
+    command += ["--variant=minbase", "--format=directory", "--quiet", "--mode=root"]
     command += [f"--include={','.join(order['packages'])}"] if order["packages"] else []
     command += [f"--aptopt={option}" for option in outside.apt_options()]
     # Packages stay in the cache: bound over the archives, and neither emptied nor unlinked by mmdebstrap.

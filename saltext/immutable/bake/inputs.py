@@ -15,7 +15,7 @@ from saltext.immutable.bake import pack
 from saltext.immutable.bake.manifest import canonical, digest
 from saltext.immutable.spec.model import Debian, Minion, Recipe
 
-_CUSTOM = ("_beacons/", "_grains/", "_modules/", "_outputters/", "_renderers/", "_returners/", "_sdb/", "_states/", "_utils/")
+_CUSTOM = tuple(f"_{kind}/" for kind in "beacons grains modules outputters renderers returners sdb states utils".split())
 
 
 def key(inputs: Mapping[str, Any]) -> str:
@@ -48,7 +48,7 @@ def of_minion(minion: Minion, below: str) -> dict[str, Any]:
 def of_states(
     opts: Mapping[str, Any], recipe: Recipe, grains: Mapping[str, Any], below: str, secret: bytes
 ) -> dict[str, Any]:
-    """Inputs of a layer of states: the recipe, its pillar (keyed hash: it may hold secrets), all files of all environments."""
+    """Inputs of a layer of states: the recipe, a keyed hash of its pillar (it may hold secrets), every file served."""
     envs = {"saltenv": recipe.saltenv, "pillarenv": recipe.pillarenv}
     pillar = minions.pillar(opts, recipe.bake_id, {**grains, **recipe.grains, "id": recipe.bake_id}, **envs)
     return {

@@ -16,7 +16,7 @@ from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.bake import manifest
 from saltext.immutable.host import Host, remove, run, sync_directory, write
-from saltext.immutable.machines import machine, overlay
+from saltext.immutable.machines import images, machine, overlay
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,6 @@ def find(host: Host, key: str) -> Layer | None:
 def load(host: Host, digest: str) -> Layer:
     """Return a layer of this host."""
     return Layer(**json.loads((host.layers / digest / "layer.json").read_text()))
-
-
-def require(host: Host, digests: list[str]) -> None:
-    """Raise unless all these layers are here."""
-    for digest in digests:
-        if not (host.layers / digest / "layer.json").exists():
-            raise CommandExecutionError(
-                f"layer {digest[:12]} is not on this host; bake the image again to make it anew"
-            )
 
 
 def commit(host: Host, key: str, workspace: Path, **about: Any) -> Layer:
@@ -103,8 +94,8 @@ def lower(digests: list[str]) -> tuple[str, ...]:
 def needed(host: Host) -> set[str]:
     """Return the short names that an image or a machine of this host needs."""
     names = {name for each in machine.machines(host) for name in each.lower}
-    for file in host.images.glob("*/image.json"):
-        names.update(lower(json.loads(file.read_text())["layers"]))
+    for image in images.every(host).values():
+        names.update(lower(image["layers"]))
     return names
 
 

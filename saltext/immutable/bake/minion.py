@@ -46,7 +46,8 @@ def build(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[st
             _compile(host, order, lower)
             _checked(_install(machine, order), f"{order['requirement']} could not be installed")
         machine.run(_COMPILE_ALL)  # a file that does not compile is not ours to judge
-        grains = _checked(machine.run([f"{VENV}/bin/salt-call", "--local", "--out=json", "grains.items"]), "no grains")
+        asked = machine.run([f"{VENV}/bin/salt-call", "--local", "--out=json", "grains.items"])
+        grains = _checked(asked, "Salt does not run in this image")
     return {name: value for name, value in json.loads(grains)["local"].items() if name in _STABLE_GRAINS}
 
 
@@ -55,8 +56,9 @@ def _compile(host: Host, order: Mapping[str, Any], lower: tuple[str, ...]) -> No
     with host.lock("toolchain", wait=1800), host.workspace() as aside:
         (aside / "fs").mkdir()
         outside.lend_resolver(aside / "fs")
-        order_ = replace(_machine(host, aside, order, lower), files=outside.lend_apt(aside))
-        with machines.temporary(host, replace(order_, binds={**order_.binds, **package_cache(host, "toolchain")})) as machine:
+        plain = _machine(host, aside, order, lower)
+        binds = {**plain.binds, **package_cache(host, "toolchain")}
+        with machines.temporary(host, replace(plain, binds=binds, files=outside.lend_apt(aside))) as machine:
             _checked(machine.run(["apt-get", "--quiet", "update"], env=_env()), "no package lists")
             _checked(machine.run(["apt-get", "--quiet", "--yes", "install", *_TOOLCHAIN], env=_env()), "no compiler")
             _checked(_install(machine, order), f"{order['requirement']} could not be installed")
@@ -118,7 +120,8 @@ def finish(tree: Path) -> None:
     _put(tree, "lib/systemd/system/salt-minion.service", source.joinpath("salt-minion.service").read_text())
     _put(tree, "etc/salt/minion.d/zz-immutable.conf", source.joinpath("zz-immutable.conf").read_text())
     _put(tree, str(MACHINE_PATH).lstrip("/"), "")  # a machine's own is mounted over it
-    _link(tree, "etc/systemd/system/multi-user.target.wants/salt-minion.service", "/lib/systemd/system/salt-minion.service")
+    wants = "etc/systemd/system/multi-user.target.wants"
+    _link(tree, f"{wants}/salt-minion.service", "/lib/systemd/system/salt-minion.service")
     for command in ("salt-call", "salt-minion"):
         _link(tree, f"usr/bin/{command}", f"{VENV}/bin/{command}")
     (tree / EXTENSION_MODULES).mkdir(parents=True)

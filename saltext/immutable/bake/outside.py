@@ -1,4 +1,4 @@
-"""How this host reaches the outside world: mirrors, proxies, CA bundle. Bakes do it the same way, images do not keep it."""
+"""How this host reaches the outside world: mirrors, proxies, CA bundle. Bakes do as it does, images keep none of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_C
 APT_CONF = "etc/apt/apt.conf.d/99immutable-bake"
 _RESOLV = "etc/resolv.conf"
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "all_proxy", "ALL_PROXY")
-_APT = re.compile(r'^(Acquire::(?:[\w-]+::)*(?:Proxy[\w:.-]*|Ca[Ii]nfo|CaPath|Check-Valid-Until|Check-Date|Retries)) "(.+)";$')
+_APT = re.compile(
+    r'^Acquire::(?:[\w-]+::)*(?:Proxy[\w:.-]*|Ca[Ii]nfo|CaPath|Check-Valid-Until|Check-Date|Retries) ".+";$'
+)
 _FAMILIES = {"Debian": "debian", "Debian-Security": "security", "Ubuntu": "ubuntu"}
 
 
@@ -86,9 +88,8 @@ def apt_sources(suite: str, components: tuple[str, ...]) -> list[str]:
     known = _mirrors()
     words = " ".join(components)
     if suite in _UBUNTU:
-        return [
-            f"deb {known['ubuntu']} {suite}{pocket} {words}" for pocket in ("", "-updates", "-security") if "ubuntu" in known
-        ]
+        pockets = ("", "-updates", "-security") if "ubuntu" in known else ()
+        return [f"deb {known['ubuntu']} {suite}{pocket} {words}" for pocket in pockets]
     if "debian" not in known:
         return []
     lines = [f"deb {known['debian']} {suite} {words}"]

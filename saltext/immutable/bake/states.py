@@ -71,7 +71,8 @@ def apply(machine: Machine, order: Mapping[str, Any]) -> dict[str, Any]:
         raise CommandExecutionError(f"the states of {order['bake_id']} did not run:\n{_reasons(result, done)}")
     failed = {name: state for name, state in result.items() if not state["result"]}
     if failed or done.returncode:
-        raise CommandExecutionError(f"{len(failed)} of {len(result)} states failed in the bake:\n{_shown(order, failed)}")
+        many = f"{len(failed)} of {len(result)} states failed in the bake"
+        raise CommandExecutionError(f"{many}:\n{_shown(order, failed)}")
     return {"states": len(result), "changed": sum(bool(state["changes"]) for state in result.values())}
 
 

@@ -286,7 +286,7 @@ class Driver:
 
         What was due when we last obeyed is under way, or waits for something that will come back.
         """
-        times = [self._list_at, self._beat_at, NEVER if wake is None else wake]
+        times = [self._list_at, obeyed + self._lease.ttl / 3, NEVER if wake is None else wake]
         for track in self._tracks.values():
             gone = NEVER if track.absent_since is None else track.absent_since + self._world.settles
             times += [track.retry_at, gone] if track.record.doomed else [track.probe_at]

@@ -17,6 +17,14 @@ from pathlib import Path
 from salt.exceptions import CommandExecutionError
 
 SLICE = "immutable"
+_JOIN = """
+for group in "$@"; do
+    shift
+    [ "$group" = -- ] && break
+    echo $$ > "$group/cgroup.procs"
+done
+exec "$@"
+"""
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,11 @@ class Cgroup:
         for tree, folder in zip(hierarchies(), self.folders(), strict=True):
             _create(tree, folder)
             self._limit(tree, folder)
-        join = 'for group in "$@"; do shift; [ "$group" = -- ] && break; echo $$ > "$group/cgroup.procs"; done; exec "$@"'
-        return ["/bin/sh", "-ec", join, "sh", *map(str, self.folders()), "--"]
+        return self.joiner()
+
+    def joiner(self) -> list[str]:
+        """Return the words to put before a command so that it joins this cgroup, which is there."""
+        return ["/bin/sh", "-ec", _JOIN, "sh", *map(str, self.folders()), "--"]
 
     def _limit(self, tree: Hierarchy, folder: Path) -> None:
         if self.memory and "memory" in tree.controllers:

@@ -8,8 +8,8 @@ from typing import Any
 
 from salt.exceptions import SaltInvocationError
 
-from saltext.immutable.bake import builder
 from saltext.immutable.host import Host
+from saltext.immutable.machines import images
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.machine import Machine
 
@@ -23,7 +23,7 @@ def launch(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     if wrong:
         raise SaltInvocationError(f"order: missing or unknown: {', '.join(sorted(wrong))}")
     host.prepare()
-    return _shown(machines.launch(host, Machine(**order, lower=builder.lower(host, order["image"]))))
+    return _shown(machines.launch(host, Machine(**order, lower=images.lower(host, order["image"]))))
 
 
 def list_machines(host: Host) -> list[dict[str, Any]]:
@@ -43,7 +43,7 @@ def console(host: Host, minion_id: str, lines: int = 60) -> str:
 
 def require(host: Host, digest: str) -> str:
     """Return the digest of an image whose layers are all here, or raise."""
-    builder.lower(host, digest)
+    images.lower(host, digest)
     return digest
 
 

@@ -1,4 +1,7 @@
-"""Machines of this host: launch, list, destroy. What a machine is stands in its folder; whether it runs, in the kernel."""
+"""Machines of this host: launch, list, destroy.
+
+What a machine is stands in its folder; whether it runs, the kernel knows.
+"""
 
 from __future__ import annotations
 

@@ -139,8 +139,7 @@ def _is_init(pid: int) -> bool:
 def enter(
     init: int, cgroup: Cgroup, command: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command inside to its end, in the machine's cgroup and in all its namespaces; never raises for its exit code."""
+    """Run a command inside, to its end: in the machine's cgroup and all its namespaces. Its exit code never raises."""
     inner = [f"{key}={value}" for key, value in {**_PATH, **(env or {})}.items()]
     words = ["nsenter", f"--target={init}", "--all", "--", "/usr/bin/env", "-i", *inner, *command]
-    join = 'for group in "$@"; do shift; [ "$group" = -- ] && break; echo $$ > "$group/cgroup.procs"; done; exec "$@"'
-    return run(["/bin/sh", "-ec", join, "sh", *map(str, cgroup.folders()), "--", *words], stdin=stdin, check=False)
+    return run([*cgroup.joiner(), *words], stdin=stdin, check=False)
