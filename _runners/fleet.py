@@ -14,14 +14,13 @@ A command that fails or is interrupted exits non-zero and says why; the same com
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
-
-from salt.utils.event import get_master_event
+from contextlib import ExitStack, closing, contextmanager
 
 try:
     from saltext.immutable import minions, spec
     from saltext.immutable.bake import bake as baking
     from saltext.immutable.fleet import operations, report
+    from saltext.immutable.runner import telling
     from saltext.immutable.store import Store
 
     MISSING = None
@@ -37,31 +36,29 @@ def __virtual__():
 
 @contextmanager
 def _operations(name):
-    """Give the commands everything they need, and take it back."""
-    store = Store.open(spec.settings(__opts__).store)
-    salt = minions.Minions(__opts__)
-    try:
-        yield operations.Operations(
-            store,
-            minions.definitions(__opts__),
-            salt,
-            operations.loader(__opts__),
-            lambda entry: _say(name, entry),
-            user=globals().get("__user__"),
-            jid=globals().get("__jid__"),
+    """Give the commands everything they need (and what tells of progress), and take it back."""
+    with ExitStack() as undo:
+        say = undo.enter_context(telling(__opts__))
+        store = undo.enter_context(closing(Store.open(spec.settings(__opts__).store)))
+        salt = undo.enter_context(closing(minions.Minions(__opts__)))
+
+        def tell(entry):
+            who = f"{entry.minion_id}: " if entry.minion_id else ""
+            data = {"fleet": name, "minion_id": entry.minion_id, "reason": entry.reason, "at": entry.at}
+            say(f"{entry.what} {who}{entry.reason}", f"{name}/{entry.what.replace(' ', '-')}", **data)
+
+        yield (
+            operations.Operations(
+                store,
+                minions.definitions(__opts__),
+                salt,
+                operations.loader(__opts__),
+                tell,
+                user=globals().get("__user__"),
+                jid=globals().get("__jid__"),
+            ),
+            say,
         )
-    finally:
-        salt.close()
-        store.close()
-
-
-def _say(name, entry):
-    """Tell whoever waits, and the event bus as immutable/<fleet>/<what>."""
-    who = f"{entry.minion_id}: " if entry.minion_id else ""
-    data = {"fleet": name, "minion_id": entry.minion_id, "reason": entry.reason, "at": entry.at}
-    _progress(f"{entry.what} {who}{entry.reason}")
-    with get_master_event(__opts__, __opts__["sock_dir"], listen=False) as bus:
-        bus.fire_event(data, f"immutable/{name}/{entry.what.replace(' ', '-')}")
 
 
 def plan(name):
@@ -77,7 +74,7 @@ def plan(name):
 
         salt-run fleet.plan web
     """
-    with _operations(name) as fleet:
+    with _operations(name) as (fleet, _):
         told = report.foretold(fleet.foresee(name, "roll"))
     return {**told, "warnings": report.warnings(__opts__)}
 
@@ -101,7 +98,7 @@ def roll(name, image=None, test=False):
         salt-run fleet.roll web
         salt-run fleet.roll web test=True
     """
-    with _operations(name) as fleet:
+    with _operations(name) as (fleet, _):
         if test:
             return report.foretold(fleet.foresee(name, "roll", image=image))
         return report.ended(fleet, name, fleet.roll(name, image))
@@ -124,7 +121,7 @@ def rollback(name, generation=None, test=False):
         salt-run fleet.rollback web
         salt-run fleet.rollback web generation=2
     """
-    with _operations(name) as fleet:
+    with _operations(name) as (fleet, _):
         if test:
             return report.foretold(fleet.foresee(name, "rollback", generation=generation))
         return report.ended(fleet, name, fleet.rollback(name, generation))
@@ -144,7 +141,7 @@ def destroy(name, test=False):
         salt-run fleet.destroy web test=True
         salt-run fleet.destroy web
     """
-    with _operations(name) as fleet:
+    with _operations(name) as (fleet, _):
         if test:
             return report.foretold(fleet.foresee(name, "destroy"))
         return report.ended(fleet, name, fleet.destroy(name))
@@ -163,17 +160,12 @@ def rebuild(name, test=False):
 
         salt-run fleet.rebuild web
     """
-    with _operations(name) as fleet:
+    with _operations(name) as (fleet, say):
         what = fleet.definition(name)
-        baked = baking.bake(what.recipe, __opts__, refresh=True, channel=what.channel, test=test, say=_progress)
+        baked = baking.bake(what.recipe, __opts__, refresh=True, channel=what.channel, test=test, say=say)
         if test:
             return {"bake": baked, "roll": report.foretold(fleet.foresee(name, "roll"))}
         return {"bake": baked, "roll": report.ended(fleet, name, fleet.roll(name))}
-
-
-def _progress(message, **data):
-    """Tell whoever waits what the bake does."""
-    __jid_event__.fire_event({"message": message, **data}, "progress")
 
 
 def status(name):
@@ -186,7 +178,7 @@ def status(name):
 
         salt-run fleet.status web
     """
-    with _operations(name) as fleet:
+    with _operations(name) as (fleet, _):
         return report.status(fleet, name, time.time())
 
 
@@ -200,5 +192,5 @@ def history(name):
 
         salt-run fleet.history web
     """
-    with _operations(name) as fleet:
+    with _operations(name) as (fleet, _):
         return report.history(fleet, name)

@@ -1,0 +1,292 @@
+"""The fleet runner and state in Salt's own loader, on a pillar of files; machines are simulated."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import salt.config
+import salt.runner
+import salt.utils.event
+import yaml
+
+from saltext.immutable import minions, providers
+from saltext.immutable.minions import Event
+from saltext.immutable.providers import Identity, Instance
+from saltext.immutable.store import Image, Store
+
+ROOT = Path(__file__).parents[2]
+ONE, TWO = "1" * 64, "2" * 64
+PILLAR = {
+    "immutable": {
+        "recipes": {
+            "base": {"from": {"debian": "bookworm"}},
+            "web": {"from": {"recipe": "base"}, "states": ["web"]},
+        },
+        "fleets": {
+            "web": {
+                "recipe": "web",
+                "size": 3,
+                "minion_id": "web-{token}.example.com",
+                "provider": {"name": "simulated"},
+                "strategy": {"max_surge": 1, "ready_within": "2s"},
+                "health": [{"fun": "service.status", "args": ["nginx"]}],
+            }
+        },
+    }
+}
+
+
+class Rack:
+    """A provider whose machines are up at once, and the Salt that they enrol with."""
+
+    settles = 0.0
+    concurrency = 4
+
+    def __init__(self) -> None:
+        self.machines: dict[str, Instance] = {}
+        self.keys: set[str] = set()
+        self.ill: set[str] = set()
+        self._events: list[Event] = []
+        self._lock = threading.Lock()
+
+    def publish(self, image: str) -> str:
+        return image
+
+    def launch(self, published: str, identity: Identity) -> str:
+        name = identity.minion_id
+        with self._lock:
+            self.machines[name] = Instance(
+                name, name, identity.fleet, identity.generation, published, True, "127.0.0.1", time.time()
+            )
+            self._events.append(Event("started", name))
+        return name
+
+    def list(self, fleet: str | None = None) -> list[Instance]:
+        with self._lock:
+            return list(self.machines.values())
+
+    def destroy(self, ref: str) -> None:
+        with self._lock:
+            self.machines.pop(ref, None)
+
+    def console(self, ref: str) -> str:
+        return "nginx: configuration file is broken"
+
+    def expect(self, minion_id: str) -> None:
+        self.keys.add(minion_id)
+
+    def forget(self, minion_id: str) -> None:
+        self.keys.discard(minion_id)
+
+    def poll(self) -> list[Event]:
+        with self._lock:
+            events, self._events = self._events, []
+        return events
+
+    def image_of(self, minion_id: str) -> str:
+        return self.machines[minion_id].image
+
+    def check(self, minion_id: str, address: str | None, check: object) -> str | None:
+        return "nginx is dead" if self.machines[minion_id].image in self.ill else None
+
+    def close(self) -> None:
+        pass
+
+
+class Bus:
+    """An event bus without a master; it remembers what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, dict]] = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        pass
+
+    def fire_event(self, data, tag, *_args, **_kwargs):
+        self.said.append((tag, data))
+
+    def destroy(self):
+        pass
+
+
+@pytest.fixture
+def bus(monkeypatch):
+    bus = Bus()
+    monkeypatch.setattr(salt.utils.event, "get_event", lambda *args, **kwargs: bus)
+    monkeypatch.setattr(salt.utils.event, "get_master_event", lambda *args, **kwargs: bus)
+    return bus
+
+
+@pytest.fixture
+def rack(bus, monkeypatch):
+    rack = Rack()
+    monkeypatch.setattr(minions, "Minions", lambda opts: rack)
+    monkeypatch.setattr(providers, "load", lambda name, settings, opts: rack)
+    return rack
+
+
+@pytest.fixture
+def opts(tmp_path):
+    for name, text in {
+        "pillar/top.sls": yaml.safe_dump({"base": {"*": ["immutable"]}}),
+        "pillar/immutable.sls": yaml.safe_dump(PILLAR),
+        "srv/orch.sls": yaml.safe_dump({"web": {"fleet.running": []}}),
+        "master": yaml.safe_dump(
+            {
+                "root_dir": str(tmp_path / "root"),
+                "user": "root",
+                "id": "host_master",
+                "pillar_roots": {"base": [str(tmp_path / "pillar")]},
+                "file_roots": {"base": [str(tmp_path / "srv")]},
+                "runner_dirs": [str(ROOT / "_runners")],
+                "states_dirs": [str(ROOT / "_states")],
+                "immutable": {"store": f"sqlite:///{tmp_path}/store/store.sqlite", "root": str(tmp_path)},
+            }
+        ),
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    opts = salt.config.master_config(str(tmp_path / "master"))
+    for place in ("cachedir", "sock_dir", "pki_dir"):
+        Path(opts[place]).mkdir(parents=True, exist_ok=True)
+    (Path(opts["cachedir"]) / "proc").mkdir(exist_ok=True)
+    return opts
+
+
+@pytest.fixture
+def store(opts):
+    return Store.open(opts["immutable"]["store"])
+
+
+@pytest.fixture
+def run(opts, rack):
+    """Run a runner function as salt-run does: (whether it succeeded, what it returned)."""
+
+    def run(fun, *args, **kwargs):
+        with salt.runner.RunnerClient(opts) as client:
+            out = client.cmd(fun, list(args), kwarg=kwargs, print_event=False, full_return=True)
+        return out["success"], out["return"]
+
+    return run
+
+
+def publish(store, digest):
+    store.add_image(Image(digest, "web", (digest,), time.time(), True, {}))
+    store.set_channel("web", "stable", digest)
+
+
+def test_plan_roll_status_rollback_destroy(run, rack, store, bus):
+    publish(store, ONE)
+    ok, plan = run("fleet.plan", "web")
+    assert ok, plan
+    assert (plan["verdict"], plan["changes"]) == ("roll", {"launch": 3, "destroy": []})
+    assert plan["image"] == "web@111111111111"
+    ok, done = run("fleet.roll", "web")
+    assert ok, done
+    assert {tag for tag, _ in bus.said} >= {f"immutable/web/{what}" for what in ("launch", "ready", "done")}
+    assert (done["outcome"], done["generation"], done["size"]) == ("done", 1, 3)
+    assert [line["what"] for line in done["timeline"]].count("ready") == 3
+    assert rack.keys == set(rack.machines)
+    assert run("fleet.plan", "web")[1]["verdict"] == "done"
+
+    publish(store, TWO)
+    assert run("fleet.roll", "web", test=True)[1]["changes"]["destroy"] == sorted(
+        rack.machines, key=lambda name: (rack.machines[name].born, name)
+    )
+    ok, status = run("fleet.status", "web")
+    assert {machine["phase"] for machine in status["machines"]} == {"serving"}
+    assert run("fleet.roll", "web")[0]
+    assert run("fleet.rollback", "web")[1]["image"] == "web@111111111111"
+    ok, history = run("fleet.history", "web")
+    assert [one["generation"] for one in history["generations"]] == [2, 1]
+    assert [one["kind"] for one in history["rollouts"]] == ["rollback", "roll", "roll"]
+
+    assert len(run("fleet.destroy", "web", test=True)[1]["changes"]["destroy"]) == 3
+    assert run("fleet.destroy", "web")[1]["size"] == 0
+    assert not rack.machines
+    assert not rack.keys
+
+
+def test_a_failed_roll_is_an_error_that_shows_the_reason_and_the_console(run, rack, store):
+    publish(store, ONE)
+    run("fleet.roll", "web")
+    publish(store, TWO)
+    rack.ill.add(TWO)
+    ok, said = run("fleet.roll", "web")
+    assert not ok
+    for words in ("rolled back", "nginx is dead", "nginx: configuration file is broken"):
+        assert words in said
+    assert {machine.image for machine in rack.machines.values()} == {ONE}
+
+
+@pytest.mark.parametrize(
+    ("fun", "args", "says"),
+    [
+        pytest.param("fleet.plan", ["db"], "immutable:fleets:db is not in the pillar; there are: web", id="unknown"),
+        pytest.param("fleet.roll", ["web"], "no image is in web:stable", id="never baked"),
+        pytest.param("fleet.rollback", ["web"], "no good generation to go back to", id="nowhere to go back to"),
+    ],
+)
+def test_wrong_input_is_an_error_that_names_the_mend(run, fun, args, says):
+    ok, said = run(fun, *args)
+    assert not ok
+    assert says in said
+
+
+def test_plan_warns_of_a_master_that_lets_everybody_in(run, opts, store):
+    publish(store, ONE)
+    opts["auto_accept"] = True
+    assert "auto_accept: True" in run("fleet.plan", "web")[1]["warnings"][0]
+
+
+def test_rebuild_bakes_with_updates_and_rolls(run, rack, store, monkeypatch):
+    from saltext.immutable.bake import bake as baking
+
+    asked = []
+
+    def bake(name, opts, **how):
+        asked.append((name, how["refresh"], how["channel"], how["test"]))
+        publish(store, TWO)
+        return {"image": "web@222222222222", "changed": True}
+
+    monkeypatch.setattr(baking, "bake", bake)
+    publish(store, ONE)
+    run("fleet.roll", "web")
+    ok, done = run("fleet.rebuild", "web")
+    assert ok, done
+    assert asked == [("web", True, "stable", False)]
+    assert done["roll"]["image"] == "web@222222222222"
+
+
+def orchestrate(run, **kwargs):
+    ok, said = run("state.orchestrate", "orch", **kwargs)
+    (result,) = said["data"]["host_master"].values()
+    return ok, result
+
+
+def test_the_state_keeps_a_fleet_on_its_channel(run, rack, store):
+    publish(store, ONE)
+    ok, would = orchestrate(run, test=True)
+    assert would["result"] is None
+    assert would["changes"] == {"launch": 3, "destroy": []}
+    assert not rack.machines
+    ok, done = orchestrate(run)
+    assert ok and done["result"] is True
+    assert done["changes"]["image"] == "web@111111111111"
+    ok, again = orchestrate(run)
+    assert (again["result"], again["changes"]) == (True, {})
+
+
+def test_the_state_fails_when_the_roll_does(run, rack, store):
+    publish(store, ONE)
+    rack.ill.add(ONE)
+    ok, failed = orchestrate(run)
+    assert not ok
+    assert failed["result"] is False
+    assert "nginx is dead" in failed["comment"]
