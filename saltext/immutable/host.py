@@ -59,6 +59,11 @@ class Host:
                 time.sleep(0.02)
             yield
 
+    def held(self, name: str) -> bool:
+        """Tell whether any process holds the lock ``name``."""
+        with (self.root / f".{name}.lock").open("a") as file:
+            return not _locked(file.fileno())
+
     @contextmanager
     def workspace(self) -> Iterator[Path]:
         """Give a directory that goes away afterwards: now, or by `sweep` if we are killed."""

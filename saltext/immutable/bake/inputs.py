@@ -15,7 +15,7 @@ from saltext.immutable.bake import pack
 from saltext.immutable.bake.manifest import canonical, digest
 from saltext.immutable.spec.model import Debian, Minion, Recipe
 
-_CUSTOM = tuple(f"_{kind}/" for kind in "beacons grains modules outputters renderers returners sdb states utils".split())
+_CUSTOM = ("_beacons/", "_grains/", "_modules/", "_outputters/", "_renderers/", "_returners/", "_states/", "_utils/")
 
 
 def key(inputs: Mapping[str, Any]) -> str:

@@ -25,12 +25,12 @@ VENV = "/opt/salt"
 EXTENSION_MODULES = "usr/lib/immutable/extension_modules"
 _INSIDE = "/run/immutable"
 _TOOLCHAIN = ("--no-install-recommends", "gcc", "libc6-dev", "python3-dev")
-_COMPILE_ALL = (f"{VENV}/bin/python", *["-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"], f"{VENV}/lib")
+_COMPILE = f"{VENV}/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash {VENV}/lib"
 # Grains that a pillar or a top file may reasonably ask for and that are the same on each machine of an image.
 _STABLE_GRAINS = (
     "cpuarch", "init", "kernel", "lsb_distrib_codename", "lsb_distrib_id", "lsb_distrib_release", "os", "os_family",
-    "osarch", "oscodename", "osfinger", "osfullname", "osmajorrelease", "osrelease", "osrelease_info", "pythonversion",
-    "saltversion", "saltversioninfo", "virtual", "virtual_subtype",
+    "osarch", "oscodename", "osfinger", "osfullname", "osmajorrelease", "osrelease", "osrelease_info",
+    "pythonversion", "saltversion", "saltversioninfo", "virtual", "virtual_subtype",
 )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def build(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[st
         if _install(machine, order).returncode:
             _compile(host, order, lower)
             _checked(_install(machine, order), f"{order['requirement']} could not be installed")
-        machine.run(_COMPILE_ALL)  # a file that does not compile is not ours to judge
+        machine.run(_COMPILE.split())  # a file that does not compile is not ours to judge
         asked = machine.run([f"{VENV}/bin/salt-call", "--local", "--out=json", "grains.items"])
         grains = _checked(asked, "Salt does not run in this image")
     return {name: value for name, value in json.loads(grains)["local"].items() if name in _STABLE_GRAINS}

@@ -23,12 +23,12 @@ def launch(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     if wrong:
         raise SaltInvocationError(f"order: missing or unknown: {', '.join(sorted(wrong))}")
     host.prepare()
-    return _shown(machines.launch(host, Machine(**order, lower=images.lower(host, order["image"]))))
+    return _shown(host, machines.launch(host, Machine(**order, lower=images.lower(host, order["image"]))))
 
 
 def list_machines(host: Host) -> list[dict[str, Any]]:
     """Return the machines of this host that fleets ordered, running or not; those that bake are left out."""
-    return [_shown(machine) for machine in machines.machines(host) if machine.upper is None]
+    return [_shown(host, machine) for machine in machines.machines(host) if machine.upper is None]
 
 
 def destroy(host: Host, minion_id: str) -> bool:
@@ -47,7 +47,7 @@ def require(host: Host, digest: str) -> str:
     return digest
 
 
-def _shown(machine: Machine) -> dict[str, Any]:
-    hidden = ("binds", "boot", "files", "link", "upper")
+def _shown(host: Host, machine: Machine) -> dict[str, Any]:
+    hidden = ("binds", "boot", "files", "link", "started", "upper")
     data = {entry.name: getattr(machine, entry.name) for entry in fields(machine) if entry.name not in hidden}
-    return {**data, "running": machine.running, "lower": list(machine.lower)}
+    return {**data, "running": machines.alive(host, machine), "lower": list(machine.lower)}

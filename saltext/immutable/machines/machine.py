@@ -11,7 +11,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -56,6 +56,8 @@ class Machine:
     address: str = ""
     link: str = ""
     born: float = 0.0
+    started: bool = False
+    """False until its init was seen for the first time."""
 
     @property
     def cgroup(self) -> Cgroup:
@@ -101,10 +103,10 @@ def _launch(host: Host, order: Machine) -> Machine:
     machine = _record(host, order)
     try:
         nspawn.start(_container(host, machine))
+        return _write(host, replace(machine, started=True))
     except BaseException:
         _destroy(host, machine)
         raise
-    return machine
 
 
 def _record(host: Host, order: Machine) -> Machine:
@@ -113,11 +115,19 @@ def _record(host: Host, order: Machine) -> Machine:
         network.up(order.network)
         address = network.free_address(order.network, [each.address for each in machines(host)])
         link = f"im{secrets.token_hex(5)}"  # random: a link of the same name may still be going away
-        machine = Machine(**{**_data(order), "address": address, "link": link, "born": time.time()})
-        folder = host.machines / machine.minion_id
-        folder.mkdir(exist_ok=True)
-        write(folder / "machine.json", json.dumps(_data(machine)))
-        return machine
+        return _write(host, replace(order, address=address, link=link, born=time.time()))
+
+
+def _write(host: Host, machine: Machine) -> Machine:
+    folder = host.machines / machine.minion_id
+    folder.mkdir(exist_ok=True)
+    write(folder / "machine.json", json.dumps(asdict(machine)))
+    return machine
+
+
+def alive(host: Host, machine: Machine) -> bool:
+    """Tell whether a machine runs, or is being started at this moment."""
+    return machine.running or (not machine.started and host.held(_turn(machine.minion_id)))
 
 
 def _container(host: Host, machine: Machine) -> nspawn.Container:
@@ -239,7 +249,3 @@ def wait_booted(machine: Machine, within: float = 120.0) -> None:
             return
         time.sleep(0.05)
     raise CommandExecutionError(f"{machine.minion_id} did not boot within {within:.0f} s (systemd says {state!r})")
-
-
-def _data(machine: Machine) -> dict[str, Any]:
-    return asdict(machine)
