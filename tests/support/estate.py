@@ -10,8 +10,8 @@
     assert not any(estate.leaks().values())
 
 Needs root. All of an estate is below its ``home``: config, keys, store, layers and downloads. The next estate in the
-same home begins anew, whatever the last one left, also after ``kill -9``; only downloads and the costly layers (Debian,
-Salt) stay, which are found again by their content.
+same home begins anew, whatever the last one left, also after ``kill -9``; only downloads and layers stay, which are
+found again by what they are made from.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ import fcntl
 import ipaddress
 import json
 import os
+import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,9 @@ from saltext.immutable.spec.model import Network
 
 MARK = "IMMUTABLE_ESTATE"
 """Every process of an estate has its home in this variable; so they are found after their parent was killed."""
+
+_NOISE = re.compile(r"unclosed (Runner|MasterMinion) <")
+"""What Salt 3008's own salt-run says at its end, whatever it ran."""
 
 
 @dataclass(frozen=True)
@@ -128,21 +133,22 @@ class Estate:
         self._undo.pop_all()
 
     def clear(self) -> None:
-        """Make this home new, but keep downloads and the layers that cost most."""
+        """Make this home new, but keep downloads, and the layers that the last estate used."""
         self.end()
-        for name in ("etc", "pillar", "states", "run", "log"):
+        for name in ("etc", "pillar", "states", "run"):
             remove(self.home / name)
         if not self.host.root.exists():
             return
-        for file in [*self.host.root.glob("store.sqlite*"), *self.host.consoles.glob("*"), *self.host.images.glob("*")]:
-            remove(file)
         for place in self.host.abandoned():
             remove(place)
-        found = [layers.load(self.host, place.name) for place in self.host.layers.iterdir()]
-        layers.drop(self.host, [layer.digest for layer in found if layer.what.startswith("states of ")])
+        if any(self.host.images.iterdir()):
+            layers.drop(self.host, [place.name for place in self.host.layers.iterdir()])
+        for place in [*self.host.images.iterdir(), *self.host.consoles.iterdir()]:
+            remove(place)
         for link in self.host.l.iterdir():
             if not link.exists():
                 link.unlink()
+        _forget(self.host.root / "store.sqlite")
 
     def end(self) -> None:
         """End the processes and machines of this estate, and remove its bridge."""
@@ -310,6 +316,14 @@ class Estate:
         return set(self._marked()).difference(*inside)
 
 
+def _forget(store: Path) -> None:
+    """Empty a store but for the secret by which layers are found again."""
+    with closing(sqlite3.connect(store)) as database, database:
+        tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'meta'").fetchall()
+        for (table,) in tables:
+            database.execute(f"DELETE FROM {table}")
+
+
 def _of_processes(file: str) -> Iterator[tuple[int, bytes]]:
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -344,7 +358,8 @@ def _read(process: subprocess.Popen[str], hear: Callable[[str], None]) -> tuple[
     def listen() -> None:
         for line in errors:
             lines.append(line)
-            hear(line.rstrip())
+            if not _NOISE.search(line):
+                hear(line.rstrip())
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
