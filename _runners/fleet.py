@@ -45,7 +45,8 @@ def _operations(name):
         def tell(entry):
             who = f"{entry.minion_id}: " if entry.minion_id else ""
             data = {"fleet": name, "minion_id": entry.minion_id, "reason": entry.reason, "at": entry.at}
-            say(f"{entry.what} {who}{entry.reason}", f"{name}/{entry.what.replace(' ', '-')}", **data)
+            last_line = entry.reason.rstrip().rpartition("\n")[2]
+            say(f"{entry.what} {who}{last_line}", f"{name}/{entry.what.replace(' ', '-')}", **data)
 
         yield (
             operations.Operations(

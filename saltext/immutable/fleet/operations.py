@@ -23,6 +23,9 @@ from saltext.immutable.providers import Instance, Provider
 from saltext.immutable.spec.model import Definitions, Fleet, ProviderSpec
 from saltext.immutable.store import Holder, Lease, Store
 
+LAST_WORDS = 25
+"""Lines of a failed machine's console that an error shows."""
+
 Say = Callable[[Entry], None]
 
 
@@ -275,7 +278,7 @@ def _told(rollout: Rollout, entries: list[Entry]) -> str:
     lines = [f"fleet {rollout.fleet}: {rollout.kind} {rollout.outcome}: {rollout.reason}"]
     for entry in entries:
         if entry.what == "console":
-            lines += [f"--- console of {entry.minion_id} ---", entry.reason.rstrip()]
+            lines += [f"--- console of {entry.minion_id} ---", *entry.reason.rstrip().splitlines()[-LAST_WORDS:]]
     return "\n".join(lines)
 
 

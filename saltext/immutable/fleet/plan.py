@@ -236,10 +236,18 @@ def _ended(rollout: Rollout, aim: Goal, alive: Sequence[Machine], now: float) ->
     """Return the rollout with its outcome once nothing is left to do."""
     if rollout.direction == "hold":
         return _paused(rollout, now)
-    right = [m for m in alive if m.generation == aim.generation and (m.phase, m.health) == ("serving", "yes")]
+    right = [m for m in alive if m.generation == aim.generation and _right(rollout, m)]
     if not len(right) == len(alive) == aim.size:
         return rollout
     return replace(rollout, outcome="done" if rollout.direction == "forward" else "rolled back", ended=now)
+
+
+def _right(rollout: Rollout, machine: Machine) -> bool:
+    """Tell whether a machine is as the end wants it. On the way back those that stayed need only serve as
+    before: a check that came with the new image may be one that the old image cannot pass.
+    """
+    stayed = rollout.direction == "back" and machine.born < rollout.started
+    return machine.phase == "serving" and (stayed or machine.health == "yes")
 
 
 def _verdict(aim: Goal, alive: Sequence[Machine], doomed: int) -> str:

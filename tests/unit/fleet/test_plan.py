@@ -140,6 +140,7 @@ def test_failures_are_allowed_as_written():
     ("picture", "decision"),
     [
         pytest.param("old:serving old:serving old:serving", "rolled back", id="the old ones stayed"),
+        pytest.param("old:serving old:unwell old:unknown", "rolled back", id="those that stayed need no new check"),
         pytest.param("old:serving old:serving new:booting", "destroy new-2, launch 1", id="the missing come back"),
         pytest.param("old:serving old:serving new:serving", "launch 1", id="a healthy new one holds the floor"),
         pytest.param("old:serving old:serving old:serving new:serving", "destroy new-3", id="then it goes"),
@@ -148,6 +149,12 @@ def test_failures_are_allowed_as_written():
 def test_back(picture, decision):
     back = replace(ROLLOUT, direction="back", reason="new-9: no nginx")
     assert decided(plan(FLEET, back, machines(picture), NOW)) == decision
+
+
+def test_what_was_launched_on_the_way_back_must_be_healthy():
+    back = replace(ROLLOUT, direction="back", reason="new-9: no nginx")
+    *stayed, last = machines("old:serving old:serving old:unwell")
+    assert decided(plan(FLEET, back, [*stayed, replace(last, born=950.0)], NOW)) == "wait"
 
 
 def test_a_first_generation_rolls_back_to_nothing():
