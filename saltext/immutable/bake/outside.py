@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 from saltext.immutable.host import run
@@ -67,6 +68,7 @@ def take_resolver_back(tree: Path) -> None:
         file.unlink()
 
 
+@cache
 def _pip(setting: str) -> str:
     pip = shutil.which("pip3") or shutil.which("pip")
     if pip is None:

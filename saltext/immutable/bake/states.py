@@ -103,7 +103,7 @@ def _shown(order: Mapping[str, Any], failed: Mapping[str, Any]) -> str:
 
 def stop(machine: Machine, within: float = 90.0) -> None:
     """Shut the machine down in order, so that its services write what they hold."""
-    machine.run(["systemctl", "poweroff"])
+    machine.power_off()
     deadline = time.monotonic() + within
     while machine.running:
         if time.monotonic() > deadline:

@@ -6,7 +6,9 @@ What a machine is stands in its folder; whether it runs, the kernel knows.
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import signal
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +26,8 @@ from saltext.immutable.machines.cgroup import Cgroup
 from saltext.immutable.seal import MACHINE_PATH
 from saltext.immutable.spec.model import Network
 
+_POWER_OFF = signal.SIGRTMIN + 4
+"""systemd(1), section "Signals"."""
 CONSOLES = 50
 """Consoles of ended machines that are kept."""
 
@@ -73,6 +77,12 @@ class Machine:
     def running(self) -> bool:
         """Whether any process of it lives."""
         return bool(self.cgroup.pids())
+
+    def power_off(self) -> None:
+        """Ask its init to shut down in order. Not by systemctl: logind takes the order and may forget it."""
+        init = nspawn.find_init(self.cgroup)
+        if init is not None:
+            os.kill(init, _POWER_OFF)
 
     def run(self, command: Sequence[str], **how: Any) -> CompletedProcess[str]:
         """Run a command inside it, to its end; never raises for its exit code."""
