@@ -153,11 +153,11 @@ def tail(text: str, lines: int = 40) -> str:
 
 
 def remove(place: Path) -> None:
-    """Remove a tree, a file or a link, if it is there."""
-    if place.is_symlink() or place.is_file():
-        place.unlink(missing_ok=True)
-    elif place.exists():
+    """Remove a tree, or a file of any kind, if it is there."""
+    if place.is_dir() and not place.is_symlink():
         shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def write(file: Path, text: str, mode: int = 0o644) -> None:

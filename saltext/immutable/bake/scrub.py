@@ -46,17 +46,22 @@ def scrub(tree: Path) -> None:
     """Scrub one layer's tree; names of whiteouts and links are left alone, they hold nothing."""
     for pattern in _GONE:
         for found in tree.glob(pattern):
-            if not _whiteout(found):
+            if _own(tree, found.parent) and not _whiteout(found):
                 remove(found)
     for name in _EMPTY:
         if os.path.lexists(tree / name):
             remove(tree / name)
             (tree / name).touch(mode=0o444)
-    for folder, _, files in os.walk(tree / _LOGS):
+    for folder, _, files in os.walk(tree / _LOGS) if _own(tree, tree / _LOGS) else ():
         for name in files:
             log = Path(folder, name)
             if log.is_file() and not log.is_symlink():
                 os.truncate(log, 0)
+
+
+def _own(tree: Path, folder: Path) -> bool:
+    """Tell whether a folder is the tree's own: a link in an image (/var/tmp -> /tmp) leads to files of this host."""
+    return folder.resolve() == tree.resolve() / folder.relative_to(tree)
 
 
 def _whiteout(path: Path) -> bool:

@@ -1,0 +1,103 @@
+"""Layers are found by key and kept by digest; what is needed is never dropped."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from salt.exceptions import CommandExecutionError
+
+from saltext.immutable.bake import layers
+from saltext.immutable.machines import images
+
+
+def commit(host, key: str, **files: str) -> layers.Layer:
+    with host.workspace() as place:
+        (place / "fs").mkdir()
+        for name, text in files.items():
+            (place / "fs" / name).write_text(text)
+            os.utime(place / "fs" / name, (1, 1))
+        os.utime(place / "fs", (1, 1))
+        return layers.commit(host, key, place, what=f"layer {key}")
+
+
+def image(host, digest: str, *stack: layers.Layer) -> Path:
+    about = images.file(host, digest)
+    about.parent.mkdir()
+    about.write_text(json.dumps({"layers": [layer.digest for layer in stack]}))
+    return about
+
+
+def test_what_was_committed_is_found_by_its_key_and_reached_by_its_short_name(host):
+    layer = commit(host, "k1", hello="world")
+    assert layers.find(host, "k1") == layer
+    assert (host.l / layers.lower([layer.digest])[0] / "hello").read_text() == "world"
+    assert (layer.files, layer.size) == (2, 5)
+    assert not list(host.tmp.iterdir())
+
+
+def test_an_unknown_key_leads_nowhere(host):
+    assert layers.find(host, "k0") is None
+
+
+def test_the_same_content_under_another_key_is_one_layer(host):
+    one, other = commit(host, "k1", a="1"), commit(host, "k2", a="1")
+    assert one == other
+    assert len(list(host.layers.iterdir())) == 1
+
+
+def test_the_same_key_with_other_content_leads_to_the_newer_one_and_overwrites_nothing(host):
+    old, new = commit(host, "k1", a="1"), commit(host, "k1", a="2")
+    assert layers.find(host, "k1") == new
+    assert (host.layers / old.digest / "fs/a").read_text() == "1"
+
+
+def test_a_layer_that_was_removed_by_hand_is_not_found(host):
+    layer = commit(host, "k1", a="1")
+    (host.layers / layer.digest).rename(host.root / "away")
+    assert layers.find(host, "k1") is None
+
+
+def test_two_digests_that_begin_alike_are_refused(host):
+    layer = commit(host, "k1", a="1")
+    with pytest.raises(CommandExecutionError, match="begin alike"):
+        layers.link(host, layer.digest[:16], "../layers/another/fs")
+
+
+def test_dropped_layers_leave_nothing(host):
+    layer = commit(host, "k1", a="1")
+    assert layers.drop(host, [layer.digest]) == [layer.digest]
+    assert not [file for folder in (host.layers, host.l, host.keys, host.tmp) for file in folder.iterdir()]
+    assert layers.drop(host, [layer.digest]) == [layer.digest], "dropping again is no error"
+
+
+def test_what_another_image_needs_stays(host):
+    base, one, two = commit(host, "k1", a="1"), commit(host, "k2", a="2"), commit(host, "k3", a="3")
+    image(host, "d1", base, two)
+    assert layers.drop(host, [base.digest, one.digest]) == [one.digest]
+    assert layers.find(host, "k1") == base
+    assert layers.find(host, "k2") is None
+
+
+def test_what_a_machine_runs_on_stays(host):
+    layer = commit(host, "k1", a="1")
+    machine = {"minion_id": "m", "image": "", "lower": [layer.digest[:16]], "minion": {}, "bridge": "b", "subnet": "s"}
+    (host.machines / "m").mkdir()
+    (host.machines / "m/machine.json").write_text(json.dumps(machine))
+    assert layers.drop(host, [layer.digest]) == []
+    assert (host.l / layer.digest[:16] / "a").exists()
+
+
+def test_a_bake_that_dies_before_the_key_is_written_leaves_a_whole_layer_or_none(host, monkeypatch):
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(layers, "write", die)
+    with pytest.raises(KeyboardInterrupt):
+        commit(host, "k1", a="1")
+    monkeypatch.undo()
+    monkeypatch.setattr("saltext.immutable.host.need_root", lambda: None)
+    assert layers.find(host, "k1") is None
+    assert layers.find(host, "k1") or commit(host, "k1", a="1") == layers.find(host, "k1")

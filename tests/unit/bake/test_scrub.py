@@ -1,0 +1,121 @@
+"""An image holds nothing of the machine that baked it, and scrubbing touches nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from saltext.immutable.bake.scrub import scrub
+
+
+def put(tree: Path, path: str, text: str = "x") -> Path:
+    file = tree / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("etc/salt/pki/minion/minion.pem", id="minion key in its usual place"),
+        pytest.param("var/lib/salt/pki/minion/minion.pem", id="minion key in our place"),
+        pytest.param("etc/salt/minion_id", id="minion id"),
+        pytest.param("etc/hostname", id="host name"),
+        pytest.param("etc/ssh/ssh_host_ed25519_key", id="ssh host key"),
+        pytest.param("etc/ssh/ssh_host_rsa_key.pub", id="ssh host key's public half"),
+        pytest.param("var/lib/systemd/random-seed", id="random seed"),
+        pytest.param("var/lib/systemd/credential.secret", id="credential secret"),
+        pytest.param("var/lib/dbus/machine-id", id="machine id of dbus"),
+        pytest.param("var/log/journal/0123/system.journal", id="journal"),
+        pytest.param("var/log/salt/minion", id="salt's log"),
+        pytest.param("var/cache/salt/minion/files/base/secret.sls", id="salt's cache, the pillar's too"),
+        pytest.param("tmp/.hidden/file", id="hidden temporary file"),
+        pytest.param("var/tmp/file", id="temporary file"),
+        pytest.param("run/lock/file", id="run"),
+        pytest.param("root/.cache/pip/http", id="root's cache"),
+        pytest.param("root/.bash_history", id="root's history"),
+        pytest.param("var/lib/apt/lists/deb_Packages", id="package lists"),
+        pytest.param("var/cache/apt/archives/nginx.deb", id="downloaded packages"),
+    ],
+)
+def test_goes(tmp_path, path):
+    put(tmp_path, path)
+    scrub(tmp_path)
+    assert not (tmp_path / path).exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "etc/salt/minion.d/team.conf",
+        "etc/ssh/sshd_config",
+        "etc/ssh/ssh_config.d/team.conf",
+        "var/lib/dpkg/status",
+        "usr/lib/immutable/extension_modules/modules/shopinfo.py",
+        "var/spool/cron/crontabs/root",
+        "root/.ssh/authorized_keys",
+    ],
+)
+def test_stays(tmp_path, path):
+    put(tmp_path, path)
+    scrub(tmp_path)
+    assert (tmp_path / path).read_text() == "x"
+
+
+def test_logs_become_empty_and_keep_their_owner_and_mode(tmp_path):
+    log = put(tmp_path, "var/log/nginx/access.log", "GET /")
+    log.chmod(0o640)
+    scrub(tmp_path)
+    assert (log.read_text(), log.stat().st_mode & 0o777) == ("", 0o640)
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["becomes empty", "is not made where the layer has none"])
+def test_machine_id(tmp_path, there):
+    if there:
+        put(tmp_path, "etc/machine-id", "0123456789abcdef")
+    scrub(tmp_path)
+    assert (tmp_path / "etc/machine-id").exists() is there
+    assert not there or (tmp_path / "etc/machine-id").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("link", "inside"),
+    [
+        pytest.param("var/tmp", "file", id="var/tmp"),
+        pytest.param("tmp", "file", id="tmp"),
+        pytest.param("var/cache", "salt/minion/proc/job", id="a directory above"),
+        pytest.param("var/log", "host.log", id="var/log"),
+        pytest.param("run", "file", id="run"),
+        pytest.param("etc/salt", "minion_id", id="etc/salt"),
+    ],
+)
+def test_a_link_in_the_image_never_leads_to_the_builders_own_files(tmp_path, link, inside):
+    """A team may well make /var/tmp a link to /tmp: seen from the builder, that is its own /tmp."""
+    mine = put(tmp_path / "builder", inside, "precious")
+    place = tmp_path / "fs" / link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(tmp_path / "builder")
+    scrub(tmp_path / "fs")
+    assert mine.read_text() == "precious"
+    assert place.is_symlink()
+
+
+def test_a_link_goes_and_not_what_it_leads_to(tmp_path):
+    mine = put(tmp_path, "builder/key", "precious")
+    (tmp_path / "fs/tmp").mkdir(parents=True)
+    (tmp_path / "fs/tmp/link").symlink_to(mine)
+    (tmp_path / "fs/tmp/folder").symlink_to(mine.parent)
+    scrub(tmp_path / "fs")
+    assert mine.read_text() == "precious"
+    assert not list((tmp_path / "fs/tmp").iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="device nodes need root")
+def test_what_a_layer_hides_of_the_one_below_stays_hidden(tmp_path):
+    (tmp_path / "tmp").mkdir()
+    os.mknod(tmp_path / "tmp/gone", 0o020000, 0)
+    scrub(tmp_path)
+    assert (tmp_path / "tmp/gone").is_char_device()
