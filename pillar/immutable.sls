@@ -15,7 +15,8 @@ immutable:
       size: 3
       minion_id: 'web-{token}.example.com'
       provider: {name: nspawn}
-      strategy: {max_surge: 1}
+      # Machines of this fleet are up within seconds: one that is not after 15 has failed.
+      strategy: {max_surge: 1, ready_within: 15s}
       health:
         - {fun: service.status, args: [nginx]}
         - {http: 'http://{address}/'}

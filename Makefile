@@ -1,0 +1,41 @@
+# make demo        the whole story on this machine, as root; KEEP=1 leaves it running, make demo-clean ends it
+# make test        linters, types, and all tests; what needs root is skipped without it
+# make test-full   the same with many more simulated rollouts
+# make bench       build/bench.json; ONLY=name,... for some figures
+# make lint        linters and types only
+
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+ROOT_NEEDED := $(if $(filter 0,$(shell id -u)),host,venv)
+# The quick ones first.
+TESTS := $(wildcard tests/unit tests/sim tests/functional tests/integration)
+
+.PHONY: demo demo-clean test test-full bench lint clean
+
+demo:
+	@scripts/setup host
+	@$(BIN)/python -m examples.demo $(if $(KEEP),--keep)
+
+demo-clean:
+	@scripts/setup host
+	@$(BIN)/python -m examples.demo --clean
+
+lint:
+	@scripts/setup venv
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	@scripts/setup $(ROOT_NEEDED)
+	$(BIN)/python -m pytest $(TESTS)
+
+test-full: export IMMUTABLE_FULL = 1
+test-full: export SIM_SEEDS = 2000
+test-full: test
+
+bench:
+	@scripts/setup host
+	@$(BIN)/python -m tests.bench $(ONLY)
+
+clean: demo-clean
+	rm -rf .demo .venv build
