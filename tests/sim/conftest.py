@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -58,18 +58,23 @@ class Estate:
     story: list[Entry]
     say: Callable[[Entry], None]
     pillar: dict[str, Fleet] | None = None
+    loadable: set[str] = field(default_factory=lambda: {"simulated", "another"})
 
     def operations(self) -> Operations:
         return Operations(
             self.store,
             Definitions({}, {"web": self.fleet} if self.pillar is None else self.pillar),
             self.world,
-            lambda spec: self.world,
+            self.load,
             lambda entry: self.say(entry),
             clock=self.world.clock,
             token=self.world.token,
             effects=lambda stopped: self.world,
         )
+
+    def load(self, spec: ProviderSpec) -> Simulated:
+        assert spec.name in self.loadable, f"provider {spec.name} is not installed"
+        return self.world
 
     @property
     def ledger(self) -> Ledger:

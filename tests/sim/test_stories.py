@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from textwrap import dedent
 
 import pytest
@@ -12,7 +13,7 @@ from saltext.immutable.fleet import operations
 from saltext.immutable.fleet.drive import Interrupted
 from saltext.immutable.fleet.operations import Failed
 from saltext.immutable.providers import Identity
-from saltext.immutable.spec.model import Amount, Strategy
+from saltext.immutable.spec.model import Amount, ProviderSpec, Strategy
 from saltext.immutable.store import Held
 
 from .simulated import Faults, Killed, Simulated
@@ -248,6 +249,16 @@ def test_only_one_works_on_a_fleet(fleet):
         pytest.raises(Held, match="fleet web is held by pid .*user jane"),
     ):
         fleet.operations().roll("web")
+
+
+def test_providers_of_generations_that_are_only_history_are_not_asked(fleet):
+    """A provider that was uninstalled since must not stop a fleet that left it long ago."""
+    fleet.fleet = replace(fleet.fleet, provider=ProviderSpec("another"))
+    fleet.operations().roll("web")
+    fleet.loadable = {"another"}
+    fleet.publish(TWO)
+    fleet.operations().roll("web")
+    assert fleet.running() == [TWO] * 3
 
 
 def _kill_after(fleet, what: str) -> None:

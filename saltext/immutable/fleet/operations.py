@@ -167,7 +167,7 @@ class Operations:
                 replace(rollout, progress_at=self._clock()),
                 ledger,
                 lease,
-                self._world(fleet, ledger),
+                self._world(fleet, ledger, rollout.source, rollout.target),
                 self._effects(stopped),
                 clock=self._clock,
                 new_id=lambda: fleet.minion_id.format(token=self._token()),
@@ -195,18 +195,18 @@ class Operations:
             continues=unfinished is not None or any(m.phase == "doomed" for m in machines),
         )
 
-    def _world(self, fleet: Fleet, ledger: Ledger) -> World:
-        """Return the fleet's world: generations that still have machines may have had other settings."""
+    def _world(self, fleet: Fleet, ledger: Ledger, *numbers: int | None) -> World:
+        """Return the fleet's world: generations that have machines, or get some, may have other settings."""
         generations = ledger.generations()
+        needed = {record.generation for record in ledger.records().values()}.union(numbers)
         default = self._load(fleet.provider)
-        loaded: list[tuple[ProviderSpec, Provider]] = [(fleet.provider, default)]
+        loaded = [(fleet.provider, default)]
         by_number: dict[int, Provider] = {}
         for number, generation in generations.items():
-            found = [provider for spec, provider in loaded if spec == generation.provider]
-            if not found:
-                found = [self._load(generation.provider)]
-                loaded.append((generation.provider, found[0]))
-            by_number[number] = found[0]
+            if number in needed:
+                found = [provider for spec, provider in loaded if spec == generation.provider]
+                by_number[number] = found[0] if found else self._load(generation.provider)
+                loaded.append((generation.provider, by_number[number]))
         return World(fleet, ledger.installation, generations, by_number, default, self._minions)
 
     def _find(self, name: str, gone: bool = False) -> Fleet:
