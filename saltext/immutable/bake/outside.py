@@ -20,7 +20,7 @@ APT_CONF = "etc/apt/apt.conf.d/99immutable-bake"
 _RESOLV = "etc/resolv.conf"
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "all_proxy", "ALL_PROXY")
 _APT = re.compile(
-    r'^Acquire::(?:[\w.-]+::)*(?:Proxy[\w:.-]*|CaInfo|CaPath|Check-Valid-Until|Check-Date|Retries) ".+";$', re.IGNORECASE
+    r'(?i)^Acquire::(?:[\w.-]+::)*(?:Proxy[\w:.-]*|CaInfo|CaPath|Check-Valid-Until|Check-Date|Retries) ".+";$'
 )
 _FAMILIES = {"Debian": "debian", "Debian-Security": "security", "Ubuntu": "ubuntu"}
 

@@ -137,9 +137,8 @@ def test_a_copy_of_a_tree_has_its_digest(tmp_path):
     assert manifest.lines(tmp_path / "copy") == manifest.lines(place)
 
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
-)
+SCALARS = st.none() | st.booleans() | st.integers() | st.text()
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
 
 
 @given(st.dictionaries(st.text(), VALUES))
