@@ -13,10 +13,10 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.fleet.effects import Completion, Effects, Task
-from saltext.immutable.fleet.ledger import Entry, Ledger, Record
-from saltext.immutable.fleet.plan import Action, Plan, Rollout, plan
-from saltext.immutable.fleet.track import NEVER, Track
+from saltext.immutable.fleet.effects import Call, Completion, Effects, Task
+from saltext.immutable.fleet.ledger import Entry, Intent, Ledger, Record
+from saltext.immutable.fleet.plan import Action, Machine, Plan, Rollout, plan
+from saltext.immutable.fleet.track import NEVER, SERVING, SILENT, Track
 from saltext.immutable.fleet.world import World
 from saltext.immutable.minions import Event
 from saltext.immutable.providers import Instance
@@ -190,7 +190,7 @@ class Driver:
             return
         if track.health == "yes" and track.record.ready_since is None:
             track.record = replace(track.record, ready_since=now)
-            track.since, track.probe_at = now, now + 5.0
+            track.since, track.probe_at = now, now + SERVING
             self._went_on(now)
             seconds = now - track.record.born
             self._note("ready", f"image and health are right after {seconds:.1f} s", track.record.minion_id)
@@ -217,12 +217,12 @@ class Driver:
         if action.minion_id is None:
             minion_id = self._new_id()
             record = Record(minion_id, self._fleet.name, action.generation, "launch", now, reason=action.reason)
-            self._tracks[minion_id] = Track(record, since=now, probe_at=now + 5.0, listed=True)
+            self._tracks[minion_id] = Track(record, since=now, probe_at=now + SILENT, listed=True)
             self._note("launch", action.reason, minion_id)
         else:
             track = self._tracks[action.minion_id]
-            intent = "failed" if action.failed else "doomed"
-            track.record = replace(track.record, intent=intent, reason=action.reason)  # type: ignore[arg-type]
+            intent: Intent = "failed" if action.failed else "doomed"
+            track.record = replace(track.record, intent=intent, reason=action.reason)
             self._note("failed" if action.failed else "destroy", action.reason, action.minion_id)
 
     def _note(self, what: str, reason: str, minion_id: str | None = None) -> None:
@@ -258,9 +258,9 @@ class Driver:
                 if kind in CHANGES and self._changing() >= self._world.concurrency:
                     continue
                 track.busy.add(kind)
-                self._effects.submit(Task(kind, track.record.minion_id, now), call)  # type: ignore[arg-type]
+                self._effects.submit(Task(kind, track.record.minion_id, now), call)
 
-    def _due(self, track: Track, now: float) -> Iterator[tuple[str, Callable[[], Any]]]:
+    def _due(self, track: Track, now: float) -> Iterator[tuple[Call, Callable[[], Any]]]:
         record = track.record
         idle = not track.busy & CHANGES
         if not record.doomed:
@@ -278,7 +278,7 @@ class Driver:
     def _changing(self) -> int:
         return sum(bool(track.busy & CHANGES) for track in self._tracks.values())
 
-    def _machines(self) -> list[Any]:
+    def _machines(self) -> list[Machine]:
         return [track.machine() for track in self._tracks.values()]
 
     def _next(self, wake: float | None, obeyed: float) -> float:

@@ -13,6 +13,8 @@ from salt.exceptions import SaltException
 
 from saltext.immutable.minions import Event
 
+Call = Literal["list", "launch", "destroy", "forget", "probe"]
+
 TICK = 0.05
 """Seconds between two looks at Salt's event bus."""
 
@@ -21,7 +23,7 @@ TICK = 0.05
 class Task:
     """One call that is under way."""
 
-    kind: Literal["list", "launch", "destroy", "forget", "probe"]
+    kind: Call
     minion_id: str
     asked: float
     """When it was submitted: an answer may be older than what has been done since."""

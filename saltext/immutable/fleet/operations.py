@@ -17,7 +17,7 @@ from saltext.immutable import providers
 from saltext.immutable.fleet.drive import Driver
 from saltext.immutable.fleet.effects import Effects, Pool
 from saltext.immutable.fleet.ledger import Entry, Generation, Ledger, Record
-from saltext.immutable.fleet.plan import Action, Kind, Machine, Rollout, forecast
+from saltext.immutable.fleet.plan import Action, Kind, Machine, Phase, Rollout, forecast
 from saltext.immutable.fleet.world import Minions, World
 from saltext.immutable.providers import Instance, Provider
 from saltext.immutable.spec.model import Definitions, Fleet, ProviderSpec
@@ -255,13 +255,13 @@ def _machines(records: Mapping[str, Record], instances: Mapping[str, Instance], 
     """Return the machines as far as one list tells."""
     for record in records.values():
         instance = instances.get(record.minion_id)
-        phase = "doomed" if record.doomed else "serving" if record.ready_since is not None else "booting"
+        phase: Phase = "doomed" if record.doomed else "serving" if record.ready_since is not None else "booting"
         lost = record.ref is not None and (instance is None or not instance.running)
         fault = "it is gone or has stopped" if lost and not record.doomed else None
         yield Machine(
             record.minion_id,
             record.generation,
-            phase,  # type: ignore[arg-type]
+            phase,
             record.born,
             since=now,
             health="yes" if phase == "serving" and not fault else "unknown",

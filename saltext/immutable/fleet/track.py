@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from saltext.immutable.fleet.ledger import Record
-from saltext.immutable.fleet.plan import Health, Machine
+from saltext.immutable.fleet.plan import Health, Machine, Phase
 from saltext.immutable.fleet.world import Probe
 from saltext.immutable.providers import Instance
 
@@ -48,11 +48,11 @@ class Track:
     def machine(self) -> Machine:
         """Return what the plan needs to know."""
         record = self.record
-        phase = "doomed" if record.doomed else "serving" if record.ready_since is not None else "booting"
+        phase: Phase = "doomed" if record.doomed else "serving" if record.ready_since is not None else "booting"
         return Machine(
             record.minion_id,
             record.generation,
-            phase,  # type: ignore[arg-type]
+            phase,
             record.born,
             self.since,
             self.health,
