@@ -91,11 +91,13 @@ class Cgroup:
         for tree, folder in zip(hierarchies(), self.folders(), strict=True):
             _create(tree, folder)
             self._limit(tree, folder)
-        return self.joiner()
+        return _joiner(self.folders())
 
     def joiner(self) -> list[str]:
         """Return the words to put before a command so that it joins this cgroup, which is there."""
-        return ["/bin/sh", "-ec", _JOIN, "sh", *map(str, self.folders()), "--"]
+        # A scope of systemd is only in the v1 hierarchies whose limits it has.
+        there = [(tree, folder) for tree, folder in zip(hierarchies(), self.folders(), strict=True) if folder.is_dir()]
+        return _joiner([_leaf(folder) if tree.unified else folder for tree, folder in there])
 
     def _limit(self, tree: Hierarchy, folder: Path) -> None:
         if self.memory and "memory" in tree.controllers:
@@ -130,6 +132,17 @@ class Cgroup:
                 _rmdir(group)
             with suppress(OSError):  # the slice goes with its last machine
                 folder.parent.rmdir()
+
+
+def _joiner(folders: list[Path]) -> list[str]:
+    return ["/bin/sh", "-ec", _JOIN, "sh", *map(str, folders), "--"]
+
+
+def _leaf(folder: Path) -> Path:
+    """Return a group for a process that comes later: in v2 a group with groups below it takes no processes."""
+    leaf = folder / "visitors"
+    leaf.mkdir(exist_ok=True)
+    return leaf
 
 
 def _create(tree: Hierarchy, folder: Path) -> None:

@@ -49,7 +49,9 @@ def up(network: Network) -> None:
             f"addr add {gateway(network)}/{prefix(network)} dev {network.bridge}\n"
             f"link set {network.bridge} up\n"
         ))  # fmt: skip
-    Path("/proc/sys/net/ipv4/ip_forward").write_text("1\n")
+    forward = Path("/proc/sys/net/ipv4/ip_forward")
+    if forward.read_text().strip() != "1":
+        forward.write_text("1\n")
     for rule in _rules(network):
         if run(_iptables("-C", rule), check=False).returncode:
             run(_iptables("-I", rule))
