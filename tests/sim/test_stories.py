@@ -261,6 +261,23 @@ def test_providers_of_generations_that_are_only_history_are_not_asked(fleet):
     assert fleet.running() == [TWO] * 3
 
 
+def test_a_list_that_lags_costs_no_machine(estate):
+    made = estate(Steady(Faults(lags=True)))
+    made.publish(ONE)
+    made.operations().roll("web")
+    assert [entry.what for entry in made.story].count("launch") == 3
+
+
+def test_a_machine_is_not_forgotten_while_its_launch_may_still_come(fleet):
+    """Else it would come up later, in no book and with a key."""
+    fleet.publish(TWO)
+    fleet.world.faults.launch_hangs = 1.0
+    with pytest.raises(Failed, match="web-004: not ready within 30 s: it did not answer"):
+        fleet.operations().roll("web")
+    assert [entry.what for entry in fleet.story][-6:-1] == ["failed", "back", "launched", "console", "gone"]
+    fleet.assert_in_order()
+
+
 def _kill_after(fleet, what: str) -> None:
     """Let the process die when it has written the next entry of this kind."""
 
