@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import http.client
 import threading
 import urllib.error
 import urllib.request
@@ -41,7 +42,8 @@ class Event:
 
 def pillar(opts: Mapping[str, Any], minion_id: str, grains: Mapping[str, Any], **envs: str | None) -> dict[str, Any]:
     """Compile the pillar of ``minion_id`` here and now, past every cache; ``envs``: saltenv, pillarenv."""
-    mine = {**opts, "pillar_cache": False, "file_client": "local"}
+    # The operator is told what is wrong with it; a minion would only be sent to the master's log.
+    mine = {**opts, "pillar_cache": False, "file_client": "local", "pillar_safe_render_error": False}
     compiler = salt.pillar.Pillar(mine, dict(grains), minion_id, envs.get("saltenv"), pillarenv=envs.get("pillarenv"))
     compiled: dict[str, Any] = compiler.compile_pillar()
     if errors := compiled.get("_errors"):
@@ -175,7 +177,7 @@ def _http(check: HttpCheck, minion_id: str, address: str | None) -> str | None:
             return None
     except urllib.error.HTTPError as err:
         return f"{url} answers {err.code} {err.reason}"
-    except (urllib.error.URLError, OSError) as err:
+    except (http.client.HTTPException, OSError) as err:
         reason = getattr(err, "reason", err)
         if isinstance(reason, ConnectionRefusedError):
             return f"{url}: {reason}"
