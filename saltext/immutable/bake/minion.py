@@ -26,6 +26,11 @@ EXTENSION_MODULES = "usr/lib/immutable/extension_modules"
 _INSIDE = "/run/immutable"
 _TOOLCHAIN = ("--no-install-recommends", "gcc", "libc6-dev", "python3-dev")
 _COMPILE = f"{VENV}/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash {VENV}/lib"
+# Our units, and what wants them: `systemctl enable` of a layer that no systemd runs in.
+_UNITS = {
+    "salt-minion.service": ("multi-user.target",),
+    "immutable-ssh-host-keys.service": ("ssh.service", "ssh.socket"),
+}
 # Grains that a pillar or a top file may reasonably ask for and that are the same on each machine of an image.
 _STABLE_GRAINS = (
     "cpuarch", "init", "kernel", "lsb_distrib_codename", "lsb_distrib_id", "lsb_distrib_release", "os", "os_family",
@@ -117,11 +122,12 @@ def _checked(done: CompletedProcess[str], complaint: str) -> str:
 def finish(tree: Path) -> None:
     """Add what makes it a service, and scrub."""
     source = files("saltext.immutable.bake") / "files"
-    _put(tree, "lib/systemd/system/salt-minion.service", source.joinpath("salt-minion.service").read_text())
+    for unit, wanted_by in _UNITS.items():
+        _put(tree, f"lib/systemd/system/{unit}", source.joinpath(unit).read_text())
+        for other in wanted_by:
+            _link(tree, f"etc/systemd/system/{other}.wants/{unit}", f"/lib/systemd/system/{unit}")
     _put(tree, "etc/salt/minion.d/zz-immutable.conf", source.joinpath("zz-immutable.conf").read_text())
     _put(tree, str(MACHINE_PATH).lstrip("/"), "")  # a machine's own is mounted over it
-    wants = "etc/systemd/system/multi-user.target.wants"
-    _link(tree, f"{wants}/salt-minion.service", "/lib/systemd/system/salt-minion.service")
     for command in ("salt-call", "salt-minion"):
         _link(tree, f"usr/bin/{command}", f"{VENV}/bin/{command}")
     (tree / EXTENSION_MODULES).mkdir(parents=True)

@@ -13,7 +13,6 @@ _GONE = (
     "etc/salt/minion_id",
     "etc/salt/minion.d/_schedule.conf",
     "etc/salt/pki",
-    "etc/ssh/ssh_host_*_key*",
     "etc/.pwd.lock",
     "root/.bash_history",
     "root/.cache",
@@ -39,6 +38,9 @@ _GONE = (
 )
 # Files that become empty where the layer has them: each boot makes its own machine-id.
 _EMPTY = ("etc/machine-id",)
+_SSH_KEYS = "etc/ssh/ssh_host_*_key*"
+_OWN_SSH_KEYS = Path("/var/lib/immutable/etc/ssh")
+"""Where immutable-ssh-host-keys.service makes those of one machine."""
 _LOGS = "var/log"
 
 
@@ -48,6 +50,9 @@ def scrub(tree: Path) -> None:
         for found in tree.glob(pattern):
             if _own(tree, found.parent) and not _whiteout(found):
                 remove(found)
+    for key in tree.glob(_SSH_KEYS):
+        remove(key)
+        key.symlink_to(_OWN_SSH_KEYS / key.name)
     for name in _EMPTY:
         if os.path.lexists(tree / name):
             remove(tree / name)
