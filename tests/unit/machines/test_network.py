@@ -1,0 +1,92 @@
+"""The machines' network: addresses, and a bridge that takes nothing from anybody. No command is run here."""
+
+from __future__ import annotations
+
+from subprocess import CompletedProcess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from saltext.immutable.machines import network
+from saltext.immutable.spec.model import Network
+
+HERE = Network("im0", "10.117.0.0/29")
+
+
+@pytest.mark.parametrize(
+    ("taken", "free"),
+    [
+        pytest.param([], "10.117.0.2", id="the first is the bridge's own"),
+        pytest.param(["10.117.0.2"], "10.117.0.3", id="the next"),
+        pytest.param(["10.117.0.3"], "10.117.0.2", id="the lowest"),
+        pytest.param(["", "10.99.0.2"], "10.117.0.2", id="what is no address of this subnet takes none"),
+    ],
+)
+def test_free_address(taken, free):
+    assert network.free_address(HERE, taken) == free
+
+
+def test_no_address_is_left():
+    taken = [f"10.117.0.{number}" for number in range(2, 7)]
+    with pytest.raises(CommandExecutionError, match="set a larger immutable:network:subnet"):
+        network.free_address(HERE, taken)
+
+
+@given(st.integers(8, 29), st.sets(st.integers(1, 5)))
+def test_addresses_are_unique_and_of_the_subnet(length, sizes):
+    net, given_ = Network("im0", f"10.0.0.0/{length}"), []
+    for _ in range(5):
+        given_.append(network.free_address(net, given_))
+    assert len({*given_, network.gateway(net)}) == 6
+    assert network.prefix(net) == length
+
+
+class Commands:
+    """What was run; ``said`` answers by the first words of a command."""
+
+    def __init__(self, **said: str) -> None:
+        self.ran: list[str] = []
+        self.said = said
+
+    def __call__(self, command, *, check=True, stdin=None):
+        self.ran.append(" ".join(map(str, command)) + (stdin or ""))
+        missing = "-C" in command or "-D" in command
+        return CompletedProcess(command, int(missing), self.said.get(command[0], ""), "")
+
+
+@pytest.mark.parametrize(
+    ("address", "overlaps"),
+    [
+        ("10.117.0.9/24", True),
+        ("10.0.0.1/8", True),
+        ("10.117.0.2/32", True),
+        ("10.118.0.1/24", False),
+        ("192.168.1.5/24", False),
+    ],
+)
+def test_a_subnet_of_the_host_is_not_taken(monkeypatch, address, overlaps):
+    commands = Commands(ip=f"2: eth0    inet {address} brd 1.2.3.4 scope global eth0\n")
+    monkeypatch.setattr(network, "run", commands)
+    if overlaps:
+        with pytest.raises(SaltInvocationError, match=f"overlaps with {address} on eth0 of this host"):
+            network._refuse_overlap(HERE)
+        assert len(commands.ran) == 1, "nothing was changed"
+    else:
+        network._refuse_overlap(HERE)
+
+
+def test_a_bridge_that_is_not_ours_is_left_when_the_last_machine_goes(monkeypatch):
+    commands = Commands()
+    monkeypatch.setattr(network, "run", commands)
+    network.down(Network("lo", "10.117.0.0/29"))
+    assert not any("delete" in ran for ran in commands.ran)
+    assert sum("-D" in ran for ran in commands.ran) == 3, "our own rules go"
+
+
+def test_a_link_that_is_gone_is_no_error(monkeypatch):
+    commands = Commands()
+    monkeypatch.setattr(network, "run", commands)
+    network.unplug("im0123456789")
+    assert commands.ran == []

@@ -1,0 +1,82 @@
+"""Layers as one file system: which options, how many, and where a file really is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from salt.exceptions import CommandExecutionError
+
+from saltext.immutable.machines import overlay
+
+DIGESTS = [f"{number:064x}" for number in range(65)]
+
+
+def test_the_top_layer_comes_first_and_nothing_is_left_to_the_kernels_defaults():
+    options = overlay.options(["root", "middle", "top"])
+    assert options == "redirect_dir=off,metacopy=off,index=off,lowerdir=top:middle:root"
+
+
+def test_a_writable_stack():
+    options = overlay.options(["root"], Path("/w/fs"), Path("/w/work"))
+    assert options.endswith("lowerdir=root,upperdir=/w/fs,workdir=/w/work")
+
+
+def test_the_highest_stack_fits_into_the_one_page_that_options_have():
+    stack = [overlay.short(digest) for digest in DIGESTS[: overlay.MOST]]
+    assert len(overlay.options(stack, Path("/" + "x" * 500), Path("/" + "y" * 500))) < os.sysconf("SC_PAGESIZE")
+
+
+def test_too_many_layers_are_refused():
+    with pytest.raises(CommandExecutionError, match="65 layers are more than the 64"):
+        overlay.options(DIGESTS)
+
+
+@pytest.mark.parametrize(
+    ("mounts", "kind"),
+    [
+        pytest.param("/ ext4,/srv overlay", None, id="its own file system counts, not a neighbour's"),
+        pytest.param("/ overlay", "overlay", id="a host that is itself a container"),
+        pytest.param("/ ext4,/var nfs4,/var/lib ext4", None, id="the innermost mount counts"),
+        pytest.param("/ ext4,/var/lib/immutable 9p", "9p", id="the directory itself may be a mount"),
+        pytest.param("/ ext4,/var/lib/imm overlay", None, id="a name that begins alike is another directory"),
+    ],
+)
+def test_where_layers_cannot_be_stacked(monkeypatch, mounts, kind):
+    lines = "".join("dev {} {} rw 0 0\n".format(*mount.split()) for mount in mounts.split(","))
+    real = Path.read_text
+    monkeypatch.setattr(
+        Path, "read_text", lambda self, *a, **k: lines if str(self) == "/proc/self/mounts" else real(self, *a, **k)
+    )
+    if kind:
+        with pytest.raises(CommandExecutionError, match=f"of type {kind}.*set immutable:root"):
+            overlay.refuse_unstackable(Path("/var/lib/immutable"))
+    else:
+        overlay.refuse_unstackable(Path("/var/lib/immutable"))
+
+
+def put(layers: Path, path: str, text: str = "x") -> None:
+    (layers / path).parent.mkdir(parents=True, exist_ok=True)
+    (layers / path).write_text(text)
+
+
+def test_the_file_of_the_highest_layer_is_the_one_that_is_seen(tmp_path):
+    put(tmp_path, "root/etc/hosts", "low")
+    put(tmp_path, "top/etc/hosts", "high")
+    found = overlay.top_file(tmp_path, ["root", "middle", "top"], "/etc/hosts")
+    assert found == tmp_path / "top/etc/hosts"
+
+
+@pytest.mark.parametrize("above", ["link", "whiteout", "nothing below"])
+def test_what_is_no_regular_file_on_top_is_none(tmp_path, above):
+    if above != "nothing below":
+        put(tmp_path, "root/etc/hosts")
+    (tmp_path / "top/etc").mkdir(parents=True)
+    if above == "link":
+        (tmp_path / "top/etc/hosts").symlink_to("/etc/hosts")
+    elif above == "whiteout":
+        if os.geteuid() != 0:
+            pytest.skip("device nodes need root")
+        os.mknod(tmp_path / "top/etc/hosts", 0o020000, 0)
+    assert overlay.top_file(tmp_path, ["root", "top"], "/etc/hosts") is None
