@@ -112,6 +112,17 @@ class Minions:
         self._stubs.mkdir(mode=0o700, exist_ok=True)
         (self._stubs / minion_id).touch(mode=0o600)
 
+    def enrol(self, minion_id: str) -> dict[str, str]:
+        """Make a key pair for this id, accept it, and return it as ``priv`` and ``pub`` (PEM).
+
+        For an id that everybody can know, such as a recipe's: there is no moment at which another key would do.
+        """
+        with self._keys:
+            pair = self._wheel("key.gen_accept", id_=minion_id, force=True)
+        if not pair.get("priv"):
+            raise CommandExecutionError(f"Salt made no key for {minion_id}")
+        return {"priv": pair["priv"], "pub": pair["pub"]}
+
     def forget(self, minion_id: str) -> None:
         """Remove the stub and every key of this id."""
         with suppress(FileNotFoundError):

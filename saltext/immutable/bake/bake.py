@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,8 +173,8 @@ class _Bake:
             return False
         self.say(f"building the layer: {what}", "image/layer", what=what)
         below = [layer["digest"] for layer in self.layers]
-        with _enrolled(self.opts, enrol):
-            built = self.builder(function, key=key, order={**order, "what": what, "below": below})
+        with _enrolled(self.opts, enrol) as own:
+            built = self.builder(function, key=key, order={**order, **own, "what": what, "below": below})
         said = f"built {what} in {built['seconds']:.1f} s"
         self.say(said, "image/layer", what=what, digest=built["digest"], seconds=built["seconds"])
         self.layers.append(built | {"cached": False})
@@ -207,22 +208,18 @@ def master_address(settings: Settings) -> str:
     return settings.master or network.gateway(settings.network)
 
 
-class _enrolled:
-    """Accept one key for the id that bakes, and let go of it afterwards."""
-
-    def __init__(self, opts: Mapping[str, Any], minion_id: str | None) -> None:
-        self._minion_id = minion_id
-        self._minions = Minions(opts) if minion_id else None
-
-    def __enter__(self) -> None:
-        if self._minions and self._minion_id:
-            self._minions.forget(self._minion_id)
-            self._minions.expect(self._minion_id)
-
-    def __exit__(self, *_: object) -> None:
-        if self._minions and self._minion_id:
-            self._minions.forget(self._minion_id)
-            self._minions.close()
+@contextmanager
+def _enrolled(opts: Mapping[str, Any], minion_id: str | None) -> Iterator[dict[str, Any]]:
+    """Give the key of the id that bakes, for as long as it bakes."""
+    if minion_id is None:
+        yield {}
+        return
+    minions_ = Minions(opts)
+    try:
+        yield {"key": minions_.enrol(minion_id)}
+    finally:
+        minions_.forget(minion_id)
+        minions_.close()
 
 
 def _short(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from saltext.immutable.bake.minion import EXTENSION_MODULES
 from saltext.immutable.host import Host, remove, tail
 from saltext.immutable.machines.machine import Machine
 
+_PKI = "/run/immutable-pki"
 _CA = "ca-certificates.crt"
 # Kinds of custom modules that an image never keeps: a synced executor would outrank the guard's own.
 _NEVER_KEPT = ("executors",)
@@ -30,7 +31,7 @@ _DROP_IN = "/run/systemd/system/salt-minion.service.d/bake.conf"
 def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[str, ...]) -> Machine:
     """Return the machine in which the states are applied.
 
-    ``order`` has bake_id, minion (its config: master, ports, saltenv ...), grains, bridge, subnet.
+    ``order`` has bake_id, key (priv, pub), minion (its config: master, ports), grains, bridge, subnet.
     """
     tree = workspace / "fs"
     if order["grains"]:
@@ -44,14 +45,24 @@ def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[
         minion_id=order["bake_id"],
         image="",
         lower=lower,
-        minion={**order["minion"], "id": order["bake_id"], "pki_dir": "/run/immutable-pki"},
+        minion={**order["minion"], "id": order["bake_id"], "pki_dir": _PKI},
         bridge=order["bridge"],
         subnet=order["subnet"],
         read_only=False,
         upper=str(tree),
-        binds=debian.package_cache(host, order["bake_id"]),
+        binds=debian.package_cache(host, order["bake_id"]) | {_PKI: str(_key(workspace, order["key"]))},
         files=given | outside.lend_apt(workspace),
     )
+
+
+def _key(workspace: Path, key: Mapping[str, str]) -> Path:
+    """Lay out a minion's key directory, outside of the tree that becomes the layer."""
+    pki = workspace / "pki"
+    pki.mkdir(mode=0o700)
+    for name, text in (("minion.pem", key["priv"]), ("minion.pub", key["pub"])):
+        (pki / name).touch(mode=0o400)
+        (pki / name).write_text(text)
+    return pki
 
 
 def _write(file: Path, text: str) -> None:
