@@ -20,7 +20,7 @@ try:
     from saltext.immutable import minions, spec
     from saltext.immutable.bake import bake as baking
     from saltext.immutable.fleet import operations, report
-    from saltext.immutable.runner import telling
+    from saltext.immutable.runner import shown, telling
     from saltext.immutable.store import Store
 
     MISSING = None
@@ -77,7 +77,7 @@ def plan(name):
     """
     with _operations(name) as (fleet, _):
         told = report.foretold(fleet.foresee(name, "roll"))
-    return {**told, "warnings": report.warnings(__opts__)}
+    return shown(__opts__, {**told, "warnings": report.warnings(__opts__)})
 
 
 def roll(name, image=None, test=False):
@@ -101,8 +101,8 @@ def roll(name, image=None, test=False):
     """
     with _operations(name) as (fleet, _):
         if test:
-            return report.foretold(fleet.foresee(name, "roll", image=image))
-        return report.ended(fleet, name, fleet.roll(name, image))
+            return shown(__opts__, report.foretold(fleet.foresee(name, "roll", image=image)))
+        return shown(__opts__, report.ended(fleet, name, fleet.roll(name, image)))
 
 
 def rollback(name, generation=None, test=False):
@@ -124,8 +124,8 @@ def rollback(name, generation=None, test=False):
     """
     with _operations(name) as (fleet, _):
         if test:
-            return report.foretold(fleet.foresee(name, "rollback", generation=generation))
-        return report.ended(fleet, name, fleet.rollback(name, generation))
+            return shown(__opts__, report.foretold(fleet.foresee(name, "rollback", generation=generation)))
+        return shown(__opts__, report.ended(fleet, name, fleet.rollback(name, generation)))
 
 
 def destroy(name, test=False):
@@ -144,8 +144,8 @@ def destroy(name, test=False):
     """
     with _operations(name) as (fleet, _):
         if test:
-            return report.foretold(fleet.foresee(name, "destroy"))
-        return report.ended(fleet, name, fleet.destroy(name))
+            return shown(__opts__, report.foretold(fleet.foresee(name, "destroy")))
+        return shown(__opts__, report.ended(fleet, name, fleet.destroy(name)))
 
 
 def rebuild(name, test=False):
@@ -165,8 +165,8 @@ def rebuild(name, test=False):
         what = fleet.definition(name)
         baked = baking.bake(what.recipe, __opts__, refresh=True, channel=what.channel, test=test, say=say)
         if test:
-            return {"bake": baked, "roll": report.foretold(fleet.foresee(name, "roll"))}
-        return {"bake": baked, "roll": report.ended(fleet, name, fleet.roll(name))}
+            return shown(__opts__, {"bake": baked, "roll": report.foretold(fleet.foresee(name, "roll"))})
+        return shown(__opts__, {"bake": baked, "roll": report.ended(fleet, name, fleet.roll(name))})
 
 
 def status(name):
@@ -180,7 +180,7 @@ def status(name):
         salt-run fleet.status web
     """
     with _operations(name) as (fleet, _):
-        return report.status(fleet, name, time.time())
+        return shown(__opts__, report.status(fleet, name, time.time()))
 
 
 def history(name):
@@ -194,4 +194,4 @@ def history(name):
         salt-run fleet.history web
     """
     with _operations(name) as (fleet, _):
-        return report.history(fleet, name)
+        return shown(__opts__, report.history(fleet, name))

@@ -15,7 +15,7 @@ try:
     from saltext.immutable import spec
     from saltext.immutable.bake import bake as baking
     from saltext.immutable.bake import catalog
-    from saltext.immutable.runner import plainly, telling
+    from saltext.immutable.runner import plainly, shown, telling
 
     MISSING = None
 except ImportError as err:
@@ -55,7 +55,7 @@ def bake(name, channel="stable", refresh=False, test=False):
         salt-run image.bake web test=True
     """
     with telling(__opts__) as say:
-        return baking.bake(name, __opts__, refresh=refresh, channel=channel, test=test, say=say)
+        return shown(__opts__, baking.bake(name, __opts__, refresh=refresh, channel=channel, test=test, say=say))
 
 
 def list_(recipe=None):
@@ -70,7 +70,7 @@ def list_(recipe=None):
         salt-run image.list web --out=json
     """
     with plainly():
-        return catalog.table(spec.settings(__opts__), recipe, time.time())
+        return shown(__opts__, catalog.table(spec.settings(__opts__), recipe, time.time()))
 
 
 def show(image):
@@ -87,7 +87,7 @@ def show(image):
         salt-run image.show web:stable
     """
     with plainly():
-        return catalog.show(spec.settings(__opts__), image)
+        return shown(__opts__, catalog.show(spec.settings(__opts__), image))
 
 
 def delete(image, with_channels=False, test=False):
@@ -109,4 +109,4 @@ def delete(image, with_channels=False, test=False):
         salt-run image.delete web@3f2a9c1d04be test=True
     """
     with plainly():
-        return catalog.delete(__opts__, image, with_channels=with_channels, test=test)
+        return shown(__opts__, catalog.delete(__opts__, image, with_channels=with_channels, test=test))

@@ -47,6 +47,14 @@ class Progress:
         self._bus.destroy()
 
 
+def shown(opts: Mapping[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """Return ``data`` as it is, but to a person at salt-run without ``--out`` as YAML, without what was told live."""
+    typed = opts.get("__cli") == "salt-run" and str(opts.get("fun")).startswith(("fleet.", "image."))
+    if not typed or opts.get("output"):
+        return data
+    return {"outputter": "yaml", "data": {name: value for name, value in data.items() if name != "timeline"}}
+
+
 @contextmanager
 def telling(opts: Mapping[str, Any]) -> Iterator[Progress]:
     """Give a voice, and let errors arrive plainly."""
