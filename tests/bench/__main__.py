@@ -1,0 +1,52 @@
+"""What it costs, against what it would cost without us: ``make bench``, ``make bench ONLY=name,...``.
+
+Writes build/bench.json: ``{name: {"value", "unit", "baseline", "ratio", "runs"}}``. Each run measures the figure and
+its baseline right after one another on the same machine, so that the ratio holds wherever it is measured; ``value``
+and ``ratio`` are those of the medians. Needs root.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from tests.bench.figures import FIGURES, Figure, first_image
+from tests.support.estate import Estate
+
+ROOT = Path(__file__).parents[2]
+REPORT = ROOT / "build/bench.json"
+RUNS = 3
+
+
+def main(names: list[str]) -> None:
+    """Measure the named figures, or all."""
+    unknown = set(names) - set(FIGURES)
+    if unknown:
+        sys.exit(f"there is no figure {', '.join(sorted(unknown))}; there are {', '.join(FIGURES)}")
+    report = {}
+    home = ROOT / "build/estate"
+    with Estate(home, pillar=ROOT / "pillar", states=ROOT / "examples/states") as estate:
+        print("baking what is measured with", flush=True)
+        first_image(estate)
+        for name in names or FIGURES:
+            report[name] = told = measured(FIGURES[name], estate)
+            print(f"{name:<28} {told['value']:>8} {told['unit']:<6} {told['ratio']} x {told['baseline']}", flush=True)
+            REPORT.write_text(json.dumps(report, indent=1))
+
+
+def measured(figure: Figure, estate: Estate) -> dict[str, object]:
+    """Return what the report says of one figure."""
+    runs = [figure.measure(estate) for _ in range(RUNS)]
+    ours, bare = (sorted(column)[RUNS // 2] for column in zip(*runs, strict=True))
+    return {
+        "value": round(figure.value(ours, bare), 3),
+        "unit": figure.unit,
+        "baseline": figure.baseline,
+        "ratio": round(ours / bare, 3),
+        "runs": [{"seconds": round(one, 3), "baseline_seconds": round(other, 3)} for one, other in runs],
+    }
+
+
+if __name__ == "__main__":
+    main([name for word in sys.argv[1:] for name in word.split(",") if name])
