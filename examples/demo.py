@@ -27,8 +27,9 @@ from tests.support.estate import Answer, Estate
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "build/demo.json"
 SIZE = 3
-MOST = 25
+MOST = 8
 """Lines that are shown of what a failed command says."""
+WIDTH = 160
 COLOUR = {"dim": "2", "bold": "1", "green": "32", "red": "31", "yellow": "33"}
 
 
@@ -40,7 +41,7 @@ def paint(text: str, how: str) -> str:
 def show(text: str, how: str = "dim") -> None:
     """Print lines below a step's title."""
     for line in text.splitlines():
-        print(f"    {paint(line, how)}", flush=True)
+        print(f"    {paint(line[:WIDTH], how)}", flush=True)
 
 
 def need(true: object, otherwise: str) -> None:
