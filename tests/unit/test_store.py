@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable import store as tables
 from saltext.immutable.store import Fenced, Held, Holder, Image, Store
+from saltext.immutable.store import schema as tables
 
 
 class Clock:

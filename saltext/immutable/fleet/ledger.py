@@ -11,7 +11,8 @@ from salt.exceptions import SaltInvocationError
 
 from saltext.immutable.fleet.plan import Kind, Rollout
 from saltext.immutable.spec.model import ProviderSpec
-from saltext.immutable.store import UNFINISHED, Lease, Store, fleets, generations, journal, machines, rollouts
+from saltext.immutable.store import Lease, Store
+from saltext.immutable.store.schema import UNFINISHED, fleets, generations, journal, machines, rollouts
 
 Intent = Literal["launch", "launched", "doomed", "failed"]
 

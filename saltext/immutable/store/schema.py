@@ -1,0 +1,103 @@
+"""The tables. Times are seconds since the epoch."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+meta = sa.Table("meta", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text))
+
+images = sa.Table(
+    "images",
+    metadata,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("recipe", sa.Text, nullable=False),
+    sa.Column("layers", sa.JSON, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("read_only", sa.Boolean, nullable=False),
+    sa.Column("report", sa.JSON, nullable=False),
+)
+
+channels = sa.Table(
+    "channels",
+    metadata,
+    sa.Column("recipe", sa.Text, primary_key=True),
+    sa.Column("channel", sa.Text, primary_key=True),
+    sa.Column("digest", sa.ForeignKey("images.digest"), nullable=False),
+)
+
+fleets = sa.Table(
+    "fleets",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    # Good generations, the newest last: the last one runs now, the one before is what a rollback goes to.
+    sa.Column("lineage", sa.JSON, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+)
+
+generations = sa.Table(
+    "generations",
+    metadata,
+    sa.Column("fleet", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    # No foreign key: history outlives images.
+    sa.Column("image", sa.Text, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("settings", sa.JSON, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+)
+
+rollouts = sa.Table(
+    "rollouts",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("fleet", sa.Text, nullable=False, index=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("source", sa.Integer),
+    sa.Column("target", sa.Integer),
+    sa.Column("old_size", sa.Integer, nullable=False),
+    sa.Column("started", sa.Float, nullable=False),
+    sa.Column("progress_at", sa.Float, nullable=False),
+    sa.Column("direction", sa.Text, nullable=False),
+    sa.Column("failures", sa.JSON, nullable=False),
+    sa.Column("verdict", sa.Text, nullable=False),
+    sa.Column("outcome", sa.Text),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("ended", sa.Float),
+)
+
+journal = sa.Table(
+    "journal",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("rollout", sa.ForeignKey("rollouts.id"), nullable=False, index=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("what", sa.Text, nullable=False),
+    sa.Column("minion_id", sa.Text),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+
+machines = sa.Table(
+    "machines",
+    metadata,
+    sa.Column("minion_id", sa.Text, primary_key=True),
+    sa.Column("fleet", sa.Text, nullable=False, index=True),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("intent", sa.Text, nullable=False),
+    sa.Column("ref", sa.Text),
+    sa.Column("born", sa.Float, nullable=False),
+    sa.Column("ready_since", sa.Float),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("holder", sa.JSON(none_as_null=True)),
+    sa.Column("until", sa.Float, nullable=False),
+)
+
+UNFINISHED = sa.or_(rollouts.c.outcome.is_(None), rollouts.c.outcome == "paused")
