@@ -70,7 +70,7 @@ def rebake_unchanged(estate: Estate) -> tuple[float, float]:
 
 
 def roll_over_bare_boot(estate: Estate) -> tuple[float, float]:
-    """Roll three machines, from the command to its end, beside three that are started bare until their minions answer."""
+    """Roll three machines, from the command to its end, beside three started bare until their minions answer."""
     first_image(estate)
     rolled = estate.salt_run("fleet.roll", "web")
     estate.salt_run("fleet.destroy", "web")

@@ -137,8 +137,7 @@ class Estate:
         self.end()
         for name in ("etc", "pillar", "states", "run"):
             remove(self.home / name)
-        if not self.host.root.exists():
-            return
+        self.host.prepare()
         for place in self.host.abandoned():
             remove(place)
         if any(self.host.images.iterdir()):
@@ -318,6 +317,8 @@ class Estate:
 
 def _forget(store: Path) -> None:
     """Empty a store but for the secret by which layers are found again."""
+    if not store.exists():
+        return
     with closing(sqlite3.connect(store)) as database, database:
         tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'meta'").fetchall()
         for (table,) in tables:
