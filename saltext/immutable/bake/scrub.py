@@ -26,6 +26,7 @@ _GONE = (
     "var/lib/apt/lists/*",
     "var/lib/dbus/machine-id",
     "var/lib/dhcp/*.leases",
+    "var/lib/immutable/etc/ssh/*",
     "var/lib/salt/pki",
     "var/lib/systemd/credential.secret",
     "var/lib/systemd/random-seed",

@@ -24,8 +24,7 @@ def put(tree: Path, path: str, text: str = "x") -> Path:
         pytest.param("var/lib/salt/pki/minion/minion.pem", id="minion key in our place"),
         pytest.param("etc/salt/minion_id", id="minion id"),
         pytest.param("etc/hostname", id="host name"),
-        pytest.param("etc/ssh/ssh_host_ed25519_key", id="ssh host key"),
-        pytest.param("etc/ssh/ssh_host_rsa_key.pub", id="ssh host key's public half"),
+        pytest.param("var/lib/immutable/etc/ssh/ssh_host_rsa_key", id="ssh host key that the bake's own sshd got"),
         pytest.param("var/lib/systemd/random-seed", id="random seed"),
         pytest.param("var/lib/systemd/credential.secret", id="credential secret"),
         pytest.param("var/lib/dbus/machine-id", id="machine id of dbus"),
@@ -63,6 +62,13 @@ def test_stays(tmp_path, path):
     put(tmp_path, path)
     scrub(tmp_path)
     assert (tmp_path / path).read_text() == "x"
+
+
+@pytest.mark.parametrize("name", ["ssh_host_ed25519_key", "ssh_host_rsa_key.pub"])
+def test_ssh_host_keys_lead_to_where_each_machine_makes_its_own(tmp_path, name):
+    put(tmp_path, f"etc/ssh/{name}", "private")
+    scrub(tmp_path)
+    assert os.readlink(tmp_path / "etc/ssh" / name) == f"/var/lib/immutable/etc/ssh/{name}"
 
 
 def test_logs_become_empty_and_keep_their_owner_and_mode(tmp_path):
