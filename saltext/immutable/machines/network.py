@@ -6,6 +6,7 @@ Each machine has a network namespace that nothing pins but its own processes, so
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -69,8 +70,12 @@ def down(network: Network) -> None:
 
 def unplug(link: str) -> None:
     """Delete a machine's link; its other end goes with it."""
-    if _exists(link):
-        run(["ip", "link", "delete", link], check=_exists(link))
+    deadline = time.monotonic() + 10.0
+    while _exists(link):  # it may be going away by itself, as its other end does with the machine
+        done = run(["ip", "link", "delete", link], check=False)
+        if time.monotonic() > deadline:
+            raise CommandExecutionError(f"the link {link} cannot be deleted: {done.stderr.strip()}")
+        time.sleep(0.01)
 
 
 def resolv_conf() -> str:

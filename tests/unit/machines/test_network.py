@@ -90,3 +90,13 @@ def test_a_link_that_is_gone_is_no_error(monkeypatch):
     monkeypatch.setattr(network, "run", commands)
     network.unplug("im0123456789")
     assert commands.ran == []
+
+
+def test_a_link_that_goes_by_itself_while_it_is_deleted_is_no_error(monkeypatch):
+    """Its other end is in the machine's namespace, which the kernel takes down at its own pace."""
+    there = [True, True, False]
+    monkeypatch.setattr(network, "run", lambda *_, **__: CompletedProcess([], 1, "", "Cannot find device"))
+    monkeypatch.setattr(network, "_exists", lambda _: there.pop(0))
+    monkeypatch.setattr(network.time, "sleep", lambda _: None)
+    network.unplug("im0123456789")
+    assert there == []
