@@ -1,0 +1,89 @@
+"""One private master for all end-to-end tests: its Debian and Salt layers outlive the session, nothing else does.
+
+What it serves is ``tree/``, a state tree as a team that never heard of images keeps it, and ``pillar/``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from support.estate import Estate  # noqa: E402
+
+from saltext.immutable.machines import machine as machines  # noqa: E402
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say why nothing runs where it cannot."""
+    if os.geteuid() != 0:
+        for item in items:
+            if HERE in item.path.parents:
+                item.add_marker(pytest.mark.skip(reason="bakes images and runs machines: needs root"))
+
+
+@pytest.fixture(scope="session")
+def estate() -> Iterator[Estate]:
+    with Estate(ROOT / "build/integration", pillar=HERE / "pillar", states=HERE / "tree") as found:
+        yield found
+
+
+@pytest.fixture
+def as_delivered(estate: Estate) -> Iterator[None]:
+    """Put pillar and states back to what the files here say, whatever a test makes of them."""
+    yield
+    for place, source in ((estate.pillar, HERE / "pillar"), (estate.states, HERE / "tree")):
+        shutil.rmtree(place)
+        shutil.copytree(source, place)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left(estate: Estate) -> Iterator[Callable[[], None]]:
+    """Hold every file of tests to it at its end; a test may ask in between as well."""
+
+    def check() -> None:
+        there = [machine.minion_id for machine in machines.machines(estate.host)]
+        assert {kind: count for kind, count in estate.leaks().items() if count} == {}, (estate.keys(), there)
+
+    yield check
+    check()
+
+
+@pytest.fixture(scope="session")
+def inside(estate: Estate) -> Callable[[str, str], str]:
+    """Return what runs a shell line in a machine and returns what it said."""
+
+    def run(minion_id: str, line: str) -> str:
+        machine = machines.find(estate.host, minion_id)
+        assert machine is not None, f"{minion_id} is gone"
+        done = machine.run(["sh", "-c", line])
+        return (done.stdout + done.stderr).strip()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def booted(estate: Estate) -> Callable[[str], None]:
+    """Return what waits until a machine has booted."""
+
+    def wait(minion_id: str) -> None:
+        machine = machines.find(estate.host, minion_id)
+        assert machine is not None, f"{minion_id} is gone"
+        machines.wait_booted(machine)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def web(estate: Estate) -> dict[str, Any]:
+    """The image of recipe ``web``."""
+    return dict(estate.salt_run("image.bake", "web").data)

@@ -1,0 +1,39 @@
+immutable:
+  recipes:
+    base:
+      from:
+        debian: bookworm
+        packages: [systemd-sysv, dbus, iproute2, python3, ca-certificates]
+    web:
+      from: {recipe: base}
+      bake_id: web-bake.example.com
+      states: [web]
+    small:
+      from: {recipe: base}
+      bake_id: web-small.example.com
+      states: [small]
+    broken:
+      from: {recipe: base}
+      bake_id: web-broken.example.com
+      states: [broken]
+    shop:
+      from: {recipe: base}
+      bake_id: shop-bake.example.com
+      grains: {roles: [shop]}
+      states: highstate
+  fleets:
+    web:
+      recipe: web
+      size: 3
+      minion_id: 'web-{token}.example.com'
+      provider: {name: nspawn, memory: 512M}
+      strategy: {max_surge: 1, ready_within: 15s}
+      health:
+        - {fun: service.status, args: [nginx]}
+        - {http: 'http://{address}/'}
+    shop:
+      recipe: shop
+      size: 1
+      minion_id: 'shop-{token}.example.com'
+      provider: {name: nspawn}
+      strategy: {max_surge: 1, ready_within: 30s}

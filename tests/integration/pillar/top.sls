@@ -1,0 +1,7 @@
+base:
+  '*_master':
+    - immutable
+  'web-*':
+    - web
+  'shop-*':
+    - shop

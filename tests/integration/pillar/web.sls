@@ -1,0 +1,1 @@
+web: {version: '1', status: 200}

@@ -1,0 +1,6 @@
+"""What the shop's states ask for."""
+
+
+def motto():
+    """Return the motto of the shop."""
+    return "open at " + __grains__["shop_tier"]

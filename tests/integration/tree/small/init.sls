@@ -1,0 +1,3 @@
+/etc/small:
+  file.managed:
+    - contents: 'version {{ pillar['web']['version'] }}'
