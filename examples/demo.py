@@ -268,8 +268,10 @@ def end(me: Operator) -> str:
 
 
 def keep(me: Operator) -> str:
-    """Roll the fleet once more, and leave everything running."""
-    me.run("fleet.roll", "web", me.images["1"])
+    """Take the bad release back, roll the fleet once more, and leave everything running."""
+    me.release("1")
+    me.bake("web")
+    me.run("fleet.roll", "web")
     said = me.pages("1")
     me.estate.leave()
     return said
