@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -79,6 +80,17 @@ def start(container: Container, within: float = 20.0) -> int:
             start_new_session=True,
             cwd="/",
         )
+    try:
+        return _started(container, process, within)
+    except BaseException:
+        # Perhaps it did not join its cgroup yet, where it would be found: it must not do so later.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+
+
+def _started(container: Container, process: subprocess.Popen[bytes], within: float) -> int:
     deadline = time.monotonic() + within
     while (leader := find_init(container.cgroup)) is None:
         if process.poll() is not None or time.monotonic() > deadline:
