@@ -44,7 +44,10 @@ from saltext.immutable.machines.cgroup import Cgroup
 from saltext.immutable.spec.model import Network
 
 MARK = "IMMUTABLE_ESTATE"
-"""Every process of an estate has its home in this variable; so they are found after their parent was killed."""
+"""Processes of an estate have its home in this variable, and are found by it after their parent was killed.
+
+Salt's daemons write their title over their environment; they are known by the config directory in it.
+"""
 
 _NOISE = re.compile(r"unclosed (Runner|MasterMinion) <")
 """What Salt 3008's own salt-run says at its end, whatever it ran."""
@@ -98,6 +101,7 @@ class Estate:
         self._sources = {self.pillar: pillar, self.states: states}
         self._config = dict(config or {})
         self._undo = ExitStack()
+        self._master: subprocess.Popen[bytes] | None = None
         self.is_up = False
 
     # Life
@@ -168,7 +172,7 @@ class Estate:
     def start_master(self, within: float = 60.0) -> None:
         """Start the master, and return when it answers."""
         with (self.home / "master.log").open("wb") as log:
-            process = subprocess.Popen(
+            self._master = process = subprocess.Popen(
                 [_script("salt-master"), "-c", self.etc],
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -179,6 +183,8 @@ class Estate:
         wait_for(lambda: process.poll() is not None or self._answers(), within)
         if process.poll() is not None:
             raise RuntimeError(f"the master ended:\n{(self.home / 'master.log').read_text()}")
+        if process.pid not in self._ours():
+            raise RuntimeError(f"the master, pid {process.pid}, does not look like one: nothing could be told of leaks")
 
     def _answers(self) -> bool:
         with suppress(OSError), socket.create_connection((network.gateway(self.net), self.ports[0]), timeout=1):
@@ -279,17 +285,14 @@ class Estate:
 
     def processes(self) -> list[int]:
         """Return the processes of this estate; its master's are left out."""
-        master = self._master()
-        return [pid for pid in self._marked() if _session(pid) != master]
+        master = self._master.pid if self._master and self.is_up else 0
+        return [pid for pid in self._ours() if _session(pid) != master]
 
-    def _master(self) -> int:
-        with suppress(OSError, ValueError):
-            return int((self.home / "run/var/run/salt-master.pid").read_text())
-        return 0
-
-    def _marked(self) -> list[int]:
+    def _ours(self) -> set[int]:
         mark = f"{MARK}={self.home}\0".encode()
-        return [pid for pid, environ in _of_processes("environ") if mark in environ]
+        title = re.compile(rb"salt\S*[\0 ]-c[\0 ]" + re.escape(str(self.etc).encode()) + rb"([\0 ]|$)")
+        marked = {pid for pid, environ in _of_processes("environ") if mark in environ}
+        return marked | {pid for pid, words in _of_processes("cmdline") if title.search(words)}
 
     def _namespaces(self) -> set[str]:
         """Return the mount namespaces other than ours in which anything of this estate is mounted."""
@@ -302,17 +305,20 @@ class Estate:
 
     def _end_processes(self) -> None:
         """End the master and what runs beside it; machines have a death of their own."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for pid in self._workers():
+        for number, told in ((signal.SIGTERM, self._leaders), (signal.SIGKILL, self._workers)):
+            for pid in told():
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
             with suppress(TimeoutError):
-                return wait_for(lambda: not self._workers(), 10.0)
+                return wait_for(lambda: not self._workers(), 5.0)
         raise TimeoutError(f"processes of {self.home} do not end: {self._workers()}")
+
+    def _leaders(self) -> set[int]:
+        return {pid for pid in self._workers() if _session(pid) == pid}
 
     def _workers(self) -> set[int]:
         inside = (each.cgroup.pids() for each in machines.machines(self.host))
-        return set(self._marked()).difference(*inside)
+        return self._ours().difference(*inside)
 
 
 def _forget(store: Path) -> None:
