@@ -49,4 +49,6 @@ def measured(figure: Figure, estate: Estate) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    # Bakes of ours in this process must see the pack as salt-run sees it: installed, not as the checkout we stand in.
+    sys.path.append(sys.path.pop(0))
     main([name for word in sys.argv[1:] for name in word.split(",") if name])
