@@ -5,10 +5,14 @@ What it serves is ``tree/``, a state tree as a team that never heard of images k
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +22,10 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from support.estate import Estate  # noqa: E402
+from support.estate import Estate, wait_for  # noqa: E402
 
 from saltext.immutable.machines import machine as machines  # noqa: E402
+from saltext.immutable.machines import network  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,8 +38,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def estate() -> Iterator[Estate]:
-    with Estate(ROOT / "build/integration", pillar=HERE / "pillar", states=HERE / "tree") as found:
+    home = ROOT / "build/integration"
+    roots = {"base": [str(home / "states")], "orch": [str(ROOT / "examples/orch")]}
+    with Estate(home, pillar=HERE / "pillar", states=HERE / "tree", config={"file_roots": roots}) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def configured(estate: Estate) -> Callable[..., AbstractContextManager[None]]:
+    """Return what starts the master anew with further config, for a while."""
+
+    @contextmanager
+    def restarted(**config: Any) -> Iterator[None]:
+        file = estate.etc / "master"
+        before = file.read_text()
+        try:
+            file.write_text(json.dumps({**json.loads(before), **config}))
+            restart()
+            yield
+        finally:
+            file.write_text(before)
+            restart()
+
+    def restart() -> None:
+        os.kill(int((estate.home / "run/var/run/salt-master.pid").read_text()), signal.SIGTERM)
+        with socket.socket() as taken:
+            wait_for(lambda: taken.connect_ex((network.gateway(estate.net), estate.ports[0])) != 0, 30)
+        estate.start_master()
+
+    return restarted
 
 
 @pytest.fixture

@@ -6,19 +6,19 @@ immutable:
         packages: [systemd-sysv, dbus, iproute2, python3, ca-certificates]
     web:
       from: {recipe: base}
-      bake_id: web-bake.example.com
+      bake_id: web-bake.tests.example.com
       states: [web]
     small:
       from: {recipe: base}
-      bake_id: web-small.example.com
+      bake_id: web-small.tests.example.com
       states: [small]
     broken:
       from: {recipe: base}
-      bake_id: web-broken.example.com
+      bake_id: web-broken.tests.example.com
       states: [broken]
     shop:
       from: {recipe: base}
-      bake_id: shop-bake.example.com
+      bake_id: shop-bake.tests.example.com
       grains: {roles: [shop]}
       states: highstate
   fleets:
@@ -36,4 +36,10 @@ immutable:
       size: 1
       minion_id: 'shop-{token}.example.com'
       provider: {name: nspawn}
+      strategy: {max_surge: 1, ready_within: 30s}
+    small:
+      recipe: small
+      size: 1
+      minion_id: 'small-{token}.tests.example.com'
+      provider: {name: nspawn, memory: 512M}
       strategy: {max_surge: 1, ready_within: 30s}
