@@ -17,7 +17,7 @@ import salt.client
 import salt.pillar
 import salt.utils.event
 import salt.wheel
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import CommandExecutionError, SaltClientError, SaltInvocationError, SaltReqTimeoutError
 
 from saltext.immutable import spec
 from saltext.immutable.spec.model import Definitions, FunctionCheck, HttpCheck
@@ -78,9 +78,11 @@ class Jobs:
         """
         if not hasattr(self._clients, "client"):
             self._clients.client = salt.client.LocalClient(mopts=copy.copy(self._opts))
-        done = self._clients.client.cmd(
-            minion_id, fun, list(args), ANSWER_WITHIN, "list", kwarg=dict(kwargs or {}), full_return=True
-        )
+        how = {"kwarg": dict(kwargs or {}), "full_return": True}
+        try:
+            done = self._clients.client.cmd(minion_id, fun, list(args), ANSWER_WITHIN, "list", **how)
+        except (SaltClientError, SaltReqTimeoutError) as err:
+            raise NoAnswer(f"{minion_id} cannot be asked through the master: {err}") from err
         answer = done.get(minion_id) if isinstance(done, dict) else None
         if not isinstance(answer, dict) or "ret" not in answer:
             raise NoAnswer(f"{minion_id} does not answer")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import salt.config
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import CommandExecutionError, SaltInvocationError, SaltReqTimeoutError
 
 from saltext.immutable import minions
 from saltext.immutable.minions import Minions, NoAnswer
@@ -202,6 +202,7 @@ def test_silence_is_neither_well_nor_ill(salt_side):
         pytest.param({}, NoAnswer, id="no return"),
         pytest.param({"web-1": False}, NoAnswer, id="no connection"),
         pytest.param({"other": {"ret": True}}, NoAnswer, id="somebody else's"),
+        pytest.param(SaltReqTimeoutError("no master"), NoAnswer, id="no master"),
     ],
 )
 def test_jobs(monkeypatch, opts, returned, outcome):
@@ -209,6 +210,8 @@ def test_jobs(monkeypatch, opts, returned, outcome):
         def __init__(self, **_: Any) -> None: ...
 
         def cmd(self, *_: Any, **__: Any) -> Any:
+            if isinstance(returned, Exception):
+                raise returned
             return returned
 
     monkeypatch.setattr("salt.client.LocalClient", Client)
