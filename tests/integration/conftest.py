@@ -9,10 +9,9 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ sys.path.insert(0, str(ROOT / "tests"))
 from support.estate import Estate, wait_for  # noqa: E402
 
 from saltext.immutable.machines import machine as machines  # noqa: E402
-from saltext.immutable.machines import network  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,6 +40,16 @@ def estate() -> Iterator[Estate]:
     roots = {"base": [str(home / "states")], "orch": [str(ROOT / "examples/orch")]}
     with Estate(home, pillar=HERE / "pillar", states=HERE / "tree", config={"file_roots": roots}) as found:
         yield found
+
+
+def of_session(leader: int) -> list[int]:
+    """Return the processes of a session that live: proc(5), fields 3 and 6 of stat."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, session, *_ = file.read_text().rpartition(")")[2].split()
+            found += [int(file.parent.name)] if int(session) == leader and state != "Z" else []
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -61,9 +69,10 @@ def configured(estate: Estate) -> Callable[..., AbstractContextManager[None]]:
             restart()
 
     def restart() -> None:
-        os.kill(int((estate.home / "run/var/run/salt-master.pid").read_text()), signal.SIGTERM)
-        with socket.socket() as taken:
-            wait_for(lambda: taken.connect_ex((network.gateway(estate.net), estate.ports[0])) != 0, 30)
+        leader = int((estate.home / "run/var/run/salt-master.pid").read_text())
+        for pid in of_session(leader):
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not of_session(leader), 30)
         estate.start_master()
 
     return restarted
