@@ -30,7 +30,7 @@ def launch(order):
 
     order
         A mapping with minion_id, image (full digest), minion (its config), bridge, subnet, and where wanted fleet,
-        generation, installation, memory (bytes), cpus, read_only.
+        generation, installation, memory (bytes), cpus.
 
     CLI Example:
 

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import secrets
 import shutil
@@ -27,6 +28,7 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
+_DISCARDED = "discarded-"
 FOLDERS = ("layers", "l", "keys", "images", "machines", "consoles", "cache", "tmp")
 
 
@@ -63,6 +65,18 @@ class Host:
         """Tell whether any process holds the lock ``name``."""
         with (self.root / f".{name}.lock").open("a") as file:
             return not _locked(file.fileno())
+
+    def discard(self, folder: Path) -> None:
+        """Take a folder away in one step, then remove what is in it; what a kill leaves is removed by the next."""
+        if folder.exists():
+            folder.rename(self.root / "tmp" / f"{_DISCARDED}{secrets.token_hex(6)}")
+        for discarded in (self.root / "tmp").glob(f"{_DISCARDED}*"):
+            remove(discarded)
+
+    @property
+    def tag(self) -> str:
+        """A short name for this directory: another one on the same host may have machines of the same ids."""
+        return hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:6]
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -153,11 +167,11 @@ def tail(text: str, lines: int = 40) -> str:
 
 
 def remove(place: Path) -> None:
-    """Remove a tree, or a file of any kind, if it is there."""
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place)
-    else:
-        place.unlink(missing_ok=True)
+    """Remove a tree, or a file of any kind, if it is there; somebody else may be removing it at the same time."""
+    while place.is_dir() and not place.is_symlink():
+        with suppress(FileNotFoundError):
+            shutil.rmtree(place)
+    place.unlink(missing_ok=True)
 
 
 def write(file: Path, text: str, mode: int = 0o644) -> None:

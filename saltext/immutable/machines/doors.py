@@ -14,7 +14,7 @@ from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.machine import Machine
 
 _ORDERED = {"minion_id", "image", "minion", "bridge", "subnet"}
-_OPTIONAL = {"fleet", "generation", "installation", "memory", "cpus", "read_only"}
+_OPTIONAL = {"fleet", "generation", "installation", "memory", "cpus"}
 
 
 def launch(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,7 +23,9 @@ def launch(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     if wrong:
         raise SaltInvocationError(f"order: missing or unknown: {', '.join(sorted(wrong))}")
     host.prepare()
-    return _shown(host, machines.launch(host, Machine(**order, lower=images.lower(host, order["image"]))))
+    lower = images.lower(host, order["image"])
+    read_only = images.every(host)[order["image"]]["read_only"]
+    return _shown(host, machines.launch(host, Machine(**order, lower=lower, read_only=read_only)))
 
 
 def list_machines(host: Host) -> list[dict[str, Any]]:
@@ -48,6 +50,6 @@ def require(host: Host, digest: str) -> str:
 
 
 def _shown(host: Host, machine: Machine) -> dict[str, Any]:
-    hidden = ("binds", "boot", "files", "link", "started", "upper")
+    hidden = ("binds", "boot", "files", "link", "started", "tag", "upper")
     data = {entry.name: getattr(machine, entry.name) for entry in fields(machine) if entry.name not in hidden}
     return {**data, "running": machines.alive(host, machine), "lower": list(machine.lower)}

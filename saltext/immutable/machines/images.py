@@ -42,6 +42,13 @@ def require_layers(host: Host, digests: Sequence[str]) -> None:
             )
 
 
+def require_links(host: Host, lower: Sequence[str]) -> None:
+    """Raise unless there is a layer behind each of these short names."""
+    for name in lower:
+        if not (host.l / name).exists():
+            raise CommandExecutionError(f"layer {name} is gone from this host; bake the image again to make it anew")
+
+
 def seal_link(digest: str) -> str:
     """Return the short name of the layer that holds an image's seal."""
     return f"i{overlay.short(digest)}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import signal
 import time
@@ -18,16 +19,19 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-from salt.exceptions import CommandExecutionError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.host import Host, remove, tail, write
-from saltext.immutable.machines import network, nspawn, overlay
+from saltext.immutable.host import Host, tail, write
+from saltext.immutable.machines import images, network, nspawn, overlay
 from saltext.immutable.machines.cgroup import Cgroup
 from saltext.immutable.seal import MACHINE_PATH
+from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Network
 
 _POWER_OFF = signal.SIGRTMIN + 4
 """systemd(1), section "Signals"."""
+_END = 1 << 16
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[^\n\t\x20-\x7e\xa0-\U0010ffff]")
 CONSOLES = 50
 """Consoles of ended machines that are kept."""
 
@@ -57,6 +61,8 @@ class Machine:
     files: Mapping[str, str] = field(default_factory=dict)
     """Further files to show inside, read-only: path inside -> path on this host."""
     boot: bool = True
+    tag: str = ""
+    """Of the host's directory that it belongs to."""
     address: str = ""
     link: str = ""
     born: float = 0.0
@@ -66,7 +72,12 @@ class Machine:
     @property
     def cgroup(self) -> Cgroup:
         """The cgroup that its processes are in."""
-        return Cgroup(self.minion_id, self.memory, self.cpus)
+        return Cgroup(self.name, self.memory, self.cpus)
+
+    @property
+    def name(self) -> str:
+        """What the kernel and nspawn know it by."""
+        return f"{self.tag}-{self.minion_id}"
 
     @property
     def network(self) -> Network:
@@ -125,14 +136,24 @@ def _record(host: Host, order: Machine) -> Machine:
         network.up(order.network)
         address = network.free_address(order.network, [each.address for each in machines(host)])
         link = f"im{secrets.token_hex(5)}"  # random: a link of the same name may still be going away
-        return _write(host, replace(order, address=address, link=link, born=time.time()))
+        with host.lock("layers"):  # from here on the record holds them
+            images.require_links(host, order.lower)
+            return _write(host, replace(order, tag=host.tag, address=address, link=link, born=time.time()))
 
 
 def _write(host: Host, machine: Machine) -> Machine:
-    folder = host.machines / machine.minion_id
+    folder = _folder(host, machine.minion_id)
     folder.mkdir(exist_ok=True)
     write(folder / "machine.json", json.dumps(asdict(machine)))
     return machine
+
+
+def _folder(host: Host, minion_id: str) -> Path:
+    """Return where a machine's files are; an id that is no file name must not lead anywhere else."""
+    try:
+        return host.machines / reading.minion_id(minion_id)
+    except ValueError as err:
+        raise SaltInvocationError(f"minion_id: {err}") from err
 
 
 def alive(host: Host, machine: Machine) -> bool:
@@ -147,7 +168,8 @@ def _container(host: Host, machine: Machine) -> nspawn.Container:
     for inner in filter(None, (folder / "root", folder / "var", upper, work)):
         inner.mkdir(exist_ok=True)
     return nspawn.Container(
-        name=machine.minion_id,
+        name=machine.name,
+        hostname=machine.minion_id.split(".")[0][:63],
         cgroup=machine.cgroup,
         root=folder / "root",
         layers=host.l,
@@ -197,7 +219,7 @@ def machines(host: Host) -> list[Machine]:
 
 def find(host: Host, minion_id: str) -> Machine | None:
     """Return one machine, or None if there is none of that id."""
-    file = host.machines / minion_id / "machine.json"
+    file = _folder(host, minion_id) / "machine.json"
     try:
         data = json.loads(file.read_text())
     except FileNotFoundError:
@@ -210,7 +232,7 @@ def destroy(host: Host, minion_id: str) -> bool:
     with host.lock(_turn(minion_id)):
         machine = find(host, minion_id)
         if machine is None:
-            remove(host.machines / minion_id)
+            host.discard(_folder(host, minion_id))
         else:
             _destroy(host, machine)
     return machine is not None
@@ -219,25 +241,38 @@ def destroy(host: Host, minion_id: str) -> bool:
 def _destroy(host: Host, machine: Machine) -> None:
     machine.cgroup.kill()
     machine.cgroup.remove()
-    nspawn.forget(machine.minion_id)
+    nspawn.forget(machine.name)
     with host.lock("network"):
         network.unplug(machine.link)
-        folder = host.machines / machine.minion_id
-        if (folder / "console.log").exists():
-            (folder / "console.log").rename(host.consoles / f"{machine.minion_id}.log")
-        remove(folder)
-        if not any(each.bridge == machine.bridge for each in machines(host)):
+        others = (each for each in machines(host) if each.minion_id != machine.minion_id)
+        if not any(each.bridge == machine.bridge for each in others):
             network.down(machine.network)
+        _keep_console(host, machine)
+    host.discard(host.machines / machine.minion_id)
+
+
+def _keep_console(host: Host, machine: Machine) -> None:
+    log = host.machines / machine.minion_id / "console.log"
+    if log.exists():
+        log.rename(host.consoles / f"{machine.minion_id}.log")
     for old in sorted(host.consoles.iterdir(), key=lambda file: file.stat().st_mtime)[:-CONSOLES]:
-        old.unlink(missing_ok=True)
+        old.unlink()
 
 
 def console(host: Host, minion_id: str, lines: int = 60) -> str:
     """Return the tail of what a machine wrote to its console, also when it is gone; '' if nothing is known."""
-    for file in (host.machines / minion_id / "console.log", host.consoles / f"{minion_id}.log"):
+    for file in (_folder(host, minion_id) / "console.log", host.consoles / f"{minion_id}.log"):
         if file.exists():
-            return tail(file.read_text(errors="replace"), lines)
+            return tail(_plain(file), lines)
     return ""
+
+
+def _plain(file: Path) -> str:
+    """Return the end of a console as text that a terminal only prints."""
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - _END))
+        text = stream.read().decode(errors="replace")
+    return _CONTROL.sub("", text.replace("\r\n", "\n"))
 
 
 @contextmanager
@@ -254,7 +289,8 @@ def wait_booted(machine: Machine, within: float = 120.0) -> None:
     """Wait until systemd has started what it wanted to start; failed units are no error."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
-        state = machine.run(["systemctl", "is-system-running", "--wait"]).stdout.strip()
+        left = f"{deadline - time.monotonic():.1f}"
+        state = machine.run(["timeout", left, "systemctl", "is-system-running", "--wait"]).stdout.strip()
         if state in ("running", "degraded"):
             return
         time.sleep(0.05)

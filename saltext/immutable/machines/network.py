@@ -118,9 +118,10 @@ def _refuse_overlap(network: Network) -> None:
 def _rules(network: Network) -> list[list[str]]:
     """Rules of our own: a Docker engine, for one, leaves FORWARD at DROP."""
     name = ["-m", "comment", "--comment", f"{OURS} {network.bridge}"]
+    answers = ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"]  # nobody outside may begin
     return [
         ["filter", "FORWARD", "-i", network.bridge, *name, "-j", "ACCEPT"],
-        ["filter", "FORWARD", "-o", network.bridge, *name, "-j", "ACCEPT"],
+        ["filter", "FORWARD", "-o", network.bridge, *answers, *name, "-j", "ACCEPT"],
         ["nat", "POSTROUTING", "-s", network.subnet, "!", "-o", network.bridge, *name, "-j", "MASQUERADE"],
     ]
 
