@@ -147,7 +147,8 @@ class Simulated:
         name = identity.minion_id
         if name in self.machines:
             return
-        instance = Instance(f"ref-{name}", name, identity.fleet, identity.generation, image, True, "10.0.0.9", self.now)
+        place = (image, True, "10.0.0.9", self.now, identity.installation)
+        instance = Instance(f"ref-{name}", name, identity.fleet, identity.generation, *place)
         lag = self.random.uniform(0, SETTLES * 0.6) if self.faults.lags else 0.0
         self.machines[name] = SimulatedMachine(instance, visible_from=self.now + lag)
         if not self.happens(self.faults.never_up) and self.faults.ill.get(image) != "dies":

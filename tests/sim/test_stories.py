@@ -192,12 +192,32 @@ def test_an_intruder_fails_the_launch_and_alarms(fleet):
 
 def test_dead_and_unknown_machines_are_replaced(fleet):
     fleet.world._die("web-002")
-    fleet.world._create(ONE, Identity("web-999", "web", 1, "x"))
+    fleet.world._create(ONE, Identity("web-999", "web", 1, fleet.store.installation))
     foreseen = fleet.operations().foresee("web", "roll")
     assert [a.minion_id for a in foreseen.actions] == ["web-002", "web-999", None]
     fleet.operations().roll("web")
     assert set(fleet.world.machines) == {"web-001", "web-003", "web-004"}
     fleet.assert_in_order()
+
+
+@pytest.mark.parametrize(
+    ("minion_id", "installation"),
+    [
+        pytest.param("web-999", "another", id="another master has a fleet of that name"),
+        pytest.param("*", None, id="an id that is a glob would take every key with it"),
+        pytest.param("../web-1", None, id="an id that is a path"),
+    ],
+)
+def test_what_cannot_be_ours_is_left_alone(fleet, minion_id, installation):
+    identity = Identity(minion_id, "web", 1, installation or fleet.store.installation)
+    fleet.world.expect(minion_id)
+    fleet.world._create(ONE, identity)
+    assert fleet.operations().foresee("web", "roll").nothing
+    fleet.publish(TWO)
+    fleet.operations().roll("web")
+    fleet.operations().destroy("web")
+    assert set(fleet.world.machines) == {minion_id}
+    assert set(fleet.world.keys) == {minion_id}
 
 
 @pytest.mark.parametrize("size", [1, 5, 0])

@@ -11,6 +11,7 @@ from salt.exceptions import CommandExecutionError, SaltException
 from saltext.immutable.fleet.ledger import Generation, Record
 from saltext.immutable.minions import Event
 from saltext.immutable.providers import Identity, Instance, Provider
+from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Fleet, FunctionCheck, HttpCheck
 
 
@@ -86,11 +87,22 @@ class World:
         self._minions.forget(minion_id)
 
     def list(self) -> list[Instance]:
-        """Return the fleet's machines, whatever settings they were launched with."""
+        """Return the fleet's machines, whatever settings they were launched with.
+
+        Another master's are none of ours, even where its fleet has the same name. Nor is what bears no minion id:
+        we launched no such thing, and keys are deleted by globs.
+        """
         found: dict[str, Instance] = {}
         for provider in {id(one): one for one in (self._default, *self._providers.values())}.values():
-            found.update({instance.minion_id: instance for instance in provider.list(self._fleet.name)})
+            found.update({one.minion_id: one for one in provider.list(self._fleet.name) if self._ours(one)})
         return list(found.values())
+
+    def _ours(self, instance: Instance) -> bool:
+        try:
+            reading.minion_id(instance.minion_id)
+        except ValueError:
+            return False
+        return instance.installation == self._installation
 
     def probe(self, record: Record, address: str | None, proven: bool) -> Probe:
         """Ask a machine which image it runs (unless that is proven) and whether it is healthy."""

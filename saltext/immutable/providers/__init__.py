@@ -43,6 +43,8 @@ class Instance:
     address: str | None
     born: float
     """Seconds since the epoch."""
+    installation: str
+    """Whose it is, as it was tagged; '' where nothing says so."""
 
 
 class Provider(Protocol):
@@ -60,7 +62,7 @@ class Provider(Protocol):
         """Start a machine and return its ref; idempotent by minion id."""
 
     def list(self, fleet: str | None = None) -> list[Instance]:
-        """Return all machines of this installation (of ``fleet``), complete, or raise."""
+        """Return all machines (of ``fleet``), complete, or raise; those of other installations may be among them."""
 
     def destroy(self, ref: str) -> None:
         """Ask for the end of a machine; an absent one is no error."""

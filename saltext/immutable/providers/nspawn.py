@@ -77,7 +77,7 @@ class Nspawn:
 
 
 def _instance(machine: Mapping[str, Any]) -> Instance:
-    names = ("minion_id", "fleet", "generation", "image", "running", "address", "born")
+    names = ("minion_id", "fleet", "generation", "image", "running", "address", "born", "installation")
     return Instance(ref=machine["minion_id"], **{name: machine[name] for name in names})
 
 
