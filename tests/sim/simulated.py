@@ -64,6 +64,8 @@ class Simulated:
         self._calls: dict[int, tuple[Task, Callable[[], Any]]] = {}
         self._late = 0.0
         self.names = 0
+        self.dead_on_arrival = 0
+        """Of the next machines, how many never come up."""
 
     def clock(self) -> float:
         return self.now
@@ -151,7 +153,9 @@ class Simulated:
         instance = Instance(f"ref-{name}", name, identity.fleet, identity.generation, *place)
         lag = self.random.uniform(0, SETTLES * 0.6) if self.faults.lags else 0.0
         self.machines[name] = SimulatedMachine(instance, visible_from=self.now + lag)
-        if not self.happens(self.faults.never_up) and self.faults.ill.get(image) != "dies":
+        if self.dead_on_arrival:
+            self.dead_on_arrival -= 1
+        elif not self.happens(self.faults.never_up) and self.faults.ill.get(image) != "dies":
             self.later(self.random.uniform(1, 4), lambda: self._up(name))
         if self.happens(self.faults.dies) or self.faults.ill.get(image) == "dies":
             self.later(self.random.uniform(1, 60), lambda: self._die(name))

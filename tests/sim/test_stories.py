@@ -263,6 +263,46 @@ def test_a_rollback_that_fails_is_paused_and_another_try_starts_anew(fleet):
     assert [one.outcome for one in fleet.ledger.rollouts()][:2] == ["done", "aborted"]
 
 
+@pytest.mark.parametrize(
+    ("first", "size", "spared"),
+    [
+        pytest.param(3, 10, 9, id="a scale-up that stopped one short"),
+        pytest.param(0, 3, 2, id="a first roll that stopped one short"),
+        pytest.param(5, 2, 2, id="a wanted scale-down goes down to what is wanted"),
+    ],
+)
+def test_what_serves_after_a_rollout_that_was_paused_is_what_must_go_on_serving(estate, first, size, spared):
+    """The books say how many there were when the last rollout *ended*: the floor must not trust them alone."""
+    made = estate(Steady(), strategy=Strategy(max_surge=Amount(1), ready_within=30.0, on_failure="pause"), size=first)
+    made.publish(ONE)
+    if first:
+        made.operations().roll("web")
+    made.resize(size)
+    if spared < size:
+        made.world.dead_on_arrival = size - spared
+        with pytest.raises(Failed, match="paused"):
+            made.operations().roll("web")
+    made.publish(TWO)
+    fewest = _fewest(made)
+    made.operations().roll("web")
+    assert made.running() == [TWO] * size
+    assert min(fewest) >= spared
+
+
+def test_a_roll_that_fails_where_there_is_no_good_generation_spares_what_serves(estate):
+    made = estate(Steady(), strategy=Strategy(max_surge=Amount(1), ready_within=30.0, on_failure="pause"))
+    made.publish(ONE)
+    made.world.dead_on_arrival = 1
+    with pytest.raises(Failed, match="paused"):
+        made.operations().roll("web")
+    made.fleet = replace(made.fleet, strategy=replace(made.fleet.strategy, on_failure="rollback"))
+    made.publish(TWO)
+    made.world.faults.ill[TWO] = "unhealthy"
+    with pytest.raises(Failed, match="paused: .*nginx is dead; `salt-run fleet.roll web` tries again\n"):
+        made.operations().roll("web")
+    assert made.running() == [ONE] * 2
+
+
 def test_only_one_works_on_a_fleet(fleet):
     with (
         fleet.store.lease("fleet web", user="jane"),
@@ -296,6 +336,19 @@ def test_a_machine_is_not_forgotten_while_its_launch_may_still_come(fleet):
         fleet.operations().roll("web")
     assert [entry.what for entry in fleet.story][-6:-1] == ["failed", "back", "launched", "console", "gone"]
     fleet.assert_in_order()
+
+
+def _fewest(fleet) -> list[int]:
+    """Return a list that gets the number of machines that serve, each time that one is let go."""
+    counts: list[int] = []
+
+    def count(entry):
+        if entry.what == "destroy":
+            records = fleet.ledger.records().values()
+            counts.append(sum(one.ready_since is not None and not one.doomed for one in records))
+
+    fleet.say = count
+    return counts
 
 
 def _kill_after(fleet, what: str) -> None:

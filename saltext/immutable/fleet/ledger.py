@@ -79,6 +79,15 @@ class Ledger:
         """Return how many machines the fleet had when its last rollout ended."""
         return int(self._fleet()["size"])
 
+    def old_size(self) -> int:
+        """Return how many machines a rollout that begins now starts from.
+
+        After one that was paused or aborted more may serve than when the last one ended: a scale from 3 to 10
+        that stopped at 9 has 9 to lose.
+        """
+        ready = (record.ready_since is not None and not record.doomed for record in self.records().values())
+        return max(self.size(), sum(ready))
+
     def generations(self) -> dict[int, Generation]:
         """Return all generations by number, the oldest first."""
         query = sa.select(generations).where(generations.c.fleet == self.fleet)
@@ -132,7 +141,7 @@ class Ledger:
         """Start a rollout; one that was interrupted or paused ends aborted by it."""
         lineage = self.lineage()
         source = lineage[-1] if lineage else None
-        rollout = Rollout(0, self.fleet, kind, source, target, self.size(), started=now, progress_at=now)
+        rollout = Rollout(0, self.fleet, kind, source, target, self.old_size(), started=now, progress_at=now)
         values = asdict(rollout)
         del values["id"]
         where = sa.and_(rollouts.c.fleet == self.fleet, UNFINISHED)

@@ -182,7 +182,7 @@ class Operations:
     def _look(self, fleet: Fleet, ledger: Ledger, kind: Kind, target: int | None, image: str | None = None) -> Forecast:
         now, unfinished, lineage = self._clock(), ledger.unfinished(), ledger.lineage()
         source = lineage[-1] if lineage else None
-        rollout = Rollout(0, fleet.name, kind, source, target, ledger.size(), started=now, progress_at=now)
+        rollout = Rollout(0, fleet.name, kind, source, target, ledger.old_size(), started=now, progress_at=now)
         instances = {one.minion_id: one for one in self._world(fleet, ledger).list()}
         machines = list(_machines(ledger.records(), instances, now))
         generation = ledger.generations().get(target) if target is not None else None

@@ -35,7 +35,7 @@ class Rollout:
     target: int | None
     """Pinned generation that it goes to; None: every machine goes."""
     old_size: int
-    """Machines of the fleet when its last rollout ended."""
+    """Machines of the fleet when this rollout began."""
     started: float
     progress_at: float
     """When something last went on."""
@@ -218,7 +218,8 @@ def _turned(fleet: Fleet, rollout: Rollout, why: str, otherwise: Literal["hold",
     """Send a rollout back where that is wanted and possible, else stop it."""
     forward = rollout.direction == "forward"
     reason = why if forward else f"{why} (on the way {rollout.direction} because of {rollout.reason})"
-    if forward and rollout.kind == "roll" and fleet.strategy.on_failure == "rollback":
+    nowhere = rollout.source is None and rollout.old_size > 0  # it never was well, but some of it serves
+    if forward and rollout.kind == "roll" and fleet.strategy.on_failure == "rollback" and not nowhere:
         return replace(rollout, direction="back", failures={}, progress_at=now, reason=reason)
     if otherwise == "hold":
         return replace(rollout, direction="hold", progress_at=now, reason=reason)
@@ -228,7 +229,8 @@ def _turned(fleet: Fleet, rollout: Rollout, why: str, otherwise: Literal["hold",
 def _paused(rollout: Rollout, now: float) -> Rollout:
     """Stop a rollout; its reason names the commands that lead on."""
     again = f"`salt-run fleet.{rollout.kind} {rollout.fleet}` tries again"
-    back = f", `salt-run fleet.rollback {rollout.fleet}` goes back" if rollout.kind == "roll" else ""
+    way_back = rollout.kind == "roll" and rollout.source is not None
+    back = f", `salt-run fleet.rollback {rollout.fleet}` goes back" if way_back else ""
     return replace(rollout, outcome="paused", reason=f"{rollout.reason}; {again}{back}", ended=now)
 
 
