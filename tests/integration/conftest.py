@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from support.estate import Estate, wait_for  # noqa: E402
 
 from saltext.immutable.machines import machine as machines  # noqa: E402
+from saltext.immutable.machines.cgroup import hierarchies  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -94,6 +95,7 @@ def nothing_is_left(estate: Estate) -> Iterator[Callable[[], None]]:
     def check() -> None:
         there = [machine.minion_id for machine in machines.machines(estate.host)]
         assert {kind: count for kind, count in estate.leaks().items() if count} == {}, (estate.keys(), there)
+        assert [str(group) for tree in hierarchies() for group in tree.mount.glob(f"*/*{estate.host.tag}*")] == []
 
     yield check
     check()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.estate import wait_for
 
-from saltext.immutable.machines.cgroup import Cgroup
+from saltext.immutable.machines import machine as machines
 
 pytestmark = pytest.mark.usefixtures("as_delivered")
 
@@ -98,7 +98,8 @@ def machine_of_bake(estate) -> bool:
 
 def states_run(estate) -> bool:
     """Whether the state's own command is at work in the machine that bakes."""
-    pids = Cgroup("web-small.tests.example.com").pids()
+    machine = machines.find(estate.host, "web-small.tests.example.com")
+    pids = machine.cgroup.pids() if machine else ()
     return any(Path(f"/proc/{pid}/comm").read_text() == "sleep\n" for pid in pids if Path(f"/proc/{pid}").exists())
 
 

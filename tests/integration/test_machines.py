@@ -54,6 +54,12 @@ def pair(launch, booted) -> list[dict[str, Any]]:
     return found
 
 
+def cgroup(estate, minion_id: str) -> Cgroup:
+    machine = machines.find(estate.host, minion_id)
+    assert machine is not None
+    return machine.cgroup
+
+
 def listed(estate) -> dict[str, bool]:
     return {machine["minion_id"]: machine["running"] for machine in doors.list_machines(estate.host)}
 
@@ -93,10 +99,10 @@ def test_it_is_reached_at_the_address_it_was_given(pair):
             assert page.read() == b"version 1\n"
 
 
-def test_its_memory_is_limited(pair):
+def test_its_memory_is_limited(estate, pair):
     tree, folder = next(
         (tree, folder)
-        for tree, folder in zip(hierarchies(), Cgroup("machine-a.example.com").folders(), strict=True)
+        for tree, folder in zip(hierarchies(), cgroup(estate, "machine-a.example.com").folders(), strict=True)
         if "memory" in tree.controllers
     )
     file = "memory.max" if tree.unified else "memory.limit_in_bytes"
@@ -153,19 +159,19 @@ def test_a_machine_that_powers_itself_off_is_listed_as_stopped(estate, launch, i
     assert doors.destroy(estate.host, "machine-off")
 
 
-def nspawn_of(minion_id: str) -> list[int]:
+def nspawn_of(group: Cgroup) -> list[int]:
     """Return the processes that hold a machine from outside."""
-    inside = Cgroup(minion_id).pids()
-    return [pid for pid in inside if Path(f"/proc/{pid}/comm").read_text() == "systemd-nspawn\n"]
+    return [pid for pid in group.pids() if Path(f"/proc/{pid}/comm").read_text() == "systemd-nspawn\n"]
 
 
 def test_a_machine_is_listed_truthfully_after_its_nspawn_was_killed(estate, launch, booted):
     launch("machine-bare")
     booted("machine-bare")
-    for pid in nspawn_of("machine-bare"):
+    group = cgroup(estate, "machine-bare")
+    for pid in nspawn_of(group):
         os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not nspawn_of("machine-bare"))
-    init = nspawn.find_init(Cgroup("machine-bare"))
+    wait_for(lambda: not nspawn_of(group))
+    init = nspawn.find_init(group)
     assert listed(estate)["machine-bare"] is (init is not None)
     doors.destroy(estate.host, "machine-bare")
     assert "machine-bare" not in listed(estate)
@@ -174,7 +180,9 @@ def test_a_machine_is_listed_truthfully_after_its_nspawn_was_killed(estate, laun
 
 @pytest.mark.parametrize("when", ["at once", "after its boot", "after it stopped"])
 def test_a_destroyed_machine_leaves_nothing(estate, launch, inside, booted, when):
-    link = launch("machine-gone", memory=MEMORY) and machines.find(estate.host, "machine-gone").link
+    launch("machine-gone", memory=MEMORY)
+    machine = machines.find(estate.host, "machine-gone")
+    assert machine is not None and all(folder.exists() for folder in machine.cgroup.folders())
     if when != "at once":
         booted("machine-gone")
     if when == "after it stopped":
@@ -182,12 +190,21 @@ def test_a_destroyed_machine_leaves_nothing(estate, launch, inside, booted, when
         wait_for(lambda: not listed(estate)["machine-gone"], 20)
     assert doors.destroy(estate.host, "machine-gone") is True
     assert doors.destroy(estate.host, "machine-gone") is False
-    assert not any(folder.exists() for folder in Cgroup("machine-gone").folders())
-    assert not Path("/sys/class/net", link).exists()
+    assert not any(folder.exists() for folder in machine.cgroup.folders())
+    assert not Path("/sys/class/net", machine.link).exists()
     assert not (estate.host.machines / "machine-gone").exists()
     assert not list(Path("/run/systemd/nspawn").rglob("*machine-gone*"))
     assert "machine-gone" not in Path("/proc/self/mountinfo").read_text()
     assert when == "at once" or "Reached target" in doors.console(estate.host, "machine-gone", 1000)
+
+
+def test_a_writable_image_gives_machines_that_can_be_changed_and_forget_it(estate, launch, inside, booted):
+    image = estate.salt_run("image.bake", "writable").data["digest"]
+    for _ in range(2):
+        launch("machine-soft", image=image)
+        booted("machine-soft")
+        assert inside("machine-soft", "ls /etc/drift 2>/dev/null; touch /etc/drift /var/drift && echo fine") == "fine"
+        doors.destroy(estate.host, "machine-soft")
 
 
 def test_the_console_tells_why_a_boot_failed(estate, launch):

@@ -8,6 +8,9 @@ immutable:
       from: {recipe: base}
       bake_id: web-bake.tests.example.com
       states: [web]
+    writable:
+      from: {recipe: base}
+      read_only: false
     small:
       from: {recipe: base}
       bake_id: web-small.tests.example.com
