@@ -8,6 +8,7 @@
     <root>/images/<digest>/      image.json, and seal/: the one file above the layers
     <root>/machines/<minion id>/ machine.json, console.log, var/ ...
     <root>/consoles/             consoles of machines that are gone
+    <root>/pki/<bake id>/        key of a bake that is under way
     <root>/cache/                downloads
     <root>/tmp/<random>/         work under way; its `lock` is held by the process that works
 """
@@ -29,7 +30,7 @@ from pathlib import Path
 from salt.exceptions import CommandExecutionError
 
 _DISCARDED = "discarded-"
-FOLDERS = ("layers", "l", "keys", "images", "machines", "consoles", "cache", "tmp")
+FOLDERS = ("layers", "l", "keys", "images", "machines", "consoles", "pki", "cache", "tmp")
 
 
 @dataclass(frozen=True)

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
-import http.client
+import os
+import re
 import threading
-import urllib.error
-import urllib.request
+import time
+import urllib.parse
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import salt.cache
 import salt.client
 import salt.pillar
 import salt.utils.event
 import salt.wheel
 from salt.exceptions import CommandExecutionError, SaltClientError, SaltInvocationError, SaltReqTimeoutError
+from salt.utils.crypt import pem_finger
 
 from saltext.immutable import spec
+from saltext.immutable.host import tail
+from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Definitions, FunctionCheck, HttpCheck
 
 ANSWER_WITHIN = 5
 """Seconds for which a minion may be silent before it is asked whether the job still runs."""
+POLLED = 300
+"""Events that are taken off the bus at a time: on a busy master there are always more."""
+_STATUS = re.compile(rb"HTTP/1\.\d (\d{3})\b ?(.*)")
 _KEYS = ("minions", "minions_pre", "minions_denied", "minions_rejected")
 
 
@@ -33,10 +42,10 @@ class NoAnswer(CommandExecutionError):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Event:
-    """Something that Salt's event bus said of one minion id."""
+    """Something that the event bus said of one minion id. Minions can say what they like there: it is but a hint."""
 
-    kind: Literal["started", "intruder"]
-    """``intruder``: somebody knocked under that id with another key."""
+    kind: Literal["started", "denied"]
+    """``denied``: somebody knocked under that id with another key."""
     minion_id: str
 
 
@@ -54,13 +63,30 @@ def pillar(opts: Mapping[str, Any], minion_id: str, grains: Mapping[str, Any], *
 def definitions(opts: Mapping[str, Any]) -> Definitions:
     """Return what the pillar of the runner (or of ``immutable:pillar_id``) defines."""
     minion_id = spec.settings(opts).pillar_id or opts["id"]
-    return spec.definitions(pillar(opts, minion_id, {"id": minion_id, **opts.get("grains", {})}))
+    return spec.definitions(pillar(opts, minion_id, {**opts.get("grains", {}), "id": minion_id}))
 
 
 def machine_config(opts: Mapping[str, Any], master: str) -> dict[str, Any]:
     """Return the minion config by which a machine finds this master."""
     config = {"master": master, "master_port": opts["ret_port"], "publish_port": opts["publish_port"]}
+    # Another machine on the bridge could claim to be the master: only the one with this key is.
+    hash_type = opts["hash_type"]
+    config |= {"master_finger": pem_finger(_public_key(opts), sum_type=hash_type), "hash_type": hash_type}
     return config | ({"transport": opts["transport"]} if opts["transport"] != "zeromq" else {})
+
+
+def _public_key(opts: Mapping[str, Any]) -> str:
+    if opts.get("cluster_id"):
+        return str(Path(opts["cluster_pki_dir"], "cluster.pub"))
+    return str(Path(opts["pki_dir"], "master.pub"))
+
+
+def _checked(minion_id: str) -> str:
+    """Return an id that is one id and one file name; Salt would take ``*`` for every key."""
+    try:
+        return reading.minion_id(minion_id)
+    except ValueError as err:
+        raise SaltInvocationError(f"minion_id: {err}") from err
 
 
 class Jobs:
@@ -76,19 +102,47 @@ class Jobs:
         Raises ``NoAnswer`` when the minion neither answers nor is at work, ``CommandExecutionError`` when the
         function failed.
         """
-        if not hasattr(self._clients, "client"):
-            self._clients.client = salt.client.LocalClient(mopts=copy.copy(self._opts))
         how = {"kwarg": dict(kwargs or {}), "full_return": True}
         try:
-            done = self._clients.client.cmd(minion_id, fun, list(args), ANSWER_WITHIN, "list", **how)
+            done = self._client().cmd(minion_id, fun, list(args), ANSWER_WITHIN, "list", **how)
         except (SaltClientError, SaltReqTimeoutError) as err:
             raise NoAnswer(f"{minion_id} cannot be asked through the master: {err}") from err
         answer = done.get(minion_id) if isinstance(done, dict) else None
         if not isinstance(answer, dict) or "ret" not in answer:
             raise NoAnswer(f"{minion_id} does not answer")
-        if answer.get("retcode"):
-            raise CommandExecutionError(f"{minion_id}: {fun}: {answer['ret']}")
-        return answer["ret"]
+        return _returned(minion_id, fun, answer["ret"], answer)
+
+    def ask(
+        self, minion_id: str, fun: str, args: Any = (), kwargs: Mapping[str, Any] | None = None, *, within: float
+    ) -> Any:
+        """Run one function that takes less than ``within`` seconds, and return its result; raises as ``run`` does."""
+        deadline = time.monotonic() + within
+        client = self._client()
+        how = {"timeout": ANSWER_WITHIN, "kwarg": dict(kwargs or {})}
+        try:
+            client.event.connect_pub(timeout=ANSWER_WITHIN)  # else an answer could come before we listen
+            job = client.run_job(minion_id, fun, list(args), "list", **how)
+            tag = f"salt/job/{job.get('jid')}/ret/{minion_id}"
+            wait = max(0.01, deadline - time.monotonic())  # 0 would be for ever
+            said = client.event.get_event(wait, tag, match_type="startswith") if job else None
+        except (SaltClientError, SaltReqTimeoutError, OSError) as err:
+            raise NoAnswer(f"{minion_id} cannot be asked through the master: {err}") from err
+        finally:
+            client.event.close_pub()
+        if not isinstance(said, Mapping) or "return" not in said:
+            raise NoAnswer(f"{minion_id} does not answer")
+        return _returned(minion_id, fun, said["return"], said)
+
+    def _client(self) -> salt.client.LocalClient:
+        if not hasattr(self._clients, "client"):
+            self._clients.client = salt.client.LocalClient(mopts=copy.copy(self._opts))
+        return self._clients.client
+
+
+def _returned(minion_id: str, fun: str, value: Any, answer: Mapping[str, Any]) -> Any:
+    if answer.get("retcode"):
+        raise CommandExecutionError(f"{minion_id}: {fun}: {value}")
+    return value
 
 
 class Minions:
@@ -96,12 +150,13 @@ class Minions:
 
     def __init__(self, opts: Mapping[str, Any]) -> None:
         self._opts = dict(opts)
-        self._stubs = Path(opts["pki_dir"], "minions_autosign")
+        # Where Salt's masters look for stubs (salt.daemons.masterapi.AutoKey.check_autosign_dir).
+        pki = opts["cluster_pki_dir"] if opts.get("cluster_id") else opts["pki_dir"]
+        self._stubs = Path(pki, "minions_autosign")
         self._keys = threading.Lock()
         self._jobs = Jobs(opts)
         self._wheels: Any = None
         self._bus = salt.utils.event.get_event("master", opts=self._opts, listen=True)
-        self._knocked: dict[str, str] = {}
 
     def close(self) -> None:
         """Leave the event bus, and let go of Salt's clients."""
@@ -112,25 +167,27 @@ class Minions:
     def expect(self, minion_id: str) -> None:
         """Let the first key that is offered for this id be accepted; Salt's master consumes the stub."""
         self._stubs.mkdir(mode=0o700, exist_ok=True)
-        (self._stubs / minion_id).touch(mode=0o600)
+        (self._stubs / _checked(minion_id)).touch(mode=0o600)
 
-    def enrol(self, minion_id: str) -> dict[str, str]:
-        """Make a key pair for this id, accept it, and return it as ``priv`` and ``pub`` (PEM).
+    def enrol(self, minion_id: str, pub: str) -> None:
+        """Accept this public key (PEM) for an id.
 
-        For an id that everybody can know, such as a recipe's: there is no moment at which another key would do.
+        For an id that everybody can know, such as a recipe's: there is no moment at which another key would do. As
+        ``key.gen_accept`` does it, but the private half is made where it is used: what a wheel function returns goes
+        into the job cache and on the event bus.
         """
-        with self._keys:
-            pair = self._wheel("key.gen_accept", id_=minion_id, force=True)
-        if not pair.get("priv"):
-            raise CommandExecutionError(f"Salt made no key for {minion_id}")
-        return {"priv": pair["priv"], "pub": pair["pub"]}
+        if "keys.cache_driver" in self._opts:  # since Salt 3008
+            keys = salt.cache.Cache(self._opts, driver=self._opts["keys.cache_driver"])
+            keys.store("keys", _checked(minion_id), {"pub": pub, "state": "accepted"})
+        else:
+            Path(self._opts["pki_dir"], "minions", _checked(minion_id)).write_text(pub)
 
     def forget(self, minion_id: str) -> None:
         """Remove the stub and every key of this id."""
         with suppress(FileNotFoundError):
-            (self._stubs / minion_id).unlink()
+            (self._stubs / _checked(minion_id)).unlink()
         with self._keys:
-            self._wheel("key.delete", match=minion_id)
+            self._wheel("key.delete", match=_checked(minion_id))
 
     def known(self) -> set[str]:
         """Return the ids that have a stub or a key of any standing."""
@@ -142,39 +199,44 @@ class Minions:
     def _wheel(self, fun: str, **kwargs: Any) -> dict[str, Any]:
         if self._wheels is None:  # costs half a second, and not every command needs it
             self._wheels = salt.wheel.WheelClient(self._opts)
-        done = self._wheels.cmd(fun, kwarg=kwargs, print_event=False)
-        return done if isinstance(done, dict) else {}
+        done = self._wheels.cmd(fun, kwarg=kwargs, print_event=False, full_return=True)
+        if not done["success"]:
+            raise CommandExecutionError(f"{fun} failed: {tail(str(done['return']), 3)}")
+        return dict(done["return"] or {})
 
     def poll(self) -> list[Event]:
-        """Return what was said on the event bus since the last call."""
+        """Return some of what was said on the event bus since the last call."""
         found = []
-        while (said := self._bus.get_event(wait=0, full=True, no_block=True)) is not None:
-            event = self._read(said["tag"], said["data"])
+        for _ in range(POLLED):
+            said = self._bus.get_event(wait=0, full=True, no_block=True)
+            if said is None:
+                break
+            event = _read(said["tag"], said["data"])
             if event is not None:
                 found.append(event)
         return found
 
-    def _read(self, tag: str, data: Mapping[str, Any]) -> Event | None:
-        words = tag.split("/")
-        if len(words) == 4 and words[:2] == ["salt", "minion"] and words[3] == "start":
-            return Event("started", words[2])
-        if tag == "salt/auth" and data.get("pub"):
-            first = self._knocked.setdefault(data["id"], data["pub"])
-            if first != data["pub"] or data.get("act") == "denied":
-                return Event("intruder", data["id"])
-        return None
+    def contested(self, minion_id: str) -> bool:
+        """Tell whether Salt's master denied a key for this id, because it knows another one."""
+        with self._keys:
+            return minion_id in self._wheel("key.list_all").get("minions_denied", [])
 
-    def image_of(self, minion_id: str) -> str:
-        """Return the digest of the image that a machine says it runs: one job there and back."""
-        answer = self._jobs.run(minion_id, "immutable.status")
-        return str(answer.get("digest") or "")
+    def image_of(self, minion_id: str, within: float) -> str:
+        """Return the digest of the image that a machine says it runs, '' for none: one job there and back."""
+        answer = self._jobs.ask(minion_id, "immutable.status", within=within)
+        digest = answer.get("digest") or "" if isinstance(answer, Mapping) else None
+        if not isinstance(digest, str):
+            raise NoAnswer(f"{minion_id}: immutable.status says {answer!r}")
+        return digest
 
-    def check(self, minion_id: str, address: str | None, check: FunctionCheck | HttpCheck) -> str | None:
+    def check(
+        self, minion_id: str, address: str | None, check: FunctionCheck | HttpCheck, within: float
+    ) -> str | None:
         """Return why a machine is not healthy, or None if it is; ``NoAnswer`` if nothing could be learned."""
         if isinstance(check, HttpCheck):
-            return _http(check, minion_id, address)
+            return _http(check.url.format(address=address, minion_id=minion_id), min(check.timeout, within))
         try:
-            answer = self._jobs.run(minion_id, check.fun, check.args, check.kwargs)
+            answer = self._jobs.ask(minion_id, check.fun, check.args, check.kwargs, within=within)
         except NoAnswer:
             raise
         except CommandExecutionError as err:
@@ -182,16 +244,41 @@ class Minions:
         return None if answer else f"{check.fun} {' '.join(map(str, check.args))} says {answer!r}"
 
 
-def _http(check: HttpCheck, minion_id: str, address: str | None) -> str | None:
-    url = check.url.format(address=address, minion_id=minion_id)
+def _read(tag: str, data: Any) -> Event | None:
+    """Return what an event says of a minion. As a minion may have sent it, its data can be of any shape."""
+    words = tag.split("/")
+    if len(words) == 4 and words[:2] == ["salt", "minion"] and words[3] == "start":
+        return Event("started", words[2])
+    if tag == "salt/auth" and isinstance(data, Mapping) and data.get("act") == "denied":
+        minion_id = data.get("id")
+        return Event("denied", minion_id) if isinstance(minion_id, str) else None
+    return None
+
+
+def _http(url: str, within: float) -> str | None:
+    """Return why a URL does not answer 2xx or 3xx. Only the status counts: a machine cannot send us elsewhere."""
     try:
-        # A machine is asked directly: a proxy could answer in its place.
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=check.timeout):
-            return None
-    except urllib.error.HTTPError as err:
-        return f"{url} answers {err.code} {err.reason}"
-    except (http.client.HTTPException, OSError) as err:
-        reason = getattr(err, "reason", err)
-        if isinstance(reason, ConnectionRefusedError):
-            return f"{url}: {reason}"
-        raise NoAnswer(f"{url}: {reason}") from err
+        line = asyncio.run(asyncio.wait_for(_status_line(urllib.parse.urlsplit(url)), within))
+    except ConnectionRefusedError as err:
+        return f"{url}: {os.strerror(err.errno)}"
+    except asyncio.TimeoutError as err:
+        raise NoAnswer(f"{url}: no answer within {within:g} s") from err
+    except (OSError, ValueError) as err:
+        raise NoAnswer(f"{url}: {err}") from err
+    status = _STATUS.match(line)
+    if status is None:
+        raise NoAnswer(f"{url} answers {line!r}")
+    return None if status[1][:1] in b"23" else f"{url} answers {status[1].decode()} {status[2].decode('latin-1')}"
+
+
+async def _status_line(url: urllib.parse.SplitResult) -> bytes:
+    """Ask the machine itself, and no proxy, which could answer in its place."""
+    secure = url.scheme == "https"
+    reader, writer = await asyncio.open_connection(url.hostname, url.port or (443 if secure else 80), ssl=secure or None)
+    try:
+        target = urllib.parse.urlunsplit(("", "", url.path or "/", url.query, ""))
+        headers = f"Host: {url.netloc.rpartition('@')[2]}\r\nUser-Agent: saltext-immutable\r\nConnection: close"
+        writer.write(f"GET {target} HTTP/1.1\r\n{headers}\r\n\r\n".encode("ascii"))
+        return (await reader.readline()).rstrip()
+    finally:
+        writer.transport.abort()

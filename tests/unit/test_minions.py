@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import salt.config
 from salt.exceptions import CommandExecutionError, SaltInvocationError, SaltReqTimeoutError
+from salt.utils.crypt import pem_finger
 
 from saltext.immutable import minions
 from saltext.immutable.minions import Minions, NoAnswer
@@ -21,8 +22,11 @@ from saltext.immutable.spec.model import FunctionCheck, HttpCheck
 @pytest.fixture
 def opts(tmp_path) -> dict[str, Any]:
     (tmp_path / "pillar").mkdir()
+    (tmp_path / "pki").mkdir()
+    (tmp_path / "pki/master.pub").write_text("-----BEGIN PUBLIC KEY-----\nMIIB\n-----END PUBLIC KEY-----\n")
     return {
         **salt.config.master_config(None),
+        "pki_dir": str(tmp_path / "pki"),
         "root_dir": str(tmp_path),
         "cachedir": str(tmp_path / "cache"),
         "extension_modules": str(tmp_path / "extmods"),
@@ -259,5 +263,6 @@ def test_events(salt_side, said, event):
 
 def test_how_a_machine_finds_its_master(opts):
     config = minions.machine_config({**opts, "ret_port": 1, "publish_port": 2, "transport": "zeromq"}, "10.0.0.1")
-    assert config == {"master": "10.0.0.1", "master_port": 1, "publish_port": 2}
+    assert (config["master"], config["master_port"], config["publish_port"]) == ("10.0.0.1", 1, 2)
+    assert config["master_finger"] == pem_finger(f"{opts['pki_dir']}/master.pub", sum_type=config["hash_type"])
     assert minions.machine_config({**opts, "transport": "tcp"}, "x")["transport"] == "tcp"

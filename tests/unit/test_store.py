@@ -173,6 +173,9 @@ def test_a_beating_holder_keeps_the_lease(store: Store, clock: Clock) -> None:
         assert store.holder("fleet web")
 
 
+BOOT = Holder.this(0.0).boot.partition(" ")[0]
+
+
 def _pretend(store: Store, **changes: object) -> None:
     """Let somebody else hold the lease of fleet web for another hour."""
     holder = {**asdict(Holder.this(store.clock())), **changes}
@@ -189,6 +192,14 @@ def test_a_dead_process_of_this_boot_holds_nothing(store: Store) -> None:
         assert lease.epoch == 8
 
 
+def test_what_ran_before_this_host_was_booted_is_dead(store: Store) -> None:
+    if not Holder.this(0.0).machine:
+        pytest.skip("this host has no /etc/machine-id")
+    _pretend(store, boot="another pid:[1]")
+    with store.lease("fleet web") as lease:
+        assert lease.epoch == 8
+
+
 def test_a_pid_used_again_is_another_process(store: Store) -> None:
     _pretend(store, started="1")
     with store.lease("fleet web") as lease:
@@ -200,7 +211,13 @@ def test_a_pid_used_again_is_another_process(store: Store) -> None:
     [
         pytest.param({"host": "elsewhere", "pid": 1, "started": "1"}, id="on another host it may be alive"),
         pytest.param(
-            {"boot": "another", "pid": 1, "started": "1"}, id="in another namespace it may be alive"
+            {"boot": f"{BOOT} pid:[1]", "pid": 1, "started": "1"}, id="in another namespace it may be alive"
+        ),
+        pytest.param(
+            {"machine": "another", "boot": "another pid:[1]"}, id="on a host of the same name it may be alive"
+        ),
+        pytest.param(
+            {"machine": "", "boot": "another pid:[1]"}, id="without a machine-id nobody knows which host it was"
         ),
     ],
 )

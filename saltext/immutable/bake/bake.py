@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +12,12 @@ import salt.version
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import __version__, minions, spec
-from saltext.immutable.bake import builder, debian, inputs
+from saltext.immutable.bake import builder, debian, inputs, manifest
 from saltext.immutable.hosts import Doors, Worker
 from saltext.immutable.machines import network
 from saltext.immutable.minions import Minions, machine_config
 from saltext.immutable.spec.model import Debian, Recipe, Settings
-from saltext.immutable.store import Image, Store
+from saltext.immutable.store import Held, Image, Store
 
 Say = Callable[..., None]
 """Called with a sentence, a tag and data for each step of progress."""
@@ -25,7 +25,8 @@ Say = Callable[..., None]
 DOORS: Doors = {
     "sources": lambda host, **order: debian.sources(**order),
     "find_layer": builder.find_layer,
-    "forget_layer": builder.forget_layer,
+    "keep_layer": builder.keep_layer,
+    "make_key": builder.make_key,
     "debian_layer": builder.debian_layer,
     "minion_layer": builder.minion_layer,
     "state_layer": builder.state_layer,
@@ -82,6 +83,8 @@ class _Bake:
     test: bool
     say: Say
     layers: list[dict[str, Any]] = field(default_factory=list)
+    grains: dict[str, Any] = field(default_factory=dict)
+    """Of the recipes so far: a child has those of its parents, and its own."""
     candidates: dict[str, str] = field(default_factory=dict)
     """Today's version of each package of the last image, when that was asked for."""
 
@@ -93,12 +96,31 @@ class _Bake:
         if self.refresh:
             self._ask_mirrors(recipe)
         for each in chain:
-            with self.store.lease(f"bake {each.name}", _LEASE):
+            with self._alone(each, wait=each is not recipe):
+                self._let_go(each)
                 for step in (self._source, self._minion, self._states):
                     step(each)
         report = {"layers": self.layers, "seconds": round(time.monotonic() - began, 3), "channel": channel}
         report["cached"] = all(layer["cached"] for layer in self.layers)
-        return report | (self._preview(report) if self.test else self._commit(recipe, channel, report))
+        return report | (self._preview if self.test else self._commit)(recipe, channel, report)
+
+    @contextmanager
+    def _alone(self, recipe: Recipe, wait: bool) -> Iterator[None]:
+        """Be the only one who bakes this recipe; a parent is waited for, as its layers are what we need."""
+        with ExitStack() as held:
+            told = False
+            while True:
+                try:
+                    held.enter_context(self.store.lease(f"bake {recipe.name}", _LEASE))
+                    break
+                except Held as err:
+                    if not wait:
+                        raise
+                    if not told:
+                        self.say(f"waiting: {err}", "image/waiting", recipe=recipe.name)
+                    told = True
+                    time.sleep(1)
+            yield
 
     def _ask_mirrors(self, recipe: Recipe) -> None:
         newest = next(iter(self.store.images(recipe.name)), None)
@@ -113,44 +135,67 @@ class _Bake:
             return
         order = {"suite": source.suite, "components": list(source.components), "mirror": source.mirror}
         made_from = inputs.of_debian(source, self.builder("sources", **order))
-        self._layer("debian_layer", f"debian {source.suite}", made_from, {**order, "packages": list(source.packages)})
+        order |= {"what": f"debian {source.suite}", "packages": list(source.packages)}
+        self._layer("debian_layer", inputs.key(made_from), order)
 
     def _minion(self, recipe: Recipe) -> None:
         if recipe.minion is None:
             return
         made_from = inputs.of_minion(recipe.minion, self._below)
-        order = {"requirement": made_from["requirement"], "version": __version__, **self._place()}
-        self._layer("minion_layer", f"minion {made_from['requirement']}", made_from, order)
+        requirement = made_from["requirement"]
+        order = {"what": f"minion {requirement}", "requirement": requirement, "version": __version__, **self._place()}
+        self._layer("minion_layer", inputs.key(made_from), order)
 
     def _states(self, recipe: Recipe) -> None:
+        self.grains |= recipe.grains
         if not recipe.states:
             return
-        made_from = self._state_inputs(recipe)
-        order = {
+        files = inputs.files(self.opts)
+        known = self._grains_of(recipe)
+        made_from = self._made_from(recipe, known, files)
+        key = inputs.key(made_from) if made_from else None
+        built = self._layer("state_layer", key, self._state_order(recipe, files))
+        if not built:
+            return
+        # What was read before is read again: nobody could say what is in a layer whose inputs changed meanwhile.
+        if made_from and inputs.of_states(self.opts, recipe, known, built["below"], self.store.secret) != made_from:
+            raise CommandExecutionError(f"states or pillar of {recipe.name} changed during the bake; bake again")
+        known = {**known, **built["grains"], **self.grains}
+        made_from = inputs.of_states(self.opts, recipe, known, built["below"], self.store.secret)
+        for key in (inputs.key(made_from), inputs.last(recipe)):
+            self.builder("keep_layer", key=key, digest=built["digest"])
+
+    def _grains_of(self, recipe: Recipe) -> dict[str, Any]:
+        """Return the grains for the pillar: those of the tree's own modules as they were last time."""
+        below = self.layers[-1]["grains"]
+        last = self.builder("find_layer", key=inputs.last(recipe))
+        return {**below, **(last["grains"] if last else {}), "master": master_address(self.settings), **self.grains}
+
+    def _made_from(
+        self, recipe: Recipe, known: Mapping[str, Any], files: Mapping[str, Mapping[str, str]]
+    ) -> dict[str, Any] | None:
+        """Return the inputs; None while a grain that the tree itself brings is not known, which its pillar wants."""
+        try:
+            return inputs.of_states(self.opts, recipe, known, self._below, self.store.secret)
+        except SaltInvocationError:
+            first = self.builder("find_layer", key=inputs.last(recipe)) is None
+            if first and inputs.has_custom_modules(files, inputs.GRAINS):
+                return None
+            raise
+
+    def _state_order(self, recipe: Recipe, files: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+        config = machine_config(self.opts, master_address(self.settings))
+        return {
+            "what": f"states of {recipe.name}",
             "bake_id": recipe.bake_id,
-            "states": made_from["states"],
+            "states": recipe.states if isinstance(recipe.states, str) else list(recipe.states),
             "saltenv": recipe.saltenv,
             "pillarenv": recipe.pillarenv,
-            "grains": dict(recipe.grains),
-            "sync": inputs.has_custom_modules(made_from),
-            "minion": machine_config(self.opts, master_address(self.settings)),
+            "sync": inputs.has_custom_modules(files),
+            "within": recipe.bake_within,
+            "minion": config | ({"grains": self.grains} if self.grains else {}),
             **self._place(),
         }
-        if self._layer("state_layer", f"states of {recipe.name}", made_from, order, enrol=recipe.bake_id):
-            self._still(recipe, made_from)
-
-    def _state_inputs(self, recipe: Recipe) -> dict[str, Any]:
-        grains = self.layers[-1]["grains"] if not self.test or self.layers[-1]["digest"] else {}
-        return inputs.of_states(self.opts, recipe, grains, self._below, self.store.secret)
-
-    def _still(self, recipe: Recipe, made_from: Mapping[str, Any]) -> None:
-        """Withdraw a layer whose inputs changed while it was made: nobody can say what is in it."""
-        below = self.layers.pop()
-        same = self._state_inputs(recipe) == made_from
-        self.layers.append(below)
-        if not same:
-            self.builder("forget_layer", key=inputs.key(made_from))
-            raise CommandExecutionError(f"states or pillar of {recipe.name} changed during the bake; bake again")
 
     @property
     def _below(self) -> str:
@@ -159,67 +204,89 @@ class _Bake:
     def _place(self) -> dict[str, str]:
         return {"bridge": self.settings.network.bridge, "subnet": self.settings.network.subnet}
 
-    def _layer(
-        self, function: str, what: str, made_from: Mapping[str, Any], order: Mapping[str, Any], enrol: str | None = None
-    ) -> bool:
-        """Put the layer with these inputs on the stack, building it if there is none; return whether it was built."""
-        key = inputs.key(made_from)
-        found = None if self._is_stale() else self.builder("find_layer", key=key)
+    def _layer(self, function: str, key: str | None, order: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Put the layer that ``key`` leads to on the stack, or build one; return what was built.
+
+        The key of a layer of states is given by the caller, who has to look twice.
+        """
+        below = [layer["digest"] for layer in self.layers]
+        known = key is not None and all(below)  # in a preview nothing is known above a layer that would be built
+        found = self.builder("find_layer", key=key) if known else None
         if found is not None and not self._outdated(found):
             self.layers.append(found | {"cached": True})
-            return False
+            return None
         if self.test:
-            self.layers.append({"what": what, "digest": "", "grains": {}, "cached": False})
-            return False
+            grains = self.layers[-1]["grains"] if self.layers else {}
+            self.layers.append({"what": order["what"], "digest": "", "grains": grains, "cached": False})
+            return None
+        return self._build(function, key, {**order, "below": below})
+
+    def _build(self, function: str, key: str | None, order: Mapping[str, Any]) -> dict[str, Any]:
+        what = order["what"]
         self.say(f"building the layer: {what}", "image/layer", what=what)
-        below = [layer["digest"] for layer in self.layers]
-        with _enrolled(self.opts, enrol) as own:
-            built = self.builder(function, key=key, order={**order, **own, "what": what, "below": below})
+        with self._enrolled(order.get("bake_id")):
+            built = self.builder(function, order=order)
+        if "bake_id" not in order:
+            self.builder("keep_layer", key=key, digest=built["digest"])
         said = f"built {what} in {built['seconds']:.1f} s"
         self.say(said, "image/layer", what=what, digest=built["digest"], seconds=built["seconds"])
         self.layers.append(built | {"cached": False})
-        return True
+        return {**built, "below": order["below"][-1] if order["below"] else ""}
 
-    def _is_stale(self) -> bool:
-        """In a preview nothing is known above a layer that would be built."""
-        return bool(self.layers) and not self.layers[-1]["digest"]
+    @contextmanager
+    def _enrolled(self, bake_id: str | None) -> Iterator[None]:
+        """Have the builder's key accepted for the id that bakes, for as long as it bakes."""
+        if bake_id is None:
+            yield
+            return
+        with closing(Minions(self.opts)) as salt:
+            if bake_id in salt.known():
+                raise SaltInvocationError(
+                    f"bake_id: a minion called {bake_id} has a key on this master; choose an id that no minion has"
+                )
+            self.store.note_enrolled(bake_id)
+            try:
+                salt.enrol(bake_id, self.builder("make_key", bake_id=bake_id))
+                yield
+            finally:
+                salt.forget(bake_id)
+                self.store.note_forgotten(bake_id)
+
+    def _let_go(self, recipe: Recipe) -> None:
+        """Delete the key that a killed bake of this recipe left."""
+        if recipe.bake_id in self.store.enrolled():
+            with closing(Minions(self.opts)) as salt:
+                salt.forget(recipe.bake_id)
+            self.store.note_forgotten(recipe.bake_id)
 
     def _outdated(self, layer: Mapping[str, Any]) -> bool:
         return any(self.candidates.get(name, version) != version for name, version in layer["packages"].items())
 
-    def _commit(self, recipe: Recipe, channel: str, report: Mapping[str, Any]) -> dict[str, Any]:
+    def _order(self, recipe: Recipe) -> dict[str, Any]:
         stack = [layer["digest"] for layer in self.layers]
+        return {"recipe": recipe.name, "layers": stack, "read_only": recipe.read_only, "grains": self.grains}
+
+    def _commit(self, recipe: Recipe, channel: str, report: Mapping[str, Any]) -> dict[str, Any]:
         versions = {"salt": salt.version.__version__, "pack": __version__}
-        order = {"recipe": recipe.name, "layers": stack, "read_only": recipe.read_only, **versions}
-        made = self.builder("make_image", order=order)
+        order = self._order(recipe)
+        made = self.builder("make_image", order={**order, **versions})
         about = _short(report) | versions
-        image = Image(made["image"], recipe.name, tuple(stack), made["created"], recipe.read_only, about)
+        image = Image(made["image"], recipe.name, tuple(order["layers"]), made["created"], recipe.read_only, about)
         moved = self.store.channel(recipe.name, channel) != image.digest
         self.store.add_image(image)
         self.store.set_channel(recipe.name, channel, image.digest)
         return {"image": image.name, "digest": image.digest, "changed": moved, **_short(report)}
 
-    def _preview(self, report: Mapping[str, Any]) -> dict[str, Any]:
-        return {"image": None, "digest": None, "changed": not report["cached"], "layers": _short(report)["layers"]}
+    def _preview(self, recipe: Recipe, channel: str, report: Mapping[str, Any]) -> dict[str, Any]:
+        digest = manifest.image_digest(self._order(recipe)) if report["cached"] else None
+        image = f"{recipe.name}@{digest[:12]}" if digest else None
+        moved = digest is None or self.store.channel(recipe.name, channel) != digest
+        return {"image": image, "digest": digest, "changed": moved, "layers": _short(report)["layers"]}
 
 
 def master_address(settings: Settings) -> str:
     """Return where machines reach the master."""
     return settings.master or network.gateway(settings.network)
-
-
-@contextmanager
-def _enrolled(opts: Mapping[str, Any], minion_id: str | None) -> Iterator[dict[str, Any]]:
-    """Give the key of the id that bakes, for as long as it bakes."""
-    if minion_id is None:
-        yield {}
-        return
-    minions_ = Minions(opts)
-    try:
-        yield {"key": minions_.enrol(minion_id)}
-    finally:
-        minions_.forget(minion_id)
-        minions_.close()
 
 
 def _short(report: Mapping[str, Any]) -> dict[str, Any]:

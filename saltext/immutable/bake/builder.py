@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.cgroup import Cgroup
 from saltext.immutable.seal import SEAL_PATH
 
+_GRAINS_PATH = "/etc/salt/minion.d/zz-grains.conf"
+
 
 def find_layer(host: Host, key: str) -> dict[str, Any] | None:
     """Return the layer that ``key`` led to last, or None."""
@@ -26,21 +28,27 @@ def find_layer(host: Host, key: str) -> dict[str, Any] | None:
     return asdict(found) if found else None
 
 
-def forget_layer(host: Host, key: str) -> None:
-    """Let ``key`` lead nowhere any more."""
-    (host.keys / key).unlink(missing_ok=True)
+def keep_layer(host: Host, key: str, digest: str) -> None:
+    """Let ``key`` lead to a layer from now on."""
+    layers.keep(host, key, digest)
 
 
-def debian_layer(host: Host, key: str, order: Mapping[str, Any]) -> dict[str, Any]:
+def make_key(host: Host, bake_id: str) -> str:
+    """Make the key pair of a bake, and return the public half (PEM); the other never leaves this host."""
+    host.prepare()
+    return states.make_key(host, bake_id)
+
+
+def debian_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     """Make the root layer of a Debian or Ubuntu image; ``order``: what, suite, packages, components, mirror."""
     with _work(host) as place:
         began = time.monotonic()
         debian.build(host, place, processes(place), order)
         packages = debian.installed(place / "fs/var/lib/dpkg/status")
-        return _commit(host, key, place, what=order["what"], packages=packages, seconds=time.monotonic() - began)
+        return _commit(host, place, what=order["what"], packages=packages, seconds=time.monotonic() - began)
 
 
-def minion_layer(host: Host, key: str, order: Mapping[str, Any]) -> dict[str, Any]:
+def minion_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     """Add Salt and this pack; ``order``: what, below, requirement, version, bridge, subnet."""
     with _on(host, order["below"]) as (place, lower):
         began = time.monotonic()
@@ -48,25 +56,29 @@ def minion_layer(host: Host, key: str, order: Mapping[str, Any]) -> dict[str, An
         minion.finish(place / "fs")
         packages = layers.load(host, order["below"][-1]).packages
         seconds = time.monotonic() - began
-        return _commit(host, key, place, what=order["what"], packages=packages, grains=grains, seconds=seconds)
+        return _commit(host, place, what=order["what"], packages=packages, grains=grains, seconds=seconds)
 
 
-def state_layer(host: Host, key: str, order: Mapping[str, Any]) -> dict[str, Any]:
+def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     """Apply states in a booted machine; ``order``: what, below, and what `states.prepare` and `states.apply` name."""
-    with _on(host, order["below"]) as (place, lower):
+    with ExitStack() as undo:
+        # A job whose master was killed may still be at work under this id; it ends within its own time.
+        undo.enter_context(host.lock(f"bake-{order['bake_id']}", wait=order["within"]))
+        undo.callback(remove, host.pki / order["bake_id"])
+        place, lower = undo.enter_context(_on(host, order["below"]))
         began = time.monotonic()
-        machines.destroy(host, order["bake_id"])  # left by a bake that was killed: the caller holds the recipe
+        machines.destroy(host, order["bake_id"])  # left by a bake that was killed
+        below = layers.load(host, order["below"][-1])
         with machines.temporary(host, states.prepare(host, place, order, lower)) as machine:
             machines.wait_booted(machine)
+            grains = states.sync(machine, order) if order["sync"] else below.grains
             states.apply(machine, order)
             states.stop(machine)
-        tree = place / "fs"
-        below = layers.load(host, order["below"][-1])
-        status = tree / "var/lib/dpkg/status"
+        status = place / "fs/var/lib/dpkg/status"
         packages = debian.installed(status) if status.is_file() else below.packages
-        states.finish(tree)
-        about = {"packages": packages, "grains": below.grains, "seconds": time.monotonic() - began}
-        return _commit(host, key, place, what=order["what"], **about)
+        states.finish(place / "fs")
+        about = {"packages": packages, "grains": grains, "seconds": time.monotonic() - began}
+        return _commit(host, place, what=order["what"], **about)
 
 
 def candidates(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
@@ -78,20 +90,21 @@ def candidates(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
 
 
 def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Make an image of finished layers; ``order``: recipe, layers, read_only, salt, pack. Idempotent.
+    """Make an image of finished layers; ``order``: recipe, layers, read_only, grains, salt, pack. Idempotent.
 
-    The seal is a layer of its own above the others, so it can name the digest that it is not part of.
+    Seal and grains are a layer of their own above the others, so the seal can name the digest that it is not part of.
     """
-    digest = manifest.digest({name: order[name] for name in ("recipe", "layers", "read_only")})
+    digest = manifest.image_digest(order)
     images.require_layers(host, order["layers"])
     about = images.file(host, digest)
     if not about.exists():
-        about.parent.mkdir(exist_ok=True)
         seal = {name: order[name] for name in ("recipe", "read_only", "salt", "pack")}
         seal |= {"image": digest, "created": time.time()}
-        place = about.parent / "seal" / str(SEAL_PATH).lstrip("/")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write(place, json.dumps(seal, indent=1))
+        files = {SEAL_PATH: seal} | ({_GRAINS_PATH: {"grains": order["grains"]}} if order["grains"] else {})
+        for path, content in files.items():
+            place = about.parent / "seal" / path.lstrip("/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write(place, json.dumps(content, indent=1))
         write(about, json.dumps({**order, **seal}))
     layers.link(host, images.seal_link(digest), f"../images/{digest}/seal")
     return dict(json.loads(about.read_text()))
@@ -102,19 +115,20 @@ def local_images(host: Host) -> dict[str, dict[str, Any]]:
     return images.every(host)
 
 
-def drop_image(host: Host, digest: str) -> list[str]:
-    """Remove an image and those of its layers that nothing else needs; return their digests."""
-    about = images.file(host, digest)
-    if not about.exists():
-        return []
-    seal = images.seal_link(digest)
+def drop_image(host: Host, digest: str, test: bool = False) -> list[str]:
+    """Remove an image and those of its layers that nothing else needs, and return their digests.
+
+    With ``test`` only raise if machines run it.
+    """
+    about, seal = images.file(host, digest), images.seal_link(digest)
     users = [each.minion_id for each in machines.machines(host) if seal in each.lower]
     if users:
         raise CommandExecutionError(f"machines run this image: {', '.join(users)}")
+    if test or not about.exists():
+        return []
     stack = json.loads(about.read_text())["layers"]
     (host.l / seal).unlink(missing_ok=True)
-    about.unlink()
-    remove(about.parent)
+    host.discard(about.parent)
     return layers.drop(host, stack)
 
 
@@ -161,6 +175,6 @@ def _on(host: Host, below: list[str]) -> Iterator[tuple[Path, tuple[str, ...]]]:
         yield place, layers.lower(below)
 
 
-def _commit(host: Host, key: str, place: Path, **about: Any) -> dict[str, Any]:
+def _commit(host: Host, place: Path, **about: Any) -> dict[str, Any]:
     outside.take_resolver_back(place / "fs")
-    return asdict(layers.commit(host, key, place, **about))
+    return asdict(layers.commit(host, place, **about))

@@ -53,8 +53,10 @@ def delete(opts: Mapping[str, Any], ref: str, *, with_channels: bool, test: bool
     with _opened(settings) as store:
         image = store.image(ref)
         store.delete_image(image.digest, with_channels=with_channels, test=True)
+        builder = Worker(opts, settings, "image", DOORS)
+        builder("drop_image", digest=image.digest, test=True)
         if test:
             return {"image": image.name, "deleted": False, "comment": f"{image.name} would be deleted"}
-        gone = Worker(opts, settings, "image", DOORS)("drop_image", digest=image.digest)
+        gone = builder("drop_image", digest=image.digest)
         store.delete_image(image.digest, with_channels=with_channels)
         return {"image": image.name, "deleted": True, "layers": gone}

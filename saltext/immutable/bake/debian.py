@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def build(host: Host, workspace: Path, processes: Cgroup, order: Mapping[str, An
     command += [f"--aptopt={option}" for option in outside.apt_options()]
     # Packages stay in the cache: bound over the archives, and neither emptied nor unlinked by mmdebstrap.
     command += [
-        f'--setup-hook=mkdir -p "$1"/{_ARCHIVES}/partial; mount --bind {cache} "$1"/{_ARCHIVES}',
+        f'--setup-hook=mkdir -p "$1"/{_ARCHIVES}/partial; mount --bind {shlex.quote(str(cache))} "$1"/{_ARCHIVES}',
         f'--customize-hook=umount "$1"/{_ARCHIVES}',
         "--skip=download/empty,essential/unlink,cleanup/apt/cache",
     ]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import salt.fileserver
+import salt.loader
 import salt.version
 
 from saltext.immutable import __version__, minions
@@ -16,11 +17,30 @@ from saltext.immutable.bake.manifest import canonical, digest
 from saltext.immutable.spec.model import Debian, Minion, Recipe
 
 _CUSTOM = ("_beacons/", "_grains/", "_modules/", "_outputters/", "_renderers/", "_returners/", "_states/", "_utils/")
+GRAINS = ("_grains/",)
+# Settings of the master that decide which states a top file gives, and how they are rendered.
+_SETTINGS = (
+    "default_top",
+    "env_order",
+    "jinja_env",
+    "jinja_lstrip_blocks",
+    "jinja_sls_env",
+    "jinja_trim_blocks",
+    "renderer",
+    "state_top",
+    "state_top_saltenv",
+    "top_file_merging_strategy",
+)
 
 
 def key(inputs: Mapping[str, Any]) -> str:
     """Return the key of a layer with these inputs."""
     return digest(inputs)
+
+
+def last(recipe: Recipe) -> str:
+    """Return the key of whatever layer was made last of a recipe's states."""
+    return digest({"kind": "last", "recipe": recipe.name})
 
 
 def of_debian(source: Debian, sources: list[str]) -> dict[str, Any]:
@@ -48,20 +68,45 @@ def of_minion(minion: Minion, below: str) -> dict[str, Any]:
 def of_states(
     opts: Mapping[str, Any], recipe: Recipe, grains: Mapping[str, Any], below: str, secret: bytes
 ) -> dict[str, Any]:
-    """Inputs of a layer of states: the recipe, a keyed hash of its pillar (it may hold secrets), every file served."""
+    """Inputs of a layer of states: the recipe, a keyed hash of its pillar (it may hold secrets), every file served.
+
+    ``grains`` are those of a minion of the layer below, with those that its parents' recipes gave.
+    """
     envs = {"saltenv": recipe.saltenv, "pillarenv": recipe.pillarenv}
-    pillar = minions.pillar(opts, recipe.bake_id, {**grains, **recipe.grains, "id": recipe.bake_id}, **envs)
+    known = {**grains, **recipe.grains, **_identity(recipe.bake_id)}
+    pillar = minions.pillar(opts, recipe.bake_id, known, **envs)
     return {
         "kind": "states",
         "below": below,
         "bake_id": recipe.bake_id,
-        "grains": dict(recipe.grains),
+        "grains": _hidden(known, secret),
         "states": recipe.states if isinstance(recipe.states, str) else list(recipe.states),
         **envs,
-        "pillar": hmac.new(secret, canonical(_plain(pillar)).encode(), hashlib.sha256).hexdigest(),
+        "pillar": _hidden(pillar, secret),
+        "tops": _hidden(_tops(opts, known, recipe.bake_id), secret),
+        "settings": {name: _plain(opts.get(name)) for name in _SETTINGS},
         "files": files(opts),
         "pack": __version__,
     }
+
+
+def _identity(bake_id: str) -> dict[str, Any]:
+    """The grains that follow from the name that bakes."""
+    host, _, domain = bake_id.partition(".")
+    return {"id": bake_id, "fqdn": bake_id, "host": host, "nodename": host, "localhost": host, "domain": domain}
+
+
+def _hidden(data: Any, secret: bytes) -> str:
+    return hmac.new(secret, canonical(_plain(data)).encode(), hashlib.sha256).hexdigest()
+
+
+def _tops(opts: Mapping[str, Any], grains: Mapping[str, Any], bake_id: str) -> dict[str, Any]:
+    """Return what the master's external tops say of the id that bakes (``master_tops`` in its config)."""
+    if not opts.get("master_tops"):
+        return {}
+    asked = {"opts": {**opts, "id": bake_id, "grains": dict(grains)}, "grains": dict(grains)}
+    found = salt.loader.tops(dict(opts))
+    return {name: found[name](**asked) for name in found if name in opts["master_tops"]}
 
 
 def _plain(data: Any) -> Any:
@@ -74,9 +119,9 @@ def _plain(data: Any) -> Any:
 
 
 def files(opts: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return the hash of each file that the master serves, by environment and path."""
+    """Return what the master serves, by environment and path: hash and mode of files, folders, targets of links."""
     server = _server(opts)
-    return {env: _hashes(server, env) for env in sorted(server.envs())}
+    return {env: _served(server, env) for env in sorted(server.envs())}
 
 
 def _server(opts: Mapping[str, Any]) -> Any:
@@ -87,13 +132,17 @@ def _server(opts: Mapping[str, Any]) -> Any:
     return server
 
 
-def _hashes(server: Any, env: str) -> dict[str, str]:
-    hashes = {}
-    for path in sorted(server.file_list({"saltenv": env})):
-        hashes[path] = server.file_hash({"path": path, "saltenv": env}).get("hsum", "")
-    return hashes
+def _served(server: Any, env: str) -> dict[str, str]:
+    found = {f"{folder}/": "" for folder in server.dir_list({"saltenv": env})}
+    found |= {f"{path}@": str(target) for path, target in server.symlink_list({"saltenv": env}).items()}
+    for path in server.file_list({"saltenv": env}):
+        hashed, stat = server.file_hash_and_stat({"path": path, "saltenv": env})
+        # A link that leads nowhere, or a file that went since it was listed, has no hash.
+        content = hashed.get("hsum", "") if isinstance(hashed, Mapping) else ""
+        found[path] = f"{stat[0] if stat else ''} {content}"
+    return dict(sorted(found.items()))
 
 
-def has_custom_modules(inputs: Mapping[str, Any]) -> bool:
+def has_custom_modules(inputs_files: Mapping[str, Mapping[str, str]], kinds: tuple[str, ...] = _CUSTOM) -> bool:
     """Tell whether any environment brings modules that a minion has to sync before its grains and pillar are right."""
-    return any(path.startswith(_CUSTOM) for env in inputs["files"].values() for path in env)
+    return any(path.startswith(kinds) for env in inputs_files.values() for path in env)

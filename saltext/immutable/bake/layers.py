@@ -15,7 +15,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.bake import manifest
-from saltext.immutable.host import Host, remove, run, sync_directory, write
+from saltext.immutable.host import Host, run, sync_directory, write
 from saltext.immutable.machines import images, machine, overlay
 
 
@@ -51,11 +51,10 @@ def load(host: Host, digest: str) -> Layer:
     return Layer(**json.loads((host.layers / digest / "layer.json").read_text()))
 
 
-def commit(host: Host, key: str, workspace: Path, **about: Any) -> Layer:
-    """Make ``workspace``/fs a layer under its digest, and ``key`` lead to it.
+def commit(host: Host, workspace: Path, **about: Any) -> Layer:
+    """Make ``workspace``/fs a layer under its digest.
 
-    The order is the promise: content on disk, then the name, then the key; what a crash leaves is either no
-    layer, or a whole one.
+    The order is the promise: content on disk, then the name; what a crash leaves is either no layer, or a whole one.
     """
     tree = workspace / "fs"
     lines = manifest.lines(tree)
@@ -72,8 +71,12 @@ def commit(host: Host, key: str, workspace: Path, **about: Any) -> Layer:
         staged.rename(host.layers / digest)
         sync_directory(host.layers)
     link(host, overlay.short(digest), f"../layers/{digest}/fs")
-    write(host.keys / key, digest)
     return load(host, digest)
+
+
+def keep(host: Host, key: str, digest: str) -> None:
+    """Let ``key`` lead to a layer; it is given when nobody doubts any more what the layer was made from."""
+    write(host.keys / key, digest)
 
 
 def link(host: Host, name: str, target: str) -> str:
@@ -106,10 +109,7 @@ def drop(host: Host, digests: list[str]) -> list[str]:
         gone = [digest for digest in digests if overlay.short(digest) not in kept]
         for digest in reversed(gone):
             (host.l / overlay.short(digest)).unlink(missing_ok=True)
-            doomed = host.tmp / f"layer-{digest}"
-            if (host.layers / digest).exists():
-                (host.layers / digest).rename(doomed)
-                remove(doomed)
+            host.discard(host.layers / digest)
         for key in host.keys.iterdir():
             if key.read_text().strip() in gone:
                 key.unlink()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,11 @@ def _sha256(path: Path) -> str:
 def lines(root: Path) -> list[str]:
     """Return the manifest, one canonical JSON object a line."""
     return [canonical(entry) + "\n" for entry in entries(root)]
+
+
+def image_digest(order: Mapping[str, Any]) -> str:
+    """Return the digest of an image: of its layers, and of what it adds to them."""
+    return digest({name: order[name] for name in ("recipe", "layers", "read_only", "grains")})
 
 
 def canonical(data: Any) -> str:

@@ -31,12 +31,6 @@ _UNITS = {
     "salt-minion.service": ("multi-user.target",),
     "immutable-ssh-host-keys.service": ("ssh.service", "ssh.socket"),
 }
-# Grains that a pillar or a top file may reasonably ask for and that are the same on each machine of an image.
-_STABLE_GRAINS = (
-    "cpuarch", "init", "kernel", "lsb_distrib_codename", "lsb_distrib_id", "lsb_distrib_release", "os", "os_family",
-    "osarch", "oscodename", "osfinger", "osfullname", "osmajorrelease", "osrelease", "osrelease_info",
-    "pythonversion", "saltversion", "saltversioninfo", "virtual", "virtual_subtype",
-)  # fmt: skip
 
 
 def build(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[str, ...]) -> dict[str, Any]:
@@ -53,7 +47,7 @@ def build(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[st
         machine.run(_COMPILE.split())  # a file that does not compile is not ours to judge
         asked = machine.run([f"{VENV}/bin/salt-call", "--local", "--out=json", "grains.items"])
         grains = _checked(asked, "Salt does not run in this image")
-    return {name: value for name, value in json.loads(grains)["local"].items() if name in _STABLE_GRAINS}
+    return dict(json.loads(grains)["local"])
 
 
 def _compile(host: Host, order: Mapping[str, Any], lower: tuple[str, ...]) -> None:

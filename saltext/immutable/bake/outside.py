@@ -22,6 +22,7 @@ _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY"
 _APT = re.compile(
     r'(?i)^Acquire::(?:[\w.-]+::)*(?:Proxy[\w:.-]*|CaInfo|CaPath|Check-Valid-Until|Check-Date|Retries) ".+";$'
 )
+_AUTHORITY = re.compile(r'(?i)::CaInfo "(?P<file>/.+)";$')
 _FAMILIES = {"Debian": "debian", "Debian-Security": "security", "Ubuntu": "ubuntu"}
 
 
@@ -57,8 +58,19 @@ def lend_resolver(tree: Path) -> None:
 
 def lend_apt(workspace: Path) -> dict[str, str]:
     """Give a bake the host's way to its mirrors: files to show inside."""
-    (workspace / "apt.conf").write_text("".join(f"{line}\n" for line in apt_options()))
-    return {f"/{APT_CONF}": str(workspace / "apt.conf")}
+    files: dict[str, str] = {}
+    lines = []
+    for line in apt_options():
+        if authority := _AUTHORITY.search(line):
+            inside = f"/run/immutable-{len(files)}.crt"
+            files[inside] = authority["file"]
+            line = line.replace(authority["file"], inside)
+        lines.append(f"{line}\n")
+    if bundle := ca_bundle():
+        files.setdefault(CA_BUNDLE, str(bundle))
+        lines.insert(0, f'Acquire::https::CaInfo "{CA_BUNDLE}";\n')
+    (workspace / "apt.conf").write_text("".join(lines))
+    return {f"/{APT_CONF}": str(workspace / "apt.conf"), **files}
 
 
 def take_resolver_back(tree: Path) -> None:

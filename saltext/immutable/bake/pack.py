@@ -40,7 +40,8 @@ def _info(name: str) -> str:
 def _contents() -> dict[str, bytes]:
     files = dict(_sources())
     metadata = distribution(DISTRIBUTION)
-    files[_info("METADATA")] = (metadata.read_text("METADATA") or "").encode()
+    # A checkout that is first on the path is found by its egg-info, where the same text has another name.
+    files[_info("METADATA")] = (metadata.read_text("METADATA") or metadata.read_text("PKG-INFO") or "").encode()
     files[_info("entry_points.txt")] = (metadata.read_text("entry_points.txt") or "").encode()
     files[_info("WHEEL")] = _WHEEL.encode()
     record = "".join(f"{name},sha256={_digest(data)},{len(data)}\n" for name, data in files.items())

@@ -11,6 +11,8 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import salt.output
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.bake import debian, outside, scrub
@@ -19,7 +21,8 @@ from saltext.immutable.host import Host, remove, tail
 from saltext.immutable.machines.machine import Machine
 
 _PKI = "/run/immutable-pki"
-_CA = "ca-certificates.crt"
+_TIMED_OUT = 124
+"""timeout(1)"""
 # Kinds of custom modules that an image never keeps: a synced executor would outrank the guard's own.
 _NEVER_KEPT = ("executors",)
 _EXTMODS = "var/cache/salt/minion/extmods"
@@ -28,19 +31,26 @@ _STAND_IN = "[Service]\nType=simple\nExecStart=\nExecStart=/bin/sleep infinity\n
 _DROP_IN = "/run/systemd/system/salt-minion.service.d/bake.conf"
 
 
+def make_key(host: Host, bake_id: str) -> str:
+    """Make the key pair of a bake on this host, where it stays, and return the public half (PEM)."""
+    pki = host.pki / bake_id
+    remove(pki)
+    pki.mkdir(mode=0o700, parents=True)
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    for name, text in (("minion.pem", private), ("minion.pub", public)):
+        (pki / name).touch(mode=0o400)
+        (pki / name).write_bytes(text)
+    return public.decode()
+
+
 def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[str, ...]) -> Machine:
     """Return the machine in which the states are applied.
 
-    ``order`` has bake_id, key (priv, pub), minion (its config: master, ports), grains, bridge, subnet.
+    ``order`` has bake_id (whose key `make_key` made), minion (its config: master, ports, grains), bridge, subnet.
     """
-    tree = workspace / "fs"
-    if order["grains"]:
-        _write(tree / "etc/salt/minion.d/zz-grains.conf", json.dumps({"grains": order["grains"]}, indent=1))
-    _write(workspace / "stand-in.conf", _STAND_IN)
-    given = {_DROP_IN: str(workspace / "stand-in.conf")}
-    if bundle := outside.ca_bundle():
-        shutil.copyfile(bundle, workspace / _CA)
-        given[outside.CA_BUNDLE] = str(workspace / _CA)
+    (workspace / "stand-in.conf").write_text(_STAND_IN)
     return Machine(
         minion_id=order["bake_id"],
         image="",
@@ -49,34 +59,24 @@ def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[
         bridge=order["bridge"],
         subnet=order["subnet"],
         read_only=False,
-        upper=str(tree),
-        binds=debian.package_cache(host, order["bake_id"]) | {_PKI: str(_key(workspace, order["key"]))},
-        files=given | outside.lend_apt(workspace),
+        upper=str(workspace / "fs"),
+        binds=debian.package_cache(host, order["bake_id"]) | {_PKI: str(host.pki / order["bake_id"])},
+        files={_DROP_IN: str(workspace / "stand-in.conf"), **outside.lend_apt(workspace)},
     )
 
 
-def _key(workspace: Path, key: Mapping[str, str]) -> Path:
-    """Lay out a minion's key directory, outside of the tree that becomes the layer."""
-    pki = workspace / "pki"
-    pki.mkdir(mode=0o700)
-    for name, text in (("minion.pem", key["priv"]), ("minion.pub", key["pub"])):
-        (pki / name).touch(mode=0o400)
-        (pki / name).write_text(text)
-    return pki
+def sync(machine: Machine, order: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring the tree's own modules, and return the grains that the minion has with them."""
+    _salt_call(machine, ["saltutil.sync_all"], order["within"])
+    grains = _parse(_salt_call(machine, ["grains.items"], order["within"]))
+    return grains if isinstance(grains, dict) else {}
 
 
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
-
-
-def apply(machine: Machine, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Apply the states and return a summary; a state that fails raises with its output."""
-    if order["sync"]:
-        _salt_call(machine, ["saltutil.sync_all"])
+def apply(machine: Machine, order: Mapping[str, Any]) -> None:
+    """Apply the states; one that fails raises with its output."""
     function = ["state.highstate"] if order["states"] == "highstate" else ["state.apply", ",".join(order["states"])]
     options = [f"{name}={order[name]}" for name in ("saltenv", "pillarenv") if order[name]]
-    done = _salt_call(machine, [*function, *options])
+    done = _salt_call(machine, [*function, *options], order["within"])
     result = _parse(done)
     if not isinstance(result, dict) or not result:
         raise CommandExecutionError(f"the states of {order['bake_id']} did not run:\n{_reasons(result, done)}")
@@ -84,12 +84,14 @@ def apply(machine: Machine, order: Mapping[str, Any]) -> dict[str, Any]:
     if failed or done.returncode:
         many = f"{len(failed)} of {len(result)} states failed in the bake"
         raise CommandExecutionError(f"{many}:\n{_shown(order, failed)}")
-    return {"states": len(result), "changed": sum(bool(state["changes"]) for state in result.values())}
 
 
-def _salt_call(machine: Machine, words: list[str]) -> CompletedProcess[str]:
+def _salt_call(machine: Machine, words: list[str], within: float) -> CompletedProcess[str]:
     call = ["salt-call", "--retcode-passthrough", "--out=json", "--log-level=error", *words]
-    return machine.run(call, env=outside.environment())
+    done = machine.run(["timeout", "--kill-after=10", f"{within:.0f}", *call], env=outside.environment())
+    if done.returncode == _TIMED_OUT:
+        raise CommandExecutionError(f"{words[0]} did not end within {within:.0f} s; set bake_within in the recipe")
+    return done
 
 
 def _parse(done: CompletedProcess[str]) -> Any:

@@ -40,7 +40,8 @@ class Nspawn:
         self._cpus = cpus(settings.get("cpus"))
         self._settings = spec.settings(opts)
         master = self._settings.master or network.gateway(self._settings.network)
-        self._minion = {**machine_config(opts, master), **_mapping(settings.get("minion") or {})}
+        more = _mapping(settings.get("minion") or {})
+        self._minion = {**machine_config(opts, master), **more}
         self._host = Worker(opts, self._settings, "machine", _DOORS)
 
     def publish(self, image: str) -> str:

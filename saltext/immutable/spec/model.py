@@ -52,6 +52,8 @@ class Recipe:
     grains: Mapping[str, Any] = field(default_factory=dict)
     states: Literal["highstate"] | tuple[str, ...] = ()
     read_only: bool = True
+    bake_within: float = 3600.0
+    """Seconds that its states may take."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
@@ -9,6 +10,9 @@ from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Debian, Minion, Parent, Recipe
 from saltext.immutable.spec.reading import Section
 
+_SUITE = r"[a-z0-9][a-z0-9.-]*"
+_PACKAGE = r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?"
+_MIRROR = r"(https?|file|copy)://?[^\s\[\]]+"
 _SOURCES = "write {debian: bookworm} or {recipe: NAME}"
 
 
@@ -25,6 +29,7 @@ def recipe(name: str, read: Section) -> Recipe:
         grains=read.take("grains", reading.mapping, {}),
         states=read.take("states", _states, ()),
         read_only=read.take("read_only", reading.flag, True),
+        bake_within=read.take("bake_within", reading.duration, Recipe.bake_within),
     )
     read.close()
     return found
@@ -44,11 +49,34 @@ def _source(read: Section) -> Debian | Parent:
 
 def _debian(source: Section) -> Debian:
     return Debian(
-        suite=source.take("debian", reading.text, ""),
-        packages=source.take("packages", reading.words, ()),
-        components=source.take("components", reading.words, ("main",)),
-        mirror=source.take("mirror", reading.text, None),
+        suite=source.take("debian", _suite, ""),
+        packages=source.take("packages", _packages, ()),
+        components=source.take("components", _components, ("main",)),
+        mirror=source.take("mirror", _mirror, None),
     )
+
+
+def _suite(value: object) -> str:
+    return _only(_SUITE, reading.text(value), "suite; write bookworm")
+
+
+def _packages(value: object) -> tuple[str, ...]:
+    return tuple(_only(_PACKAGE, word, "package; write python3") for word in reading.words(value))
+
+
+def _components(value: object) -> tuple[str, ...]:
+    return tuple(_only(_SUITE, word, "component; write main") for word in reading.words(value))
+
+
+def _mirror(value: object) -> str:
+    return _only(_MIRROR, reading.text(value), "mirror; write http://deb.debian.org/debian")
+
+
+def _only(pattern: str, found: str, what: str) -> str:
+    """They become command lines, sources.list and file names on the builder: nothing else may come that way."""
+    if not re.fullmatch(pattern, found):
+        raise ValueError(f"{found!r} is no {what}")
+    return found
 
 
 def _minion(read: Section, source: Debian | Parent) -> Minion | None:

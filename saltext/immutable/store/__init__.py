@@ -23,7 +23,17 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateTable
 
 from saltext.immutable.store import schema
-from saltext.immutable.store.schema import UNFINISHED, channels, fleets, generations, images, leases, meta, rollouts
+from saltext.immutable.store.schema import (
+    UNFINISHED,
+    channels,
+    enrolled,
+    fleets,
+    generations,
+    images,
+    leases,
+    meta,
+    rollouts,
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,8 @@ class Holder:
     started: str
     """In clock ticks since the boot, as /proc says it."""
     since: float
+    machine: str = ""
+    """/etc/machine-id; '' where there is none. With the host's name it names a host also after a reboot."""
     user: str | None = None
     jid: str | None = None
 
@@ -64,16 +76,29 @@ class Holder:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         space = f"{boot} {os.readlink('/proc/self/ns/pid')}"
         started = _started(os.getpid()) or ""
-        return cls(socket.gethostname(), space, os.getpid(), started, since, user, jid)
+        return cls(socket.gethostname(), space, os.getpid(), started, since, _machine_id(), user, jid)
 
     def dead_here(self, here: Holder) -> bool:
         """Tell whether it ran in the kernel of ``here`` and runs no more."""
-        return (self.host, self.boot) == (here.host, here.boot) and _started(self.pid) != self.started
+        if (self.host, self.machine) != (here.host, here.machine):
+            return False
+        kernel, _, space = self.boot.partition(" ")
+        here_kernel, _, here_space = here.boot.partition(" ")
+        if kernel != here_kernel:
+            return bool(self.machine)  # this host was booted since
+        return space == here_space and _started(self.pid) != self.started
 
     def __str__(self) -> str:
         since = datetime.fromtimestamp(self.since, timezone.utc).isoformat(sep=" ", timespec="seconds")
         known = "".join(f", {k} {v}" for k, v in (("user", self.user), ("jid", self.jid)) if v)
         return f"pid {self.pid} on {self.host} since {since}{known}"
+
+
+def _machine_id() -> str:
+    try:
+        return Path("/etc/machine-id").read_text().strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _started(pid: int) -> str | None:
@@ -241,6 +266,20 @@ class Store:
                 return
             tx.execute(sa.delete(channels).where(channels.c.digest == digest))
             tx.execute(sa.delete(images).where(images.c.digest == digest))
+
+    def enrolled(self) -> set[str]:
+        """Return the ids that bakes were given a key for, and not let go of."""
+        with self.read() as connection:
+            return set(connection.execute(sa.select(enrolled.c.minion_id)).scalars())
+
+    def note_enrolled(self, minion_id: str) -> None:
+        """Remember that a bake is about to get a key."""
+        self._insert_absent(enrolled, {"minion_id": minion_id})
+
+    def note_forgotten(self, minion_id: str) -> None:
+        """Forget it: the key is deleted."""
+        with self.write() as tx:
+            tx.execute(sa.delete(enrolled).where(enrolled.c.minion_id == minion_id))
 
     def channels(self) -> dict[str, list[str]]:
         """Return the channels of each image that has one, by digest."""

@@ -27,6 +27,9 @@ channels = sa.Table(
     sa.Column("digest", sa.ForeignKey("images.digest"), nullable=False),
 )
 
+# Ids that bake at the moment, and have a key on the master: whoever comes after a kill deletes it.
+enrolled = sa.Table("enrolled", metadata, sa.Column("minion_id", sa.Text, primary_key=True))
+
 fleets = sa.Table(
     "fleets",
     metadata,

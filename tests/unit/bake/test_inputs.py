@@ -107,6 +107,12 @@ def written(name: str, text: str) -> Callable[[World], None]:
         pytest.param(lambda world: (world.place / "states/web/motd").unlink(), id="a file less"),
         pytest.param(written("states/_modules/mine.py", "x = 1"), id="a custom module"),
         pytest.param(written("dev/web/motd", "bye"), id="a file of another environment, which a state may name"),
+        pytest.param(lambda world: (world.place / "states/web/motd").chmod(0o755), id="the mode that a state may keep"),
+        pytest.param(lambda world: (world.place / "states/web/empty").mkdir(), id="an empty folder"),
+        pytest.param(lambda world: (world.place / "states/web/link").symlink_to("motd"), id="a link"),
+        pytest.param(lambda world: (world.place / "states/web/link").symlink_to("-"), id="a link that leads nowhere"),
+        pytest.param(lambda world: world.opts.update(state_top="other.sls"), id="which file is the top file"),
+        pytest.param(lambda world: world.grains.update(num_cpus=8), id="a grain of the layer below"),
         pytest.param(of_recipe(grains={"roles": ["shop"]}), id="a grain of the recipe"),
         pytest.param(of_recipe(bake_id="web-bake2"), id="the id that globs see"),
         pytest.param(of_recipe(saltenv="dev"), id="the environment of the states"),
@@ -174,7 +180,7 @@ def test_a_pillar_that_does_not_compile_stops_everything(world):
     ],
 )
 def test_custom_modules_are_seen(path, custom):
-    assert inputs.has_custom_modules({"files": {"base": {path: "hash"}, "dev": {}}}) is custom
+    assert inputs.has_custom_modules({"base": {path: "hash"}, "dev": {}}) is custom
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ def commit(host, key: str, **files: str) -> layers.Layer:
             (place / "fs" / name).write_text(text)
             os.utime(place / "fs" / name, (1, 1))
         os.utime(place / "fs", (1, 1))
-        return layers.commit(host, key, place, what=f"layer {key}")
+        layer = layers.commit(host, place, what=f"layer {key}")
+        layers.keep(host, key, layer.digest)
+        return layer
 
 
 def image(host, digest: str, *stack: layers.Layer) -> Path:
