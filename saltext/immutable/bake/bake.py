@@ -147,7 +147,7 @@ class _Bake:
         self._layer("minion_layer", inputs.key(made_from), order)
 
     def _states(self, recipe: Recipe) -> None:
-        self.grains |= recipe.grains
+        self.grains = {**self.grains, **recipe.grains}
         if not recipe.states:
             return
         files = inputs.files(self.opts)

@@ -434,3 +434,18 @@ def test_a_broken_pillar_is_no_empty_one(broken, sentence):
     with pytest.raises(SaltInvocationError) as err:
         definitions(broken)
     assert sentence in str(err.value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param({"debian": "../../x; touch /tmp/pwn"}, id="a suite is no path and no command"),
+        pytest.param({"debian": "bookworm", "packages": ["--help"]}, id="a package is no option"),
+        pytest.param({"debian": "bookworm", "components": ["main [trusted=yes]"]}, id="a component is one word"),
+        pytest.param({"debian": "bookworm", "mirror": "http://x/debian\ndeb http://evil"}, id="a mirror is one line"),
+        pytest.param({"debian": "bookworm", "mirror": "[trusted=yes] http://x"}, id="a mirror has no options"),
+    ],
+)
+def test_what_becomes_a_command_line_on_the_builder_is_only_that(source):
+    with pytest.raises(SaltInvocationError, match="immutable:recipes:base:from"):
+        definitions({"immutable": {"recipes": {"base": {"from": source}}}})

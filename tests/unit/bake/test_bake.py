@@ -1,0 +1,267 @@
+"""What the master decides while it bakes: which layers, under which keys, with whose key. The builder is a fake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from saltext.immutable.bake import bake, inputs
+from saltext.immutable.spec.model import Debian, Definitions, Minion, Parent, Recipe, Settings
+from saltext.immutable.store import Held, Store
+
+BASE = Recipe("base", Debian("bookworm"), "base-bake", Minion())
+WEB = Recipe("web", Parent("base"), "web-bake", states="highstate")
+
+
+class FakeMaster:
+    """What the pillar, the tree and the key list of a master are; its builder remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.recipes = {"base": BASE, "web": WEB}
+        self.tree = "1"
+        self.files: dict[str, dict[str, str]] = {"base": {}}
+        self.pillar_needs: str | None = None
+        self.own_grains: dict[str, Any] = {}
+        self.keys: set[str] = set()
+        self.layers: dict[str, dict[str, Any]] = {}
+        self.kept: dict[str, str] = {}
+        self.built: list[str] = []
+        self.orders: list[dict[str, Any]] = []
+        self.during: Callable[[], None] = lambda: None
+        self.candidates: dict[str, str] = {}
+
+    # The builder
+
+    def __call__(self, name: str, **kwargs: Any) -> Any:
+        return getattr(self, f"do_{name}")(**kwargs)
+
+    def do_sweep(self) -> None: ...
+
+    def do_sources(self, **order: Any) -> list[str]:
+        return []
+
+    def do_candidates(self, order: dict[str, Any]) -> dict[str, str]:
+        return self.candidates
+
+    def do_find_layer(self, key: str) -> dict[str, Any] | None:
+        return self.layers.get(self.kept.get(key, ""))
+
+    def do_keep_layer(self, key: str, digest: str) -> None:
+        self.kept[key] = digest
+
+    def do_make_key(self, bake_id: str) -> str:
+        return "public half"
+
+    def _layer(self, order: dict[str, Any], **about: Any) -> dict[str, Any]:
+        self.built.append(order["what"])
+        self.orders.append(order)
+        digest = f"{len(self.orders):02}" * 32
+        known = {"digest": digest, "what": order["what"], "packages": {}, "grains": {"os": "Debian"}, "seconds": 1.0}
+        self.layers[digest] = known | about
+        return self.layers[digest]
+
+    def do_debian_layer(self, order: dict[str, Any]) -> dict[str, Any]:
+        return self._layer(order, packages={"bash:amd64": "1"})
+
+    def do_minion_layer(self, order: dict[str, Any]) -> dict[str, Any]:
+        return self._layer(order)
+
+    def do_state_layer(self, order: dict[str, Any]) -> dict[str, Any]:
+        assert order["bake_id"] in self.keys
+        self.during()
+        return self._layer(order, grains={"os": "Debian", **self.own_grains}, packages={"nginx:amd64": "1"})
+
+    def do_make_image(self, order: dict[str, Any]) -> dict[str, Any]:
+        return {"image": bake.manifest.image_digest(order), "created": 1.0}
+
+
+@pytest.fixture
+def master(monkeypatch) -> FakeMaster:
+    fake = FakeMaster()
+
+    class FakeMinions:
+        def __init__(self, opts: object) -> None: ...
+
+        def close(self) -> None: ...
+
+        def known(self) -> set[str]:
+            return set(fake.keys)
+
+        def enrol(self, minion_id: str, pub: str) -> None:
+            fake.keys.add(minion_id)
+
+        def forget(self, minion_id: str) -> None:
+            fake.keys.discard(minion_id)
+
+    def of_states(opts: object, recipe: Recipe, grains: dict[str, Any], below: str, secret: bytes) -> dict[str, Any]:
+        if fake.pillar_needs and fake.pillar_needs not in grains:
+            raise SaltInvocationError(f"no grain {fake.pillar_needs}")
+        return {"recipe": recipe.name, "tree": fake.tree, "grains": dict(grains), "below": below}
+
+    monkeypatch.setattr(bake, "Minions", FakeMinions)
+    monkeypatch.setattr(bake.inputs, "of_states", of_states)
+    monkeypatch.setattr(bake.inputs, "files", lambda opts: fake.files)
+    monkeypatch.setattr(bake.inputs, "of_minion", lambda minion, below: {"requirement": "salt", "below": below})
+    monkeypatch.setattr(bake, "machine_config", lambda opts, master: {"master": master})
+    monkeypatch.setattr(bake.time, "sleep", lambda seconds: None)
+    return fake
+
+
+@pytest.fixture
+def store():
+    opened = Store.open("sqlite://")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def baked(master, store):
+    def run(name: str = "web", **more: Any) -> dict[str, Any]:
+        master.built.clear()
+        how = {"refresh": False, "test": False, "say": bake.nothing, **more}
+        definitions = Definitions(master.recipes, {})
+        work = bake._Bake({}, Settings(), store, master, **how)
+        return work.bake(definitions.chain(name), "stable")
+
+    return run
+
+
+def test_what_is_there_is_not_built_again(master, baked):
+    first = baked()
+    assert master.built == ["debian bookworm", "minion salt", "states of web"]
+    second = baked()
+    assert (master.built, second["cached"], second["changed"]) == ([], True, False)
+    assert second["digest"] == first["digest"]
+
+
+def test_a_change_of_the_tree_builds_only_the_states(master, baked):
+    baked()
+    master.tree = "2"
+    assert baked()["changed"]
+    assert master.built == ["states of web"]
+
+
+def test_inputs_that_change_during_the_bake_leave_no_key(master, baked):
+    def edit() -> None:
+        master.tree = "2"
+
+    master.during = edit
+    with pytest.raises(CommandExecutionError, match="changed during the bake"):
+        baked()
+    master.during = lambda: None
+    for tree in ("1", "2"):
+        master.tree = tree
+        baked()
+        assert master.built == ["states of web"], "neither the old inputs nor the new ones led to that layer"
+
+
+def test_a_bake_that_dies_after_building_leaves_no_key(master, baked, monkeypatch):
+    real = master.do_keep_layer
+    baked("base")
+    monkeypatch.setattr(master, "do_keep_layer", lambda **_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        baked()
+    monkeypatch.setattr(master, "do_keep_layer", real)
+    assert baked()["cached"] is False
+
+
+def test_the_bakes_key_is_there_for_the_bake_only(master, baked):
+    baked()
+    assert master.keys == set()
+
+
+def test_a_failed_bake_leaves_no_key_of_its_id(master, baked, store):
+    master.during = lambda: (_ for _ in ()).throw(CommandExecutionError("a state failed"))
+    with pytest.raises(CommandExecutionError, match="a state failed"):
+        baked()
+    assert (master.keys, store.enrolled()) == (set(), set())
+
+
+def test_a_key_that_a_killed_bake_left_is_deleted_by_the_next_even_if_nothing_is_built(master, baked, store):
+    baked()
+    store.note_enrolled("web-bake")
+    master.keys.add("web-bake")
+    assert baked()["cached"]
+    assert (master.keys, store.enrolled()) == (set(), set())
+
+
+def test_the_key_of_a_real_minion_is_left_alone(master, baked):
+    master.keys.add("web-bake")
+    with pytest.raises(SaltInvocationError, match="bake_id: a minion called web-bake has a key"):
+        baked()
+    assert master.keys == {"web-bake"}
+
+
+def test_a_pillar_that_wants_a_grain_of_the_trees_own_is_learned_once(master, baked):
+    master.files = {"base": {"_grains/tier.py": "x"}}
+    master.pillar_needs, master.own_grains = "tier", {"tier": "front"}
+    baked()
+    assert baked()["cached"]
+
+
+def test_a_pillar_that_wants_a_grain_nobody_brings_is_an_error(master, baked):
+    master.pillar_needs = "tier"
+    with pytest.raises(SaltInvocationError, match="no grain tier"):
+        baked()
+    assert "states of web" not in master.built
+
+
+def test_children_have_their_parents_grains(master, baked):
+    master.recipes["shop"] = Recipe("shop", Parent("web"), "shop-bake", grains={"b": 2}, states=("shop",))
+    master.recipes["web"] = Recipe("web", Parent("base"), "web-bake", grains={"a": 1}, states="highstate")
+    baked("shop")
+    assert [order["minion"]["grains"] for order in master.orders[-2:]] == [{"a": 1}, {"a": 1, "b": 2}]
+
+
+def test_grains_without_states_are_another_image(master, baked):
+    plain = baked("base")
+    master.recipes["base"] = Recipe("base", Debian("bookworm"), "base-bake", Minion(), grains={"a": 1})
+    with_grains = baked("base")
+    assert master.built == []
+    assert with_grains["digest"] != plain["digest"]
+
+
+def test_a_preview_touches_nothing_and_names_what_is_missing(master, baked):
+    told = baked(test=True)
+    assert [layer["what"] for layer in told["layers"] if not layer["cached"]][-1] == "states of web"
+    assert (master.built, told["changed"], told["image"]) == ([], True, None)
+
+
+def test_a_preview_says_when_only_the_channel_would_move(master, baked):
+    first = baked()
+    master.tree = "2"
+    baked()
+    master.tree = "1"
+    told = baked(test=True)
+    assert (told["cached"], told["changed"], told["digest"]) == (True, True, first["digest"])
+
+
+def test_updates_rebuild_the_layer_that_has_the_package_and_what_is_above(master, baked):
+    baked()
+    master.candidates = {"nginx:amd64": "2"}
+    baked(refresh=True)
+    assert master.built == ["states of web"]
+    master.candidates = {"bash:amd64": "2"}
+    baked(refresh=True)
+    assert master.built[0] == "debian bookworm"
+
+
+def test_a_second_bake_of_a_recipe_is_told_who_bakes(baked, store):
+    with store.lease("bake web", 3600), pytest.raises(Held, match="bake web is held by pid"):
+        baked()
+
+
+def test_a_parent_that_is_being_baked_is_waited_for(baked, store, monkeypatch):
+    lease = store.lease("bake base", 3600)
+    lease.__enter__()
+    said: list[str] = []
+    monkeypatch.setattr(bake.time, "sleep", lambda seconds: lease.__exit__(None, None, None))
+    baked(say=lambda message, tag, **data: said.append(message))
+    assert said[0].startswith("waiting: bake base is held by pid")
+
+
+def test_no_key_of_ours_is_the_key_of_a_layer(master):
+    assert inputs.last(WEB) != inputs.key({"kind": "last"})

@@ -1,0 +1,84 @@
+"""What a host does for machines before and after there is one: ids, consoles, folders. No machine is started."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import pytest
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from saltext.immutable.host import Host
+from saltext.immutable.machines import doors, images, machine
+from saltext.immutable.machines.machine import Machine
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch) -> Host:
+    monkeypatch.setattr("saltext.immutable.host.need_root", lambda: None)
+    found = Host(tmp_path / "immutable")
+    found.prepare()
+    return found
+
+
+@pytest.mark.parametrize("minion_id", ["", "..", ".", "../layers", "a/b", "*", "/etc"])
+@pytest.mark.parametrize("call", [doors.destroy, doors.console])
+def test_an_id_that_is_no_file_name_leads_nowhere(host, call, minion_id):
+    (host.layers / "precious").mkdir()
+    with pytest.raises(SaltInvocationError, match="minion_id"):
+        call(host, minion_id)
+    assert (host.layers / "precious").is_dir()
+
+
+def test_an_order_with_what_only_the_host_decides_is_refused(host):
+    with pytest.raises(SaltInvocationError, match="binds"):
+        order = {"minion_id": "a", "image": "d", "minion": {}, "bridge": "b", "subnet": "10.0.0.0/24"}
+        doors.launch(host, {**order, "binds": {"/": "/"}})
+
+
+def test_an_image_that_is_not_here_is_named(host):
+    with pytest.raises(CommandExecutionError, match="image 3f2a9c1d04be is not on this host"):
+        doors.require(host, "3f2a9c1d04be" * 5)
+
+
+def test_a_layer_that_went_is_named_before_anything_is_mounted(host):
+    with pytest.raises(CommandExecutionError, match="layer 3f2a is gone from this host"):
+        images.require_links(host, ["3f2a"])
+
+
+def test_two_directories_of_one_host_have_other_names_for_the_same_machine(host, tmp_path):
+    other = Host(tmp_path / "other")
+    order = Machine("web-1", "d", (), {}, "b", "10.0.0.0/24")
+    assert Machine(**{**asdict(order), "tag": host.tag}).name != Machine(**{**asdict(order), "tag": other.tag}).name
+
+
+def test_a_console_is_shown_as_plain_text_and_only_its_end(host):
+    log = host.consoles / "web-1.log"
+    log.write_bytes(b"x" * 100_000 + b"\n[\x1b[0;32m  OK  \x1b[0m] Started \x07nginx\x1b]0;title\x07\r\nbye \xff\r\n")
+    assert doors.console(host, "web-1", 2) == "[  OK  ] Started nginx]0;title\nbye \ufffd"
+    assert len(doors.console(host, "web-1", 9)) < 70_000
+
+
+def test_what_a_killed_removal_left_goes_with_the_next(host):
+    left = host.tmp / "discarded-0123"
+    (left / "var").mkdir(parents=True)
+    host.discard(host.machines / "web-1")
+    assert not left.exists()
+
+
+def test_a_folder_without_a_record_is_no_machine_and_can_be_destroyed(host):
+    (host.machines / "web-1" / "var").mkdir(parents=True)
+    assert machine.machines(host) == []
+    assert doors.destroy(host, "web-1") is False
+    assert list(host.machines.iterdir()) == []
+
+
+def test_read_only_is_the_images_own(host, monkeypatch):
+    launched: list[Machine] = []
+    monkeypatch.setattr(machine, "launch", lambda host, order: launched.append(order) or order)
+    monkeypatch.setattr(machine, "alive", lambda host, order: True)
+    about = images.file(host, "d" * 64)
+    about.parent.mkdir()
+    about.write_text(json.dumps({"layers": [], "read_only": False}))
+    doors.launch(host, {"minion_id": "a", "image": "d" * 64, "minion": {}, "bridge": "b", "subnet": "10.0.0.0/24"})
+    assert launched[0].read_only is False
