@@ -78,7 +78,6 @@ def delete_is_refused_while_needed(estate, current: str, old: str) -> None:
     assert not [key for key in estate.host.keys.iterdir() if not (estate.host.layers / key.read_text()).exists()]
 
 
-@pytest.mark.xfail(strict=True, reason="the pillar is hashed without the grains that the tree's own modules bring")
 def test_a_change_of_the_pillar_that_only_a_custom_grain_brings_is_seen(estate):
     """The first bake has to learn the grain; from then on a key must not be too small."""
     top = (estate.pillar / "top.sls").read_text()
