@@ -43,7 +43,9 @@ def checked(served: dict[int, int], fleet: Fleet, rollout: Rollout, machines: Se
     assert all(action.reason for action in step.actions)
     sound = {m.minion_id: m.health for m in alive.values() if (m.phase, m.fault) == ("serving", None)}
     healthy = {minion_id for minion_id, health in sound.items() if health == "yes"}
-    perhaps = {minion_id for minion_id, health in sound.items() if health != "no"}
+    patience = fleet.strategy.ready_within
+    given_up = {m.minion_id for m in machines if m.born >= rollout.started and now >= m.since + patience}
+    perhaps = {minion_id for minion_id, health in sound.items() if health != "no"} - (given_up - healthy)
     floor = min(max(old_size, rollout.old_size), size) - fleet.strategy.max_unavailable.down(size)
     assert not victims & perhaps or len(healthy - victims) >= floor, "the floor holds"
     occupying = len(alive) - len(victims) + len(launches)

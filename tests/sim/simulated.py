@@ -27,6 +27,11 @@ class Faults:
 
     launch_fails: float = 0.0
     launch_hangs: float = 0.0
+    unanswered: float = 0.0
+    """The provider's host does not say whether it launched or destroyed."""
+    probe_hangs: float = 0.0
+    rumour: float = 0.0
+    """A minion says of another one that it was denied."""
     never_up: float = 0.0
     start_lost: float = 0.0
     intruder: float = 0.0
@@ -58,6 +63,7 @@ class Simulated:
         self.now = 1_000_000.0
         self.machines: dict[str, SimulatedMachine] = {}
         self.keys: dict[str, str] = {}
+        self.intruded: set[str] = set()
         self.settles = SETTLES if self.faults.lags else 0.0
         self._heap: list[tuple[float, int, Any]] = []
         self._sequence = 0
@@ -86,8 +92,10 @@ class Simulated:
 
     def submit(self, task: Task, call: Callable[[], Any]) -> None:
         self._perhaps_die()
-        seconds = {"list": 0.05, "launch": 0.3, "destroy": 0.2, "forget": 0.05, "probe": 0.1}[task.kind]
+        seconds = {"list": 0.05, "launch": 0.3, "destroy": 0.2, "forget": 0.05, "probe": 0.1, "verify": 0.02}[task.kind]
         if task.kind == "launch" and self.happens(self.faults.launch_hangs):
+            seconds = 45.0
+        if task.kind == "probe" and self.happens(self.faults.probe_hangs):
             seconds = 45.0
         number = self.later(seconds * self.random.uniform(0.5, 1.5), "completion")
         self._calls[number] = (task, call)
@@ -141,6 +149,10 @@ class Simulated:
             if self.happens(0.5):
                 self._create(published, identity)
             raise CommandExecutionError("no capacity")
+        elif self.happens(self.faults.unanswered):
+            if self.happens(0.5):
+                self._create(published, identity)
+            raise NoAnswer("the host does not answer")
         else:
             self._create(published, identity)
         return f"ref-{identity.minion_id}"
@@ -166,7 +178,9 @@ class Simulated:
         self.machines[name].up = True
         self.keys[name] = "accepted" if name in self.keys else "pending"
         if self.happens(self.faults.intruder):
-            self.later(0.0, Event("intruder", name))
+            self.intruded.add(name)
+        if name in self.intruded or self.happens(self.faults.rumour):
+            self.later(0.0, Event("denied", name))
         if not self.happens(self.faults.start_lost):
             self.later(0.0, Event("started", name))
         if self.faults.ill.get(self.machines[name].instance.image) == "crashes":
@@ -186,7 +200,11 @@ class Simulated:
     def destroy(self, ref: str) -> None:
         if self.happens(self.faults.destroy_fails):
             raise CommandExecutionError("try again")
-        self.machines.pop(ref.removeprefix("ref-"), None)
+        unanswered = self.happens(self.faults.unanswered)
+        if not unanswered or self.happens(0.5):
+            self.machines.pop(ref.removeprefix("ref-"), None)
+        if unanswered:
+            raise NoAnswer("the host does not answer")
 
     def console(self, ref: str) -> str:
         return f"last words of {ref}"
@@ -202,7 +220,12 @@ class Simulated:
     def poll(self) -> list[Event]:
         raise AssertionError("events come through wait()")
 
-    def image_of(self, minion_id: str) -> str:
+    def contested(self, minion_id: str) -> bool:
+        if self.happens(self.faults.no_answer):
+            raise CommandExecutionError("no wheel turns")
+        return minion_id in self.intruded
+
+    def image_of(self, minion_id: str, within: float) -> str:
         machine = self.machines.get(minion_id)
         up = machine and machine.up and self.keys.get(minion_id) == "accepted"
         if not machine or not up or self.happens(self.faults.no_answer):
@@ -210,6 +233,6 @@ class Simulated:
         image = machine.instance.image
         return "another" if self.faults.ill.get(image) == "wrong" else image
 
-    def check(self, minion_id: str, address: str | None, check: Any) -> str | None:
-        image = self.image_of(minion_id)
+    def check(self, minion_id: str, address: str | None, check: Any, within: float) -> str | None:
+        image = self.image_of(minion_id, within)
         return "nginx is dead" if self.faults.ill.get(image) == "unhealthy" else None

@@ -12,6 +12,7 @@ from salt.exceptions import SaltInvocationError
 from saltext.immutable.fleet import operations
 from saltext.immutable.fleet.drive import Interrupted
 from saltext.immutable.fleet.operations import Failed
+from saltext.immutable.minions import Event, NoAnswer
 from saltext.immutable.providers import Identity
 from saltext.immutable.spec.model import Amount, ProviderSpec, Strategy
 from saltext.immutable.store import Held
@@ -54,9 +55,9 @@ def test_a_first_roll(fleet):
         0.0 launch web-001: 1 of 3 on generation 1
         0.0 launch web-002: 2 of 3 on generation 1
         0.0 launch web-003: 3 of 3 on generation 1
-        0.3 launched web-001: as ref-web-001
-        0.3 launched web-002: as ref-web-002
-        0.3 launched web-003: as ref-web-003
+        0.3 launched web-001: it boots as ref-web-001
+        0.3 launched web-002: it boots as ref-web-002
+        0.3 launched web-003: it boots as ref-web-003
         2.4 ready web-001: image and health are right after 2.4 s
         2.4 ready web-002: image and health are right after 2.4 s
         2.4 ready web-003: image and health are right after 2.4 s
@@ -71,16 +72,16 @@ def test_a_roll(fleet):
     fleet.assert_in_order()
     assert told(fleet) == story("""
         0.0 launch web-004: 1 of 3 on generation 2
-        0.3 launched web-004: as ref-web-004
+        0.3 launched web-004: it boots as ref-web-004
         2.4 ready web-004: image and health are right after 2.4 s
         2.4 destroy web-001: generation 1 goes: generation 2 is wanted
         2.4 launch web-005: 2 of 3 on generation 2
-        2.7 launched web-005: as ref-web-005
+        2.7 launched web-005: it boots as ref-web-005
         2.7 gone web-001: absent, keys deleted
         4.8 ready web-005: image and health are right after 2.4 s
         4.8 destroy web-002: generation 1 goes: generation 2 is wanted
         4.8 launch web-006: 3 of 3 on generation 2
-        5.1 launched web-006: as ref-web-006
+        5.1 launched web-006: it boots as ref-web-006
         5.1 gone web-002: absent, keys deleted
         7.2 ready web-006: image and health are right after 2.4 s
         7.2 destroy web-003: generation 1 goes: generation 2 is wanted
@@ -99,7 +100,7 @@ def test_an_unhealthy_image_goes_and_the_old_stay(fleet):
     fleet.assert_in_order()
     assert told(fleet) == story("""
         0.0 launch web-004: 1 of 3 on generation 2
-        0.3 launched web-004: as ref-web-004
+        0.3 launched web-004: it boots as ref-web-004
         30.0 failed web-004: not ready within 30 s: nginx is dead
         30.0 back -: web-004: not ready within 30 s: nginx is dead
         30.2 console web-004: last words of ref-web-004
@@ -188,6 +189,77 @@ def test_an_intruder_fails_the_launch_and_alarms(fleet):
         fleet.operations().roll("web")
     assert "alarm" in [entry.what for entry in fleet.story]
     fleet.assert_in_order()
+
+
+def test_nobody_is_failed_by_what_a_minion_says_of_it(fleet):
+    fleet.publish(TWO)
+    fleet.world.faults.rumour = 1.0
+    fleet.operations().roll("web")
+    assert fleet.running() == [TWO] * 3
+    assert "alarm" not in [entry.what for entry in fleet.story]
+
+
+def test_a_minion_that_says_all_the_time_that_it_started_is_looked_at_no_more_than_others(fleet, monkeypatch):
+    looks = []
+    image_of = fleet.world.image_of
+    monkeypatch.setattr(fleet.world, "image_of", lambda *a: looks.append(a) or image_of(*a))
+    for tenth in range(600):
+        fleet.world.later(tenth / 10, Event("started", "web-002"))
+        fleet.world.later(tenth / 10, Event("denied", "web-002"))
+    fleet.publish(TWO)
+    fleet.operations().roll("web")
+    assert fleet.running() == [TWO] * 3
+    assert len(looks) < 20
+
+
+def test_a_look_that_does_not_come_back_leaves_nobody_healthy(fleet, monkeypatch):
+    """web-004 was well once, then every look at it hangs: when web-005 is ready at last, no old one may go for it."""
+    fleet.publish(TWO)
+    world, submit, looks = fleet.world, fleet.world.submit, []
+
+    def hanging(task, call):
+        looks.extend([task] if (task.kind, task.minion_id) == ("probe", "web-004") else [])
+        if task in looks and len(looks) > 1:
+            world._calls[world.later(1e6, "completion")] = (task, call)
+        else:
+            submit(task, call)
+
+    monkeypatch.setattr(world, "submit", hanging)
+    uniform = world.random.uniform
+    world.random.uniform = lambda *a: 27.0 if a == (1, 4) and world.names == 5 else uniform(*a)
+    with pytest.raises(Failed, match="web-004: not healthy within 30 s: a look at it takes longer than 20 s"):
+        fleet.operations().roll("web")
+    assert fleet.running() == [ONE] * 3
+    assert [entry.minion_id for entry in fleet.story if entry.what == "destroy"] == ["web-001", "web-005"]
+
+
+@pytest.mark.parametrize("came", [True, False], ids=["it came up all the same", "it did not come up"])
+def test_a_launch_without_an_answer_is_in_doubt_and_no_failure(fleet, monkeypatch, came):
+    fleet.publish(TWO)
+    launch, silent = fleet.world.launch, [True]
+
+    def unanswered(published, identity):
+        if not silent:
+            return launch(published, identity)
+        silent.clear()
+        if came:
+            fleet.world._create(published, identity)
+        raise NoAnswer("the host does not answer")
+
+    monkeypatch.setattr(fleet.world, "launch", unanswered)
+    fleet.operations().roll("web")
+    assert fleet.running() == [TWO] * 3
+    assert "0.3 in doubt web-004: its launch: the host does not answer" in told(fleet)
+    assert ("launched web-004" in told(fleet)) is not came
+    fleet.assert_in_order()
+
+
+def test_a_destroy_without_an_answer_is_in_doubt(fleet):
+    fleet.world.faults.unanswered = 1.0
+    fleet.operations().destroy("web")
+    fleet.assert_in_order()
+    assert "in doubt web-001: its end: the host does not answer" in told(fleet)
+    assert "could not" not in told(fleet)
 
 
 def test_dead_and_unknown_machines_are_replaced(fleet):

@@ -18,7 +18,7 @@ from saltext.immutable.fleet.ledger import Entry, Intent, Ledger, Record
 from saltext.immutable.fleet.plan import Action, Machine, Plan, Rollout, plan
 from saltext.immutable.fleet.track import NEVER, SERVING, SILENT, Track
 from saltext.immutable.fleet.world import World
-from saltext.immutable.minions import Event
+from saltext.immutable.minions import Event, NoAnswer
 from saltext.immutable.providers import Instance
 from saltext.immutable.spec.model import Fleet
 from saltext.immutable.store import Lease
@@ -26,7 +26,7 @@ from saltext.immutable.store import Lease
 LIST_EVERY = 2.0
 LIST_EVERY_DOOMED = 0.5
 RETRY = 2.0
-"""Seconds before a machine that is still there is told again to go."""
+"""Seconds before a machine that is still there is told again to go, or one that is not yet there to come."""
 CHANGES = frozenset({"launch", "destroy", "forget"})
 
 Say = Callable[[Entry], None]
@@ -112,19 +112,29 @@ class Driver:
                 track.busy.discard(completion.task.kind)
                 handler = getattr(self, f"_{completion.task.kind}_came")
                 handler(track, completion, self._clock())
+        for track in self._tracks.values():
+            track.doubt(self._clock())
 
     def _heard(self, event: Event) -> None:
         track = self._tracks.get(event.minion_id)
         if track is None or track.record.doomed:
             return
-        if event.kind == "started":
+        if event.kind == "denied":
+            track.suspect(self._clock())
+        elif not track.started:  # a minion that says so all day gets no more looks than others
             track.started, track.probe_at = True, self._clock()
             track.busy.discard("probe")  # one that asked before the minion was up may hang for long
-            return
-        why = "somebody knocked under its id with another key"
-        self._note("alarm", why, event.minion_id)
-        if track.record.ready_since is None:
-            track.fault = why
+
+    def _verify_came(self, track: Track, completion: Completion, now: float) -> None:
+        track.verified = now
+        if completion.error is not None:
+            track.suspect(now)
+        elif completion.value and not track.contested:
+            track.contested = True
+            why = "somebody knocked under its id with another key"
+            self._note("alarm", why, track.record.minion_id)
+            if track.record.ready_since is None:
+                track.fault = why
 
     def _list_came(self, completion: Completion) -> None:
         doomed = any(track.record.doomed for track in self._tracks.values())
@@ -156,18 +166,25 @@ class Driver:
     def _launch_came(self, track: Track, completion: Completion, now: float) -> None:
         track.touch(now)
         self._list_at = now
+        track.retry_at = now + RETRY
+        if isinstance(completion.error, NoAnswer):  # it may have come: the next list tells
+            self._note("in doubt", f"its launch: {completion.error}", track.record.minion_id)
+            return
         if completion.error is not None:
             track.fault = track.fault or f"it could not be launched: {completion.error}"
             return
         intent = track.record.intent if track.record.doomed else "launched"
         track.record = replace(track.record, ref=completion.value, intent=intent)
         track.probe_at = max(track.probe_at, now)
-        self._note("launched", f"as {completion.value}", track.record.minion_id)
+        name = "" if completion.value == track.record.minion_id else f" as {completion.value}"
+        self._note("launched", f"it boots{name}", track.record.minion_id)
 
     def _destroy_came(self, track: Track, completion: Completion, now: float) -> None:
         self._list_at = now
         track.retry_at = now + RETRY
-        if completion.error is not None:
+        if isinstance(completion.error, NoAnswer):
+            self._note("in doubt", f"its end: {completion.error}", track.record.minion_id)
+        elif completion.error is not None:
             self._note("stays", f"it could not be destroyed: {completion.error}", track.record.minion_id)
         elif completion.value:
             track.record = replace(track.record, intent="doomed")
@@ -264,7 +281,10 @@ class Driver:
         record = track.record
         idle = not track.busy & CHANGES
         if not record.doomed:
-            if record.ref is None and track.listed and track.fault is None and idle:
+            if "verify" not in track.busy and now >= track.verify_at:
+                track.verify_at = NEVER
+                yield "verify", partial(self._world.contested, record.minion_id)
+            if record.ref is None and track.listed and track.fault is None and idle and now >= track.retry_at:
                 yield "launch", partial(self._world.launch, record)
             elif track.instance is not None and "probe" not in track.busy and now >= track.probe_at:
                 track.asked = now
@@ -289,5 +309,6 @@ class Driver:
         times = [self._list_at, obeyed + self._lease.ttl / 3, NEVER if wake is None else wake]
         for track in self._tracks.values():
             gone = NEVER if track.absent_since is None else track.absent_since + self._world.settles
-            times += [track.retry_at, gone] if track.record.doomed else [track.probe_at]
+            looks = [track.probe_at, track.verify_at, track.overdue_at()]
+            times += [track.retry_at, *([gone] if track.record.doomed else looks)]
         return min(at for at in times if at > obeyed)

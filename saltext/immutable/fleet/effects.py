@@ -13,7 +13,7 @@ from salt.exceptions import SaltException
 
 from saltext.immutable.minions import Event
 
-Call = Literal["list", "launch", "destroy", "forget", "probe"]
+Call = Literal["list", "launch", "destroy", "forget", "probe", "verify"]
 
 TICK = 0.05
 """Seconds between two looks at Salt's event bus."""

@@ -207,7 +207,7 @@ class Operations:
                 found = [provider for spec, provider in loaded if spec == generation.provider]
                 by_number[number] = found[0] if found else self._load(generation.provider)
                 loaded.append((generation.provider, by_number[number]))
-        return World(fleet, ledger.installation, generations, by_number, default, self._minions)
+        return World(fleet, ledger.installation, generations, by_number, default, self._minions, self._clock)
 
     def _find(self, name: str, gone: bool = False) -> Fleet:
         """Return the definition of a fleet; of one that left the pillar, what is needed to destroy it."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from saltext.immutable.fleet.ledger import Record
 from saltext.immutable.fleet.plan import Health, Machine, Phase
-from saltext.immutable.fleet.world import Probe
+from saltext.immutable.fleet.world import LOOK_WITHIN, Probe
 from saltext.immutable.providers import Instance
 
 NEVER = float("inf")
@@ -18,6 +18,10 @@ STARTED = 0.5
 """Its minion is up; services may need another moment."""
 SILENT = 5.0
 """Its start event has not come. A blind question may take long to time out."""
+OVERDUE = LOOK_WITHIN + 5.0
+"""A look that is under way for longer: what was known before is not known any more."""
+VERIFY = 2.0
+"""Seconds between two questions to Salt about an intruder: anybody can raise the alarm on the bus."""
 
 
 @dataclass
@@ -42,7 +46,13 @@ class Track:
     """It told the right digest in this run."""
     asked: float = 0.0
     """When the newest probe was submitted."""
+    verify_at: float = NEVER
+    """When to ask Salt whether its id is contested."""
+    verified: float = 0.0
+    """When that was last asked."""
+    contested: bool = False
     retry_at: float = 0.0
+    """Before this it is not launched or destroyed again."""
     busy: set[str] = field(default_factory=set)
 
     def machine(self) -> Machine:
@@ -92,6 +102,21 @@ class Track:
         self.touched = now
         self.absent_since = None
         self.listed = False
+
+    def suspect(self, now: float) -> None:
+        """Take in that somebody is said to have knocked under its id."""
+        if not self.contested:
+            self.verify_at = min(self.verify_at, max(now, self.verified + VERIFY))
+
+    def overdue_at(self) -> float:
+        """Return when the look that is under way takes too long for the health to be still what it was."""
+        return self.asked + OVERDUE if "probe" in self.busy and self.health != "unknown" else NEVER
+
+    def doubt(self, now: float) -> None:
+        """Take in the time: a look that does not come back must not leave a machine healthy."""
+        if now >= self.overdue_at():
+            self.health, self.since = "unknown", now
+            self.note = f"a look at it takes longer than {OVERDUE:g} s"
 
     def answer(self, probe: Probe, asked: float, now: float) -> None:
         """Take in what a probe told; a newer question outdates an older one that was not answered well."""

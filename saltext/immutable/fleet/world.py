@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from salt.exceptions import CommandExecutionError, SaltException
 
 from saltext.immutable.fleet.ledger import Generation, Record
-from saltext.immutable.minions import Event
+from saltext.immutable.minions import Event, NoAnswer
 from saltext.immutable.providers import Identity, Instance, Provider
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Fleet, FunctionCheck, HttpCheck
 
+LOOK_WITHIN = 15.0
+"""Seconds for all questions of one look at a machine. salt-run cannot end while one is under way."""
+NOTE = 2000
+"""Characters of what a machine says that are kept."""
+
 
 class Minions(Protocol):
-    """What is needed of Salt; errors of ``image_of`` and ``check`` mean that nothing was learned."""
+    """What is needed of Salt; errors of ``image_of`` and ``check`` mean that nothing was learned ``within`` seconds."""
 
     def expect(self, minion_id: str) -> None:
         """Let exactly this id enrol once; idempotent."""
@@ -25,12 +31,17 @@ class Minions(Protocol):
         """Remove every trace of an id; idempotent."""
 
     def poll(self) -> list[Event]:
-        """Return what Salt said since the last call."""
+        """Return what Salt said since the last call; a minion can have made it up."""
 
-    def image_of(self, minion_id: str) -> str:
+    def contested(self, minion_id: str) -> bool:
+        """Tell whether somebody knocked under this id with another key than the one that was accepted."""
+
+    def image_of(self, minion_id: str, within: float) -> str:
         """Return the digest of the image that the machine says it runs."""
 
-    def check(self, minion_id: str, address: str | None, check: FunctionCheck | HttpCheck) -> str | None:
+    def check(
+        self, minion_id: str, address: str | None, check: FunctionCheck | HttpCheck, within: float
+    ) -> str | None:
         """Return None when healthy, else why it is not."""
 
 
@@ -55,6 +66,7 @@ class World:
         providers: Mapping[int, Provider],
         default: Provider,
         minions: Minions,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._fleet = fleet
         self._installation = installation
@@ -62,6 +74,7 @@ class World:
         self._providers = providers
         self._default = default
         self._minions = minions
+        self._clock = clock
         everyone = (default, *providers.values())
         self.settles = max(provider.settles for provider in everyone)
         self.concurrency = min(provider.concurrency for provider in everyone)
@@ -86,6 +99,10 @@ class World:
         """Delete the keys of a machine that is gone."""
         self._minions.forget(minion_id)
 
+    def contested(self, minion_id: str) -> bool:
+        """Tell whether Salt knows of a second key for this id."""
+        return self._minions.contested(minion_id)
+
     def list(self) -> list[Instance]:
         """Return the fleet's machines, whatever settings they were launched with.
 
@@ -105,18 +122,28 @@ class World:
         return instance.installation == self._installation
 
     def probe(self, record: Record, address: str | None, proven: bool) -> Probe:
-        """Ask a machine which image it runs (unless that is proven) and whether it is healthy."""
+        """Ask a machine which image it runs (unless that is proven) and whether it is healthy.
+
+        Whatever the machine answers becomes a probe: it must not be able to stop those who look at it.
+        """
+        minion_id, deadline = record.minion_id, self._clock() + LOOK_WITHIN
         try:
             if not proven or not self._fleet.health:
-                wanted, told = self._generations[record.generation].image, self._minions.image_of(record.minion_id)
+                wanted, told = self._generations[record.generation].image, self._minions.image_of(minion_id, LOOK_WITHIN)
                 if told != wanted:
-                    return Probe("no", f"it runs image {told[:12]}, not {wanted[:12]}", wrong=True)
+                    return Probe("no", _plain(f"it runs image {told[:12]}, not {wanted[:12]}"), wrong=True)
             for check in self._fleet.health:
-                if why := self._minions.check(record.minion_id, address, check):
-                    return Probe("no", why)
+                if why := self._minions.check(minion_id, address, check, self._left(deadline)):
+                    return Probe("no", _plain(why))
         except SaltException as err:
-            return Probe("unknown", str(err))
+            return Probe("unknown", _plain(str(err)))
         return Probe("yes")
+
+    def _left(self, deadline: float) -> float:
+        left = deadline - self._clock()
+        if left <= 0:
+            raise NoAnswer(f"all questions together took longer than {LOOK_WITHIN:g} s")
+        return left
 
     def _provider(self, record: Record) -> Provider:
         return self._providers.get(record.generation, self._default)
@@ -127,3 +154,8 @@ class World:
             return provider.console(ref)
         except CommandExecutionError as err:
             return f"(its console cannot be read: {err})"
+
+
+def _plain(said: str) -> str:
+    """Return what a machine said as text that any database takes and a terminal only prints."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in said[:NOTE])
