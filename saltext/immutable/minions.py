@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import errno
 import os
 import re
 import threading
@@ -259,8 +260,8 @@ def _http(url: str, within: float) -> str | None:
     """Return why a URL does not answer 2xx or 3xx. Only the status counts: a machine cannot send us elsewhere."""
     try:
         line = asyncio.run(asyncio.wait_for(_status_line(urllib.parse.urlsplit(url)), within))
-    except ConnectionRefusedError as err:
-        return f"{url}: {os.strerror(err.errno)}"
+    except ConnectionRefusedError:
+        return f"{url}: {os.strerror(errno.ECONNREFUSED)}"
     except asyncio.TimeoutError as err:
         raise NoAnswer(f"{url}: no answer within {within:g} s") from err
     except (OSError, ValueError) as err:
@@ -274,7 +275,8 @@ def _http(url: str, within: float) -> str | None:
 async def _status_line(url: urllib.parse.SplitResult) -> bytes:
     """Ask the machine itself, and no proxy, which could answer in its place."""
     secure = url.scheme == "https"
-    reader, writer = await asyncio.open_connection(url.hostname, url.port or (443 if secure else 80), ssl=secure or None)
+    port = url.port or (443 if secure else 80)
+    reader, writer = await asyncio.open_connection(url.hostname, port, ssl=secure or None)
     try:
         target = urllib.parse.urlunsplit(("", "", url.path or "/", url.query, ""))
         headers = f"Host: {url.netloc.rpartition('@')[2]}\r\nUser-Agent: saltext-immutable\r\nConnection: close"

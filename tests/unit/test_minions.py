@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -79,6 +80,13 @@ def test_a_broken_definition_is_named_by_its_path(opts):
         minions.definitions(opts)
 
 
+def test_the_masters_grains_do_not_rename_whose_pillar_it_is(opts):
+    definition = "immutable: {recipes: {'{{ grains.id }}': {from: {debian: bookworm}}}}"
+    write(opts, top="base: {definitions: [web]}", web=definition)
+    opts |= {"grains": {"id": "master"}, "immutable": {"pillar_id": "definitions"}}
+    assert set(minions.definitions(opts).recipes) == {"definitions"}
+
+
 def test_the_pillar_of_another_id_can_hold_the_definitions(opts):
     write(opts, top="base: {definitions: [web]}", web="immutable: {recipes: {web: {from: {debian: bookworm}}}}")
     with pytest.raises(SaltInvocationError, match="the pillar has no such key"):
@@ -93,9 +101,18 @@ class Answers(http.server.BaseHTTPRequestHandler):
     """Answers with the status that the path names."""
 
     def do_GET(self) -> None:
-        if self.path == "/moved":
+        if self.path.startswith("/moved"):
             self.send_response(302)
-            self.send_header("Location", "/200")
+            self.send_header("Location", self.path.partition("?")[2])
+        elif self.path == "/drips":
+            with suppress(OSError):
+                while not self.server.release.wait(0.03):  # type: ignore[attr-defined]
+                    self.wfile.write(b"H")
+            return
+        elif self.path == "/endless":
+            with suppress(OSError):
+                self.wfile.write(b"HTTP/1.1 " + b"2" * 1_000_000)
+            return
         elif self.path == "/hangs":
             self.server.release.wait(10)  # type: ignore[attr-defined]
             return
@@ -134,7 +151,8 @@ def salt_side(monkeypatch) -> Minions:
     [
         pytest.param("200", None, id="200 is healthy"),
         pytest.param("204", None, id="so is any 2xx"),
-        pytest.param("moved", None, id="a way to something healthy is healthy"),
+        pytest.param("moved?/200", None, id="so is any 3xx"),
+        pytest.param("moved?http://a..b/", None, id="where it leads is not looked at"),
         pytest.param("500", "answers 500", id="500 is ill"),
         pytest.param("404", "answers 404", id="404 is ill"),
         pytest.param("503?id={minion_id}", "503?id=web-1 answers 503", id="the minion id is filled in"),
@@ -156,12 +174,19 @@ def test_nobody_listens_is_ill(salt_side):
     [
         pytest.param("hangs", {"timeout": 0.1}, 5, id="silence, for as long as the check says"),
         pytest.param("hangs", {}, 0.1, id="silence, for as long as there is time"),
+        pytest.param("drips", {"timeout": 0.1}, 5, id="a byte now and then"),
         pytest.param("nonsense", {}, 5, id="what is no HTTP"),
+        pytest.param("endless", {}, 5, id="a line without an end"),
     ],
 )
 def test_what_is_no_answer_is_neither_well_nor_ill(salt_side, server, path, patience, within):
     with pytest.raises(NoAnswer, match=path):
         salt_side.check("web-1", server, HttpCheck("http://{address}/" + path, **patience), within)
+
+
+def test_a_host_that_is_no_name_is_neither_well_nor_ill(salt_side):
+    with pytest.raises(NoAnswer, match="a..b"):
+        salt_side.check("web-1", "a..b", HttpCheck("http://{address}/"), 5)
 
 
 def test_a_proxy_is_not_asked_for_a_machines_health(salt_side, server, monkeypatch):
@@ -205,6 +230,26 @@ def test_silence_is_neither_well_nor_ill(salt_side):
 
 
 @pytest.mark.parametrize(
+    ("answer", "digest"),
+    [
+        pytest.param({"digest": "a" * 64}, "a" * 64, id="a sealed machine"),
+        pytest.param({"digest": None}, "", id="a machine without an image"),
+        pytest.param("immutable.status is not available", NoAnswer, id="text"),
+        pytest.param(["a" * 64], NoAnswer, id="a list"),
+        pytest.param({"digest": ["a" * 64]}, NoAnswer, id="a digest that is none"),
+        pytest.param(None, NoAnswer, id="nothing"),
+    ],
+)
+def test_an_image_is_told_or_unknown(salt_side, answer, digest):
+    salt_side._jobs = Jobs(answer)
+    if digest is NoAnswer:
+        with pytest.raises(NoAnswer, match="immutable.status says"):
+            salt_side.image_of("web-1", 15)
+    else:
+        assert salt_side.image_of("web-1", 15) == digest
+
+
+@pytest.mark.parametrize(
     ("returned", "outcome"),
     [
         pytest.param({"web-1": {"ret": True, "retcode": 0}}, True, id="a return"),
@@ -237,27 +282,107 @@ def test_jobs(monkeypatch, opts, returned, outcome):
         assert jobs.run("web-1", "test.ping") == outcome
 
 
-# Events
+class Listening:
+    """A client whose minion answers as given, and its event bus; it notes how long it was to wait."""
+
+    def __init__(self, returned: Any, known: bool) -> None:
+        self.event, self.waits = self, []
+        self.returned, self.known, self.connected = returned, known, False
+
+    def connect_pub(self, timeout: float) -> None:
+        self.connected = True
+
+    def close_pub(self) -> None:
+        self.connected = False
+
+    def run_job(self, minion_id: str, *_: Any, **__: Any) -> dict[str, Any]:
+        if isinstance(self.returned, Exception):
+            raise self.returned
+        assert self.connected, "else the answer could come before we listen"
+        return {"jid": "17", "minions": [minion_id]} if self.known else {}
+
+    def get_event(self, wait: float, tag: str, match_type: str) -> Any:
+        self.waits.append(wait)
+        assert (tag, match_type) == ("salt/job/17/ret/web-1", "startswith")
+        return self.returned
 
 
 @pytest.mark.parametrize(
-    ("said", "event"),
+    ("returned", "known", "outcome"),
     [
-        pytest.param([("salt/minion/web-1/start", {})], ["started"], id="a start"),
-        pytest.param([("salt/job/1/ret/web-1", {})], [], id="anything else"),
-        pytest.param([("salt/auth", {"id": "web-1", "pub": "A", "act": "accept"})], [], id="a key is accepted"),
-        pytest.param([("salt/auth", {"id": "web-1", "act": "denied"})], ["denied"], id="another key is denied"),
-        pytest.param([("salt/auth", "denied"), ("salt/auth", {"act": "denied"})], [], id="whatever a minion may send"),
+        pytest.param({"return": True, "retcode": 0}, True, True, id="a return"),
+        pytest.param({"return": None}, True, None, id="a function may return nothing"),
+        pytest.param({"return": "no such unit", "retcode": 1}, True, CommandExecutionError, id="a failure"),
+        pytest.param(None, True, NoAnswer, id="silence"),
+        pytest.param({"return": True}, False, NoAnswer, id="a minion without a key"),
+        pytest.param({"id": "web-1"}, True, NoAnswer, id="something else under that tag"),
+        pytest.param("web-1", True, NoAnswer, id="no data"),
+        pytest.param(SaltReqTimeoutError("no master"), True, NoAnswer, id="no master"),
+        pytest.param(ConnectionResetError(), True, NoAnswer, id="a master that goes"),
     ],
 )
-def test_events(salt_side, said, event):
-    class Bus:
-        def get_event(self, **_: Any) -> Any:
-            return dict(zip(("tag", "data"), said.pop(0), strict=True)) if said else None
+def test_a_question_waits_no_longer_than_it_may(opts, returned, known, outcome):
+    jobs, client = minions.Jobs(opts), Listening(returned, known)
+    jobs._clients.client = client
+    if isinstance(outcome, type):
+        with pytest.raises(CommandExecutionError) as caught:
+            jobs.ask("web-1", "test.ping", within=3)
+        assert type(caught.value) is outcome
+    else:
+        assert jobs.ask("web-1", "test.ping", within=3) == outcome
+    assert all(0 < wait <= 3 for wait in client.waits)
+    assert not client.connected
 
-    said = list(said)
-    salt_side._bus = Bus()
-    assert [found.kind for found in salt_side.poll()] == event
+
+# Events
+
+
+class Bus:
+    """What was said, and perhaps the same again and again."""
+
+    def __init__(self, said: list[tuple[str, Any]], endless: bool = False) -> None:
+        self.said, self.endless = list(said), endless
+
+    def get_event(self, **_: Any) -> Any:
+        if not self.said:
+            return None
+        tag, data = self.said[0] if self.endless else self.said.pop(0)
+        return {"tag": tag, "data": data}
+
+
+@pytest.mark.parametrize(
+    ("tag", "data", "kind"),
+    [
+        pytest.param("salt/minion/web-1/start", {}, "started", id="a start"),
+        pytest.param("salt/job/1/ret/web-1", {}, None, id="anything else"),
+        pytest.param("salt/auth", {"id": "web-1", "pub": "A", "act": "accept"}, None, id="a key is accepted"),
+        pytest.param("salt/auth", {"id": "web-1", "pub": "B", "act": "denied"}, "denied", id="a key is denied"),
+        pytest.param("salt/auth", {"pub": "x", "act": "denied"}, None, id="a minion's, of nobody"),
+        pytest.param("salt/auth", {"pub": "x", "act": "denied", "id": ["web-1"]}, None, id="a minion's, of no id"),
+        pytest.param("salt/auth", "denied", None, id="a minion's, of another shape"),
+    ],
+)
+def test_events(salt_side, tag, data, kind):
+    salt_side._bus = Bus([(tag, data)])
+    assert salt_side.poll() == ([minions.Event(kind, "web-1")] if kind else [])
+
+
+def test_a_busy_bus_does_not_keep_its_reader(salt_side):
+    salt_side._bus = Bus([("salt/minion/web-1/start", {})], endless=True)
+    assert len(salt_side.poll()) == minions.POLLED
+
+
+@pytest.mark.parametrize(
+    ("keys", "contested"),
+    [
+        pytest.param({"minions": ["web-1"], "minions_denied": ["web-1"]}, True, id="another key was denied"),
+        pytest.param({"minions": ["web-1"], "minions_denied": ["db-1"]}, False, id="another minion's was"),
+        pytest.param({"minions": ["web-1"]}, False, id="none was"),
+    ],
+)
+def test_whether_an_id_is_contested_is_in_salts_own_books(salt_side, keys, contested):
+    salt_side._keys, salt_side._wheel = threading.Lock(), lambda fun: keys
+    assert salt_side.contested("web-1") is contested
 
 
 def test_how_a_machine_finds_its_master(opts):

@@ -129,7 +129,8 @@ class World:
         minion_id, deadline = record.minion_id, self._clock() + LOOK_WITHIN
         try:
             if not proven or not self._fleet.health:
-                wanted, told = self._generations[record.generation].image, self._minions.image_of(minion_id, LOOK_WITHIN)
+                wanted = self._generations[record.generation].image
+                told = self._minions.image_of(minion_id, LOOK_WITHIN)
                 if told != wanted:
                     return Probe("no", _plain(f"it runs image {told[:12]}, not {wanted[:12]}"), wrong=True)
             for check in self._fleet.health:

@@ -1,0 +1,98 @@
+"""What is asked of one machine, and what may come of the answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from salt.exceptions import CommandExecutionError, SaltClientError
+
+from saltext.immutable.fleet.ledger import Generation, Record
+from saltext.immutable.fleet.world import LOOK_WITHIN, NOTE, Probe, World
+from saltext.immutable.minions import NoAnswer
+from saltext.immutable.spec.model import Fleet, FunctionCheck, ProviderSpec
+
+ONE = "1" * 64
+PROVIDER = ProviderSpec("p")
+CHECKS = (FunctionCheck("service.status", ("nginx",)), FunctionCheck("service.status", ("php",)))
+RECORD = Record("web-1", "web", 1, "launched", 0.0, ref="web-1")
+
+
+@dataclass
+class Machine:
+    """A provider and a Salt with one machine, whose answers take their time."""
+
+    settles = 0.0
+    concurrency = 1
+    image: Any = ONE
+    why: Any = None
+    takes: float = 0.0
+    now: float = 100.0
+    allowed: list[float] = field(default_factory=list)
+
+    def image_of(self, minion_id: str, within: float) -> str:
+        return self._answer(self.image, within)
+
+    def check(self, minion_id: str, address: str | None, check: object, within: float) -> str | None:
+        return self._answer(self.why, within)
+
+    def _answer(self, value: Any, within: float) -> Any:
+        self.allowed.append(within)
+        self.now += self.takes
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+
+def look(machine: Machine, proven: bool = False) -> Probe:
+    fleet = Fleet("web", "web", 1, "web-{token}", PROVIDER, health=CHECKS)
+    generations = {1: Generation("web", 1, ONE, PROVIDER, 0.0)}
+    world = World(fleet, "installation", generations, {}, machine, machine, lambda: machine.now)
+    return world.probe(RECORD, "10.0.0.1", proven)
+
+
+@pytest.mark.parametrize(
+    ("machine", "probe"),
+    [
+        pytest.param(Machine(), Probe("yes"), id="all is well"),
+        pytest.param(Machine(why="nginx is dead"), Probe("no", "nginx is dead"), id="a check says no"),
+        pytest.param(Machine(why=NoAnswer("silence")), Probe("unknown", "silence"), id="silence"),
+        pytest.param(Machine(image=SaltClientError("no master")), Probe("unknown", "no master"), id="no master"),
+        pytest.param(Machine(image=CommandExecutionError("no function")), Probe("unknown", "no function"), id="a failure"),
+        pytest.param(
+            Machine(image="2" * 64),
+            Probe("no", "it runs image 222222222222, not 111111111111", wrong=True),
+            id="another image",
+        ),
+    ],
+)
+def test_what_an_answer_means(machine, probe):
+    assert look(machine) == probe
+
+
+@pytest.mark.parametrize(
+    ("said", "note"),
+    [
+        pytest.param("line\nline", "line\nline", id="lines stay"),
+        pytest.param("\x1b[2Jgone", "\\x1b[2Jgone", id="no terminal obeys it"),
+        pytest.param("\ud800 \0", "\\ud800 \\x00", id="any database takes it"),
+        pytest.param("x" * 100_000, "x" * NOTE, id="it is not endless"),
+    ],
+)
+def test_what_a_machine_says_is_kept_as_plain_text(said, note):
+    assert look(Machine(why=said)).note == note
+    assert look(Machine(why=NoAnswer(said))).note == note
+
+
+def test_a_look_has_one_deadline_for_all_questions():
+    machine = Machine(takes=6.0)
+    assert look(machine).health == "yes"
+    assert machine.allowed == [LOOK_WITHIN, LOOK_WITHIN - 6, LOOK_WITHIN - 12]
+    assert look(Machine(takes=8.0)) == Probe("unknown", "all questions together took longer than 15 s")
+
+
+def test_an_image_that_was_told_once_is_not_asked_for_again():
+    machine = Machine()
+    look(machine, proven=True)
+    assert len(machine.allowed) == len(CHECKS)
