@@ -9,12 +9,12 @@ from textwrap import dedent
 import pytest
 from salt.exceptions import SaltInvocationError
 
-from saltext.immutable.fleet import operations
+from saltext.immutable.fleet import operations, report
 from saltext.immutable.fleet.drive import Interrupted
 from saltext.immutable.fleet.operations import Failed
 from saltext.immutable.minions import Event, NoAnswer
 from saltext.immutable.providers import Identity
-from saltext.immutable.spec.model import Amount, ProviderSpec, Strategy
+from saltext.immutable.spec.model import Amount, FunctionCheck, HttpCheck, ProviderSpec, Strategy
 from saltext.immutable.store import Held
 
 from .simulated import Faults, Killed, Simulated
@@ -373,6 +373,52 @@ def test_a_roll_that_fails_where_there_is_no_good_generation_spares_what_serves(
     with pytest.raises(Failed, match="paused: .*nginx is dead; `salt-run fleet.roll web` tries again\n"):
         made.operations().roll("web")
     assert made.running() == [ONE] * 2
+
+
+@pytest.mark.parametrize(
+    ("check", "says"),
+    [
+        pytest.param(
+            FunctionCheck("cmd.run", ("curl localhost",)),
+            "immutable:fleets:web:health:1: cmd.run .* use a function that only looks",
+            id="a function that changes",
+        ),
+        pytest.param(
+            FunctionCheck("service.start", ("nginx",), {"unmask": True}),
+            "immutable:fleets:web:health:1: service.start called like this is refused",
+            id="a function that changes when it is called like this",
+        ),
+        pytest.param(
+            HttpCheck("http://{address}/", timeout=60.0),
+            "immutable:fleets:web:health:1:timeout: 60 s is longer than the 15 s",
+            id="more patience than there is for all checks",
+        ),
+    ],
+)
+def test_a_check_that_no_machine_could_pass_is_refused_before_anything_is_touched(fleet, check, says):
+    fleet.publish(TWO)
+    fleet.fleet = replace(fleet.fleet, health=(*fleet.fleet.health, check))
+    operations, before = fleet.operations(), fleet.ledger.generations()
+    for refused in (
+        lambda: operations.roll("web"),
+        lambda: operations.rollback("web", 1),
+        lambda: operations.foresee("web", "roll"),
+        lambda: operations.definition("web"),
+    ):
+        with pytest.raises(SaltInvocationError, match=says):
+            refused()
+    assert fleet.ledger.generations() == before
+    operations.destroy("web")
+    fleet.assert_in_order()
+
+
+def test_a_forecast_says_only_what_is_so(fleet):
+    fleet.world._die("web-002")
+    actions = report.foretold(fleet.operations().foresee("web", "roll"))["actions"]
+    assert actions == [
+        {"kind": "destroy", "generation": 1, "reason": "it is gone or has stopped", "minion_id": "web-002"},
+        {"kind": "launch", "generation": 1, "reason": "3 of 3 on generation 1"},
+    ]
 
 
 def test_only_one_works_on_a_fleet(fleet):

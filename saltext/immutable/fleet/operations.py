@@ -14,6 +14,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import providers
+from saltext.immutable.fleet.checks import require_answers
 from saltext.immutable.fleet.drive import Driver
 from saltext.immutable.fleet.effects import Effects, Pool
 from saltext.immutable.fleet.ledger import Entry, Generation, Ledger, Record
@@ -78,7 +79,7 @@ class Operations:
 
     def roll(self, name: str, image: str | None = None) -> Rollout | None:
         """Bring a fleet to the image of its channel (or to ``image``); None when it is there already."""
-        fleet, ledger = self._find(name), Ledger(self._store, name)
+        fleet, ledger = self.definition(name), Ledger(self._store, name)
         with self._lease(name) as lease:
             unfinished = ledger.unfinished()
             if unfinished and unfinished.kind == "roll" and not unfinished.outcome:
@@ -95,7 +96,7 @@ class Operations:
 
     def rollback(self, name: str, generation: int | None = None) -> Rollout | None:
         """Bring a fleet back to its last good generation (or to a named one), without baking."""
-        fleet, ledger = self._find(name), Ledger(self._store, name)
+        fleet, ledger = self.definition(name), Ledger(self._store, name)
         with self._lease(name) as lease:
             target = self._way_back(ledger, generation)
             unfinished = ledger.unfinished()
@@ -122,9 +123,10 @@ class Operations:
 
     def foresee(self, name: str, kind: Kind, *, generation: int | None = None, image: str | None = None) -> Forecast:
         """Return what a command would do now, if all went well. Nothing is done."""
-        fleet, ledger = self._find(name, gone=kind == "destroy"), Ledger(self._store, name)
+        ledger = Ledger(self._store, name)
         if kind == "destroy":
-            return self._look(fleet, ledger, kind, None)
+            return self._look(self._find(name, gone=True), ledger, kind, None)
+        fleet = self.definition(name)
         if kind == "rollback":
             return self._look(fleet, ledger, kind, self._way_back(ledger, generation))
         digest, known = self._image(fleet, image), ledger.generations()
@@ -134,8 +136,10 @@ class Operations:
         return self._look(fleet, ledger, kind, len(known) + 1, digest)
 
     def definition(self, name: str) -> Fleet:
-        """Return what the pillar says of a fleet."""
-        return self._find(name)
+        """Return what the pillar says of a fleet whose machines are to be launched."""
+        fleet = self._find(name)
+        require_answers(fleet)
+        return fleet
 
     def ledger(self, name: str) -> Ledger:
         """Return the books of a fleet that is in the pillar or was there once."""

@@ -38,7 +38,7 @@ def foretold(forecast: Forecast) -> dict[str, Any]:
         "generation": forecast.current,
         "image": forecast.image,
         "changes": {"launch": launches, "destroy": victims} if forecast.actions else {},
-        "actions": [_without_none(asdict(action)) for action in forecast.actions],
+        "actions": [_telling(asdict(action)) for action in forecast.actions],
     }
 
 
@@ -135,11 +135,12 @@ def _rollout(rollout: Rollout) -> dict[str, Any]:
 
 
 def _line(entry: Entry, began: float) -> dict[str, Any]:
-    return _without_none({**asdict(entry), "at": round(entry.at - began, 2)})
+    return _telling({**asdict(entry), "at": round(entry.at - began, 2)})
 
 
-def _without_none(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if value is not None}
+def _telling(row: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what says nothing: what is unknown, and what is not so."""
+    return {key: value for key, value in row.items() if value is not None and value is not False}
 
 
 def _date(at: float) -> str:

@@ -59,7 +59,7 @@ def look(machine: Machine, proven: bool = False) -> Probe:
         pytest.param(Machine(why="nginx is dead"), Probe("no", "nginx is dead"), id="a check says no"),
         pytest.param(Machine(why=NoAnswer("silence")), Probe("unknown", "silence"), id="silence"),
         pytest.param(Machine(image=SaltClientError("no master")), Probe("unknown", "no master"), id="no master"),
-        pytest.param(Machine(image=CommandExecutionError("no function")), Probe("unknown", "no function"), id="a failure"),
+        pytest.param(Machine(image=CommandExecutionError("no status")), Probe("unknown", "no status"), id="a failure"),
         pytest.param(
             Machine(image="2" * 64),
             Probe("no", "it runs image 222222222222, not 111111111111", wrong=True),
