@@ -12,6 +12,9 @@ from saltext.immutable.host import Host
 from saltext.immutable.minions import Jobs
 from saltext.immutable.spec.model import Settings
 
+PATIENCE = 30
+"""Seconds for which a host that bakes with all its cores may be silent before its job counts as lost."""
+
 Doors = Mapping[str, Callable[..., Any]]
 """Function names of an execution module -> the library functions behind them, which take the host first."""
 
@@ -23,7 +26,8 @@ class Worker:
     """
 
     def __init__(self, opts: Mapping[str, Any], settings: Settings, module: str, doors: Doors) -> None:
-        self._opts, self._settings, self._module, self._doors = opts, settings, module, doors
+        self._settings, self._module, self._doors = settings, module, doors
+        self._jobs = Jobs(opts, PATIENCE)
         if settings.builder is None and os.geteuid() != 0:
             raise CommandExecutionError(
                 "images are baked and machines are run by root, and this master runs as another user; set "
@@ -34,4 +38,4 @@ class Worker:
         """Call one function with data that JSON can hold."""
         if self._settings.builder is None:
             return self._doors[name](Host(self._settings.root), **kwargs)
-        return Jobs(self._opts).run(self._settings.builder, f"{self._module}.{name}", kwargs=kwargs)
+        return self._jobs.run(self._settings.builder, f"{self._module}.{name}", kwargs=kwargs)

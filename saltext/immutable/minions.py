@@ -7,6 +7,7 @@ import copy
 import errno
 import os
 import re
+import socket
 import threading
 import time
 import urllib.parse
@@ -93,8 +94,9 @@ def _checked(minion_id: str) -> str:
 class Jobs:
     """Jobs on single minions. Any thread may call; each has a client of its own, as Salt's are not to be shared."""
 
-    def __init__(self, opts: Mapping[str, Any]) -> None:
-        self._opts = {**opts, "gather_job_timeout": ANSWER_WITHIN}
+    def __init__(self, opts: Mapping[str, Any], patience: int = ANSWER_WITHIN) -> None:
+        self._opts = {**opts, "gather_job_timeout": patience}
+        self._patience = patience
         self._clients = threading.local()
 
     def run(self, minion_id: str, fun: str, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
@@ -105,7 +107,7 @@ class Jobs:
         """
         how = {"kwarg": dict(kwargs or {}), "full_return": True}
         try:
-            done = self._client().cmd(minion_id, fun, list(args), ANSWER_WITHIN, "list", **how)
+            done = self._client().cmd(minion_id, fun, list(args), self._patience, "list", **how)
         except (SaltClientError, SaltReqTimeoutError) as err:
             raise NoAnswer(f"{minion_id} cannot be asked through the master: {err}") from err
         answer = done.get(minion_id) if isinstance(done, dict) else None
@@ -150,6 +152,7 @@ class Minions:
     """Enrolment, events and checks of a fleet's machines."""
 
     def __init__(self, opts: Mapping[str, Any]) -> None:
+        _require_master(opts)
         self._opts = dict(opts)
         # Where Salt's masters look for stubs (salt.daemons.masterapi.AutoKey.check_autosign_dir).
         pki = opts["cluster_pki_dir"] if opts.get("cluster_id") else opts["pki_dir"]
@@ -243,6 +246,20 @@ class Minions:
         except CommandExecutionError as err:
             return str(err)
         return None if answer else f"{check.fun} {' '.join(map(str, check.args))} says {answer!r}"
+
+
+def _require_master(opts: Mapping[str, Any]) -> None:
+    """Raise unless a master listens: Salt's own clients would wait for it in silence."""
+    if opts["ipc_mode"] == "tcp":
+        return
+    with socket.socket(socket.AF_UNIX) as bus:
+        try:
+            bus.connect(os.path.join(opts["sock_dir"], "master_event_pub.ipc"))
+        except OSError as err:
+            raise CommandExecutionError(
+                f"no Salt master listens in {opts['sock_dir']} ({os.strerror(err.errno or 0)}); start it with "
+                "systemctl start salt-master, or name the config of the one that runs with salt-run -c"
+            ) from err
 
 
 def _read(tag: str, data: Any) -> Event | None:
