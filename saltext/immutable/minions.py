@@ -257,7 +257,7 @@ def _require_master(opts: Mapping[str, Any]) -> None:
             bus.connect(os.path.join(opts["sock_dir"], "master_event_pub.ipc"))
         except OSError as err:
             raise CommandExecutionError(
-                f"no Salt master listens in {opts['sock_dir']} ({os.strerror(err.errno or 0)}); start it with "
+                f"no Salt master listens in {opts['sock_dir']} ({err}); start it with "
                 "systemctl start salt-master, or name the config of the one that runs with salt-run -c"
             ) from err
 

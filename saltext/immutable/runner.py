@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import salt.exceptions
@@ -40,7 +40,8 @@ class Progress:
         """Say a sentence, and fire it with ``data`` as ``immutable/<tag>``."""
         if self._aloud:
             print(message, file=sys.stderr, flush=True)
-        self._bus.fire_event({"message": message, **data}, f"immutable/{tag}")
+        with suppress(OSError):  # a master that restarts must not stop what we tell of
+            self._bus.fire_event({"message": message, **data}, f"immutable/{tag}")
 
     def close(self) -> None:
         """Leave the event bus."""

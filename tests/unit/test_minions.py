@@ -385,6 +385,15 @@ def test_whether_an_id_is_contested_is_in_salts_own_books(salt_side, keys, conte
     assert salt_side.contested("web-1") is contested
 
 
+@pytest.mark.parametrize("left", ["nothing", "a socket that nobody serves"])
+def test_a_master_that_is_down_is_a_sentence_that_says_how_to_mend_it(opts, tmp_path, left):
+    if left != "nothing":
+        with socket.socket(socket.AF_UNIX) as before:
+            before.bind(str(tmp_path / "master_event_pub.ipc"))
+    with pytest.raises(CommandExecutionError, match=f"no Salt master listens in {tmp_path} .*start salt-master"):
+        Minions({**opts, "sock_dir": str(tmp_path), "ipc_mode": "ipc"})
+
+
 def test_how_a_machine_finds_its_master(opts):
     config = minions.machine_config({**opts, "ret_port": 1, "publish_port": 2, "transport": "zeromq"}, "10.0.0.1")
     assert (config["master"], config["master_port"], config["publish_port"]) == ("10.0.0.1", 1, 2)

@@ -45,6 +45,22 @@ def test_a_second_opening_is_the_same_installation(tmp_path: Path) -> None:
     assert (first.installation, first.secret) == (second.installation, second.secret)
 
 
+@pytest.mark.parametrize(
+    ("url", "error", "says"),
+    [
+        pytest.param("store.sqlite", SaltInvocationError, "immutable:store .* write sqlite:////", id="no URL"),
+        pytest.param("nodb://host/name", CommandExecutionError, "nodb://.* immutable:store", id="no such database"),
+        pytest.param("sqlite:////proc/no/store.sqlite", CommandExecutionError, "the master's user", id="no such place"),
+        pytest.param("sqlite:////proc/version", CommandExecutionError, "version cannot be opened", id="no database"),
+        pytest.param("nodb://jane:secret@host/name", CommandExecutionError, r"jane:\*\*\*@", id="no password is told"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_is_a_sentence_that_says_how_to_mend_it(url, error, says) -> None:
+    with pytest.raises(error, match=says) as caught:
+        Store.open(url)
+    assert "secret" not in str(caught.value)
+
+
 def test_the_secret_is_for_the_owner_only(tmp_path: Path) -> None:
     Store.open(f"sqlite:///{tmp_path}/new/store.sqlite")
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError, SaltInvocationError
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
 from saltext.immutable.store import schema
@@ -165,13 +165,20 @@ class Store:
     @classmethod
     def open(cls, url: str, *, clock: Callable[[], float] = time.time) -> Store:
         """Open the store at an SQLAlchemy URL; make what is missing of it."""
-        engine = sa.create_engine(url)
-        if engine.dialect.name == "sqlite":
-            _prepare_sqlite(engine)
-        with engine.begin() as tx:
-            for table in schema.metadata.sorted_tables:
-                tx.execute(CreateTable(table, if_not_exists=True))
-        return cls(engine, clock)
+        try:
+            where = sa.make_url(url)
+        except ArgumentError as err:
+            raise SaltInvocationError(
+                "immutable:store in the master config is no SQLAlchemy URL; leave it out, or write "
+                "sqlite:////var/lib/immutable/store.sqlite or postgresql+psycopg://user:password@host/name"
+            ) from err
+        try:
+            return cls(_prepared(where), clock)
+        except (SQLAlchemyError, OSError, ImportError) as err:
+            raise CommandExecutionError(
+                f"the store {where} cannot be opened: {getattr(err, 'orig', err)}; let the master's user write there, "
+                "or set immutable:store in the master config to another place"
+            ) from err
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -362,6 +369,17 @@ def _needed(tx: sa.Connection, digest: str, but_channels: bool) -> list[str]:
         if (row.fleet, row.number) in kept
     ]
     return sorted(in_channels) + sorted(in_fleets)
+
+
+def _prepared(url: sa.URL) -> sa.Engine:
+    """Return the engine of a database that has all our tables."""
+    engine = sa.create_engine(url)
+    if engine.dialect.name == "sqlite":
+        _prepare_sqlite(engine)
+    with engine.begin() as tx:
+        for table in schema.metadata.sorted_tables:
+            tx.execute(CreateTable(table, if_not_exists=True))
+    return engine
 
 
 def _prepare_sqlite(engine: sa.Engine) -> None:
