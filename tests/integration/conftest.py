@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(HERE), str(ROOT / "tests")]
 
+from processes import of_session  # noqa: E402
 from support.estate import Estate, wait_for  # noqa: E402
 
 from saltext.immutable.machines import machine as machines  # noqa: E402
@@ -41,16 +42,6 @@ def estate() -> Iterator[Estate]:
     roots = {"base": [str(home / "states")], "orch": [str(ROOT / "examples/orch")]}
     with Estate(home, pillar=HERE / "pillar", states=HERE / "tree", config={"file_roots": roots}) as found:
         yield found
-
-
-def of_session(leader: int) -> list[int]:
-    """Return the processes of a session that live: proc(5), fields 3 and 6 of stat."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, _, _, session, *_ = file.read_text().rpartition(")")[2].split()
-            found += [int(file.parent.name)] if int(session) == leader and state != "Z" else []
-    return found
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import command_of
 from support.estate import wait_for
 
 from saltext.immutable.machines import machine as machines
@@ -99,7 +100,7 @@ def states_run(estate) -> bool:
     """Whether the state's own command is at work in the machine that bakes."""
     machine = machines.find(estate.host, "web-small.tests.example.com")
     pids = machine.cgroup.pids() if machine else ()
-    return any(Path(f"/proc/{pid}/comm").read_text() == "sleep\n" for pid in pids if Path(f"/proc/{pid}").exists())
+    return any(command_of(pid) == "sleep" for pid in pids)
 
 
 PHASES = [

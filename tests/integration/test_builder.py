@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,8 +26,9 @@ def script(name: str) -> str:
 @pytest.fixture
 def builder(estate, configured) -> Iterator[None]:
     """A minion as root on this host, with a root directory of its own; the master is told to work through it."""
+    shutil.rmtree(estate.home / "builder", ignore_errors=True)  # it would know an earlier master
     etc, here = estate.home / "builder/etc", json.loads((estate.etc / "master").read_text())["immutable"]
-    etc.mkdir(parents=True, exist_ok=True)
+    etc.mkdir(parents=True)
     config = {
         "id": BUILDER,
         "root_dir": str(estate.home / "builder"),

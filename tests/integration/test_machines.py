@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from salt.exceptions import CommandExecutionError
+from processes import command_of
 from support.estate import wait_for
 
 from saltext.immutable.machines import doors, nspawn
@@ -161,7 +162,7 @@ def test_a_machine_that_powers_itself_off_is_listed_as_stopped(estate, launch, i
 
 def nspawn_of(group: Cgroup) -> list[int]:
     """Return the processes that hold a machine from outside."""
-    return [pid for pid in group.pids() if Path(f"/proc/{pid}/comm").read_text() == "systemd-nspawn\n"]
+    return [pid for pid in group.pids() if command_of(pid) == "systemd-nspawn"]
 
 
 def test_a_machine_is_listed_truthfully_after_its_nspawn_was_killed(estate, launch, booted):
