@@ -48,8 +48,13 @@ def troubles(chance: random.Random) -> Faults:
 
 
 def command(estate, name, *args):
-    """Give a command, again and again while it is killed; return how it ended."""
-    for _ in range(200):
+    """Give a command, again and again while it is killed; return how it ended.
+
+    Who carries on waits anew for what boots: who is killed every few seconds, for ever, ends never.
+    """
+    for attempt in range(200):
+        if attempt == 100:
+            estate.world.faults.killed = 0.0
         try:
             getattr(estate.operations(), name)("web", *args)
             return "done"
