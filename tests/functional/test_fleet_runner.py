@@ -58,9 +58,8 @@ class Rack:
     def launch(self, published: str, identity: Identity) -> str:
         name = identity.minion_id
         with self._lock:
-            self.machines[name] = Instance(
-                name, name, identity.fleet, identity.generation, published, True, "127.0.0.1", time.time()
-            )
+            place = (published, True, "127.0.0.1", time.time(), identity.installation)
+            self.machines[name] = Instance(name, name, identity.fleet, identity.generation, *place)
             self._events.append(Event("started", name))
         return name
 
@@ -86,10 +85,13 @@ class Rack:
             events, self._events = self._events, []
         return events
 
-    def image_of(self, minion_id: str) -> str:
+    def contested(self, minion_id: str) -> bool:
+        return False
+
+    def image_of(self, minion_id: str, within: float) -> str:
         return self.machines[minion_id].image
 
-    def check(self, minion_id: str, address: str | None, check: object) -> str | None:
+    def check(self, minion_id: str, address: str | None, check: object, within: float) -> str | None:
         return "nginx is dead" if self.machines[minion_id].image in self.ill else None
 
     def close(self) -> None:
