@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from salt.exceptions import CommandExecutionError
 from processes import command_of
+from salt.exceptions import CommandExecutionError
 from support.estate import wait_for
 
 from saltext.immutable.machines import doors, nspawn
