@@ -13,6 +13,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.bake import debian, layers, manifest, minion, outside, states, updates
+from saltext.immutable.bake.workshop import workshop
 from saltext.immutable.host import Host, remove, write
 from saltext.immutable.machines import images
 from saltext.immutable.machines import machine as machines
@@ -83,10 +84,11 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
 
 def candidates(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
     """Return today's version of each package of a stack; ``order``: below, bridge, subnet."""
-    with _on(host, order["below"]) as (place, lower):
-        machine = updates.prepare(host, place, order, lower)
-        with machines.temporary(host, machine) as asked:
-            return updates.candidates(asked, layers.load(host, order["below"][-1]).packages)
+    with ExitStack() as undo:
+        place, lower = undo.enter_context(_on(host, order["below"]))
+        order_ = workshop(place, order, lower, files=outside.lend_apt(place))
+        machine = undo.enter_context(machines.temporary(host, order_))
+        return updates.candidates(machine, layers.load(host, order["below"][-1]).packages)
 
 
 def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from salt.exceptions import CommandExecutionError
 from saltext.immutable.bake import outside, pack, scrub
 from saltext.immutable.bake.debian import package_cache
 from saltext.immutable.bake.uv import find_uv
+from saltext.immutable.bake.workshop import workshop
 from saltext.immutable.host import Host, tail
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.machine import Machine
@@ -64,7 +65,7 @@ def _compile(host: Host, order: Mapping[str, Any], lower: tuple[str, ...]) -> No
 
 
 def _machine(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[str, ...]) -> Machine:
-    """Return a machine without an init, with uv, its cache and our wheel inside."""
+    """Return a workshop with uv, its cache and our wheel inside."""
     inside, cache = workspace / "inside", host.cache / "uv"
     inside.mkdir()
     cache.mkdir(exist_ok=True)
@@ -72,18 +73,7 @@ def _machine(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple
     shutil.copy2(find_uv(), inside / "uv")
     if bundle := outside.ca_bundle():
         shutil.copyfile(bundle, inside / Path(outside.CA_BUNDLE).name)
-    return Machine(
-        minion_id=f"bake-{workspace.name}",
-        image="",
-        lower=lower,
-        minion={},
-        bridge=order["bridge"],
-        subnet=order["subnet"],
-        read_only=False,
-        upper=str(workspace / "fs"),
-        binds={_INSIDE: str(inside), f"{_INSIDE}-cache": str(cache)},
-        boot=False,
-    )
+    return workshop(workspace, order, lower, binds={_INSIDE: str(inside), f"{_INSIDE}-cache": str(cache)})
 
 
 def _install(machine: Machine, order: Mapping[str, Any]) -> CompletedProcess[str]:

@@ -4,33 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.bake import outside
-from saltext.immutable.host import Host, tail
+from saltext.immutable.host import tail
 from saltext.immutable.machines.machine import Machine
 
 _POLICY = re.compile(r"^(\S+):\n(?:  .*\n)*?  Candidate: (\S+)$", re.MULTILINE)
-
-
-def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[str, ...]) -> Machine:
-    """Return the machine (no init) in which apt is asked."""
-
-    return Machine(
-        minion_id=f"bake-{workspace.name}",
-        image="",
-        lower=lower,
-        minion={},
-        bridge=order["bridge"],
-        subnet=order["subnet"],
-        read_only=False,
-        upper=str(workspace / "fs"),
-        files=outside.lend_apt(workspace),
-        boot=False,
-    )
 
 
 def candidates(machine: Machine, packages: Mapping[str, str]) -> dict[str, str]:
