@@ -51,20 +51,33 @@ def find_layer(key):
     return _call("find_layer", key=key)
 
 
-def forget_layer(key):
+def keep_layer(key, digest):
     """
-    Let a key lead nowhere any more, so that its layer is built anew.
+    Let a key lead to a layer from now on.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt-call image.forget_layer 5f1d...
+        salt-call image.keep_layer 5f1d... 3f2a9c1d04be...
     """
-    return _call("forget_layer", key=key)
+    return _call("keep_layer", key=key, digest=digest)
 
 
-def debian_layer(key, order):
+def make_key(bake_id):
+    """
+    Make the key pair of a bake; the public half is returned, the other one never leaves this host.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.make_key web-bake.example.com
+    """
+    return _call("make_key", bake_id=bake_id)
+
+
+def debian_layer(order):
     """
     Make the root layer of a Debian or Ubuntu image by mmdebstrap.
 
@@ -72,12 +85,12 @@ def debian_layer(key, order):
 
     .. code-block:: bash
 
-        salt-call image.debian_layer 5f1d... '{what: debian bookworm, suite: bookworm, ...}'
+        salt-call image.debian_layer '{what: debian bookworm, suite: bookworm, ...}'
     """
-    return _call("debian_layer", key=key, order=order)
+    return _call("debian_layer", order=order)
 
 
-def minion_layer(key, order):
+def minion_layer(order):
     """
     Add Salt and this pack to a stack of layers.
 
@@ -85,12 +98,12 @@ def minion_layer(key, order):
 
     .. code-block:: bash
 
-        salt-call image.minion_layer 5f1d... '{below: [3f2a...], requirement: salt==3008.3, ...}'
+        salt-call image.minion_layer '{below: [3f2a...], requirement: salt==3008.3, ...}'
     """
-    return _call("minion_layer", key=key, order=order)
+    return _call("minion_layer", order=order)
 
 
-def state_layer(key, order):
+def state_layer(order):
     """
     Apply states in a temporary machine, and keep the difference as a layer.
 
@@ -98,9 +111,9 @@ def state_layer(key, order):
 
     .. code-block:: bash
 
-        salt-call image.state_layer 5f1d... '{below: [3f2a...], bake_id: web-bake, states: highstate, ...}'
+        salt-call image.state_layer '{below: [3f2a...], bake_id: web-bake, states: highstate, ...}'
     """
-    return _call("state_layer", key=key, order=order)
+    return _call("state_layer", order=order)
 
 
 def candidates(order):
@@ -142,9 +155,12 @@ def local_images():
     return _call("local_images")
 
 
-def drop_image(digest):
+def drop_image(digest, test=False):
     """
     Remove an image, and those of its layers that nothing else needs; return the layers' digests.
+
+    test
+        Only fail if machines run it.
 
     CLI Example:
 
@@ -152,7 +168,7 @@ def drop_image(digest):
 
         salt-call image.drop_image 3f2a9c1d04be...
     """
-    return _call("drop_image", digest=digest)
+    return _call("drop_image", digest=digest, test=test)
 
 
 def sweep():

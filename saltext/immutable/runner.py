@@ -27,6 +27,9 @@ def plainly() -> Iterator[None]:
         yield
     except (CommandExecutionError, SaltInvocationError) as err:
         raise PlainError(str(err)) from err
+    except TypeError as err:
+        # Salt would take it for wrong arguments, print how to call us, and exit with 0.
+        raise RuntimeError(f"a defect of saltext-immutable: {err}") from err
 
 
 class Progress:
