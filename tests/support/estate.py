@@ -270,7 +270,7 @@ class Estate:
 
     def leaks(self) -> dict[str, int]:
         """Count what an estate without machines must not have; its master and its bridge are no leak while it is up."""
-        ended = [file.stem for file in self.host.consoles.glob("*.log")]
+        slices = {folder.parent for folder in Cgroup("any").folders()}
         return {
             "machines": len(machines.machines(self.host)),
             "keys": len(self.keys()),
@@ -279,7 +279,7 @@ class Estate:
             "namespaces": len(self._namespaces()),
             "bridges": int(not self.is_up and Path("/sys/class/net", self.net.bridge).exists()),
             "links": len(list(Path("/sys/class/net").glob(f"{self.net.bridge}/brif/*"))),
-            "cgroups": sum(folder.exists() for name in ended for folder in Cgroup(name).folders()),
+            "cgroups": sum(len(list(each.glob(f"*{self.host.tag}-*"))) for each in slices),
             "workspaces": len(list(self.host.tmp.glob("*"))),
         }
 

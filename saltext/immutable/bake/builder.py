@@ -44,7 +44,7 @@ def debian_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     """Make the root layer of a Debian or Ubuntu image; ``order``: what, suite, packages, components, mirror."""
     with _work(host) as place:
         began = time.monotonic()
-        debian.build(host, place, processes(place), order)
+        debian.build(host, place, processes(host, place), order)
         packages = debian.installed(place / "fs/var/lib/dpkg/status")
         return _commit(host, place, what=order["what"], packages=packages, seconds=time.monotonic() - began)
 
@@ -139,7 +139,7 @@ def sweep(host: Host) -> list[str]:
     host.prepare()
     places = host.abandoned()
     for place in places:
-        _end_processes(place)
+        _end_processes(host, place)
         for each in machines.machines(host):
             if each.upper and Path(each.upper).is_relative_to(place):
                 machines.destroy(host, each.minion_id)
@@ -154,17 +154,17 @@ def _work(host: Host) -> Iterator[Path]:
         try:
             yield place
         finally:
-            _end_processes(place)
+            _end_processes(host, place)
 
 
-def processes(place: Path) -> Cgroup:
+def processes(host: Host, place: Path) -> Cgroup:
     """Return the cgroup of what works in a workspace outside of any machine: so that it can be found and ended."""
-    return Cgroup(f"work-{place.name}")
+    return Cgroup(f"{host.tag}-work-{place.name}")
 
 
-def _end_processes(place: Path) -> None:
-    processes(place).kill()
-    processes(place).remove()
+def _end_processes(host: Host, place: Path) -> None:
+    processes(host, place).kill()
+    processes(host, place).remove()
 
 
 @contextmanager
