@@ -271,6 +271,7 @@ class Estate:
     def leaks(self) -> dict[str, int]:
         """Count what an estate without machines must not have; its master and its bridge are no leak while it is up."""
         slices = {folder.parent for folder in Cgroup("any").folders()}
+        owned = {folder for each in machines.machines(self.host) for folder in each.cgroup.folders()}
         return {
             "machines": len(machines.machines(self.host)),
             "keys": len(self.keys()),
@@ -279,7 +280,7 @@ class Estate:
             "namespaces": len(self._namespaces()),
             "bridges": int(not self.is_up and Path("/sys/class/net", self.net.bridge).exists()),
             "links": len(list(Path("/sys/class/net").glob(f"{self.net.bridge}/brif/*"))),
-            "cgroups": sum(len(list(each.glob(f"*{self.host.tag}-*"))) for each in slices),
+            "cgroups": len({group for each in slices for group in each.glob(f"*{self.host.tag}-*")} - owned),
             "workspaces": len(list(self.host.tmp.glob("*"))),
         }
 
