@@ -160,16 +160,19 @@ class _Bake:
         # What was read before is read again: nobody could say what is in a layer whose inputs changed meanwhile.
         if made_from and inputs.of_states(self.opts, recipe, known, built["below"], self.store.secret) != made_from:
             raise CommandExecutionError(f"states or pillar of {recipe.name} changed during the bake; bake again")
-        known = {**known, **built["grains"], **self.grains}
+        known = self._known(self.layers[-2]["grains"], built["grains"])
         made_from = inputs.of_states(self.opts, recipe, known, built["below"], self.store.secret)
         for key in (inputs.key(made_from), inputs.last(recipe)):
             self.builder("keep_layer", key=key, digest=built["digest"])
 
     def _grains_of(self, recipe: Recipe) -> dict[str, Any]:
         """Return the grains for the pillar: those of the tree's own modules as they were last time."""
-        below = self.layers[-1]["grains"]
         last = self.builder("find_layer", key=inputs.last(recipe))
-        return {**below, **(last["grains"] if last else {}), "master": master_address(self.settings), **self.grains}
+        return self._known(self.layers[-1]["grains"], last["grains"] if last else {})
+
+    def _known(self, below: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the grains below, with those that the tree's own modules brought and what is ours to say."""
+        return {**below, **own, "master": master_address(self.settings), **self.grains}
 
     def _made_from(
         self, recipe: Recipe, known: Mapping[str, Any], files: Mapping[str, Mapping[str, str]]

@@ -15,6 +15,9 @@ from saltext.immutable.store import Held, Store
 BASE = Recipe("base", Debian("bookworm"), "base-bake", Minion())
 WEB = Recipe("web", Parent("base"), "web-bake", states="highstate")
 
+GRAINS = {"os": "Debian", "master": "salt"}
+"""As a minion of a layer has them before it knows its master."""
+
 
 class FakeMaster:
     """What the pillar, the tree and the key list of a master are; its builder remembers what it was told."""
@@ -59,7 +62,7 @@ class FakeMaster:
         self.built.append(order["what"])
         self.orders.append(order)
         digest = f"{len(self.orders):02}" * 32
-        known = {"digest": digest, "what": order["what"], "packages": {}, "grains": {"os": "Debian"}, "seconds": 1.0}
+        known = {"digest": digest, "what": order["what"], "packages": {}, "grains": GRAINS, "seconds": 1.0}
         self.layers[digest] = known | about
         return self.layers[digest]
 
@@ -72,7 +75,7 @@ class FakeMaster:
     def do_state_layer(self, order: dict[str, Any]) -> dict[str, Any]:
         assert order["bake_id"] in self.keys
         self.during()
-        return self._layer(order, grains={"os": "Debian", **self.own_grains}, packages={"nginx:amd64": "1"})
+        return self._layer(order, grains={**GRAINS, **self.own_grains}, packages={"nginx:amd64": "1"})
 
     def do_make_image(self, order: dict[str, Any]) -> dict[str, Any]:
         return {"image": bake.manifest.image_digest(order), "created": 1.0}
