@@ -150,9 +150,9 @@ class _Bake:
         self.grains = {**self.grains, **recipe.grains}
         if not recipe.states:
             return
-        files = inputs.files(self.opts)
         known = self._grains_of(recipe)
-        made_from = self._made_from(recipe, known, files)
+        made_from = self._made_from(recipe, known)
+        files = made_from["files"] if made_from else inputs.files(self.opts)
         key = inputs.key(made_from) if made_from else None
         built = self._layer("state_layer", key, self._state_order(recipe, files))
         if not built:
@@ -174,15 +174,13 @@ class _Bake:
         """Return the grains below, with those that the tree's own modules brought and what is ours to say."""
         return {**below, **own, "master": master_address(self.settings), **self.grains}
 
-    def _made_from(
-        self, recipe: Recipe, known: Mapping[str, Any], files: Mapping[str, Mapping[str, str]]
-    ) -> dict[str, Any] | None:
+    def _made_from(self, recipe: Recipe, known: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the inputs; None while a grain that the tree itself brings is not known, which its pillar wants."""
         try:
             return inputs.of_states(self.opts, recipe, known, self._below, self.store.secret)
         except SaltInvocationError:
             first = self.builder("find_layer", key=inputs.last(recipe)) is None
-            if first and inputs.has_custom_modules(files, inputs.GRAINS):
+            if first and inputs.has_custom_modules(inputs.files(self.opts), inputs.GRAINS):
                 return None
             raise
 

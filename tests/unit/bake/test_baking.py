@@ -102,7 +102,7 @@ def master(monkeypatch) -> FakeMaster:
     def of_states(opts: object, recipe: Recipe, grains: dict[str, Any], below: str, secret: bytes) -> dict[str, Any]:
         if fake.pillar_needs and fake.pillar_needs not in grains:
             raise SaltInvocationError(f"no grain {fake.pillar_needs}")
-        return {"recipe": recipe.name, "tree": fake.tree, "grains": dict(grains), "below": below}
+        return {"recipe": recipe.name, "tree": fake.tree, "grains": dict(grains), "below": below, "files": fake.files}
 
     monkeypatch.setattr(bake, "Minions", FakeMinions)
     monkeypatch.setattr(bake.inputs, "of_states", of_states)
