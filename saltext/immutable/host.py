@@ -23,7 +23,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,15 +83,13 @@ class Host:
     def workspace(self) -> Iterator[Path]:
         """Give a directory that goes away afterwards: now, or by `sweep` if we are killed."""
         place = self.root / "tmp" / secrets.token_hex(6)
-        with self.lock("tmp"):
-            place.mkdir()
-            lock = (place / "lock").open("w")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
+        with ExitStack() as undo:
+            undo.callback(remove, place)
+            with self.lock("tmp"):
+                place.mkdir()
+                lock = undo.enter_context((place / "lock").open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield place
-        finally:
-            remove(place)
-            lock.close()
 
     def abandoned(self) -> list[Path]:
         """Return the workspaces whose process is gone."""

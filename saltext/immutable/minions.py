@@ -111,7 +111,8 @@ class Jobs:
         except (SaltClientError, SaltReqTimeoutError) as err:
             raise NoAnswer(f"{minion_id} cannot be asked through the master: {err}") from err
         answer = done.get(minion_id) if isinstance(done, dict) else None
-        if not isinstance(answer, dict) or "ret" not in answer:
+        # For a minion that is silent Salt makes up an answer, with a text as its result.
+        if not isinstance(answer, dict) or "ret" not in answer or answer.get("out") == "no_return":
             raise NoAnswer(f"{minion_id} does not answer")
         return _returned(minion_id, fun, answer["ret"], answer)
 

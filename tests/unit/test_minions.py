@@ -257,6 +257,11 @@ def test_an_image_is_told_or_unknown(salt_side, answer, digest):
         pytest.param({"web-1": {"ret": "no such unit", "retcode": 1}}, "no such unit", id="a failure"),
         pytest.param({}, NoAnswer, id="no return"),
         pytest.param({"web-1": False}, NoAnswer, id="no connection"),
+        pytest.param(
+            {"web-1": {"ret": "Minion did not return. [No response]", "out": "no_return", "retcode": 1}},
+            NoAnswer,
+            id="an answer that Salt made up",
+        ),
         pytest.param({"other": {"ret": True}}, NoAnswer, id="somebody else's"),
         pytest.param(SaltReqTimeoutError("no master"), NoAnswer, id="no master"),
     ],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from salt.exceptions import SaltInvocationError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.host import Host
 from saltext.immutable.machines import images
@@ -14,14 +16,23 @@ from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.machine import Machine
 
 _ORDERED = {"minion_id", "image", "minion", "bridge", "subnet"}
-_OPTIONAL = {"fleet", "generation", "installation", "memory", "cpus"}
+_OPTIONAL = {"fleet", "generation", "installation", "memory", "cpus", "before"}
 
 
 def launch(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Start a machine from an image; ``order`` has the fields of `machine.Machine` that a caller decides."""
+    """Start a machine from an image; ``order`` has the fields of `machine.Machine` that a caller decides.
+
+    ``before``: epoch seconds after which nobody waits for the machine any more, so that none must come.
+    """
     wrong = (_ORDERED - set(order)) | (set(order) - _ORDERED - _OPTIONAL)
     if wrong:
         raise SaltInvocationError(f"order: missing or unknown: {', '.join(sorted(wrong))}")
+    order = dict(order)
+    if (late := time.time() - order.pop("before", math.inf)) > 0:
+        raise CommandExecutionError(
+            f"the order to launch {order['minion_id']} came {late:.0f} s too late; if that is always so, the clocks of "
+            "master and builder differ"
+        )
     host.prepare()
     lower = images.lower(host, order["image"])
     read_only = images.every(host)[order["image"]]["read_only"]

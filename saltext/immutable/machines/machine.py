@@ -121,12 +121,14 @@ def _turn(minion_id: str) -> str:
 
 
 def _launch(host: Host, order: Machine) -> Machine:
-    machine = _record(host, order)
     try:
+        machine = _record(host, order)
         nspawn.start(_container(host, machine))
         return _write(host, replace(machine, started=True))
     except BaseException:
-        _destroy(host, machine)
+        # Ctrl-C may have come when the record was just written.
+        if (recorded := find(host, order.minion_id)) is not None:
+            _destroy(host, recorded)
         raise
 
 
@@ -277,12 +279,11 @@ def _plain(file: Path) -> str:
 
 @contextmanager
 def temporary(host: Host, order: Machine) -> Iterator[Machine]:
-    """Give a machine that goes away afterwards."""
-    machine = launch(host, order)
+    """Give a machine that goes away afterwards; it is undone also where Ctrl-C comes between launch and return."""
     try:
-        yield machine
+        yield launch(host, order)
     finally:
-        destroy(host, machine.minion_id)
+        destroy(host, order.minion_id)
 
 
 def wait_booted(machine: Machine, within: float = 120.0) -> None:

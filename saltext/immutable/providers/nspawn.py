@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,9 @@ from saltext.immutable.minions import machine_config
 from saltext.immutable.providers import Identity, Instance
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_WITHIN = 20.0
+"""Seconds after which a builder must not launch any more. Shorter than `hosts.PATIENCE`: whoever got no answer within
+that looks for the machine in a list, and what is not in it must not come later."""
 _DOORS: Doors = {
     "launch": doors.launch,
     "list_machines": doors.list_machines,
@@ -60,6 +64,7 @@ class Nspawn:
             "subnet": self._settings.network.subnet,
             "memory": self._memory,
             "cpus": self._cpus,
+            "before": time.time() + _WITHIN,
         }
         return str(self._host("launch", order=order)["minion_id"])
 

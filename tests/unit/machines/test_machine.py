@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 
 import pytest
@@ -34,6 +35,37 @@ def test_an_order_with_what_only_the_host_decides_is_refused(host):
     with pytest.raises(SaltInvocationError, match="binds"):
         order = {"minion_id": "a", "image": "d", "minion": {}, "bridge": "b", "subnet": "10.0.0.0/24"}
         doors.launch(host, {**order, "binds": {"/": "/"}})
+
+
+def test_nothing_comes_that_nobody_waits_for_any_more(host):
+    order = {"minion_id": "a", "image": "d", "minion": {}, "bridge": "b", "subnet": "10.0.0.0/24"}
+    with pytest.raises(CommandExecutionError, match="came 40 s too late"):
+        doors.launch(host, {**order, "before": time.time() - 40})
+
+
+def test_ctrl_c_after_the_record_was_written_leaves_no_machine(host, monkeypatch):
+    def interrupted(_host, order):
+        machine._write(_host, order)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(machine, "_record", interrupted)
+    monkeypatch.setattr(machine.overlay, "refuse_unstackable", lambda _root: None)
+    monkeypatch.setattr(machine.network, "unplug", lambda _link: None)
+    monkeypatch.setattr(machine.network, "down", lambda _network: None)
+    with pytest.raises(KeyboardInterrupt):
+        machine.launch(host, Machine("web-1", "d", (), {}, "b", "10.0.0.0/24", tag=host.tag))
+    assert machine.machines(host) == []
+    assert list(host.machines.iterdir()) == []
+
+
+def test_a_temporary_machine_goes_also_when_ctrl_c_comes_as_its_launch_ends(host, monkeypatch):
+    ended = []
+    monkeypatch.setattr(machine, "destroy", lambda _host, minion_id: ended.append(minion_id))
+    monkeypatch.setattr(machine, "launch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    order = Machine("web-1", "d", (), {}, "b", "10.0.0.0/24")
+    with pytest.raises(KeyboardInterrupt), machine.temporary(host, order):
+        pass
+    assert ended == ["web-1"]
 
 
 def test_an_image_that_is_not_here_is_named(host):
