@@ -62,10 +62,15 @@ def configured(estate: Estate) -> Callable[..., AbstractContextManager[None]]:
 
     def restart() -> None:
         leader = int((estate.home / "run/var/run/salt-master.pid").read_text())
-        for pid in of_session(leader):
-            os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: not of_session(leader), 30)
+        wait_for(lambda: not killed(leader), 30)
         estate.start_master()
+
+    def killed(leader: int) -> list[int]:
+        """Kill a session once more: one of its processes may have forked since."""
+        for pid in (left := of_session(leader)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return left
 
     return restarted
 

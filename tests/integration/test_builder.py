@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def builder(estate, configured) -> Iterator[None]:
 
 
 def test_an_image_is_baked_and_a_machine_launched_through_a_minion(estate, builder):
-    estate.write_pillar("web", {"web": {"version": "remote", "status": 200}})
+    estate.write_pillar("web", {"web": {"version": f"remote {time.time_ns()}", "status": 200}})
     try:
         image = estate.salt_run("image.bake", "small").data["image"]
         assert estate.salt_run("fleet.roll", "small").data["image"] == image

@@ -119,10 +119,12 @@ def _rules(network: Network) -> list[list[str]]:
     """Rules of our own: a Docker engine, for one, leaves FORWARD at DROP."""
     name = ["-m", "comment", "--comment", f"{OURS} {network.bridge}"]
     answers = ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"]  # nobody outside may begin
+    # Not what this host says to its own address on the bridge: such a connection would break when the rule comes.
+    away = ["-s", network.subnet, "!", "-d", network.subnet, "!", "-o", network.bridge]
     return [
         ["filter", "FORWARD", "-i", network.bridge, *name, "-j", "ACCEPT"],
         ["filter", "FORWARD", "-o", network.bridge, *answers, *name, "-j", "ACCEPT"],
-        ["nat", "POSTROUTING", "-s", network.subnet, "!", "-o", network.bridge, *name, "-j", "MASQUERADE"],
+        ["nat", "POSTROUTING", *away, *name, "-j", "MASQUERADE"],
     ]
 
 

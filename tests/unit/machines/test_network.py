@@ -100,3 +100,9 @@ def test_a_link_that_goes_by_itself_while_it_is_deleted_is_no_error(monkeypatch)
     monkeypatch.setattr(network.time, "sleep", lambda _: None)
     network.unplug("im0123456789")
     assert there == []
+
+
+def test_what_this_host_says_to_its_own_address_is_not_rewritten():
+    """A connection that began before the rule would break: its replies would get another source address."""
+    [rule] = [rule for rule in network._rules(HERE) if "MASQUERADE" in rule]
+    assert rule[:8] == ["nat", "POSTROUTING", "-s", HERE.subnet, "!", "-d", HERE.subnet, "!"]
