@@ -137,7 +137,7 @@ def make_image(order):
 
     .. code-block:: bash
 
-        salt-call image.make_image '{recipe: web, layers: [3f2a...], read_only: true, salt: 3008.3, pack: 0.1.0}'
+        salt-call image.make_image '{recipe: web, layers: [3f2a...], read_only: true, grains: {}, policy: {}, ...}'
     """
     return _call("make_image", order=order)
 

@@ -30,6 +30,8 @@ class Seal:
     salt: str
     pack: str
     """Versions of Salt and of this pack when the image was baked."""
+    policy: dict[str, Any]
+    """What `spec.policy` returns."""
 
     @property
     def name(self) -> str:
@@ -75,6 +77,8 @@ def _json(path: str) -> dict[str, Any] | None:
 def _fits(name: str, value: object) -> bool:
     if name == "read_only":
         return isinstance(value, bool)
+    if name == "policy":
+        return isinstance(value, dict) and isinstance(value.get("guard"), dict)
     if name == "created":
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, str) and bool(value)

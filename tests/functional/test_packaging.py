@@ -64,6 +64,7 @@ SEAL = {
     "created": 1700000000.5,
     "salt": "3008.3",
     "pack": "0.1.0",
+    "policy": {"guard": {"allow": [], "deny": [], "dry_runs": True}},
 }
 CONFIG = {"id": "packaging", "file_client": "local", "enable_fqdns_grains": False}
 MACHINE = {"id": "web-1", "immutable_machine": {"fleet": "web", "generation": 3, "installation": "ab12"}}

@@ -24,6 +24,7 @@ SEAL = {
     "created": 1700000000.5,
     "salt": "3008.3",
     "pack": "0.1.0",
+    "policy": {"guard": {"allow": [], "deny": [], "dry_runs": True}},
 }
 MACHINE = {"id": "web-1", "immutable_machine": {"fleet": "shop", "generation": 3, "installation": "ab12"}}
 WEB = guard.Sealed("web@3f2a9c1d04be", "web", "shop")

@@ -85,12 +85,13 @@ class _Bake:
     layers: list[dict[str, Any]] = field(default_factory=list)
     grains: dict[str, Any] = field(default_factory=dict)
     """Of the recipes so far: a child has those of its parents, and its own."""
+    policy: dict[str, Any] = field(default_factory=dict)
     candidates: dict[str, str] = field(default_factory=dict)
     """Today's version of each package of the last image, when that was asked for."""
 
     def bake(self, chain: list[Recipe], channel: str) -> dict[str, Any]:
         began = time.monotonic()
-        recipe = chain[-1]
+        recipe, self.policy = chain[-1], spec.policy(chain)
         if not self.test:
             self.builder("sweep")
         if self.refresh:
@@ -265,7 +266,8 @@ class _Bake:
 
     def _order(self, recipe: Recipe) -> dict[str, Any]:
         stack = [layer["digest"] for layer in self.layers]
-        return {"recipe": recipe.name, "layers": stack, "read_only": recipe.read_only, "grains": self.grains}
+        of_recipe = {"recipe": recipe.name, "read_only": recipe.read_only, "policy": self.policy}
+        return {**of_recipe, "layers": stack, "grains": self.grains}
 
     def _commit(self, recipe: Recipe, channel: str, report: Mapping[str, Any]) -> dict[str, Any]:
         versions = {"salt": salt.version.__version__, "pack": __version__}

@@ -92,7 +92,8 @@ def candidates(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
 
 
 def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Make an image of finished layers; ``order``: recipe, layers, read_only, grains, salt, pack. Idempotent.
+    """Make an image of finished layers; ``order``: recipe, layers, read_only, grains, policy, salt, pack.
+    Idempotent.
 
     Seal and grains are a layer of their own above the others, so the seal can name the digest that it is not part of.
     """
@@ -100,7 +101,7 @@ def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     images.require_layers(host, order["layers"])
     about = images.file(host, digest)
     if not about.exists():
-        seal = {name: order[name] for name in ("recipe", "read_only", "salt", "pack")}
+        seal = {name: order[name] for name in ("recipe", "read_only", "policy", "salt", "pack")}
         seal |= {"image": digest, "created": time.time()}
         files = {SEAL_PATH: seal} | ({_GRAINS_PATH: {"grains": order["grains"]}} if order["grains"] else {})
         for path, content in files.items():

@@ -86,7 +86,7 @@ def lines(root: Path) -> list[str]:
 
 def image_digest(order: Mapping[str, Any]) -> str:
     """Return the digest of an image: of its layers, and of what it adds to them."""
-    return digest({name: order[name] for name in ("recipe", "layers", "read_only", "grains")})
+    return digest({name: order[name] for name in ("recipe", "layers", "read_only", "grains", "policy")})
 
 
 def canonical(data: Any) -> str:

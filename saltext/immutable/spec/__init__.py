@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from saltext.immutable.spec.config import settings
 from saltext.immutable.spec.pillar import definitions
+from saltext.immutable.spec.policy import policy
 
-__all__ = ["definitions", "settings"]
+__all__ = ["definitions", "policy", "settings"]

@@ -38,6 +38,20 @@ class Minion:
 
 
 @dataclass(frozen=True)
+class Guard:
+    """What a recipe adds to the guard's own tables: ``guard: {allow: [...], deny: [...]}``; globs of function names."""
+
+    allow: tuple[str, ...] = ()
+    """Refused by the tables, allowed on these machines."""
+    deny: tuple[str, ...] = ()
+    """Allowed by the tables, refused on these machines; wins over ``allow``."""
+    dry_runs: bool = True
+    """Whether states may run with ``test=True``."""
+    allow_dangerous: bool = False
+    """``allow`` may match functions that run anything they are given."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What an image is made of."""
 
@@ -54,6 +68,15 @@ class Recipe:
     read_only: bool = True
     bake_within: float = 3600.0
     """Seconds that its states may take."""
+    guard: Guard = Guard()
+    at_launch: tuple[str, ...] = ()
+    """SLS that each machine applies once a boot, before it is ready."""
+    writable: tuple[str, ...] = ()
+    """Directories besides /var that its machines may write to."""
+    mutable: tuple[str, ...] = ()
+    """Paths (globs) that change by design: no drift."""
+    secrets: tuple[str, ...] = ()
+    """Pillar paths (globs, ``db:password``) whose values must not reach the image."""
 
 
 @dataclass(frozen=True)

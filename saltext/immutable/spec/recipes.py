@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from saltext.immutable.spec import reading
-from saltext.immutable.spec.model import Debian, Minion, Parent, Recipe
+from saltext.immutable.spec.model import Debian, Guard, Minion, Parent, Recipe
 from saltext.immutable.spec.reading import Section
 
 _SUITE = r"[a-z0-9][a-z0-9.-]*"
 _PACKAGE = r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?"
 _MIRROR = r"(https?|file|copy)://?[^\s\[\]]+"
+_FUNCTION = r"[A-Za-z0-9_*?\[\]!-]+\.[A-Za-z0-9_*?\[\]!-]+"
+_PATH = r"/(?!\.\.?(/|$))[^/\0\n]+(/(?!\.\.?(/|$))[^/\0\n]+)*"
 _SOURCES = "write {debian: bookworm} or {recipe: NAME}"
 
 
@@ -30,6 +32,11 @@ def recipe(name: str, read: Section) -> Recipe:
         states=read.take("states", _states, ()),
         read_only=read.take("read_only", reading.flag, True),
         bake_within=read.take("bake_within", reading.duration, Recipe.bake_within),
+        guard=_guard(read.inside("guard")),
+        at_launch=read.take("at_launch", reading.words, ()),
+        writable=read.take("writable", _paths, ()),
+        mutable=read.take("mutable", _paths, ()),
+        secrets=read.take("secrets", reading.words, ()),
     )
     read.close()
     return found
@@ -89,6 +96,25 @@ def _minion(read: Section, source: Debian | Parent) -> Minion | None:
     if given:
         read.problem("minion", "Salt is installed once, in the recipe that has no parent; say it there")
     return None
+
+
+def _guard(section: Section) -> Guard:
+    found = Guard(
+        allow=section.take("allow", _functions, ()),
+        deny=section.take("deny", _functions, ()),
+        dry_runs=section.take("dry_runs", reading.flag, True),
+        allow_dangerous=section.take("allow_dangerous", reading.flag, False),
+    )
+    section.close()
+    return found
+
+
+def _functions(value: object) -> tuple[str, ...]:
+    return tuple(_only(_FUNCTION, word, "function; write service.stop or service.*") for word in reading.words(value))
+
+
+def _paths(value: object) -> tuple[str, ...]:
+    return tuple(_only(_PATH, word, "absolute path; write /srv/data") for word in reading.words(value))
 
 
 def _states(value: object) -> Literal["highstate"] | tuple[str, ...]:
