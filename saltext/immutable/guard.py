@@ -124,33 +124,50 @@ TRAPS: Mapping[str, str] = {
 ANSWERS_WHEN_DAMAGED = ("test.ping", "immutable.status")
 
 
+ALWAYS = frozenset({"test.ping", "immutable.status", "saltutil.find_job", "saltutil.running"})
+"""A machine that does not answer these cannot be managed: no ``deny`` takes them away."""
+
+_READ, _OPERATE = (
+    frozenset(f"{module}.{function}" for module, names in table.items() for function in names.split())
+    for table in (READ, OPERATE)
+)
+
+
 @dataclass(frozen=True)
 class Sealed:
-    """Whom the guard speaks for."""
+    """Whom the guard speaks for, and what the recipe adds to its tables."""
 
     image: str
     """As people write it: ``web@3f2a9c1d04be``."""
     recipe: str
     fleet: str | None = None
     """None: no fleet launched this machine."""
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    """Globs of function names; ``deny`` wins."""
+    dry_runs: bool = True
+    """Whether states may run with ``test=True``."""
 
 
 def refusal(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Sealed) -> str | None:
     """Return why this call may not run on a machine sealed like this, with what to do instead; or None."""
-    if classify(fun, args, kwargs) != "change":
+    if classify(fun, args, kwargs, sealed) != "change":
         return None
     whose = f" of fleet {sealed.fleet}" if sealed.fleet else ""
-    return f"sealed: image {sealed.image}{whose}: {_why(fun)}; {_instead(sealed)}"
+    return f"sealed: image {sealed.image}{whose}: {_why(fun, sealed)}; {_instead(sealed)}"
 
 
-def classify(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Class:
-    """Return what a call does to the machine it runs on; what is unknown is a change."""
-    if not _within(ONLY.get(fun), args, kwargs):
+def classify(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Sealed | None = None) -> Class:
+    """Return what a call does to the machine it runs on; what is unknown or denied is a change.
+
+    What only the recipe allows is at most *operate*: it is recorded.
+    """
+    if sealed is not None and fun not in ALWAYS and _matches(fun, sealed.deny):
         return "change"
-    module, _, function = fun.partition(".")
-    if function in READ.get(module, "").split():
-        return "read"
-    return "operate" if function in OPERATE.get(module, "").split() else "change"
+    found = _listed(fun, args, kwargs)
+    if found == "change" and sealed is not None and _matches(fun, sealed.allow):
+        return "operate"
+    return found
 
 
 def damaged(fun: str, reason: str) -> str | None:
@@ -160,17 +177,28 @@ def damaged(fun: str, reason: str) -> str | None:
     return f"sealed: {reason}; nothing but {' and '.join(ANSWERS_WHEN_DAMAGED)} runs; replace this machine"
 
 
-def _within(only: tuple[str, ...] | None, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+def _listed(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Class:
+    if fun in ONLY and not _within(ONLY[fun], args, kwargs):
+        return "change"
+    if fun in _READ:
+        return "read"
+    return "operate" if fun in _OPERATE else "change"
+
+
+def _within(only: tuple[str, ...], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Salt's own ``__pub_*`` keywords tell who called; they are no arguments."""
-    if only is None:
-        return True
     return len(args) <= len(only) and all(key in only for key in kwargs if not key.startswith("__"))
 
 
-def _why(fun: str) -> str:
-    for glob, reason in TRAPS.items():
-        if fnmatchcase(fun, glob):
-            return f"{fun} could change this machine: {reason}"
+def _matches(fun: str, globs: Sequence[str]) -> str | None:
+    return next((glob for glob in globs if fnmatchcase(fun, glob)), None)
+
+
+def _why(fun: str, sealed: Sealed) -> str:
+    if fun not in ALWAYS and (glob := _matches(fun, sealed.deny)):
+        return f"its recipe denies {fun} (guard: deny: {glob})"
+    if trap := _matches(fun, tuple(TRAPS)):
+        return f"{fun} could change this machine: {TRAPS[trap]}"
     module = fun.partition(".")[0]
     if module in READ or module in OPERATE or module == "cmd":
         return f"{fun} would change this machine"

@@ -117,6 +117,28 @@ def test_the_class_of_a_call(fun, args, kwargs, expected):
     assert (guard.refusal(fun, args, kwargs, WEB) is None) == (expected != "change")
 
 
+def sealed(**guard_of_the_recipe):
+    return guard.Sealed("web@3f2a9c1d04be", "web", "shop", **guard_of_the_recipe)
+
+
+@pytest.mark.parametrize(
+    ("fun", "recipes", "expected"),
+    [
+        pytest.param("service.stop", {"deny": ("service.*",)}, "change", id="deny refuses what the tables allow"),
+        pytest.param("service.stop", {"deny": ("service.start",)}, "operate", id="and nothing else"),
+        pytest.param("shop.close", {"allow": ("shop.*",)}, "operate", id="allow opens the unknown, on record"),
+        pytest.param("pkg.install", {"allow": ("pkg.i*",)}, "operate", id="and what changes"),
+        pytest.param("grains.items", {"allow": ("*.*",)}, "read", id="what reads still only reads"),
+        pytest.param("shop.close", {"allow": ("shop.*",), "deny": ("*.close",)}, "change", id="deny wins"),
+        pytest.param("test.ping", {"deny": ("*.*",)}, "read", id="a machine always answers its ping"),
+        pytest.param("saltutil.find_job", {"deny": ("saltutil.*",)}, "read", id="and is asked for its jobs"),
+    ],
+)
+def test_a_recipe_extends_the_tables(fun, recipes, expected):
+    assert guard.classify(fun, [], {}, sealed(**recipes)) == expected
+    assert (guard.refusal(fun, [], {}, sealed(**recipes)) is None) == (expected != "change")
+
+
 @given(st.text())
 def test_what_is_in_no_table_is_refused(fun):
     module, _, function = fun.partition(".")
@@ -131,7 +153,7 @@ def test_a_function_has_one_class_and_no_trap_is_allowed():
     )
     assert not read & operate
     assert set(guard.ONLY) <= read | operate
-    assert not [fun for fun in read | operate if "could change" in guard._why(fun)]
+    assert not [fun for fun in read | operate if "could change" in guard._why(fun, WEB)]
 
 
 @pytest.mark.parametrize(
@@ -164,6 +186,13 @@ def test_a_function_has_one_class_and_no_trap_is_allowed():
             "sealed: image web@3f2a9c1d04be of fleet shop: house.custom is not known to leave this machine "
             "as it is; rebuild the fleet instead (salt-run fleet.rebuild shop)",
             id="of the unknown nothing is claimed",
+        ),
+        pytest.param(
+            "service.stop",
+            guard.Sealed("web@3f2a9c1d04be", "web", deny=("service.st*",)),
+            "sealed: image web@3f2a9c1d04be: its recipe denies service.stop (guard: deny: service.st*); "
+            "bake and roll the recipe instead (salt-run image.bake web)",
+            id="what the recipe denies names the recipe's word",
         ),
     ],
 )
