@@ -12,6 +12,9 @@ SEAL_PATH = "/etc/immutable/seal.json"
 MACHINE_PATH = "/etc/salt/minion.d/zzz-machine.conf"
 """Written at launch: Salt config in JSON, with what is true of this one machine."""
 
+RUN_PATH = "/run/immutable"
+"""What is true until the next boot; of root alone."""
+
 
 class SealDamaged(Exception):
     """A file that says what this machine is cannot be read or is not what a bake or a launch wrote."""
@@ -32,6 +35,8 @@ class Seal:
     """Versions of Salt and of this pack when the image was baked."""
     policy: dict[str, Any]
     """What `spec.policy` returns."""
+    adopted: dict[str, Any] | None = None
+    """On a minion that was sealed as it ran: its ``id``, and ``master_finger`` and ``hash_type`` of its master."""
 
     @property
     def name(self) -> str:
@@ -59,6 +64,16 @@ def machine(path: str = MACHINE_PATH) -> dict[str, Any]:
     return found
 
 
+def pinned(found: Seal, path: str = MACHINE_PATH) -> dict[str, Any]:
+    """Return ``id``, ``master_finger`` and ``hash_type`` as launch or adoption fixed them, whatever config says now."""
+    told = found.adopted if found.adopted is not None else _json(path) or {}
+    names = ("id", "master_finger", "hash_type")
+    wrong = [name for name in names if not isinstance(told.get(name), str) or not told[name]]
+    if wrong:
+        raise SealDamaged(f"{path} is damaged: it lacks a proper {', '.join(wrong)}")
+    return {name: told[name] for name in names}
+
+
 def _json(path: str) -> dict[str, Any] | None:
     try:
         with open(path, encoding="utf-8") as file:
@@ -77,6 +92,8 @@ def _json(path: str) -> dict[str, Any] | None:
 def _fits(name: str, value: object) -> bool:
     if name == "read_only":
         return isinstance(value, bool)
+    if name == "adopted":
+        return value is None or isinstance(value, dict)
     if name == "policy":
         return isinstance(value, dict) and isinstance(value.get("guard"), dict)
     if name == "created":

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 SEAL_PATH = "/etc/immutable/seal.json"
+WITHOUT_GUARD = ("test.ping", "immutable.status")
+"""What answers also where this pack itself is damaged."""
 
 __context__: dict[str, Any]
 """From Salt's loader."""
@@ -26,31 +28,42 @@ def execute(
     """Call ``func``, or raise ``CommandExecutionError`` with the guard's reason.
 
     Salt forgets an exception in a job of several functions (exit code 0), so there the reason is returned
-    with a return code. What the loader gave us as ``func`` knows its own name; ``data["fun"]`` is a list then.
+    with a return code.
     """
     if os.path.lexists(SEAL_PATH):
-        reason = _refusal(str(getattr(func, "name", data.get("fun"))), args, kwargs)
+        reason = refusal(opts, data, func, args, kwargs)
         if reason:
-            return _refuse(reason, several=isinstance(data.get("fun"), list))
+            return refuse(reason, data, lambda: __context__)
     return func(*args, **kwargs)
 
 
-def _refuse(reason: str, several: bool) -> str:
+def refusal(
+    opts: Mapping[str, Any],
+    data: Mapping[str, Any],
+    func: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> str | None:
+    """Return why a sealed machine refuses a call, or None.
+
+    What the loader gave us as ``func`` knows its own name; ``data["fun"]`` is a list in a job of several.
+    """
+    fun = str(getattr(func, "name", data.get("fun")))
+    try:
+        from saltext.immutable import gate
+
+        return gate.refusal(opts, data, fun, args, kwargs)
+    except Exception as err:  # whatever it is: closed
+        if fun in WITHOUT_GUARD:
+            return None
+        return f"sealed: the guard of this machine is damaged ({type(err).__name__}: {err}); replace the machine"
+
+
+def refuse(reason: str, data: Mapping[str, Any], context: Callable[[], dict[str, Any]]) -> str:
+    """Raise for a single call; for one of several return the reason, and let the job fail."""
     from salt.exceptions import CommandExecutionError
 
-    if not several:
+    if not isinstance(data.get("fun"), list):
         raise CommandExecutionError(reason)
-    __context__["retcode"] = 1
+    context()["retcode"] = 1
     return reason
-
-
-def _refusal(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
-    from saltext.immutable import guard, seal
-
-    try:
-        found, machine = seal.read(seal.SEAL_PATH), seal.machine(seal.MACHINE_PATH)
-    except seal.SealDamaged as err:
-        return guard.damaged(fun, str(err))
-    if found is None:  # removed since we looked
-        return None
-    return guard.refusal(fun, args, kwargs, guard.Sealed(found.name, found.recipe, machine.get("fleet")))

@@ -1,0 +1,134 @@
+"""Breaking the glass on the machine: a challenge, a token that answers it, and what is open since.
+
+All of it is in ``/run``, so a reboot ends it; what lies there is believed only as far as the master signed it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from salt.exceptions import CommandExecutionError
+from salt.utils.crypt import pem_finger
+
+from saltext.immutable import glass, seal
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+def challenge(ttl: float) -> dict[str, Any]:
+    """Return what the master has to sign so that this machine opens for ``ttl`` seconds; a later one outdates it."""
+    found = _seal()
+    if not 0 < ttl <= glass.LONGEST:
+        raise CommandExecutionError(f"ttl: {ttl:g} s is not between 0 and {glass.LONGEST:g} s")
+    asked = {
+        "machine": seal.pinned(found, seal.MACHINE_PATH)["id"],
+        "nonce": secrets.token_hex(16),
+        "boot_id": _boot_id(),
+        "until": _now() + ttl,
+    }
+    _write("challenge.json", json.dumps(asked))
+    return {**asked, **scope(found)}
+
+
+def scope(found: seal.Seal) -> dict[str, list[str]]:
+    """Return what broken glass opens on a machine, and what it cannot open."""
+    paths = ", ".join(["/var", "/run", "/tmp", *found.policy.get("writable", [])])
+    cannot = [f"the root is mounted read-only: nothing but {paths} can be written"] if found.read_only else []
+    return {"opens": ["every function of Salt"], "cannot": cannot}
+
+
+def break_glass(opts: Mapping[str, Any], token: str) -> glass.Grant:
+    """Open this machine with a token that answers its last challenge; each challenge is answered once."""
+    found = _seal()
+    try:
+        grant = _checked(opts, found, token)
+    except glass.Refused as err:
+        raise CommandExecutionError(f"the glass stays whole: {err}") from err
+    asked = _challenge()
+    told = {"machine": grant.machine, "nonce": grant.nonce, "boot_id": grant.boot_id, "until": grant.until}
+    if asked != told:
+        raise CommandExecutionError("the glass stays whole: the token answers no challenge that is open")
+    os.unlink(_place("challenge.json"))  # before it counts: it must not count twice
+    _write("glass", token)
+    return grant
+
+
+def end() -> bool:
+    """Close this machine again before the time is over; False if it was not open."""
+    try:
+        os.unlink(_place("glass"))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def grant(opts: Mapping[str, Any]) -> glass.Grant | None:
+    """Return by which grant this machine is open, or None."""
+    try:
+        with open(_place("glass"), encoding="ascii") as file:
+            token = file.read()
+        return _checked(opts, _seal(), token)
+    except (OSError, UnicodeDecodeError, glass.Refused, CommandExecutionError, seal.SealDamaged):
+        return None
+
+
+def seconds_left(granted: glass.Grant) -> float:
+    """Return for how long a grant still holds."""
+    return max(0.0, granted.until - _now())
+
+
+def _checked(opts: Mapping[str, Any], found: seal.Seal, token: str) -> glass.Grant:
+    """Return what a token grants here and now; the master's key is the one that was pinned, wherever it is read."""
+    pinned = seal.pinned(found, seal.MACHINE_PATH)
+    path = os.path.join(opts["pki_dir"], "minion_master.pub")
+    if not os.path.exists(path) or pem_finger(path, sum_type=pinned["hash_type"]) != pinned["master_finger"]:
+        raise glass.Refused("the key of this minion's master is not the one that its launch fixed")
+    with open(path, "rb") as file:
+        granted = glass.verify(token, file.read())
+    if reason := glass.opens(granted, pinned["id"], _boot_id(), _now()):
+        raise glass.Refused(reason)
+    return granted
+
+
+def _seal() -> seal.Seal:
+    try:
+        found = seal.read(seal.SEAL_PATH)
+    except seal.SealDamaged as err:
+        raise CommandExecutionError(f"{err}; replace this machine") from err
+    if found is None:
+        raise CommandExecutionError("this machine is not sealed: there is no glass to break")
+    return found
+
+
+def _challenge() -> Any:
+    with suppress(OSError, ValueError), open(_place("challenge.json"), encoding="utf-8") as file:
+        return json.load(file)
+    return None
+
+
+def _place(name: str) -> str:
+    return f"{seal.RUN_PATH}/{name}"
+
+
+def _write(name: str, text: str) -> None:
+    os.makedirs(seal.RUN_PATH, mode=0o700, exist_ok=True)
+    new = f"{_place(name)}.{secrets.token_hex(4)}"
+    with open(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    os.rename(new, _place(name))
+
+
+def _boot_id() -> str:
+    with open(_BOOT_ID, encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _now() -> float:
+    """Return seconds of a clock that nobody can set, and that a suspended machine does not stop."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
