@@ -12,6 +12,7 @@ from saltext.immutable.fleet import drive
 from saltext.immutable.fleet.ledger import Entry, Ledger
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.fleet.plan import Machine, Plan, Rollout, plan
+from saltext.immutable.fleet.taints import Deed, Taints
 from saltext.immutable.spec.model import Amount, Definitions, Fleet, FunctionCheck, ProviderSpec, Strategy
 from saltext.immutable.store import Image, Store
 
@@ -51,6 +52,8 @@ def checked(served: dict[int, int], fleet: Fleet, rollout: Rollout, machines: Se
     occupying = len(alive) - len(victims) + len(launches)
     assert not launches or occupying <= size + fleet.strategy.max_surge.up(size), "no more places than allowed"
     assert not launches or len(machines) - len(alive) <= size, "few are doomed while others are launched"
+    if step.rollout.outcome == "done":
+        assert not any(machine.taint for machine in alive.values()), "a tainted machine is not left"
     if step.rollout.outcome == "paused":
         assert "`salt-run fleet." in step.rollout.reason, "a paused rollout names the command that leaves it"
     assert step.wake is not None or step.rollout.outcome, "silence is impossible"
@@ -98,6 +101,12 @@ class Estate:
         """Return the images of the machines that are there."""
         return sorted(one.instance.image for one in self.world.machines.values())
 
+    def taint(self, minion_id: str, kind: str = "hand") -> None:
+        """Write down that somebody changed a machine."""
+        taints = Taints(self.store)
+        if fleet := taints.fleet_of(minion_id):
+            taints.add(kind, Deed(self.world.now, fleet, minion_id, "tainted", "vim /etc/motd", "jane"))
+
     def resize(self, size: int) -> None:
         self.fleet = replace(self.fleet, size=size)
 
@@ -117,6 +126,8 @@ def estate(monkeypatch):
         monkeypatch.setattr(drive, "plan", partial(checked, {}))
         fleet = replace(FLEET, **changes)
         story: list[Entry] = []
-        return Estate(world, Store.open("sqlite://", clock=world.clock), fleet, story, story.append)
+        made = Estate(world, Store.open("sqlite://", clock=world.clock), fleet, story, story.append)
+        world.taint = made.taint
+        return made
 
     return make

@@ -40,6 +40,8 @@ class Faults:
     list_fails: float = 0.0
     destroy_fails: float = 0.0
     killed: float = 0.0
+    tainted: float = 0.0
+    """Somebody changes a machine by hand within its first minute."""
     lags: bool = False
     ill: dict[str, str] = field(default_factory=dict)
     """Image -> unhealthy | wrong | crashes | dies."""
@@ -70,6 +72,8 @@ class Simulated:
         self._calls: dict[int, tuple[Task, Callable[[], Any]]] = {}
         self._late = 0.0
         self.names = 0
+        self.taint: Callable[[str], None] = lambda name: None
+        """Write down that a machine is tainted."""
         self.dead_on_arrival = 0
         """Of the next machines, how many never come up."""
 
@@ -181,6 +185,8 @@ class Simulated:
             self.intruded.add(name)
         if name in self.intruded or self.happens(self.faults.rumour):
             self.later(0.0, Event("denied", name))
+        if self.happens(self.faults.tainted):
+            self.later(self.random.uniform(0, 60), lambda: self.taint(name))
         if not self.happens(self.faults.start_lost):
             self.later(0.0, Event("started", name))
         if self.faults.ill.get(self.machines[name].instance.image) == "crashes":

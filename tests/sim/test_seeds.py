@@ -42,6 +42,7 @@ def troubles(chance: random.Random) -> Faults:
         list_fails=rarely(0.05),
         destroy_fails=rarely(0.3),
         killed=rarely(0.02),
+        tainted=rarely(0.2),
         lags=chance.random() < 0.3,
         ill=ill,
     )
@@ -88,6 +89,7 @@ def live(estate, chance: random.Random) -> None:
     assert not estate.world.machines
     assert not estate.world.keys
     assert not estate.ledger.records()
+    assert not estate.ledger.tainted(), "a taint goes with its machine"
 
 
 def one(estate, seed: int) -> None:

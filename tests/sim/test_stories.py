@@ -272,6 +272,61 @@ def test_dead_and_unknown_machines_are_replaced(fleet):
     fleet.assert_in_order()
 
 
+def test_a_tainted_machine_is_replaced_by_a_roll_of_the_same_image(fleet):
+    fleet.taint("web-002")
+    foreseen = report.foretold(fleet.operations().foresee("web", "roll"))
+    assert (foreseen["verdict"], foreseen["changes"]) == ("roll", {"launch": 1, "destroy": ["web-002"]})
+    fleet.operations().roll("web")
+    assert set(fleet.world.machines) == {"web-001", "web-003", "web-004"}
+    assert fleet.ledger.tainted() == {}
+    fleet.assert_in_order()
+    assert told(fleet) == story("""
+        0.0 launch web-004: 3 of 3 on generation 1
+        0.3 launched web-004: it boots as ref-web-004
+        2.4 ready web-004: image and health are right after 2.4 s
+        2.4 destroy web-002: tainted: vim /etc/motd
+        2.7 gone web-002: absent, keys deleted
+        2.7 done -: 3 of 3 healthy on generation 1
+        """)
+    assert fleet.operations().roll("web") is None
+
+
+def test_a_machine_that_is_tainted_while_a_rollout_goes_on_is_replaced_in_it(fleet):
+    fleet.publish(TWO)
+    fleet.world.later(5.0, lambda: fleet.taint("web-004"))
+    fleet.operations().roll("web")
+    assert set(fleet.world.machines) == {"web-005", "web-006", "web-007"}
+    assert "destroy web-004: tainted: vim /etc/motd" in told(fleet)
+    assert fleet.ledger.rollouts()[0].outcome == "done"
+    assert not fleet.ledger.rollouts()[0].failures
+    fleet.assert_in_order()
+
+
+def test_a_newcomer_that_fails_leaves_the_tainted_machine_at_work(fleet):
+    fleet.taint("web-002")
+    fleet.world.dead_on_arrival = 1
+    with pytest.raises(Failed, match="rolled back: web-004: not ready within 30 s"):
+        fleet.operations().roll("web")
+    assert set(fleet.world.machines) == {"web-001", "web-002", "web-003"}
+    assert fleet.ledger.tainted() == {"web-002": "vim /etc/motd"}
+    fleet.operations().roll("web")
+    assert set(fleet.world.machines) == {"web-001", "web-003", "web-005"}
+
+
+def test_a_rollback_to_the_generation_that_runs_replaces_what_is_tainted(fleet):
+    fleet.taint("web-002")
+    fleet.operations().rollback("web", 1)
+    assert set(fleet.world.machines) == {"web-001", "web-003", "web-004"}
+    assert fleet.operations().rollback("web", 1) is None
+
+
+def test_tainted_machines_are_destroyed_like_others(fleet):
+    fleet.taint("web-002")
+    fleet.operations().destroy("web")
+    assert fleet.ledger.tainted() == {}
+    fleet.assert_in_order()
+
+
 @pytest.mark.parametrize(
     ("minion_id", "installation"),
     [

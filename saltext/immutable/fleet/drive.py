@@ -60,6 +60,7 @@ class Driver:
         now = clock()
         records = ledger.records()
         self._tracks = {key: Track(record, since=now, probe_at=now) for key, record in records.items()}
+        self._look_up_taints()
         self._written = (rollout, records)
         self._entries: list[Entry] = []
         self._forgotten: dict[str, float] = {}
@@ -153,6 +154,12 @@ class Driver:
                 track.see(there[minion_id], settled=asked >= track.touched)
             else:
                 track.miss(asked, now, self._world.settles)
+
+    def _look_up_taints(self) -> None:
+        """Take in what was found out, or done by hand, meanwhile."""
+        taints = self._ledger.tainted()
+        for minion_id, track in self._tracks.items():
+            track.taint = taints.get(minion_id)
 
     def _adopt(self, instance: Instance, now: float) -> None:
         """Take a machine of the fleet that is in no book as one that has to go."""
@@ -269,6 +276,7 @@ class Driver:
         """Submit what is due."""
         if now >= self._list_at:
             self._list_at = NEVER
+            self._look_up_taints()
             self._effects.submit(Task("list", "", now), self._world.list)
         for track in self._tracks.values():
             for kind, call in self._due(track, now):

@@ -12,7 +12,7 @@ from salt.exceptions import SaltInvocationError
 from saltext.immutable.fleet.plan import Kind, Rollout
 from saltext.immutable.spec.model import ProviderSpec
 from saltext.immutable.store import Lease, Store
-from saltext.immutable.store.schema import UNFINISHED, fleets, generations, journal, machines, rollouts
+from saltext.immutable.store.schema import UNFINISHED, fleets, generations, journal, machines, rollouts, taints
 
 Intent = Literal["launch", "launched", "doomed", "failed"]
 
@@ -125,6 +125,15 @@ class Ledger:
         rows = self._rows(query.order_by(machines.c.born, machines.c.minion_id))
         return {row["minion_id"]: Record(**row) for row in rows}
 
+    def tainted(self) -> dict[str, str]:
+        """Return why machines are no longer what their image says, by minion id."""
+        columns = (taints.c.minion_id, taints.c.reason)
+        query = sa.select(*columns).where(taints.c.fleet == self.fleet).order_by(taints.c.at, taints.c.kind)
+        found: dict[str, str] = {}
+        for row in self._rows(query):
+            found.setdefault(row["minion_id"], row["reason"])
+        return found
+
     def pin(self, lease: Lease, image: str, provider: ProviderSpec, now: float) -> Generation:
         """Return the generation of an image and launch settings: the newest one or one more."""
         newest = max(self.generations().values(), key=lambda one: one.number, default=None)
@@ -162,6 +171,8 @@ class Ledger:
         """Write one step: the rollout, what is intended with its machines, and the journal, all or nothing."""
         values = asdict(rollout)
         with lease.write() as tx:
+            for minion_id in gone:
+                tx.execute(sa.delete(taints).where(taints.c.minion_id == minion_id))
             for minion_id in [*gone, *(record.minion_id for record in changed)]:
                 tx.execute(sa.delete(machines).where(machines.c.minion_id == minion_id))
             for table, rows in (

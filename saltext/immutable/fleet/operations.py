@@ -188,7 +188,7 @@ class Operations:
         source = lineage[-1] if lineage else None
         rollout = Rollout(0, fleet.name, kind, source, target, ledger.old_size(), started=now, progress_at=now)
         instances = {one.minion_id: one for one in self._world(fleet, ledger).list()}
-        machines = list(_machines(ledger.records(), instances, now))
+        machines = list(_machines(ledger.records(), instances, ledger.tainted(), now))
         generation = ledger.generations().get(target) if target is not None else None
         return Forecast(
             fleet.name,
@@ -255,7 +255,9 @@ def loader(opts: Mapping[str, Any]) -> Callable[[ProviderSpec], Provider]:
     return lambda spec: providers.load(spec.name, spec.settings, opts)
 
 
-def _machines(records: Mapping[str, Record], instances: Mapping[str, Instance], now: float) -> Iterator[Machine]:
+def _machines(
+    records: Mapping[str, Record], instances: Mapping[str, Instance], taints: Mapping[str, str], now: float
+) -> Iterator[Machine]:
     """Return the machines as far as one list tells."""
     for record in records.values():
         instance = instances.get(record.minion_id)
@@ -270,6 +272,7 @@ def _machines(records: Mapping[str, Record], instances: Mapping[str, Instance], 
             since=now,
             health="yes" if phase == "serving" and not fault else "unknown",
             fault=fault,
+            taint=taints.get(record.minion_id),
         )
     for instance in instances.values():
         if instance.minion_id not in records:

@@ -4,6 +4,7 @@ Rules that hold for every plan:
 
 * a healthy serving machine is removed only if at least ``min(old size, new size) - max_unavailable`` healthy
   serving ones remain; one whose health is unknown is neither counted nor less protected;
+* a tainted machine is none of the wanted generation, whatever it was launched as, but serves while it is healthy;
 * nothing is launched when ``size + max_surge`` machines occupy a place; doomed ones are counted apart;
 * a rollout ends done, rolled back or paused, and ``progress_within`` makes silence impossible.
 """
@@ -67,6 +68,8 @@ class Machine:
     """Why the health is not ``yes``."""
     fault: str | None = None
     """Why it will never serve (again)."""
+    taint: str | None = None
+    """Why it is no longer what its image says: it serves until a newcomer takes its place."""
 
 
 @dataclass(frozen=True)
@@ -101,16 +104,24 @@ class Goal:
     """Healthy serving machines that no removal may go below."""
     places: int
     """Machines that may exist, the doomed apart."""
+    stayed: float | None = None
+    """On the way back: what was born before this stays as it is, tainted or not."""
+
+    def has(self, machine: Machine) -> bool:
+        """Tell whether a machine is one of those that are wanted."""
+        stayed = self.stayed is not None and machine.born < self.stayed
+        return machine.generation == self.generation and (machine.taint is None or stayed)
 
 
 def goal(fleet: Fleet, rollout: Rollout) -> Goal:
     """Return what the rollout is after: its target, or on the way back what the fleet had before."""
     size = fleet.size if rollout.kind != "destroy" else 0
     floor = max(0, min(rollout.old_size, size) - fleet.strategy.max_unavailable.down(size))
-    generation = rollout.target
+    generation, stayed = rollout.target, None
     if rollout.direction == "back":
         generation, size = rollout.source, min(rollout.old_size, size) if rollout.source is not None else 0
-    return Goal(generation, size, floor, size + fleet.strategy.max_surge.up(fleet.size))
+        stayed = rollout.started
+    return Goal(generation, size, floor, size + fleet.strategy.max_surge.up(fleet.size), stayed)
 
 
 def plan(fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], now: float) -> Plan:
@@ -144,7 +155,7 @@ def _steps(fleet: Fleet, aim: Goal, alive: Sequence[Machine], doomed: int) -> It
         if _removable(machine, left, aim.floor):
             left.remove(machine)
             yield Action("destroy", machine.generation, reason, machine.minion_id)
-    there = sum(machine.generation == aim.generation for machine in left)
+    there = sum(aim.has(machine) for machine in left)
     missing = min(aim.size - there, aim.places - len(left))
     if aim.generation is None or doomed + len(alive) - len(left) > fleet.size:
         return
@@ -155,12 +166,16 @@ def _steps(fleet: Fleet, aim: Goal, alive: Sequence[Machine], doomed: int) -> It
 def _unwanted(aim: Goal, alive: Sequence[Machine]) -> Iterator[tuple[Machine, str]]:
     """Name the machines that should go, the least useful first, with the reason."""
     order = {"no": 0, "unknown": 1, "yes": 2}
-    ranked = sorted(alive, key=lambda m: (m.phase == "serving", order[m.health], m.born, m.minion_id))
+    ranked = sorted(
+        alive, key=lambda m: (m.phase == "serving", order[m.health], m.taint is None, m.born, m.minion_id)
+    )
     for machine in ranked:
         if machine.generation != aim.generation:
             wanted = f"generation {aim.generation} is wanted" if aim.generation else "no machine is wanted"
             yield machine, f"generation {machine.generation} goes: {wanted}"
-    current = [machine for machine in ranked if machine.generation == aim.generation]
+        elif not aim.has(machine):
+            yield machine, f"tainted: {machine.taint}"
+    current = [machine for machine in ranked if aim.has(machine)]
     for machine in current[: max(0, len(current) - aim.size)]:
         yield machine, f"{len(current)} machines, {aim.size} are wanted"
 
@@ -178,9 +193,11 @@ def _removable(machine: Machine, left: Sequence[Machine], floor: int) -> bool:
 
 
 def _counts(fleet: Fleet, rollout: Rollout, machine: Machine) -> bool:
-    """Tell whether the machine is one that this rollout launched for where it goes now."""
-    wanted = goal(fleet, rollout).generation
-    return machine.generation == wanted and machine.born >= rollout.started
+    """Tell whether the machine is one that this rollout launched for where it goes now.
+
+    What somebody changed since proves nothing about the image.
+    """
+    return goal(fleet, rollout).has(machine) and machine.born >= rollout.started
 
 
 def _fault(fleet: Fleet, rollout: Rollout, machine: Machine, now: float) -> str | None:
@@ -238,7 +255,7 @@ def _ended(rollout: Rollout, aim: Goal, alive: Sequence[Machine], now: float) ->
     """Return the rollout with its outcome once nothing is left to do."""
     if rollout.direction == "hold":
         return _paused(rollout, now)
-    right = [m for m in alive if m.generation == aim.generation and _right(rollout, m)]
+    right = [m for m in alive if aim.has(m) and _right(rollout, m)]
     if not len(right) == len(alive) == aim.size:
         return rollout
     return replace(rollout, outcome="done" if rollout.direction == "forward" else "rolled back", ended=now)
@@ -254,14 +271,16 @@ def _right(rollout: Rollout, machine: Machine) -> bool:
 
 def _verdict(aim: Goal, alive: Sequence[Machine], doomed: int) -> str:
     """Say in a sentence without times how far it is."""
-    current = [m for m in alive if m.generation == aim.generation]
+    current = [m for m in alive if aim.has(m)]
+    tainted = [m for m in alive if m.generation == aim.generation and not aim.has(m)]
     good = sum((m.phase, m.health) == ("serving", "yes") for m in current)
     parts = [f"{good} of {aim.size} healthy on generation {aim.generation}"] if aim.generation else []
     counts = {
         "booting": sum(m.phase == "booting" for m in alive),
         "serving but not healthy": sum(m.phase == "serving" and m.health == "no" for m in alive),
         "of unknown health": sum(m.phase == "serving" and m.health == "unknown" for m in alive),
-        "of other generations": len(alive) - len(current),
+        "tainted": len(tainted),
+        "of other generations": len(alive) - len(current) - len(tainted),
         "going": doomed,
     }
     return ", ".join(parts + [f"{n} {what}" for what, n in counts.items() if n]) or "no machine is left"
@@ -281,8 +300,8 @@ def _well(machine: Machine) -> Machine:
 def forecast(fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], now: float) -> list[Action]:
     """Return every action up to the end, if all goes well and every serving machine is healthy."""
     actions: list[Action] = []
-    wanted = goal(fleet, rollout).generation
-    world = {m.minion_id: _well(m) if m.phase != "booting" or m.generation == wanted else m for m in machines}
+    aim = goal(fleet, rollout)
+    world = {m.minion_id: _well(m) if m.phase != "booting" or aim.has(m) else m for m in machines}
     while True:
         world = {key: machine for key, machine in world.items() if machine.phase != "doomed"}
         step = plan(fleet, rollout, list(world.values()), now)

@@ -41,6 +41,8 @@ class Track:
     health: Health = "unknown"
     note: str = ""
     fault: str | None = None
+    taint: str | None = None
+    """Why it is no longer what its image says, as the books have it."""
     started: bool = False
     proven: bool = False
     """It told the right digest in this run."""
@@ -68,6 +70,7 @@ class Track:
             self.health,
             self.note,
             self.fault,
+            self.taint,
         )
 
     def see(self, instance: Instance, settled: bool) -> None:

@@ -94,6 +94,32 @@ machines = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
 )
 
+# What is no longer what its image says. Adopted machines are of no fleet.
+taints = sa.Table(
+    "taints",
+    metadata,
+    sa.Column("minion_id", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("fleet", sa.Text, index=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("who", sa.Text),
+)
+
+# The journal of what is done outside rollouts. It outlives the machines.
+deeds = sa.Table(
+    "deeds",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("fleet", sa.Text, index=True),
+    sa.Column("minion_id", sa.Text, index=True),
+    sa.Column("what", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("who", sa.Text),
+    sa.Column("jid", sa.Text),
+)
+
 leases = sa.Table(
     "leases",
     metadata,

@@ -18,7 +18,7 @@ GENERATIONS = {"old": 1, "new": 2, "older": 0}
 
 
 def machines(picture: str) -> list[Machine]:
-    """Read ``old:serving new:booting new:unwell old:unknown new:late new:broken old:stopped old:doomed``."""
+    """Read ``old:serving new:booting new:unwell old:unknown new:late new:broken old:stopped new:tainted ...``."""
     found = []
     for number, word in enumerate(picture.split()):
         age, state = word.split(":")
@@ -35,6 +35,10 @@ def machines(picture: str) -> list[Machine]:
             "unknown": {"health": "unknown"},
             "stopped": {"fault": "it has stopped"},
             "doomed": {"phase": "doomed"},
+            "tainted": {"taint": "by hand"},
+            "sick": {"taint": "by hand", "health": "no", "since": NOW - 601},
+            "lost": {"taint": "by hand", "health": "unknown"},
+            "touched": {"taint": "by hand", "phase": "booting", "health": "unknown"},
         }
         found.append(replace(one, **changes[state]))
     return found
@@ -104,6 +108,34 @@ def test_forward(picture, decision):
 
 
 @pytest.mark.parametrize(
+    ("picture", "decision"),
+    [
+        pytest.param("new:tainted new:serving new:serving", "launch 2", id="one comes before the tainted one goes"),
+        pytest.param("new:tainted new:serving new:serving new:booting", "wait", id="it serves while the other boots"),
+        pytest.param(
+            "new:serving new:tainted new:serving new:serving", "destroy new-1", id="it goes for a healthy newcomer"
+        ),
+        pytest.param("new:tainted new:tainted new:tainted", "launch 2", id="all of them, one at a time"),
+        pytest.param(
+            "new:tainted new:tainted new:serving new:serving", "destroy new-0, launch 2", id="and then the next"
+        ),
+        pytest.param("new:sick new:serving new:serving", "launch 2", id="a sick one is no failure of the image"),
+        pytest.param("new:lost new:serving new:serving new:serving", "destroy new-0", id="one of unknown health goes"),
+        pytest.param("new:touched new:serving new:serving", "destroy new-0, launch 2", id="unready: at once"),
+        pytest.param(
+            "old:serving old:tainted old:serving new:serving", "destroy old-1, launch 2", id="the tainted goes first"
+        ),
+        pytest.param(
+            "old:tainted old:unwell old:serving new:serving", "destroy old-1, launch 2", id="but after the unwell"
+        ),
+        pytest.param("new:tainted new:serving new:serving new:serving old:doomed", "destroy new-0", id="none too many"),
+    ],
+)
+def test_a_tainted_machine_serves_until_it_is_replaced(picture, decision):
+    assert decided(plan(FLEET, ROLLOUT, machines(picture), NOW)) == decision
+
+
+@pytest.mark.parametrize(
     ("picture", "reason"),
     [
         pytest.param("new:late", "new-3: not ready within 600 s: no nginx", id="not ready in time"),
@@ -144,11 +176,26 @@ def test_failures_are_allowed_as_written():
         pytest.param("old:serving old:serving new:booting", "destroy new-2, launch 1", id="the missing come back"),
         pytest.param("old:serving old:serving new:serving", "launch 1", id="a healthy new one holds the floor"),
         pytest.param("old:serving old:serving old:serving new:serving", "destroy new-3", id="then it goes"),
+        pytest.param("old:serving old:tainted old:serving", "rolled back", id="a tainted one that stayed stays"),
     ],
 )
 def test_back(picture, decision):
     back = replace(ROLLOUT, direction="back", reason="new-9: no nginx")
     assert decided(plan(FLEET, back, machines(picture), NOW)) == decision
+
+
+def test_of_what_stayed_and_is_too_much_on_the_way_back_the_tainted_goes():
+    back = replace(ROLLOUT, direction="back", source=2, reason="new-9: no nginx")
+    stayed = [replace(one, born=100.0) for one in machines("new:serving new:tainted new:serving new:serving")]
+    step = plan(FLEET, back, stayed, NOW)
+    assert decided(step) == "destroy new-1"
+
+
+def test_a_tainted_machine_is_told_of():
+    step = plan(FLEET, ROLLOUT, machines("new:tainted new:serving new:serving old:serving"), NOW)
+    assert step.rollout.verdict == "2 of 3 healthy on generation 2, 1 tainted, 1 of other generations"
+    step = plan(FLEET, ROLLOUT, machines("new:serving new:tainted new:serving new:serving"), NOW)
+    assert [action.reason for action in step.actions] == ["tainted: by hand"]
 
 
 def test_what_was_launched_on_the_way_back_must_be_healthy():
@@ -222,6 +269,13 @@ def test_without_surge_one_goes_before_one_comes():
     assert decided(step) == "destroy old-0, launch 2"
 
 
+@pytest.mark.parametrize("picture", ["new:tainted new:serving new:serving", "new:touched new:serving new:serving"])
+def test_the_forecast_replaces_what_is_tainted(picture):
+    actions = forecast(FLEET, ROLLOUT, machines(picture), NOW)
+    assert [a.minion_id for a in actions if a.kind == "destroy"] == ["new-0"]
+    assert [a.reason for a in actions if a.kind == "launch"] == ["3 of 3 on generation 2"]
+
+
 def test_the_forecast_names_every_victim_once_and_fills_the_fleet():
     actions = forecast(FLEET, ROLLOUT, machines("old:serving old:unknown old:serving new:booting"), NOW)
     assert sorted(a.minion_id for a in actions if a.kind == "destroy") == ["old-0", "old-1", "old-2"]
@@ -230,6 +284,7 @@ def test_the_forecast_names_every_victim_once_and_fills_the_fleet():
 
 
 STATES = ["serving", "booting", "late", "broken", "unwell", "ill", "unknown", "stopped", "doomed"]
+STATES += ["tainted", "sick", "lost", "touched"]
 WORDS = st.tuples(st.sampled_from(list(GENERATIONS)), st.sampled_from(STATES)).map(":".join)
 
 
