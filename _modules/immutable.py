@@ -1,23 +1,29 @@
-"""What is known on one machine about its image."""
+"""What is known and done on one machine about its image: what it runs, what drifted, how it is sealed and opened."""
 
 from __future__ import annotations
 
-try:
-    from saltext.immutable import seal
+import os
+import sys
 
-    HAS_LIBRARY = True
-except ImportError:
-    HAS_LIBRARY = False
+import salt.loader
+from salt.exceptions import CommandExecutionError
+
+try:
+    from saltext.immutable import breaking, sealing, standing
+
+    DAMAGE = None
+except Exception as err:  # a sealed machine whose library is damaged must still be able to say so
+    DAMAGE = f"{type(err).__name__}: {err}"
 
 __virtualname__ = "immutable"
 
 
 def __virtual__():
-    if HAS_LIBRARY:
+    if DAMAGE is None or os.path.lexists("/etc/immutable/seal.json"):
         return __virtualname__
     return (
         False,
-        "the library saltext.immutable is missing; pip install saltext-immutable where this minion runs",
+        f"the library saltext.immutable is missing; pip install saltext-immutable where this minion runs ({DAMAGE})",
     )
 
 
@@ -25,8 +31,11 @@ def status():
     """Return what this machine says about its image, and what is wrong with that.
 
     Keys: ``sealed``, ``problems`` (sentences; empty when all is well) and, on a sealed machine whose seal
-    can be read, ``image``, ``digest``, ``recipe``, ``read_only``, ``created`` (seconds since the epoch),
-    ``salt``, ``pack``, ``fleet``, ``generation`` and ``installation``.
+    can be read, ``image``, ``digest``, ``recipe``, ``read_only``, ``adopted``, ``created`` (seconds since the epoch),
+    ``salt``, ``pack``, ``policy`` (what the recipe fixed), ``fleet``, ``generation``, ``installation``,
+    ``launched`` (whether what it applies at launch is applied; a text is why that failed),
+    ``stopped_jobs`` (scheduled jobs that do not run: name to function), ``glass`` (None, or who broke it, why, and
+    seconds_left), and ``counts`` since the boot (refused, operated, changed: function to number).
 
     CLI Example:
 
@@ -34,22 +43,122 @@ def status():
 
         salt 'web-*' immutable.status
     """
-    try:
-        found = seal.read(seal.SEAL_PATH)
-        machine = seal.machine(seal.MACHINE_PATH)
-    except seal.SealDamaged as err:
-        return {"sealed": True, "problems": [str(err)]}
-    if found is None:
-        return {"sealed": False, "problems": []}
-    return {
-        "sealed": True,
-        "problems": [],
-        "image": found.name,
-        "digest": found.image,
-        "recipe": found.recipe,
-        "read_only": found.read_only,
-        "created": found.created,
-        "salt": found.salt,
-        "pack": found.pack,
-        **{key: machine.get(key) for key in ("fleet", "generation", "installation")},
-    }
+    if DAMAGE is not None:
+        return {"sealed": True, "problems": [f"saltext.immutable is damaged ({DAMAGE}); replace this machine"]}
+    return standing.status(__opts__, __pillar__)
+
+
+def seal(guard=None, mutable=None, test=False):
+    """
+    Seal this minion as it is: from now on it refuses what would change it.
+
+    For a minion that was not baked (adoption). It takes effect at once. What is on it now becomes the manifest that
+    ``immutable.drift`` compares with; its scheduled jobs stop, and its mine is kept alive by a systemd timer.
+
+    guard
+        As in a recipe: ``{allow: [...], deny: [...], dry_runs: true, allow_dangerous: false}``.
+
+    mutable
+        Paths (globs) that change by design, besides the usual ones.
+
+    test
+        Only tell whether it can be sealed, and what that would stop.
+
+    Returns changed, image, digest and stopped_jobs.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt pet.example.com immutable.seal test=True
+        salt pet.example.com immutable.seal mutable='[/srv/uploads]'
+    """
+    given = {name: value for name, value in (("guard", guard), ("mutable", mutable)) if value is not None}
+    policy = sealing.policy(given)
+    now = standing.status(__opts__, __pillar__)
+    told = {"changed": True, "image": None, "digest": None, "stopped_jobs": standing.stopped_jobs(__opts__, __pillar__)}
+    if now["sealed"]:
+        if not now.get("adopted") or now["policy"] != policy:
+            raise CommandExecutionError(f"this machine is sealed already ({now.get('image', 'its seal is damaged')})")
+        return {**told, "changed": False, "image": now["image"], "digest": now["digest"]}
+    if obstacles := sealing.obstacles(__opts__, _executor()):
+        raise CommandExecutionError("this minion cannot be sealed: " + "; ".join(obstacles))
+    if test:
+        return told
+    from saltext.immutable import drift as drifting
+
+    found = sealing.seal_minion(__opts__, drifting.baseline(policy["mutable"]), policy, _call)
+    return {**told, "image": found.name, "digest": found.image}
+
+
+def unseal():
+    """
+    Undo ``immutable.seal``. The glass has to be broken first; a machine that runs an image is never unsealed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run fleet.break_glass pet.example.com reason='back to highstate'
+        salt pet.example.com immutable.unseal
+    """
+    now = standing.status(__opts__, __pillar__)
+    if not now["sealed"]:
+        return {"changed": False}
+    if not now.get("adopted"):
+        raise CommandExecutionError("this machine runs an image, which is never unsealed: replace the machine instead")
+    sealing.unseal_minion(__opts__, _call)
+    return {"changed": True}
+
+
+def break_glass_challenge(ttl):
+    """
+    Return what the master must sign to open this machine for ``ttl`` seconds; ``fleet.break_glass`` asks for it.
+
+    Returns machine, nonce, boot_id, until, and what breaking the glass opens and cannot open.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt web-1.example.com immutable.break_glass_challenge 900
+    """
+    return breaking.challenge(float(ttl))
+
+
+def break_glass(token):
+    """
+    Open this machine with what the master signed for its last challenge; ``fleet.break_glass`` sends it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run fleet.break_glass web-1.example.com reason='the disk is full' ttl=15m
+    """
+    granted = breaking.break_glass(__opts__, token)
+    return {"who": granted.who, "reason": granted.reason, "seconds_left": round(breaking.seconds_left(granted))}
+
+
+def end_break_glass():
+    """
+    Close this machine again before the time is over. It stays tainted.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt web-1.example.com immutable.end_break_glass
+    """
+    return {"changed": breaking.end()}
+
+
+def _executor():
+    """Return the file through which this minion calls functions."""
+    loaded = salt.loader.executors(__opts__, __salt__)["direct_call.execute"]
+    return sys.modules[loaded.__module__].__file__
+
+
+def _call(fun, *args, **kwargs):
+    return __salt__[fun](*args, **kwargs)
+

@@ -30,6 +30,9 @@ _COMPILE = f"{VENV}/bin/python -m compileall -q -j 0 --invalidation-mode uncheck
 # Our units, and what wants them: `systemctl enable` of a layer that no systemd runs in.
 _UNITS = {
     "salt-minion.service": ("multi-user.target",),
+    "immutable-launch.service": ("multi-user.target",),
+    "immutable-mine.service": (),
+    "immutable-mine.timer": ("timers.target",),
     "immutable-ssh-host-keys.service": ("ssh.service", "ssh.socket"),
 }
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake import debian, outside, scrub
+from saltext.immutable.bake import config, debian, outside, scrub
 from saltext.immutable.bake.minion import EXTENSION_MODULES
 from saltext.immutable.host import Host, remove, tail
 from saltext.immutable.machines.machine import Machine
@@ -55,7 +55,7 @@ def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[
         minion_id=order["bake_id"],
         image="",
         lower=lower,
-        minion={**order["minion"], "id": order["bake_id"], "pki_dir": _PKI},
+        minion={**order["minion"], "id": order["bake_id"], "pki_dir": _PKI, "immutable_bake": True},
         bridge=order["bridge"],
         subnet=order["subnet"],
         read_only=False,
@@ -126,6 +126,7 @@ def stop(machine: Machine, within: float = 90.0) -> None:
 
 def finish(tree: Path) -> None:
     """Keep the synced modules where they are read-only, take the bake's own traces out, and scrub."""
+    config.refuse(tree)
     synced = tree / _EXTMODS
     if synced.is_dir():
         for kind in _NEVER_KEPT:

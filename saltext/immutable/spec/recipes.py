@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Literal
 
 from saltext.immutable.spec import reading
@@ -15,6 +16,15 @@ _PACKAGE = r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?"
 _MIRROR = r"(https?|file|copy)://?[^\s\[\]]+"
 _FUNCTION = r"[A-Za-z0-9_*?\[\]!-]+\.[A-Za-z0-9_*?\[\]!-]+"
 _PATH = r"/(?!\.\.?(/|$))[^/\0\n]+(/(?!\.\.?(/|$))[^/\0\n]+)*"
+# Also a word of a systemd unit and of an overlay mount.
+_DIRECTORY = r"(/[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*|/\.[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*)+"
+_NEVER_WRITABLE = {
+    "/bin /sbin /lib /lib32 /lib64 /libx32 /usr /boot": "the image's own programs are there",
+    "/opt/salt": "Salt and this pack are there",
+    "/etc/salt /etc/immutable": "what makes a machine refuse is there",
+    "/etc/systemd": "what a machine starts is there",
+    "/proc /sys /dev /run /tmp": "it is none of the image's: each boot makes it anew",
+}
 _SOURCES = "write {debian: bookworm} or {recipe: NAME}"
 
 
@@ -34,9 +44,23 @@ def recipe(name: str, read: Section) -> Recipe:
         bake_within=read.take("bake_within", reading.duration, Recipe.bake_within),
         guard=_guard(read.inside("guard")),
         at_launch=read.take("at_launch", reading.words, ()),
-        writable=read.take("writable", _paths, ()),
+        writable=read.take("writable", _writable, ()),
         mutable=read.take("mutable", _paths, ()),
         secrets=read.take("secrets", reading.words, ()),
+    )
+    read.close()
+    return found
+
+
+def adopted(name: str, read: Section) -> Recipe:
+    """Read what is said of a machine that was not baked: ``guard`` and ``mutable``."""
+    found = Recipe(
+        name=name,
+        source=Debian(""),
+        bake_id=name,
+        read_only=False,
+        guard=_guard(read.inside("guard")),
+        mutable=read.take("mutable", _paths, ()),
     )
     read.close()
     return found
@@ -117,6 +141,28 @@ def _paths(value: object) -> tuple[str, ...]:
     return tuple(_only(_PATH, word, "absolute path; write /srv/data") for word in reading.words(value))
 
 
+def _writable(value: object) -> tuple[str, ...]:
+    found = tuple(_only(_DIRECTORY, word, "path of a directory; write /srv/data") for word in reading.words(value))
+    for path in found:
+        for others, why in _NEVER_WRITABLE.items():
+            if any(_overlap(path, other) for other in others.split()):
+                raise ValueError(f"{path} cannot be writable: {why}; write a directory of the data, as /srv/data")
+    if pair := _nested(found):
+        raise ValueError(f"{pair[1]} is within {pair[0]}; write {pair[0]} alone")
+    return found
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Tell whether one of two paths is the other, or is within it."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+
+
+def _nested(paths: Sequence[str]) -> tuple[str, str] | None:
+    """Return a path and one within it."""
+    pairs = combinations(sorted(set(paths)), 2)
+    return next(((outer, inner) for outer, inner in pairs if _overlap(outer, inner)), None)
+
+
 def _states(value: object) -> Literal["highstate"] | tuple[str, ...]:
     if value == "highstate":
         return "highstate"
@@ -144,6 +190,16 @@ def _circle(recipes: Mapping[str, Recipe], start: str) -> str:
         if source.recipe in way[:-1]:
             break
     return ""
+
+
+def nests(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str]]:
+    """Yield ``(recipe, sentence)`` for each writable path that overlaps with an inherited one."""
+    for name, found in recipes.items():
+        above = found
+        while isinstance(above.source, Parent):
+            above = recipes[above.source.recipe]
+            if pair := _nested([*found.writable, *above.writable]):
+                yield name, f"{pair[1]} is within {pair[0]}, with what recipe {above.name!r} has; write {pair[0]} alone"
 
 
 def twins(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str]]:

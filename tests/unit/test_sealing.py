@@ -1,0 +1,157 @@
+"""Sealing a minion that runs, undoing it, and what a machine says of its seal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from saltext.immutable import executors, seal, sealing, standing
+
+OURS = str(Path(executors.__file__).parent / "direct_call.py")
+DIGEST = "ab" * 32
+
+
+@pytest.fixture
+def pet(tmp_path, monkeypatch) -> SimpleNamespace:
+    """A minion that runs, without systemd, whose files are all below tmp_path."""
+    monkeypatch.setattr(seal, "SEAL_PATH", str(tmp_path / "etc/immutable/seal.json"))
+    monkeypatch.setattr(seal, "MACHINE_PATH", str(tmp_path / "machine.conf"))
+    monkeypatch.setattr(seal, "RUN_PATH", str(tmp_path / "run"))
+    monkeypatch.setattr(sealing, "need_root", lambda: None)
+    monkeypatch.setattr(sealing, "systemd_here", lambda: False)
+    monkeypatch.setattr(sealing, "_SYSTEMD", tmp_path / "systemd")
+    pki = tmp_path / "pki"
+    pki.mkdir()
+    public = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (pki / "minion_master.pub").write_bytes(pem)
+    found = SimpleNamespace(called=[], config=tmp_path / "salt/minion.d" / sealing.CONFIG, pki=pki)
+    found.opts = {"id": "pet", "pki_dir": str(pki), "hash_type": "sha256", "config_dir": str(tmp_path / "salt")}
+    found.opts["schedule"] = {"enabled": False}
+
+    def call(fun: str, *args: Any, **kwargs: Any) -> None:
+        found.called.append(fun)
+
+    found.call = call
+    found.seal = lambda **given: sealing.seal_minion(found.opts, DIGEST, sealing.policy(given), call)
+    return found
+
+
+def test_a_minion_is_sealed_at_once_and_for_every_start(pet):
+    done = pet.seal(mutable=["/srv/uploads"])
+    assert seal.read(seal.SEAL_PATH) == done
+    assert (done.name, done.read_only, done.policy["mutable"]) == ("adopted@abababababab", False, ["/srv/uploads"])
+    assert "enabled: False" in pet.config.read_text()
+    assert pet.called == ["schedule.disable", "saltutil.refresh_modules"]
+    assert seal.pinned(done)["id"] == "pet"
+
+
+def test_unsealing_takes_all_of_it_away(pet):
+    pet.seal()
+    sealing.unseal_minion(pet.opts, pet.call)
+    assert seal.read(seal.SEAL_PATH) is None
+    assert not pet.config.exists()
+    assert pet.called[-1] == "schedule.enable"
+
+
+def test_what_cannot_be_sealed_stays_as_it_was(pet, monkeypatch):
+    monkeypatch.setattr(sealing, "_commit", lambda found: (_ for _ in ()).throw(OSError("the disk is full")))
+    with pytest.raises(OSError, match="full"):
+        pet.seal()
+    assert not pet.config.exists()
+    assert seal.read(seal.SEAL_PATH) is None
+    assert pet.called == ["schedule.disable", "schedule.enable"]
+
+
+def test_a_seal_that_cannot_be_read_back_is_not_written(pet):
+    with pytest.raises(seal.SealDamaged):
+        sealing._commit(seal.Seal("", "web", True, 1.0, "3008", "1", {"guard": {}}))
+    assert list(Path(seal.SEAL_PATH).parent.iterdir()) == []
+
+
+def test_a_minion_that_never_met_its_master_is_not_sealed(pet):
+    (pet.pki / "minion_master.pub").unlink()
+    with pytest.raises(CommandExecutionError, match="no key of its master"):
+        pet.seal()
+
+
+@pytest.mark.parametrize(
+    ("opts", "executor", "said"),
+    [
+        pytest.param({}, OURS, None, id="nothing in the way"),
+        pytest.param({}, "/usr/lib/salt/executors/direct_call.py", "not through the guard", id="core's executor"),
+        pytest.param({"master_alive_interval": 30}, OURS, "never look whether", id="a scheduled look at the master"),
+        pytest.param({"file_client": "local"}, OURS, "break the glass", id="no master"),
+    ],
+)
+def test_obstacles(opts, executor, said):
+    found = sealing.obstacles(opts, executor)
+    assert found == [] if said is None else said in found[0]
+
+
+def test_a_policy_that_is_none_is_named(pet):
+    with pytest.raises(SaltInvocationError, match="immutable.seal:mutable: .srv. is no absolute path"):
+        sealing.policy({"mutable": ["srv"]})
+    with pytest.raises(SaltInvocationError, match="immutable.seal:at_launch: no such key"):
+        sealing.policy({"at_launch": ["x"]})
+
+
+# What a machine says of it
+
+
+def status(pet: SimpleNamespace, pillar: dict[str, Any] | None = None, **opts: Any) -> dict[str, Any]:
+    return standing.status({**pet.opts, **opts}, pillar or {})
+
+
+def test_an_unsealed_minion_says_so(pet):
+    assert status(pet) == {"sealed": False, "problems": []}
+
+
+def test_one_answer_tells_it_all(pet):
+    pet.seal()
+    jobs = {"backup": {"function": "cmd.run", "hours": 1}, "enabled": True}
+    found = status(pet, {"schedule": jobs}, schedule={"enabled": False, "__mine_interval": {"function": "mine.update"}})
+    assert (found["sealed"], found["adopted"], found["image"]) == (True, True, "adopted@abababababab")
+    assert found["stopped_jobs"] == {"backup": "cmd.run", "__mine_interval": "mine.update"}
+    assert (found["glass"], found["counts"], found["problems"]) == (None, {}, [])
+
+
+@pytest.mark.parametrize(
+    ("opts", "said"),
+    [
+        pytest.param({"schedule": {}}, "the scheduler runs", id="a schedule"),
+        pytest.param({"schedule": {"enabled": True}}, "the scheduler runs", id="a schedule that was enabled again"),
+        pytest.param({"master_alive_interval": 5}, "nobody looks", id="a look that never comes"),
+    ],
+)
+def test_what_weakens_the_guard_is_a_problem(pet, opts, said):
+    pet.seal()
+    [problem] = status(pet, **opts)["problems"]
+    assert said in problem
+
+
+@pytest.mark.parametrize("key", ["extension_modules", "module_dirs", "executor_dirs"])
+def test_executors_that_outrank_the_guard_are_a_problem(pet, tmp_path, key):
+    pet.seal()
+    place = tmp_path / "more/executors"
+    place.mkdir(parents=True)
+    (place / "direct_call.py").write_text("")
+    value = {"extension_modules": str(place.parent), "module_dirs": [str(place.parent)], "executor_dirs": [str(place)]}
+    [problem] = status(pet, **{key: value[key]})["problems"]
+    assert problem == f"{place} outranks the guard; remove it"
+
+
+def test_a_damaged_seal_is_still_a_seal(pet):
+    place = Path(seal.SEAL_PATH)
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps({"image": "x"}))
+    found = status(pet)
+    assert found["sealed"]
+    assert "is damaged" in found["problems"][0]
