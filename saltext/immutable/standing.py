@@ -65,8 +65,12 @@ def _problems(found: seal.Seal, opts: Mapping[str, Any]) -> Iterator[str]:
         yield "master_alive_interval is set, but no scheduled job runs: nobody looks whether the master is alive"
     for folder in _above_the_guard(opts):
         yield f"{folder} outranks the guard; remove it"
-    if found.read_only and os.access("/", os.W_OK):
+    if found.read_only and _root_is_writable():
         yield "the root can be written, though the image says that it is read-only"
+
+
+def _root_is_writable() -> bool:
+    return os.access("/", os.W_OK)
 
 
 def _above_the_guard(opts: Mapping[str, Any]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable import guard, seal
+from saltext.immutable import guard, seal, standing
 from saltext.immutable.executors import direct_call
 
 DIGEST = "3f2a9c1d04be" + "0" * 52
@@ -52,6 +52,9 @@ def host(tmp_path, monkeypatch):
         monkeypatch.setattr(reader, "SEAL_PATH", str(paths.seal))
         monkeypatch.setattr(reader, "MACHINE_PATH", str(paths.machine))
     monkeypatch.setattr(direct_call, "SEAL_PATH", str(paths.seal))
+    monkeypatch.setattr(seal, "RUN_PATH", str(tmp_path / "run"))
+    monkeypatch.setattr(standing, "_root_is_writable", lambda: False)
+    paths.module.__opts__, paths.module.__pillar__ = {"schedule": {"enabled": False}}, {}
     return paths
 
 
