@@ -46,8 +46,11 @@ def _compiled(pillar: Mapping[str, Any]) -> None:
 
 
 def _unresolved(found: Definitions) -> Iterator[str]:
-    for name, sentence in _recipes.lineage(found.recipes):
+    orphans = list(_recipes.lineage(found.recipes))
+    for name, sentence in orphans:
         yield f"{ROOT}:recipes:{name}:from:recipe: {sentence}"
+    for name, sentence in [] if orphans else _recipes.nests(found.recipes):
+        yield f"{ROOT}:recipes:{name}:writable: {sentence}"
     for name, sentence in _recipes.twins(found.recipes):
         yield f"{ROOT}:recipes:{name}:bake_id: {sentence}"
     for fleet_ in found.fleets.values():

@@ -11,9 +11,9 @@ from saltext.immutable.spec.model import Recipe
 def policy(chain: Sequence[Recipe]) -> dict[str, Any]:
     """Return the policy of an image as JSON holds it; ``chain``: its recipes, the root first.
 
-    ``guard`` (allow, deny, dry_runs), ``at_launch``, ``writable``, ``mutable``, and ``states``: what was applied, as a
-    list of mappings with ``sls`` (``highstate`` or a list), ``saltenv`` and ``pillarenv``. A child inherits all of it;
-    dry runs are refused as soon as one of the recipes refuses them.
+    ``guard`` (allow, deny, dry_runs), ``writable``, ``mutable``, ``states``: what was applied, as a list of mappings
+    with ``sls`` (``highstate`` or a list), ``saltenv`` and ``pillarenv``; and ``at_launch``, likewise. A child inherits
+    all of it; dry runs are refused as soon as one of the recipes refuses them.
     """
     return {
         "guard": {
@@ -21,10 +21,10 @@ def policy(chain: Sequence[Recipe]) -> dict[str, Any]:
             "deny": _together(recipe.guard.deny for recipe in chain),
             "dry_runs": all(recipe.guard.dry_runs for recipe in chain),
         },
-        "at_launch": _together(recipe.at_launch for recipe in chain),
+        "at_launch": _at_launch(chain),
         "writable": _together(recipe.writable for recipe in chain),
         "mutable": _together(recipe.mutable for recipe in chain),
-        "states": [_applied(recipe) for recipe in chain if recipe.states],
+        "states": [_applied(recipe, recipe.states) for recipe in chain if recipe.states],
     }
 
 
@@ -33,6 +33,16 @@ def _together(lists: Any) -> list[str]:
     return list(dict.fromkeys(word for words in lists for word in words))
 
 
-def _applied(recipe: Recipe) -> dict[str, Any]:
-    sls = recipe.states if isinstance(recipe.states, str) else list(recipe.states)
+def _at_launch(chain: Sequence[Recipe]) -> list[dict[str, Any]]:
+    """Return what each recipe has applied at launch, in its own environment; nothing twice."""
+    found: list[dict[str, Any]] = []
+    for recipe in chain:
+        known = {sls for order in found if order == _applied(recipe, order["sls"]) for sls in order["sls"]}
+        fresh = [sls for sls in dict.fromkeys(recipe.at_launch) if sls not in known]
+        found += [_applied(recipe, fresh)] if fresh else []
+    return found
+
+
+def _applied(recipe: Recipe, states: str | Sequence[str]) -> dict[str, Any]:
+    sls = states if isinstance(states, str) else list(states)
     return {"sls": sls, "saltenv": recipe.saltenv, "pillarenv": recipe.pillarenv}

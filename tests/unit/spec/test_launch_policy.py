@@ -1,0 +1,81 @@
+"""What a recipe says of the launch of its machines: what is applied, and where they may write."""
+
+from __future__ import annotations
+
+import pytest
+from salt.exceptions import SaltInvocationError
+
+from saltext.immutable.spec import definitions, policy
+
+BASE = {"from": {"debian": "bookworm"}}
+
+
+def recipes(*, base=None, **web):
+    found = {"base": {**BASE, **(base or {})}, "web": {"from": {"recipe": "base"}, **web}}
+    return definitions({"immutable": {"recipes": found}})
+
+
+def refused(**given) -> str:
+    with pytest.raises(SaltInvocationError) as err:
+        recipes(**given)
+    return str(err.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/usr", "the image's own programs are there"),
+        ("/usr/local/lib", "the image's own programs are there"),
+        ("/lib64", "the image's own programs are there"),
+        ("/boot/efi", "the image's own programs are there"),
+        ("/opt", "Salt and this pack are there"),
+        ("/opt/salt/lib", "Salt and this pack are there"),
+        ("/etc", "what makes a machine refuse is there"),
+        ("/etc/salt/minion.d", "what makes a machine refuse is there"),
+        ("/etc/immutable", "what makes a machine refuse is there"),
+        ("/etc/systemd/system", "what a machine starts is there"),
+        ("/run/x", "each boot makes it anew"),
+        ("/proc", "each boot makes it anew"),
+    ],
+)
+def test_what_never_becomes_writable(path, why):
+    said = refused(writable=[path])
+    assert said.startswith(f"immutable:recipes:web:writable: {path} cannot be writable: ")
+    assert why in said and said.endswith("write a directory of the data, as /srv/data")
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "srv/data", "/srv/", "/srv//data", "/srv/../usr", "/srv/*", "/srv/a b", "/srv/a:b", "/srv/%i", "/."]
+)
+def test_what_is_no_plain_path_of_a_directory(path):
+    assert f"{path!r} is no path of a directory; write /srv/data" in refused(writable=[path])
+
+
+@pytest.mark.parametrize(
+    "path", ["/srv/data", "/etc/app", "/optional", "/opt/app", "/var/lib/app", "/home", "/srv/.git"]
+)
+def test_what_may_be_writable(path):
+    assert recipes(writable=[path]).recipes["web"].writable == (path,)
+
+
+def test_one_path_within_another_is_refused_also_where_one_is_inherited():
+    assert "/srv/data is within /srv; write /srv alone" in refused(writable=["/srv/data", "/srv"])
+    said = refused(base={"writable": ["/srv"]}, writable=["/srv/data"])
+    assert said == (
+        "immutable:recipes:web:writable: /srv/data is within /srv, with what recipe 'base' has; write /srv alone"
+    )
+    assert recipes(base={"writable": ["/srv/a"]}, writable=["/srv/a", "/srv/ab"])
+
+
+def test_each_recipe_has_its_own_applied_in_its_own_environment_and_nothing_twice():
+    found = recipes(base={"at_launch": ["host"]}, at_launch=["host", "peers"]).chain("web")
+    assert policy(found)["at_launch"] == [
+        {"sls": ["host"], "saltenv": "base", "pillarenv": None},
+        {"sls": ["peers"], "saltenv": "base", "pillarenv": None},
+    ]
+    found = recipes(base={"at_launch": ["host"]}, at_launch=["host"], saltenv="prod", pillarenv="blue").chain("web")
+    assert policy(found)["at_launch"] == [
+        {"sls": ["host"], "saltenv": "base", "pillarenv": None},
+        {"sls": ["host"], "saltenv": "prod", "pillarenv": "blue"},
+    ]
+    assert policy(recipes().chain("web"))["at_launch"] == []
