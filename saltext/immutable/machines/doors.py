@@ -35,8 +35,10 @@ def launch(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         )
     host.prepare()
     lower = images.lower(host, order["image"])
-    read_only = images.every(host)[order["image"]]["read_only"]
-    return _shown(host, machines.launch(host, Machine(**order, lower=lower, read_only=read_only)))
+    about = images.every(host)[order["image"]]
+    writable = tuple(about["policy"]["writable"])
+    of_image = {"lower": lower, "read_only": about["read_only"], "writable": writable}
+    return _shown(host, machines.launch(host, Machine(**order, **of_image)))
 
 
 def list_machines(host: Host) -> list[dict[str, Any]]:
@@ -61,6 +63,6 @@ def require(host: Host, digest: str) -> str:
 
 
 def _shown(host: Host, machine: Machine) -> dict[str, Any]:
-    hidden = ("binds", "boot", "files", "link", "started", "tag", "upper")
+    hidden = ("binds", "boot", "files", "link", "started", "tag", "upper", "writable")
     data = {entry.name: getattr(machine, entry.name) for entry in fields(machine) if entry.name not in hidden}
     return {**data, "running": machines.alive(host, machine), "lower": list(machine.lower)}

@@ -55,6 +55,8 @@ class Machine:
     memory: int | None = None
     cpus: float | None = None
     read_only: bool = True
+    writable: tuple[str, ...] = ()
+    """Directories besides /var that it may write to where its root is read-only."""
     upper: str | None = None
     """Directory that takes the changes of a writable root (a bake)."""
     binds: Mapping[str, str] = field(default_factory=dict)
@@ -167,7 +169,8 @@ def _container(host: Host, machine: Machine) -> nspawn.Container:
     folder = host.machines / machine.minion_id
     upper = Path(machine.upper) if machine.upper else None if machine.read_only else folder / "upper"
     work = upper.with_name("work") if upper else None
-    for inner in filter(None, (folder / "root", folder / "var", upper, work)):
+    changed = _changed(folder, machine) if machine.read_only else {}
+    for inner in filter(None, (folder / "root", upper, work, *changed.values())):
         inner.mkdir(exist_ok=True)
     return nspawn.Container(
         name=machine.name,
@@ -181,11 +184,17 @@ def _container(host: Host, machine: Machine) -> nspawn.Container:
         network=machine.network,
         console=folder / "console.log",
         writable=not machine.read_only,
-        var=folder / "var" if machine.read_only else None,
+        changed=changed,
         files=_files(host, machine),
         binds={target: Path(source) for target, source in machine.binds.items()},
         boot=machine.boot,
     )
+
+
+def _changed(folder: Path, machine: Machine) -> dict[str, Path]:
+    """Return where changes go when the root is read-only; what is in /var is writable with it."""
+    others = [path for path in machine.writable if not f"{path}/".startswith("/var/")]
+    return {"/var": folder / "var"} | {path: folder / f"writable-{number}" for number, path in enumerate(others)}
 
 
 def _files(host: Host, machine: Machine) -> dict[str, Path]:
@@ -226,7 +235,7 @@ def find(host: Host, minion_id: str) -> Machine | None:
         data = json.loads(file.read_text())
     except FileNotFoundError:
         return None
-    return Machine(**{**data, "lower": tuple(data["lower"])})
+    return Machine(**{**data, **{name: tuple(data.get(name, ())) for name in ("lower", "writable")}})
 
 
 def destroy(host: Host, minion_id: str) -> bool:

@@ -59,8 +59,8 @@ class Container:
     network: Network
     console: Path
     writable: bool = False
-    var: Path | None = None
-    """Where changes to /var go when the root is read-only."""
+    changed: Mapping[str, Path] = field(default_factory=dict)
+    """Where changes go when the root is read-only: directory inside -> directory of the host."""
     files: Mapping[str, Path] = field(default_factory=dict)
     """Files of the host to show at a path of the container, read-only."""
     binds: Mapping[str, Path] = field(default_factory=dict)
@@ -116,7 +116,7 @@ def _nspawn(container: Container) -> list[str]:
     words += [f"--directory={container.root}", f"--machine={_machine_name(container.name)}"]
     words += [f"--hostname={container.hostname}"]
     words += [] if container.writable else ["--read-only"]
-    words += [f"--overlay=+/var:{container.var}:/var"] if container.var else []
+    words += [f"--overlay=+{path}:{changes}:{path}" for path, changes in container.changed.items()]
     words += [f"--bind-ro={source}:{target}" for target, source in container.files.items()]
     words += [f"--bind={source}:{target}" for target, source in container.binds.items()]
     if not container.boot:

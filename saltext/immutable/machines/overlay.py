@@ -14,6 +14,7 @@ from salt.exceptions import CommandExecutionError
 
 MOST = 64
 """Layers in a stack, the seal included."""
+_OPAQUE = "trusted.overlay.opaque"
 _SAFE = "redirect_dir=off,metacopy=off,index=off"
 
 
@@ -54,3 +55,30 @@ def top_file(layers: Path, lower: Sequence[str], path: str) -> Path | None:
         if os.path.lexists(file):
             return file if file.is_file() and not file.is_symlink() else None
     return None
+
+
+def has_directory(layers: Path, lower: Sequence[str], path: str) -> bool:
+    """Tell whether ``path`` is a directory of a stack of layers, by no link."""
+    place = Path(".")
+    below = list(reversed(lower))
+    for name in Path(path.lstrip("/")).parts:
+        place /= name
+        below = _holding(layers, below, place)
+        if not below:
+            return False
+    return True
+
+
+def _holding(layers: Path, lower: Sequence[str], place: Path) -> list[str]:
+    """Return those layers, given from the top, whose directory ``place`` is seen; none if it is anything else."""
+    found = []
+    for name in lower:
+        entry = layers / name / place
+        if not os.path.lexists(entry):
+            continue
+        if entry.is_symlink() or not entry.is_dir():  # a whiteout is none either
+            break
+        found.append(name)
+        if _OPAQUE in os.listxattr(entry):
+            break
+    return found

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.host import Host
-from saltext.immutable.machines import doors, images, machine
+from saltext.immutable.machines import doors, images, machine, nspawn
 from saltext.immutable.machines.machine import Machine
 
 
@@ -105,12 +105,45 @@ def test_a_folder_without_a_record_is_no_machine_and_can_be_destroyed(host):
     assert list(host.machines.iterdir()) == []
 
 
-def test_read_only_is_the_images_own(host, monkeypatch):
-    launched: list[Machine] = []
-    monkeypatch.setattr(machine, "launch", lambda host, order: launched.append(order) or order)
+@pytest.fixture
+def launched(host, monkeypatch) -> list[Machine]:
+    """The machines that would have been started from image ``d``; it has what the test puts into it."""
+    found: list[Machine] = []
+    monkeypatch.setattr(machine, "launch", lambda host, order: found.append(order) or order)
     monkeypatch.setattr(machine, "alive", lambda host, order: True)
-    about = images.file(host, "d" * 64)
-    about.parent.mkdir()
-    about.write_text(json.dumps({"layers": [], "read_only": False}))
+    images.file(host, "d" * 64).parent.mkdir()
+    return found
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_what_may_be_written_is_the_images_own(host, launched, read_only):
+    about = {"layers": [], "read_only": read_only, "policy": {"writable": ["/srv/data", "/var/spool"]}}
+    images.file(host, "d" * 64).write_text(json.dumps(about))
     doors.launch(host, {"minion_id": "a", "image": "d" * 64, "minion": {}, "bridge": "b", "subnet": "10.0.0.0/24"})
-    assert launched[0].read_only is False
+    assert (launched[0].read_only, launched[0].writable) == (read_only, ("/srv/data", "/var/spool"))
+
+
+def test_each_writable_path_has_its_changes_in_the_machines_folder(host):
+    order = Machine("a", "d", (), {}, "b", "10.0.0.0/24", writable=("/srv/data", "/var/spool", "/etc/app"))
+    container = machine._container(host, _recorded(host, order))
+    folder = host.machines / "a"
+    mounts = {"/var": folder / "var", "/srv/data": folder / "writable-0", "/etc/app": folder / "writable-1"}
+    assert container.changed == mounts
+    assert all(place.is_dir() for place in mounts.values())
+    words = nspawn._nspawn(container)
+    assert [word for word in words if word.startswith("--overlay=")] == [
+        f"--overlay=+{path}:{place}:{path}" for path, place in mounts.items()
+    ]
+
+
+def test_a_writable_root_needs_no_further_mounts(host):
+    order = Machine("a", "d", (), {}, "b", "10.0.0.0/24", read_only=False, writable=("/srv/data",))
+    assert machine._container(host, _recorded(host, order)).changed == {}
+
+
+def _recorded(host: Host, order: Machine) -> Machine:
+    recorded = replace(order, tag=host.tag, address="10.0.0.2", link="im0")
+    (host.machines / order.minion_id).mkdir()
+    (host.machines / order.minion_id / "machine.json").write_text(json.dumps(asdict(recorded)))
+    assert machine.find(host, order.minion_id) == recorded, "what was written is read as it was"
+    return recorded

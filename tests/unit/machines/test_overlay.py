@@ -80,3 +80,35 @@ def test_what_is_no_regular_file_on_top_is_none(tmp_path, above):
             pytest.skip("device nodes need root")
         os.mknod(tmp_path / "top/etc/hosts", 0o020000, 0)
     assert overlay.top_file(tmp_path, ["root", "top"], "/etc/hosts") is None
+
+
+@pytest.mark.parametrize(
+    ("bottom", "top", "there"),
+    [
+        pytest.param("srv/data/", "", True, id="in a layer below"),
+        pytest.param("srv/", "srv/data/", True, id="in the layer above"),
+        pytest.param("srv/data/", "srv/", True, id="a directory above joins it"),
+        pytest.param("srv/", "", False, id="nowhere"),
+        pytest.param("srv/data/", "srv/data", False, id="a file hides it"),
+        pytest.param("srv/data/", "srv", False, id="a file hides its parent"),
+        pytest.param("srv/data/", "srv/data@", False, id="a link hides it"),
+        pytest.param("data/", "srv@", False, id="a link on the way"),
+        pytest.param("srv/data/", "srv!", False, id="a directory made anew hides what was below"),
+        pytest.param("srv/data/", "srv!/data/", True, id="a directory made anew with it"),
+    ],
+)
+def test_whether_a_directory_is_in_a_stack(tmp_path, monkeypatch, bottom, top, there):
+    opaque = set()
+    monkeypatch.setattr(os, "listxattr", lambda path: ["trusted.overlay.opaque"] if path in opaque else [])
+    for layer, entry in (("bottom", bottom), ("top", top)):
+        place = tmp_path / layer / entry.replace("!", "").rstrip("/@")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if entry.endswith("@"):
+            place.symlink_to("/")
+        elif entry.endswith(("/", "!")) or not entry:
+            place.mkdir(parents=True, exist_ok=True)
+        else:
+            place.touch()
+        if "!" in entry:
+            opaque.add(tmp_path / layer / entry.partition("!")[0])
+    assert overlay.has_directory(tmp_path, ["bottom", "top"], "/srv/data") is there
