@@ -19,6 +19,7 @@ from saltext.immutable.machines.machine import Machine
 from saltext.immutable.minions import Jobs, Minions, NoAnswer
 from saltext.immutable.providers import Identity
 from saltext.immutable.providers.nspawn import Nspawn
+from tests.bench import guarding
 from tests.support.estate import Estate, wait_for
 
 _versions = itertools.count(1)
@@ -129,4 +130,6 @@ FIGURES = {
     "bake_over_salt_call_ratio": Figure("x", "bare salt-call of the same states", bake_over_salt_call, ratio),
     "rebake_unchanged_s": Figure("s", "salt-run test.arg", rebake_unchanged, operator.sub),
     "roll_over_bare_boot_ratio": Figure("x", "three machines started bare", roll_over_bare_boot, ratio),
+    "guard_sealed_call_us": Figure("us", "core's direct_call", guarding.sealed_call, guarding.per_call),
+    "guard_unsealed_call_ratio": Figure("x", "core's direct_call", guarding.unsealed_call, ratio),
 }
