@@ -10,6 +10,7 @@ from salt.exceptions import CommandExecutionError
 
 try:
     from saltext.immutable import breaking, sealing, standing
+    from saltext.immutable import launch as launching
 
     DAMAGE = None
 except Exception as err:  # a sealed machine whose library is damaged must still be able to say so
@@ -151,6 +152,29 @@ def end_break_glass():
         salt web-1.example.com immutable.end_break_glass
     """
     return {"changed": breaking.end()}
+
+
+def launch():
+    """
+    Run the launch phase of this machine once more: the state files that its recipe names as ``at_launch``.
+
+    So a machine gets a secret that changed. A machine without such state files has nothing to do.
+
+    Returns ok, sls, failed (none, or this fails with them) and seconds.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'web-*' immutable.launch
+    """
+    now = standing.status(__opts__, __pillar__)
+    if "policy" not in now:
+        raise CommandExecutionError("; ".join(now["problems"]) or "this host runs no image, so it has no launch phase")
+    done = launching.again(now["policy"])
+    if not done["ok"]:
+        raise CommandExecutionError(launching.explain(done["failed"]))
+    return done
 
 
 def _executor():
