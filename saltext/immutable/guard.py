@@ -1,136 +1,51 @@
 """May this call run on a machine that runs an image? Pure: a decision and its reason.
 
-Three classes of functions: *read* looks, *operate* acts on what runs and leaves the files of the image
-alone, *change* is everything else. What is in neither table is a change, known to us or not. There are
-no wildcards: a module that only reads today has a function that writes in its next release.
-
-The tables were made by reading the functions of Salt 3008. Many that look harmless are in ``TRAPS``.
+What each function does is in ``functions.py``; what it is called with decides here. Whatever is in no table is a
+change, known to us or not.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from saltext.immutable.functions import (
+    DRY_RUN,
+    DRY_RUNS,
+    NAMES,
+    ONLY,
+    OPERATE,
+    READ,
+    TAGS_OF_THE_MINION,
+    TRAPS,
+    WORDS,
+)
+
 Class = Literal["read", "operate", "change"]
 
-READ: Mapping[str, str] = {
-    "config": "dot_vals get items merge option",
-    "disk": "blkid inodeusage iostat percent usage",
-    "environ": "get has_value item items",
-    "file": """access basename check_hash contains contains_glob contains_regex directory_exists dirname
-        diskusage file_exists get_devmm get_gid get_group get_hash get_mode get_sum
-        get_uid get_user gid_to_group group_to_gid is_blkdev is_chrdev is_fifo is_hardlink is_link join
-        lstat normpath pardir path_exists_glob read readdir readlink search seek_read stats statvfs
-        uid_to_user user_to_uid""",
-    "grains": "equals fetch filter_by get has_value item items ls",
-    "group": "getent info",
-    "immutable": "status",
-    "iptables": "get_policy get_rules version",
-    "key": "finger finger_master",
-    "kmod": "is_loaded lsmod mod_list",
-    "locale": "get_locale list_avail",
-    "match": "compound data glob grain grain_pcre ipcidr list pcre pillar pillar_pcre",
-    "mine": "get valid",
-    "mount": "active fstab is_mounted swaps",
-    "network": """active_tcp arp calc_net connect convert_cidr default_route dig fqdns get_fqdn
-        get_hostname hw_addr in_subnet interface interface_ip interfaces ip_addrs ip_addrs6 ip_in_subnet
-        ip_neighs ip_neighs6 ip_networks ip_networks6 ipaddrs ipaddrs6 is_loopback is_private netstat ping
-        reverse_ip routes subnets subnets6 traceroute""",
-    "pillar": "data fetch file_exists filter_by get item items keys ls obfuscate raw",
-    "pkg": "list_pkgs version version_cmp",
-    "ps": """boot_time cpu_percent cpu_times disk_io_counters disk_partition_usage disk_partitions disk_usage
-        get_pid_list get_users netstat network_io_counters num_cpus pgrep proc_info psaux ss status
-        swap_memory top total_physical_memory virtual_memory""",
-    "salt_version": "equal get_release_number greater_than less_than",
-    "saltutil": "find_cached_job find_job is_running list_extmods running",
-    "service": """available disabled enabled execs get_all get_disabled get_enabled get_running get_static
-        masked missing show status""",
-    "state": "get_pauses list_disabled running",
-    "status": """all_status cpuinfo cpustats diskstats diskusage loadavg master meminfo netdev netstats nproc
-        pid ping_master procs time uptime version vmstats w""",
-    "sys": """argspec doc list_functions list_modules list_renderers list_returner_functions list_returners
-        list_runner_functions list_runners list_state_functions list_state_modules renderer_doc
-        returner_argspec returner_doc runner_argspec runner_doc state_argspec state_doc state_schema""",
-    "sysctl": "show",
-    "system": """get_computer_desc get_computer_name get_reboot_required_witnessed get_system_date
-        get_system_date_time get_system_time has_settable_hwclock""",
-    "test": """arg arg_clean arg_repr arg_type assertion attr_call collatz conf_test echo exception false fib
-        get_opts kwarg module_report not_loaded opts_pkg outputter ping provider providers rand_sleep rand_str
-        random_hash retcode sleep stack true version versions versions_information versions_report""",
-    "timezone": "get_hwclock get_offset get_zone get_zonecode zone_compare",
-    "user": "get_loginclass getent info list_groups list_users primary_group",
-}
-"""Module to the functions of it that only look."""
-
-OPERATE: Mapping[str, str] = {
-    "event": "fire fire_master send",
-    "mine": "update",
-    "ps": "kill_pid pkill",
-    "saltutil": """kill_all_jobs kill_job pillar_refresh refresh_beacons refresh_grains refresh_matchers
-        refresh_modules refresh_pillar refresh_resources signal_job term_all_jobs term_job""",
-    "service": "force_reload reload restart start stop",
-    "system": "reboot",
-}
-"""Module to the functions of it that act on what runs."""
-
-ONLY: Mapping[str, tuple[str, ...]] = {
-    "disk.blkid": (),
-    "mine.update": ("clear",),
-    "service.force_reload": ("name", "no_block"),
-    "service.reload": ("name", "no_block"),
-    "service.restart": ("name", "no_block"),
-    "service.start": ("name", "no_block"),
-}
-"""Functions that stay in their class with these arguments (in this order) only. The others of ``service``
-unmask units, blkid's name its cache file, and ``mine.update`` calls any function it is given."""
-
-TRAPS: Mapping[str, str] = {
-    "chroot.*": "it mounts, and runs any function",
-    "config.gather_bootstrap_script": "it downloads a file",
-    "cp.*": "it writes what it fetches into the cache or to any path",
-    "disk.hdparms": "hdparm's letters also set",
-    "file.find": "it can delete and execute what it finds",
-    "file.get_diff": "it fetches files and renders them",
-    "file.get_managed": "it fetches files and renders them",
-    "http.query": "it writes files",
-    "mine.send": "it calls any function",
-    "network.get_route": "its argument goes through a shell",
-    "pillar.ext": "it runs any external pillar",
-    "pkg.latest_version": "it refreshes the package database",
-    "pkg.list_upgrades": "it refreshes the package database",
-    "pkg.upgrade_available": "it refreshes the package database",
-    "ps.lsof": "its argument can hold lsof's options",
-    "publish.*": "it makes other machines act",
-    "saltutil.cmd": "it makes other machines act",
-    "saltutil.cmd_iter": "it makes other machines act",
-    "saltutil.mmodule": "it calls any function",
-    "saltutil.runner": "it calls any runner",
-    "saltutil.sync_*": "it brings code that would outrank the guard",
-    "saltutil.wheel": "it calls any wheel function",
-    "schedule.*": "it plans calls that the guard does not see",
-    "slsutil.*": "it renders Jinja, which runs commands",
-    "state.graph*": "it renders Jinja, which runs commands",
-    "state.show_*": "it renders Jinja, which runs commands",
-    "status.custom": "it calls the functions that the config names",
-    "sysctl.get": "its argument can hold sysctl's options",
-    "test.cross_test": "it calls any function",
-    "test.try": "it calls any function",
-}
-"""Functions (globs) that look as if they only read, and why they are refused."""
-
 ANSWERS_WHEN_DAMAGED = ("test.ping", "immutable.status")
-
-
 ALWAYS = frozenset({"test.ping", "immutable.status", "saltutil.find_job", "saltutil.running"})
 """A machine that does not answer these cannot be managed: no ``deny`` takes them away."""
 
-_READ, _OPERATE = (
-    frozenset(f"{module}.{function}" for module, names in table.items() for function in names.split())
-    for table in (READ, OPERATE)
-)
+
+def names(table: Mapping[str, str]) -> list[str]:
+    """Return the full names of the functions in a table."""
+    return [f"{module}.{name}" for module, found in table.items() for name in found.split()]
+
+
+_CLASSES: dict[str, Class] = {**dict.fromkeys(names(READ), "read"), **dict.fromkeys(names(OPERATE), "operate")}
+_ONLY = {fun: (positions, frozenset(keywords.split())) for fun, (positions, keywords, _) in ONLY.items()}
+_DRY_RUNS = {
+    fun: (positions, frozenset(f"{keywords} {DRY_RUN}".split())) for fun, (positions, keywords) in DRY_RUNS.items()
+}
+_NEEDS_DRY_RUNS = "immutable.preview"
+_WORDS = frozenset(names(WORDS))
+_NAMES = frozenset(fun for fun in _CLASSES if fun.startswith(f"{NAMES}."))
+_WORD = re.compile(r"[^-\s]\S*")
+_NAME = re.compile(r"[^-/\s][^/\s]*")
 
 
 @dataclass(frozen=True)
@@ -154,7 +69,7 @@ def refusal(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Se
     if classify(fun, args, kwargs, sealed) != "change":
         return None
     whose = f" of fleet {sealed.fleet}" if sealed.fleet else ""
-    return f"sealed: image {sealed.image}{whose}: {_why(fun, sealed)}; {_instead(sealed)}"
+    return f"sealed: image {sealed.image}{whose}: {_why(fun, args, kwargs, sealed)}; {_instead(sealed)}"
 
 
 def classify(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Sealed | None = None) -> Class:
@@ -162,9 +77,13 @@ def classify(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: S
 
     What only the recipe allows is at most *operate*: it is recorded.
     """
-    if sealed is not None and fun not in ALWAYS and _matches(fun, sealed.deny):
+    if sealed is not None and sealed.deny and fun not in ALWAYS and _matches(fun, sealed.deny):
         return "change"
-    found = _listed(fun, args, kwargs)
+    found = _CLASSES.get(fun, "change")
+    if found == "change":
+        found = "read" if _is_dry_run(fun, args, kwargs, sealed) else "change"
+    elif _harm(fun, args, kwargs) or (fun == _NEEDS_DRY_RUNS and sealed is not None and not sealed.dry_runs):
+        found = "change"
     if found == "change" and sealed is not None and _matches(fun, sealed.allow):
         return "operate"
     return found
@@ -177,32 +96,99 @@ def damaged(fun: str, reason: str) -> str | None:
     return f"sealed: {reason}; nothing but {' and '.join(ANSWERS_WHEN_DAMAGED)} runs; replace this machine"
 
 
-def _listed(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Class:
-    if fun in ONLY and not _within(ONLY[fun], args, kwargs):
-        return "change"
-    if fun in _READ:
-        return "read"
-    return "operate" if fun in _OPERATE else "change"
+def _harm(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+    """Return what the arguments make of a function that is harmless without them."""
+    if fun in _ONLY and _strangers(_ONLY[fun], args, kwargs):
+        return f"here it takes {_arguments(*_ONLY[fun])}: {ONLY[fun][2]}"
+    if fun in _NAMES and not _all(_NAME, args, kwargs):
+        return "here it takes plain names: others can be options or files"
+    if fun in _WORDS and not _all(_WORD, args, kwargs):
+        return "here it takes single words: others can be options"
+    return _harm_of_event(args, kwargs) if fun == "event.send" else None
 
 
-def _within(only: tuple[str, ...], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Salt's own ``__pub_*`` keywords tell who called; they are no arguments."""
-    return len(args) <= len(only) and all(key in only for key in kwargs if not key.startswith("__"))
+def _harm_of_event(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+    tag = args[0] if args else kwargs.get("tag")
+    if len(args) > 2 or "preload" in kwargs:
+        return "preload sends any request to the master"
+    if not isinstance(tag, str) or tag.startswith(TAGS_OF_THE_MINION):
+        return "the minion itself acts on an event of this tag"
+    return None
+
+
+def _is_dry_run(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Sealed | None) -> bool:
+    """Salt reads ``test=1`` or ``TEST=True`` its own way in each function: nothing counts but what is plain."""
+    if fun not in _DRY_RUNS or not (sealed is None or sealed.dry_runs):
+        return False
+    return _is_test(fun, kwargs) and not _strangers(_DRY_RUNS[fun], args, kwargs) and not _odd_environment(kwargs)
+
+
+def _is_test(fun: str, kwargs: Mapping[str, Any]) -> bool:
+    return kwargs.get("test", fun == "state.test") is True
+
+
+def _odd_environment(kwargs: Mapping[str, Any]) -> str | None:
+    """Return the keyword whose value could lead out of the minion's cache, where files lie by environment."""
+    for key in ("saltenv", "pillarenv"):
+        value = kwargs.get(key)
+        if value is not None and not (isinstance(value, str) and _WORD.fullmatch(value) and ".." not in value):
+            return key
+    return None
+
+
+def _strangers(only: tuple[int, frozenset[str]], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
+    """Return the arguments that are not among these. Salt's own ``__pub_*`` keywords tell who called."""
+    positions, keywords = only
+    found = [key for key in kwargs if key not in keywords and not key.startswith("__pub_")]
+    return [*(repr(arg) for arg in args[positions:]), *found]
+
+
+def _all(pattern: re.Pattern[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    values = [*args, *(value for key, value in kwargs.items() if not key.startswith("__pub_"))]
+    return all(_fits(pattern, value) for value in values)
+
+
+def _fits(pattern: re.Pattern[str], value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_fits(pattern, item) for item in value)
+    if isinstance(value, str):
+        return pattern.fullmatch(value) is not None
+    return value is None or isinstance(value, int | float)
 
 
 def _matches(fun: str, globs: Sequence[str]) -> str | None:
     return next((glob for glob in globs if fnmatchcase(fun, glob)), None)
 
 
-def _why(fun: str, sealed: Sealed) -> str:
+def _why(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Sealed) -> str:
     if fun not in ALWAYS and (glob := _matches(fun, sealed.deny)):
         return f"its recipe denies {fun} (guard: deny: {glob})"
+    if fun == _NEEDS_DRY_RUNS or (fun in _DRY_RUNS and _is_test(fun, kwargs)):
+        return _why_no_dry_run(fun, args, kwargs, sealed)
+    if fun in _DRY_RUNS and any(key.lower() == "test" and value is not False for key, value in kwargs.items()):
+        return f"{fun} would change this machine: nothing but the keyword test=True makes a dry run"
+    if fun in _CLASSES:
+        return f"{fun} could change this machine with these arguments: {_harm(fun, args, kwargs)}"
     if trap := _matches(fun, tuple(TRAPS)):
         return f"{fun} could change this machine: {TRAPS[trap]}"
     module = fun.partition(".")[0]
     if module in READ or module in OPERATE or module == "cmd":
         return f"{fun} would change this machine"
     return f"{fun} is not known to leave this machine as it is"
+
+
+def _why_no_dry_run(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Sealed) -> str:
+    if not sealed.dry_runs:
+        return f"its recipe refuses dry runs, which run Jinja and the commands of unless and onlyif ({fun})"
+    if odd := _strangers(_DRY_RUNS[fun], args, kwargs):
+        return f"a dry run by {fun} takes {_arguments(*_DRY_RUNS[fun])}, not {', '.join(odd)}"
+    return f"a dry run by {fun} takes a plain name as {_odd_environment(kwargs)}"
+
+
+def _arguments(positions: int, keywords: frozenset[str]) -> str:
+    if keywords:
+        return f"only {', '.join(sorted(keywords))}"
+    return "no keywords" if positions else "no arguments"
 
 
 def _instead(sealed: Sealed) -> str:

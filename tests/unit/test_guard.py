@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable import guard, seal, standing
+from saltext.immutable import functions, guard, seal, standing
 from saltext.immutable.executors import direct_call
 
 DIGEST = "3f2a9c1d04be" + "0" * 52
@@ -107,7 +107,37 @@ def run(fun, *args, data=None, **kwargs):
         pytest.param("saltutil.kill_job", ["1"], {}, "operate", id="and ends them"),
         pytest.param("saltutil.refresh_pillar", [], {}, "operate", id="pillar is refreshed"),
         pytest.param("saltutil.sync_all", [], {}, "change", id="no code is brought in"),
-        pytest.param("state.apply", ["nginx"], {"test": True}, "change", id="test=True runs Jinja"),
+        pytest.param("state.get_pauses", [], {}, "read", id="pauses are listed"),
+        pytest.param("state.get_pauses", ["/etc/hosts"], {}, "change", id="it deletes the file it is given"),
+        pytest.param("service.start", ["nginx.service"], {}, "operate", id="units have dots"),
+        pytest.param("service.start", ["getty@tty1"], {"no_block": None}, "operate", id="and instances"),
+        pytest.param("service.start", ["/tmp/evil"], {}, "change", id="without systemd a file is executed"),
+        pytest.param("service.start", ["../../tmp/evil"], {}, "change", id="and a path leads to one"),
+        pytest.param("service.status", ["-Hroot@evil"], {}, "change", id="a name is no option"),
+        pytest.param("service.status", ["ngin*"], {}, "read", id="a name may be a glob"),
+        pytest.param("service.show", [["nginx"]], {}, "read", id="and a list"),
+        pytest.param("service.show", [["nginx", "--root=/tmp"]], {}, "change", id="of names"),
+        pytest.param("service.show", [{"nginx": 1}], {}, "change", id="and nothing else"),
+        pytest.param("service.show", [], {"name": "nginx", "root": "/tmp/other"}, "change", id="of this machine"),
+        pytest.param("network.ping", ["10.0.0.1"], {"timeout": 2}, "read", id="others are pinged"),
+        pytest.param("network.ping", ["10.0.0.1"], {"timeout": "1 -f"}, "change", id="but not flooded"),
+        pytest.param("system.reboot", ["22:00"], {}, "operate", id="a reboot has its time"),
+        pytest.param("system.reboot", ["--halt"], {}, "change", id="and is no halt"),
+        pytest.param("lowpkg.owner", ["/usr/sbin/nginx"], {}, "read", id="files have owners"),
+        pytest.param("lowpkg.owner", ["/usr/sbin/nginx"], {"root": "/tmp"}, "change", id="in this root"),
+        pytest.param("pkg.list_pkgs", [], {"versions_as_list": True}, "read", id="packages are listed"),
+        pytest.param("pkg.list_pkgs", [False, "/tmp"], {}, "change", id="of this root as well"),
+        pytest.param(
+            "event.send", ["shop/closed"], {"data": {"till": 3}, "who": "me"}, "operate", id="events are sent"
+        ),
+        pytest.param("event.send", ["manage_schedule"], {"func": "enable"}, "change", id="but none the minion obeys"),
+        pytest.param("event.send", [], {"tag": "__master_disconnected"}, "change", id="or loses its master by"),
+        pytest.param("event.send", [["manage_schedule"]], {}, "change", id="a tag is text"),
+        pytest.param("event.send", ["shop/closed", {}, {"cmd": "x"}], {}, "change", id="no other request is sent"),
+        pytest.param("event.fire_master", [{}, "shop/closed"], {"preload": {}}, "change", id="that way neither"),
+        pytest.param("event.fire", [{"func": "add"}, "manage_schedule"], {}, "change", id="its own bus is closed"),
+        pytest.param("schedule.list", [], {}, "read", id="the schedule is shown"),
+        pytest.param("schedule.add", ["x"], {"function": "test.ping"}, "change", id="and not changed"),
         pytest.param("network.get_route", ["1.1.1.1"], {}, "change", id="get_route has a shell"),
         pytest.param("house.custom", [], {}, "change", id="the unknown is a change"),
         pytest.param("test", [], {}, "change", id="half a name is unknown"),
@@ -142,21 +172,56 @@ def test_a_recipe_extends_the_tables(fun, recipes, expected):
     assert (guard.refusal(fun, [], {}, sealed(**recipes)) is None) == (expected != "change")
 
 
+@pytest.mark.parametrize(
+    ("fun", "args", "kwargs", "expected"),
+    [
+        pytest.param("state.apply", ["nginx"], {"test": True}, "read", id="a dry run looks"),
+        pytest.param("state.apply", [], {"test": True, "__pub_jid": "1"}, "read", id="of the whole top file too"),
+        pytest.param("state.sls", [["nginx", "ssh"]], {"test": True, "exclude": "ssh"}, "read", id="without some"),
+        pytest.param("state.highstate", [], {"test": True, "saltenv": "v2/x", "terse": True}, "read", id="or of v2"),
+        pytest.param("state.sls_id", ["conf", "nginx"], {"test": True}, "read", id="or of one state"),
+        pytest.param("state.test", ["nginx"], {}, "read", id="state.test says it itself"),
+        pytest.param("state.test", ["nginx"], {"test": False}, "change", id="unless it is told otherwise"),
+        pytest.param("state.apply", ["nginx"], {}, "change", id="without test it is none"),
+        pytest.param("state.apply", ["nginx"], {"test": False}, "change", id="nor with False"),
+        pytest.param("state.apply", ["nginx"], {"test": None}, "change", id="None leaves it to the config"),
+        pytest.param("state.apply", ["nginx"], {"test": 1}, "change", id="1 is not True"),
+        pytest.param("state.apply", ["nginx"], {"test": "True"}, "change", id="nor is a word"),
+        pytest.param("state.apply", ["nginx"], {"TEST": True}, "change", id="nor another keyword"),
+        pytest.param("state.highstate", [True], {}, "change", id="nor a position"),
+        pytest.param("state.highstate", ["nginx"], {"test": True}, "change", id="that would be test, twice"),
+        pytest.param("state.sls", ["nginx", None, "ssh"], {"test": True}, "change", id="nor by position"),
+        pytest.param("state.apply", ["nginx"], {"test": True, "sync_mods": "all"}, "change", id="no code comes in"),
+        pytest.param("state.apply", [], {"test": True, "localconfig": "/tmp/x"}, "change", id="no other config"),
+        pytest.param("state.apply", [], {"test": True, "queue": True}, "change", id="a queue forgets test"),
+        pytest.param("state.apply", [], {"test": True, "pillar": {"a": 1}}, "change", id="no pillar of the caller"),
+        pytest.param("state.highstate", [], {"test": True, "cache": True}, "change", id="no states of another file"),
+        pytest.param("state.apply", [], {"test": True, "saltenv": "../../etc"}, "change", id="no way out of the cache"),
+        pytest.param("state.apply", [], {"test": True, "pillarenv": ["base"]}, "change", id="an environment is text"),
+        pytest.param("state.single", ["cmd.run", "id"], {"test": True}, "change", id="unless runs, dry or not"),
+        pytest.param("state.template_str", ["x"], {"test": True}, "change", id="so does what is given"),
+        pytest.param("state.high", [{}], {"test": True}, "change", id="in any form"),
+        pytest.param("immutable.preview", [], {}, "read", id="the recipe's own states too"),
+    ],
+)
+def test_the_class_of_a_dry_run(fun, args, kwargs, expected):
+    assert guard.classify(fun, args, kwargs, WEB) == expected
+    assert guard.classify(fun, args, kwargs, sealed(dry_runs=False)) == "change"
+
+
 @given(st.text())
 def test_what_is_in_no_table_is_refused(fun):
     module, _, function = fun.partition(".")
-    listed = f"{guard.READ.get(module, '')} {guard.OPERATE.get(module, '')}".split()
+    listed = f"{functions.READ.get(module, '')} {functions.OPERATE.get(module, '')}".split()
     assert function in listed or guard.refusal(fun, [], {}, WEB)
 
 
-def test_a_function_has_one_class_and_no_trap_is_allowed():
-    read, operate = (
-        {f"{module}.{function}" for module, names in table.items() for function in names.split()}
-        for table in (guard.READ, guard.OPERATE)
-    )
+def test_a_table_speaks_of_functions_that_another_allows():
+    read, operate = set(guard.names(functions.READ)), set(guard.names(functions.OPERATE))
     assert not read & operate
-    assert set(guard.ONLY) <= read | operate
-    assert not [fun for fun in read | operate if "could change" in guard._why(fun, WEB)]
+    assert set(functions.ONLY) | set(guard.names(functions.WORDS)) <= read | operate
+    assert not set(functions.TRAPS) & (read | operate)
+    assert not set(functions.DRY_RUNS) & (read | operate)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +266,59 @@ def test_a_function_has_one_class_and_no_trap_is_allowed():
 )
 def test_a_refusal_names_the_image_and_what_to_do_instead(fun, sealed, sentence):
     assert guard.refusal(fun, [], {}, sealed) == sentence
+
+
+@pytest.mark.parametrize(
+    ("fun", "args", "kwargs", "sentence"),
+    [
+        pytest.param(
+            "service.start",
+            ["nginx"],
+            {"unmask": True},
+            "service.start could change this machine with these arguments: "
+            "here it takes only name, no_block: unmask changes units",
+            id="which arguments it takes",
+        ),
+        pytest.param(
+            "state.get_pauses",
+            ["/etc/hosts"],
+            {},
+            "state.get_pauses could change this machine with these arguments: "
+            "here it takes no arguments: it deletes the file that they name",
+            id="or that it takes none",
+        ),
+        pytest.param(
+            "state.sls",
+            ["nginx"],
+            {"test": True, "sync_mods": "all"},
+            "a dry run by state.sls takes only concurrent, exclude, mods, pillarenv, saltenv, state_events, terse, "
+            "test, not sync_mods",
+            id="what a dry run takes",
+        ),
+        pytest.param(
+            "state.sls",
+            ["nginx"],
+            {"test": 1},
+            "state.sls would change this machine: nothing but the keyword test=True makes a dry run",
+            id="what makes a dry run",
+        ),
+        pytest.param(
+            "state.apply",
+            [],
+            {"test": True, "saltenv": "../x"},
+            "a dry run by state.apply takes a plain name as saltenv",
+            id="what an environment is",
+        ),
+    ],
+)
+def test_a_refusal_names_what_is_wrong_with_the_arguments(fun, args, kwargs, sentence):
+    assert f": {sentence}; rebuild the fleet" in guard.refusal(fun, args, kwargs, WEB)
+
+
+@pytest.mark.parametrize("fun", ["state.apply", "state.test", "immutable.preview"])
+def test_a_recipe_that_refuses_dry_runs_is_named(fun):
+    refusal = guard.refusal(fun, [], {"test": True}, sealed(dry_runs=False))
+    assert f"its recipe refuses dry runs, which run Jinja and the commands of unless and onlyif ({fun})" in refusal
 
 
 def test_without_a_seal_every_call_goes_straight_through(host):
