@@ -21,6 +21,7 @@ import salt.cache
 import salt.client
 import salt.pillar
 import salt.utils.event
+import salt.utils.sdb
 import salt.wheel
 from salt.exceptions import CommandExecutionError, SaltClientError, SaltInvocationError, SaltReqTimeoutError
 from salt.utils.crypt import pem_finger
@@ -40,6 +41,10 @@ _KEYS = ("minions", "minions_pre", "minions_denied", "minions_rejected")
 
 class NoAnswer(CommandExecutionError):  # type: ignore[misc]
     """Nothing could be learned about a machine: neither that it is well nor that it is ill."""
+
+
+class LaunchFailed(CommandExecutionError):  # type: ignore[misc]
+    """What a machine applies at its launch failed: no patience mends that."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,18 @@ def _public_key(opts: Mapping[str, Any]) -> str:
     if opts.get("cluster_id"):
         return str(Path(opts["cluster_pki_dir"], "cluster.pub"))
     return str(Path(opts["pki_dir"], "master.pub"))
+
+
+def private_key(opts: Mapping[str, Any]) -> tuple[bytes, str | None]:
+    """Return the master's private key (PEM) and its passphrase: the half of what every minion knows it by."""
+    clustered = bool(opts.get("cluster_id"))
+    path = Path(_public_key(opts)).with_suffix(".pem")
+    try:
+        pem = path.read_bytes()
+    except OSError as err:
+        raise CommandExecutionError(f"the master's key {path} cannot be read: {err}") from err
+    phrase = opts.get("cluster_key_pass" if clustered else "key_pass")
+    return pem, salt.utils.sdb.sdb_get(phrase, dict(opts)) if phrase else None
 
 
 def _checked(minion_id: str) -> str:
@@ -226,12 +243,25 @@ class Minions:
         with self._keys:
             return minion_id in self._wheel("key.list_all").get("minions_denied", [])
 
+    def accepted(self, minion_id: str) -> bool:
+        """Tell whether a minion of this id has a key that the master accepted."""
+        with self._keys:
+            return minion_id in self._wheel("key.list_all").get("minions", [])
+
+    def ask(self, minion_id: str, fun: str, within: float, **kwargs: Any) -> Any:
+        """Run one function that takes less than ``within`` seconds, and return its result."""
+        return self._jobs.ask(minion_id, fun, kwargs=kwargs, within=within)
+
     def image_of(self, minion_id: str, within: float) -> str:
-        """Return the digest of the image that a machine says it runs, '' for none: one job there and back."""
+        """Return the digest of the image that a machine says it runs, '' for none: one job there and back.
+
+        Raises ``NoAnswer`` while its launch phase is under way, ``LaunchFailed`` when that failed.
+        """
         answer = self._jobs.ask(minion_id, "immutable.status", within=within)
         digest = answer.get("digest") or "" if isinstance(answer, Mapping) else None
         if not isinstance(digest, str):
             raise NoAnswer(f"{minion_id}: immutable.status says {answer!r}")
+        _require_launched(answer.get("launched", True))
         return digest
 
     def check(
@@ -247,6 +277,14 @@ class Minions:
         except CommandExecutionError as err:
             return str(err)
         return None if answer else f"{check.fun} {' '.join(map(str, check.args))} says {answer!r}"
+
+
+def _require_launched(launched: Any) -> None:
+    """Raise unless the launch phase is over and went well; a machine of an older pack has none and does not say."""
+    if isinstance(launched, str):
+        raise LaunchFailed(launched)
+    if launched is not True:
+        raise NoAnswer("its launch phase has not ended")
 
 
 def _require_master(opts: Mapping[str, Any]) -> None:

@@ -163,7 +163,7 @@ def test_a_roll_that_is_carried_on_keeps_its_target_and_then_follows_the_channel
 def test_who_is_told_to_stop_finishes_what_is_under_way(fleet, monkeypatch):
     fleet.publish(TWO)
     heard = []
-    monkeypatch.setattr(operations, "_signals", lambda: nullcontext(lambda: "launch" in heard))
+    monkeypatch.setattr(operations, "signals", lambda: nullcontext(lambda: "launch" in heard))
     fleet.story.clear()
     with pytest.raises(Interrupted, match="`salt-run fleet.roll web` carries on"):
         _hear(fleet, heard).roll("web")

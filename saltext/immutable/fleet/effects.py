@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -13,10 +15,12 @@ from salt.exceptions import SaltException
 
 from saltext.immutable.minions import Event
 
-Call = Literal["list", "launch", "destroy", "forget", "probe", "verify"]
+Call = Literal["list", "launch", "destroy", "forget", "probe", "verify", "relaunch"]
 
 TICK = 0.05
 """Seconds between two looks at Salt's event bus."""
+AT_A_TIME = 32
+"""Questions that are asked at once."""
 
 
 @dataclass(frozen=True)
@@ -97,3 +101,28 @@ class Pool:
                 item = self._done.get_nowait()
         except queue.Empty:
             return taken
+
+
+def in_parallel(calls: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """Return what the calls return, or the error of Salt's that they raised. An interrupt does not wait for them."""
+    todo: queue.SimpleQueue[str] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+    for key in calls:
+        todo.put(key)
+
+    def work() -> None:
+        with suppress(queue.Empty):
+            while True:
+                key = todo.get_nowait()
+                try:
+                    done.put((key, calls[key]()))
+                except BaseException as err:
+                    done.put((key, err))
+
+    for _ in range(min(AT_A_TIME, len(calls))):
+        threading.Thread(target=work, daemon=True).start()
+    found = dict(done.get() for _ in calls)
+    for value in found.values():
+        if isinstance(value, BaseException) and not isinstance(value, SaltException):
+            raise value
+    return found

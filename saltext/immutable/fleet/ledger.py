@@ -205,6 +205,12 @@ class Ledger:
             return [dict(row) for row in connection.execute(query).mappings()]
 
 
+def fleets_with_machines(store: Store) -> set[str]:
+    """Return the fleets that have machines, in the pillar or not."""
+    with store.read() as connection:
+        return set(connection.execute(sa.select(machines.c.fleet).distinct()).scalars())
+
+
 def extended(lineage: Sequence[int], rollout: Rollout) -> list[int]:
     """Return the good generations after a rollout is done: [1, 2] rolled to 3 is [1, 2, 3], and rolled back
     from there to 1 it is [1]: what was rolled back from is no place to go back to.

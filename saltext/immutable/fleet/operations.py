@@ -17,8 +17,9 @@ from saltext.immutable import providers
 from saltext.immutable.fleet.checks import require_answers
 from saltext.immutable.fleet.drive import Driver
 from saltext.immutable.fleet.effects import Effects, Pool
-from saltext.immutable.fleet.ledger import Entry, Generation, Ledger, Record
+from saltext.immutable.fleet.ledger import Entry, Generation, Ledger, Record, fleets_with_machines
 from saltext.immutable.fleet.plan import Action, Kind, Machine, Phase, Rollout, forecast
+from saltext.immutable.fleet.taints import Deed, Taints
 from saltext.immutable.fleet.world import Minions, World
 from saltext.immutable.providers import Instance, Provider
 from saltext.immutable.spec.model import Definitions, Fleet, ProviderSpec
@@ -70,17 +71,18 @@ class Operations:
         user: str | None = None,
         jid: str | None = None,
     ) -> None:
-        self._store, self._definitions, self._minions = store, definitions, minions
-        self._load, self._say, self._clock, self._token = load, say, clock, token
-        self._effects = effects or (lambda stopped: Pool(minions.poll, stopped))
-        self._user, self._jid = user, jid
+        self.store, self.definitions, self.minions = store, definitions, minions
+        self._load, self._say, self.clock, self._token = load, say, clock, token
+        self.effects = effects or (lambda stopped: Pool(minions.poll, stopped))
+        self.user, self.jid = user, jid
+        self.taints = Taints(store)
 
     # Commands
 
     def roll(self, name: str, image: str | None = None) -> Rollout | None:
         """Bring a fleet to the image of its channel (or to ``image``); None when it is there already."""
-        fleet, ledger = self.definition(name), Ledger(self._store, name)
-        with self._lease(name) as lease:
+        fleet, ledger = self.definition(name), Ledger(self.store, name)
+        with self.lease(name) as lease:
             unfinished = ledger.unfinished()
             if unfinished and unfinished.kind == "roll" and not unfinished.outcome:
                 carried_on = self._drive(fleet, ledger, lease, unfinished)
@@ -88,7 +90,7 @@ class Operations:
             return self._roll(fleet, ledger, lease, image)
 
     def _roll(self, fleet: Fleet, ledger: Ledger, lease: Lease, image: str | None) -> Rollout | None:
-        now = self._clock()
+        now = self.clock()
         generation = ledger.pin(lease, self._image(fleet, image), fleet.provider, now)
         if not ledger.unfinished() and self._look(fleet, ledger, "roll", generation.number).nothing:
             return None
@@ -96,36 +98,36 @@ class Operations:
 
     def rollback(self, name: str, generation: int | None = None) -> Rollout | None:
         """Bring a fleet back to its last good generation (or to a named one), without baking."""
-        fleet, ledger = self.definition(name), Ledger(self._store, name)
-        with self._lease(name) as lease:
+        fleet, ledger = self.definition(name), Ledger(self.store, name)
+        with self.lease(name) as lease:
             target = self._way_back(ledger, generation)
             unfinished = ledger.unfinished()
             if unfinished is None and self._look(fleet, ledger, "rollback", target).nothing:
                 return None
             again = unfinished and (unfinished.kind, unfinished.target) == ("rollback", target)
             if unfinished is None or unfinished.outcome or not again:
-                unfinished = ledger.begin(lease, "rollback", target, self._clock())
+                unfinished = ledger.begin(lease, "rollback", target, self.clock())
             return self._drive(fleet, ledger, lease, unfinished)
 
     def destroy(self, name: str) -> Rollout | None:
         """Let all machines and keys of a fleet go; its history stays."""
-        fleet, ledger = self._find(name, gone=True), Ledger(self._store, name)
-        with self._lease(name) as lease:
+        fleet, ledger = self.find(name, gone=True), Ledger(self.store, name)
+        with self.lease(name) as lease:
             unfinished = ledger.unfinished()
             nothing = self._look(fleet, ledger, "destroy", None).nothing and not ledger.lineage()
             if nothing and unfinished is None:
                 return None
             if unfinished is None or unfinished.outcome or unfinished.kind != "destroy":
-                unfinished = ledger.begin(lease, "destroy", None, self._clock())
+                unfinished = ledger.begin(lease, "destroy", None, self.clock())
             return self._drive(fleet, ledger, lease, unfinished)
 
     # Questions
 
     def foresee(self, name: str, kind: Kind, *, generation: int | None = None, image: str | None = None) -> Forecast:
         """Return what a command would do now, if all went well. Nothing is done."""
-        ledger = Ledger(self._store, name)
+        ledger = Ledger(self.store, name)
         if kind == "destroy":
-            return self._look(self._find(name, gone=True), ledger, kind, None)
+            return self._look(self.find(name, gone=True), ledger, kind, None)
         fleet = self.definition(name)
         if kind == "rollback":
             return self._look(fleet, ledger, kind, self._way_back(ledger, generation))
@@ -137,43 +139,51 @@ class Operations:
 
     def definition(self, name: str) -> Fleet:
         """Return what the pillar says of a fleet whose machines are to be launched."""
-        fleet = self._find(name)
+        fleet = self.find(name)
         require_answers(fleet)
         return fleet
 
+    def names(self) -> list[str]:
+        """Return the fleets that are in the pillar or have machines."""
+        return sorted({*self.definitions.fleets, *fleets_with_machines(self.store)})
+
     def ledger(self, name: str) -> Ledger:
         """Return the books of a fleet that is in the pillar or was there once."""
-        self._find(name, gone=True)
-        return Ledger(self._store, name)
+        self.find(name, gone=True)
+        return Ledger(self.store, name)
 
     def instances(self, name: str) -> dict[str, Instance]:
         """Return a fleet's machines as their providers list them, by minion id."""
-        world = self._world(self._find(name, gone=True), Ledger(self._store, name))
+        world = self.world(self.find(name, gone=True), Ledger(self.store, name))
         return {instance.minion_id: instance for instance in world.list()}
+
+    def deed(self, what: str, minion_id: str, fleet: str | None, reason: str) -> Deed:
+        """Return a line of the journal: what is done here and now, by the user that Salt knows."""
+        return Deed(self.clock(), fleet, minion_id, what, reason, self.user, self.jid)
 
     def holder(self, name: str) -> Holder | None:
         """Return who works on a fleet at the moment."""
-        return self._store.holder(f"fleet {name}")
+        return self.store.holder(f"fleet {name}")
 
     def image_name(self, generation: Generation | None) -> str | None:
         """Return what people call a generation's image, also after it was deleted."""
         if generation is None:
             return None
-        known = {image.digest: image.name for image in self._store.images()}
+        known = {image.digest: image.name for image in self.store.images()}
         return known.get(generation.image, f"{generation.image[:12]} (deleted)")
 
     # How
 
     def _drive(self, fleet: Fleet, ledger: Ledger, lease: Lease, rollout: Rollout) -> Rollout:
-        with _signals() as stopped:
+        with signals() as stopped:
             driver = Driver(
                 fleet,
-                replace(rollout, progress_at=self._clock()),
+                replace(rollout, progress_at=self.clock()),
                 ledger,
                 lease,
-                self._world(fleet, ledger, rollout.source, rollout.target),
-                self._effects(stopped),
-                clock=self._clock,
+                self.world(fleet, ledger, rollout.source, rollout.target),
+                self.effects(stopped),
+                clock=self.clock,
                 new_id=lambda: fleet.minion_id.format(token=self._token()),
                 say=self._say,
                 stopped=stopped,
@@ -184,22 +194,22 @@ class Operations:
         return ended
 
     def _look(self, fleet: Fleet, ledger: Ledger, kind: Kind, target: int | None, image: str | None = None) -> Forecast:
-        now, unfinished, lineage = self._clock(), ledger.unfinished(), ledger.lineage()
+        now, unfinished, lineage = self.clock(), ledger.unfinished(), ledger.lineage()
         source = lineage[-1] if lineage else None
         rollout = Rollout(0, fleet.name, kind, source, target, ledger.old_size(), started=now, progress_at=now)
-        instances = {one.minion_id: one for one in self._world(fleet, ledger).list()}
+        instances = {one.minion_id: one for one in self.world(fleet, ledger).list()}
         machines = list(_machines(ledger.records(), instances, ledger.tainted(), now))
         generation = ledger.generations().get(target) if target is not None else None
         return Forecast(
             fleet.name,
             kind,
             source,
-            self._store.image(image).name if image else self.image_name(generation),
+            self.store.image(image).name if image else self.image_name(generation),
             tuple(forecast(fleet, rollout, machines, now)),
             continues=unfinished is not None or any(m.phase == "doomed" for m in machines),
         )
 
-    def _world(self, fleet: Fleet, ledger: Ledger, *numbers: int | None) -> World:
+    def world(self, fleet: Fleet, ledger: Ledger, *numbers: int | None) -> World:
         """Return the fleet's world: generations that have machines, or get some, may have other settings."""
         generations = ledger.generations()
         needed = {record.generation for record in ledger.records().values()}.union(numbers)
@@ -211,14 +221,14 @@ class Operations:
                 found = [provider for spec, provider in loaded if spec == generation.provider]
                 by_number[number] = found[0] if found else self._load(generation.provider)
                 loaded.append((generation.provider, by_number[number]))
-        return World(fleet, ledger.installation, generations, by_number, default, self._minions, self._clock)
+        return World(fleet, ledger.installation, generations, by_number, default, self.minions, self.clock)
 
-    def _find(self, name: str, gone: bool = False) -> Fleet:
+    def find(self, name: str, gone: bool = False) -> Fleet:
         """Return the definition of a fleet; of one that left the pillar, what is needed to destroy it."""
-        fleets = self._definitions.fleets
+        fleets = self.definitions.fleets
         if name in fleets:
             return fleets[name]
-        history = Ledger(self._store, name).generations() if gone else {}
+        history = Ledger(self.store, name).generations() if gone else {}
         if not history:
             raise SaltInvocationError(
                 f"immutable:fleets:{name} is not in the pillar; there are: {', '.join(sorted(fleets)) or 'none'}"
@@ -226,7 +236,7 @@ class Operations:
         return Fleet(name, recipe="", size=0, minion_id="", provider=history[max(history)].provider)
 
     def _image(self, fleet: Fleet, ref: str | None) -> str:
-        return self._store.image(ref or f"{fleet.recipe}:{fleet.channel}").digest
+        return self.store.image(ref or f"{fleet.recipe}:{fleet.channel}").digest
 
     def _way_back(self, ledger: Ledger, number: int | None) -> int:
         """Return the generation to roll back to; its image must be there."""
@@ -243,11 +253,12 @@ class Operations:
                     f"name one with generation=N (there are: {known})"
                 )
             number = good[-1]
-        self._store.image(ledger.generation(number).image)
+        self.store.image(ledger.generation(number).image)
         return number
 
-    def _lease(self, name: str) -> AbstractContextManager[Lease]:
-        return self._store.lease(f"fleet {name}", user=self._user, jid=self._jid)
+    def lease(self, name: str) -> AbstractContextManager[Lease]:
+        """Return the right to work on a fleet."""
+        return self.store.lease(f"fleet {name}", user=self.user, jid=self.jid)
 
 
 def loader(opts: Mapping[str, Any]) -> Callable[[ProviderSpec], Provider]:
@@ -290,7 +301,7 @@ def _told(rollout: Rollout, entries: list[Entry]) -> str:
 
 
 @contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
+def signals() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C or SIGTERM into a wish to stop; a second one interrupts."""
     wish = threading.Event()
     if threading.current_thread() is not threading.main_thread():

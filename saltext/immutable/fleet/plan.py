@@ -166,9 +166,7 @@ def _steps(fleet: Fleet, aim: Goal, alive: Sequence[Machine], doomed: int) -> It
 def _unwanted(aim: Goal, alive: Sequence[Machine]) -> Iterator[tuple[Machine, str]]:
     """Name the machines that should go, the least useful first, with the reason."""
     order = {"no": 0, "unknown": 1, "yes": 2}
-    ranked = sorted(
-        alive, key=lambda m: (m.phase == "serving", order[m.health], m.taint is None, m.born, m.minion_id)
-    )
+    ranked = sorted(alive, key=lambda m: (m.phase == "serving", order[m.health], m.taint is None, m.born, m.minion_id))
     for machine in ranked:
         if machine.generation != aim.generation:
             wanted = f"generation {aim.generation} is wanted" if aim.generation else "no machine is wanted"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from saltext.immutable.fleet.ledger import Entry, Ledger, Record
 from saltext.immutable.fleet.operations import Forecast, Operations
 from saltext.immutable.fleet.plan import Rollout
+from saltext.immutable.fleet.taints import Deed, Taint
 from saltext.immutable.providers import Instance
 
 
@@ -74,12 +75,15 @@ def status(operations: Operations, name: str, now: float) -> dict[str, Any]:
     generation = ledger.generation(lineage[-1]) if lineage else None
     holder = operations.holder(name)
     records = ledger.records().values()
+    taints = operations.taints.of(name)
+    machines = [_machine(operations, ledger, r, instances.get(r.minion_id), now) for r in records]
     return {
         "fleet": name,
         "generation": generation.number if generation else None,
         "image": operations.image_name(generation),
         "size": sum(not record.doomed for record in records),
-        "machines": [_machine(operations, ledger, r, instances.get(r.minion_id), now) for r in records],
+        "tainted": sum(record.minion_id in taints for record in records),
+        "machines": [{**one, "tainted": _reasons(taints.get(one["minion_id"], []))} for one in machines],
         "rollout": _rollout(rollouts[0]) if rollouts else None,
         "held_by": str(holder) if holder else None,
     }
@@ -100,7 +104,28 @@ def history(operations: Operations, name: str) -> dict[str, Any]:
             for one in reversed(ledger.generations().values())
         ],
         "rollouts": [_rollout(one) for one in ledger.rollouts()],
+        "deeds": [_deed(one) for one in operations.taints.deeds(name)],
     }
+
+
+def status_of_all(operations: Operations, now: float) -> dict[str, Any]:
+    """Return the status of every fleet, and which machines that no fleet launched are tainted."""
+    adopted = {minion_id: _reasons(taints) for minion_id, taints in operations.taints.of(None).items()}
+    return {"fleets": {name: status(operations, name, now) for name in operations.names()}, "adopted": adopted}
+
+
+def history_of_all(operations: Operations) -> dict[str, Any]:
+    """Return the history of every fleet, and what was done to machines that no fleet launched."""
+    fleets = {name: history(operations, name) for name in operations.names()}
+    return {"fleets": fleets, "adopted": [_deed(one) for one in operations.taints.deeds(None)]}
+
+
+def _deed(deed: Deed) -> dict[str, Any]:
+    return {"at": _date(deed.at), **{key: value for key, value in asdict(deed).items() if key not in ("at", "fleet")}}
+
+
+def _reasons(taints: Sequence[Taint]) -> list[str]:
+    return [taint.reason for taint in taints]
 
 
 def _machine(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.store import Store
+from saltext.immutable.store import Lease, Store
 from saltext.immutable.store.schema import deeds, machines, taints
 
 Kind = Literal["hand", "drift", "break_glass"]
@@ -95,9 +95,9 @@ class Taints:
                 tx.execute(sa.insert(deeds).values(asdict(deed)))
         return bool(kinds)
 
-    def note(self, deed: Deed) -> None:
-        """Write down a deed."""
-        with self._store.write() as tx:
+    def note(self, deed: Deed, lease: Lease | None = None) -> None:
+        """Write down a deed; one that needs a lease only while it is held."""
+        with (lease or self._store).write() as tx:
             tx.execute(sa.insert(deeds).values(asdict(deed)))
 
     def note_change(self, deed: Deed, among: tuple[str, ...]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from salt.exceptions import CommandExecutionError, SaltException
 
 from saltext.immutable.fleet.ledger import Generation, Record
-from saltext.immutable.minions import Event, NoAnswer
+from saltext.immutable.minions import Event, LaunchFailed, NoAnswer
 from saltext.immutable.providers import Identity, Instance, Provider
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Fleet, FunctionCheck, HttpCheck
@@ -36,8 +36,14 @@ class Minions(Protocol):
     def contested(self, minion_id: str) -> bool:
         """Tell whether somebody knocked under this id with another key than the one that was accepted."""
 
+    def accepted(self, minion_id: str) -> bool:
+        """Tell whether a minion of this id has a key that the master accepted."""
+
+    def ask(self, minion_id: str, fun: str, within: float, **kwargs: Any) -> Any:
+        """Run one function and return its result; ``NoAnswer`` when it did not come ``within`` seconds."""
+
     def image_of(self, minion_id: str, within: float) -> str:
-        """Return the digest of the image that the machine says it runs."""
+        """Return the digest of the image that the machine says it runs; ``LaunchFailed`` if it will never serve."""
 
     def check(
         self, minion_id: str, address: str | None, check: FunctionCheck | HttpCheck, within: float
@@ -52,7 +58,7 @@ class Probe:
     health: Literal["yes", "no", "unknown"]
     note: str = ""
     wrong: bool = False
-    """It runs another image: no patience mends that."""
+    """It runs another image, or its launch phase failed: no patience mends that."""
 
 
 class World:
@@ -86,6 +92,12 @@ class World:
         identity = Identity(record.minion_id, record.fleet, record.generation, self._installation)
         self._minions.expect(record.minion_id)
         return provider.launch(published, identity)
+
+    def relaunch(self, record: Record, within: float) -> None:
+        """Let a machine go through its launch phase again; raise what went wrong."""
+        said = self._minions.ask(record.minion_id, "immutable.launch", within)
+        if not isinstance(said, Mapping) or said.get("ok") is not True:
+            raise CommandExecutionError(f"immutable.launch says {said!r}")
 
     def destroy(self, record: Record) -> str:
         """Ask for the end of a machine; return the last words of one that failed."""
@@ -132,12 +144,15 @@ class World:
                 wanted = self._generations[record.generation].image
                 told = self._minions.image_of(minion_id, LOOK_WITHIN)
                 if told != wanted:
-                    return Probe("no", _plain(f"it runs image {told[:12]}, not {wanted[:12]}"), wrong=True)
+                    return Probe("no", plain(f"it runs image {told[:12]}, not {wanted[:12]}"), wrong=True)
             for check in self._fleet.health:
                 if why := self._minions.check(minion_id, address, check, self._left(deadline)):
-                    return Probe("no", _plain(why))
+                    return Probe("no", plain(why))
+        except LaunchFailed as err:
+            # One that was ready and whose phase failed when it was run again may serve all the same.
+            return Probe("no", plain(str(err)), wrong=record.ready_since is None)
         except SaltException as err:
-            return Probe("unknown", _plain(str(err)))
+            return Probe("unknown", plain(str(err)))
         return Probe("yes")
 
     def _left(self, deadline: float) -> float:
@@ -157,6 +172,6 @@ class World:
             return f"(its console cannot be read: {err})"
 
 
-def _plain(said: str) -> str:
+def plain(said: str) -> str:
     """Return what a machine said as text that any database takes and a terminal only prints."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in said[:NOTE])

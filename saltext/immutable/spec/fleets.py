@@ -15,13 +15,19 @@ from saltext.immutable.spec.model import (
 )
 from saltext.immutable.spec.reading import Section
 
+_TAKEN = {
+    "all": "it could be taken for every fleet",
+    "adopted": "machines that no fleet launched are called so",
+    "drift": "events about drift are called so",
+    "image": "events about images are called so",
+}
 _CHECKS = "write {fun: service.status, args: [nginx]} or {http: 'http://{address}/'}"
 
 
 def fleet(name: str, read: Section) -> Fleet:
     """Read one fleet. Whether its recipe exists is seen when all recipes are known."""
-    if name == "all":
-        read.problem("", "all is no fleet's name, since it could be taken for every fleet; choose another")
+    if name in _TAKEN:
+        read.problem("", f"{name} is no fleet's name, since {_TAKEN[name]}; choose another")
     found = Fleet(
         name=name,
         recipe=read.need("recipe", reading.name, "web"),

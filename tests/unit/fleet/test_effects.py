@@ -10,7 +10,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.fleet.effects import Completion, Pool, Task
-from saltext.immutable.fleet.operations import _signals
+from saltext.immutable.fleet.operations import signals
 from saltext.immutable.minions import Event
 
 TASK = Task("launch", "web-1", 0.0)
@@ -68,7 +68,7 @@ def test_it_returns_with_nothing_when(until, stopped):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_is_a_wish_and_the_second_interrupts(number):
     before = signal.getsignal(number)
-    with _signals() as stopped:
+    with signals() as stopped:
         assert not stopped()
         signal.raise_signal(number)
         assert stopped()
