@@ -177,6 +177,50 @@ def launch():
     return done
 
 
+def drift(digest=None, full=False):
+    """
+    Return what on this machine is not as its image says: files, packages, services, users, mounts, processes, logins.
+
+    digest
+        Of the image that this machine should run, as the master knows it: then a machine cannot prove itself right
+        with a manifest of its own. Default: what its own seal names, which proves nothing.
+
+    full
+        Read the content of every file, also of those whose size and time are as they were.
+
+    Returns drift (a list of kind, what, detail, owner and layer), counts (by kind), proven, files, seconds and image.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'web-*' immutable.drift
+        salt 'web-*' immutable.drift digest=3f2a9c1d04be... full=True
+    """
+    from saltext.immutable import drift as drifting
+
+    return drifting.check(digest, full)
+
+
+def preview():
+    """
+    Return what the states of this machine's image would change on it, as drift: each with its state id.
+
+    They run with ``test=True``, and their Jinja and ``unless`` run commands.
+
+    Returns drift (a list of kind, what, detail, sls ...), counts, states and seconds.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'web-*' immutable.preview
+    """
+    from saltext.immutable import drift as drifting
+
+    return drifting.preview(_call)
+
+
 def _executor():
     """Return the file through which this minion calls functions."""
     loaded = salt.loader.executors(__opts__, __salt__)["direct_call.execute"]

@@ -12,15 +12,13 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake import debian, layers, manifest, minion, outside, states, updates
+from saltext.immutable.bake import debian, layers, manifest, minion, outside, proof, states, updates
 from saltext.immutable.bake.workshop import workshop
 from saltext.immutable.host import Host, remove, write
 from saltext.immutable.machines import images
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.cgroup import Cgroup
 from saltext.immutable.seal import SEAL_PATH
-
-_GRAINS_PATH = "/etc/salt/minion.d/zz-grains.conf"
 
 
 def find_layer(host: Host, key: str) -> dict[str, Any] | None:
@@ -103,11 +101,13 @@ def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     if not about.exists():
         seal = {name: order[name] for name in ("recipe", "read_only", "policy", "salt", "pack")}
         seal |= {"image": digest, "created": time.time()}
-        files = {SEAL_PATH: seal} | ({_GRAINS_PATH: {"grains": order["grains"]}} if order["grains"] else {})
-        for path, content in files.items():
-            place = about.parent / "seal" / path.lstrip("/")
+        tree = about.parent / "seal"
+        for path, text in {SEAL_PATH: json.dumps(seal, indent=1), **proof.above(order)}.items():
+            place = tree / path.lstrip("/")
             place.parent.mkdir(parents=True, exist_ok=True)
-            write(place, json.dumps(content, indent=1))
+            write(place, text)
+        proof.add(host, tree, order)
+        proof.like_below(host, tree, order["layers"])
         write(about, json.dumps({**order, **seal}))
     layers.link(host, images.seal_link(digest), f"../images/{digest}/seal")
     return dict(json.loads(about.read_text()))

@@ -86,7 +86,12 @@ def lines(root: Path) -> list[str]:
 
 def image_digest(order: Mapping[str, Any]) -> str:
     """Return the digest of an image: of its layers, and of what it adds to them."""
-    return digest({name: order[name] for name in ("recipe", "layers", "read_only", "grains", "policy")})
+    return digest(of_image(order))
+
+
+def of_image(order: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the digest of an image is the hash of."""
+    return {name: order[name] for name in ("recipe", "layers", "read_only", "grains", "policy")}
 
 
 def canonical(data: Any) -> str:

@@ -1,0 +1,141 @@
+"""What this machine's image says, as far as its digest proves it."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from saltext.immutable.bake import manifest, proof
+from saltext.immutable.drift import tree
+from saltext.immutable.drift.tree import Entry
+from saltext.immutable.seal import SEAL_PATH, Seal
+
+ADOPTED = "var/lib/immutable"
+"""Where an adopted machine keeps what an image has in /etc/immutable."""
+
+
+class Forged(Exception):
+    """What the image says of itself is not what its digest is of. Holds the path and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """What a machine is compared with."""
+
+    digest: str
+    files: Mapping[str, Entry]
+    own: frozenset[str]
+    """Files that no layer has: the seal, this proof."""
+    names: Sequence[str]
+    """What the layers are called, the root first."""
+    reference: str
+    """Folder with the image's own copies of files."""
+
+    def copy(self, path: str) -> bytes | None:
+        """Return the content that a file had in the image; None if there is no copy that proves to be it."""
+        entry = self.files.get(path)
+        try:
+            with open(f"{self.reference}/{path}", "rb") as file:
+                text = file.read()
+        except OSError:
+            return None
+        return text if entry and hashlib.sha256(text).hexdigest() == entry.content else None
+
+
+def read(root: str, found: Seal, digest: str) -> Image:
+    """Return the image of the machine at ``root``; raise ``Forged`` if anything does not lead to ``digest``."""
+    try:
+        return _read(root, found, digest)
+    except (AttributeError, KeyError, TypeError, ValueError) as err:
+        raise Forged(SEAL_PATH, f"what the image says of itself is damaged ({type(err).__name__}: {err})") from err
+
+
+def _read(root: str, found: Seal, digest: str) -> Image:
+    place = ADOPTED if found.adopted else proof.FOLDER
+    order = _order(root, f"{place}/{_below(proof.ORDER)}", digest)
+    _require_seal(found, order, digest)
+    _require_above(root, order)
+    lines = [_lines(root, f"{place}/{_below(proof.MANIFESTS)}/{each}.gz", each) for each in order["layers"]]
+    names = _names(root, f"{place}/{_below(proof.NAMES)}")
+    return Image(
+        digest=digest,
+        files=tree.merged(lines),
+        own=frozenset(_own(place, order)),
+        names=[names.get(each, each[:12]) for each in order["layers"]],
+        reference=f"{root.rstrip('/')}/{place}/{_below(proof.REFERENCE)}",
+    )
+
+
+def _below(path: str) -> str:
+    return path.removeprefix(f"{proof.FOLDER}/")
+
+
+def _order(root: str, path: str, digest: str) -> dict[str, Any]:
+    try:
+        order = json.loads(_bytes(root, path))
+        found = manifest.image_digest(order)
+    except (ValueError, TypeError, KeyError) as err:
+        raise Forged(f"/{path}", f"it cannot be read ({type(err).__name__}: {err})") from err
+    if found != digest:
+        raise Forged(f"/{path}", f"it is of image {found[:12]}, and this machine should run {digest[:12]}")
+    return dict(order)
+
+
+def _require_seal(found: Seal, order: Mapping[str, Any], digest: str) -> None:
+    said = {"image": found.image, "recipe": found.recipe, "read_only": found.read_only, "policy": found.policy}
+    true = {"image": digest, **{name: order[name] for name in ("recipe", "read_only", "policy")}}
+    if wrong := sorted(name for name, value in said.items() if value != true[name]):
+        raise Forged(SEAL_PATH, f"it says something else than the image about {', '.join(wrong)}")
+
+
+def _require_above(root: str, order: Mapping[str, Any]) -> None:
+    """Raise if what follows from the order is not what it says: grains, on which pillar may depend, and the like."""
+    for path, text in proof.above(order).items():
+        if _bytes(root, path.lstrip("/")) != text.encode():
+            raise Forged(path, "its content is not that of the image")
+
+
+def _lines(root: str, path: str, digest: str) -> Iterator[Mapping[str, Any]]:
+    try:
+        text = gzip.decompress(_bytes(root, path))
+    except (OSError, EOFError, zlib.error) as err:
+        raise Forged(f"/{path}", f"it cannot be read ({err})") from err
+    if hashlib.sha256(text).hexdigest() != digest:
+        raise Forged(f"/{path}", "it is not the manifest of its layer")
+    return map(json.loads, text.splitlines())
+
+
+def _names(root: str, path: str) -> dict[str, str]:
+    """Return what people call the layers; nothing depends on it."""
+    try:
+        found = json.loads(_bytes(root, path))
+        return {str(digest): str(name) for digest, name in found.items()}
+    except (Forged, ValueError, AttributeError):
+        return {}
+
+
+def _bytes(root: str, path: str) -> bytes:
+    try:
+        with open(f"{root.rstrip('/')}/{path}", "rb") as file:
+            return file.read()
+    except OSError as err:
+        raise Forged(f"/{path}", f"it cannot be read ({os.strerror(err.errno or 0)})") from err
+
+
+def _own(place: str, order: Mapping[str, Any]) -> Iterator[str]:
+    yield from (proof.FOLDER, SEAL_PATH.lstrip("/"), place)
+    yield from (f"{place}/{_below(path)}" for path in (proof.ORDER, proof.NAMES, proof.MANIFESTS, proof.REFERENCE))
+    yield from (f"{place}/{_below(proof.MANIFESTS)}/{digest}.gz" for digest in order["layers"])
+    for path in proof.COPIED:
+        copy = f"{place}/{_below(proof.REFERENCE)}/{path}"
+        yield copy
+        yield from (above for above in tree.parents(copy) if len(above) > len(place))
+    for path in proof.above(order):
+        yield path.lstrip("/")
+        yield os.path.dirname(path).lstrip("/")
