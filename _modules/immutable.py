@@ -88,7 +88,7 @@ def seal(guard=None, mutable=None, test=False):
         return told
     from saltext.immutable import drift as drifting
 
-    found = sealing.seal_minion(__opts__, drifting.baseline(policy["mutable"]), policy, _call)
+    found = sealing.seal_minion(__opts__, lambda: drifting.baseline(sealing.ADOPTED, policy), policy, _call)
     return {**told, "image": found.name, "digest": found.image}
 
 

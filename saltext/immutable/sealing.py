@@ -19,7 +19,7 @@ import salt.version
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 from salt.utils.crypt import pem_finger
 
-from saltext.immutable import __version__, seal, spec
+from saltext.immutable import __version__, drift, seal, spec
 from saltext.immutable.host import need_root, run, write
 from saltext.immutable.spec import recipes
 from saltext.immutable.spec.reading import Section
@@ -68,19 +68,10 @@ def master_pin(opts: Mapping[str, Any]) -> dict[str, str]:
     return {"id": opts["id"], "master_finger": finger, "hash_type": opts["hash_type"]}
 
 
-def seal_minion(opts: Mapping[str, Any], digest: str, policy: dict[str, Any], call: Call) -> seal.Seal:
-    """Seal this minion at once and for every start; ``digest``: of the manifest of what is on it now."""
+def seal_minion(opts: Mapping[str, Any], policy: dict[str, Any], call: Call) -> seal.Seal:
+    """Seal this minion at once and for every start; what is on it then is what drift is measured by."""
     need_root()
-    found = seal.Seal(
-        image=digest,
-        recipe=ADOPTED,
-        read_only=False,
-        created=time.time(),
-        salt=salt.version.__version__,
-        pack=__version__,
-        policy=policy,
-        adopted=master_pin(opts),
-    )
+    pinned = master_pin(opts)
     with ExitStack() as undo:
         undo.callback(_remove_config, opts)
         _write_config(opts)
@@ -88,6 +79,16 @@ def seal_minion(opts: Mapping[str, Any], digest: str, policy: dict[str, Any], ca
         _start_mine_timer()
         undo.callback(call, "schedule.enable", persist=False)
         call("schedule.disable", persist=False)
+        found = seal.Seal(
+            image=drift.baseline(ADOPTED, policy),
+            recipe=ADOPTED,
+            read_only=False,
+            created=time.time(),
+            salt=salt.version.__version__,
+            pack=__version__,
+            policy=policy,
+            adopted=pinned,
+        )
         _commit(found)
         undo.pop_all()
     call("saltutil.refresh_modules")  # a minion that was there before the pack has core's executors loaded

@@ -26,6 +26,7 @@ def pet(tmp_path, monkeypatch) -> SimpleNamespace:
     monkeypatch.setattr(seal, "RUN_PATH", str(tmp_path / "run"))
     monkeypatch.setattr(sealing, "need_root", lambda: None)
     monkeypatch.setattr(sealing, "systemd_here", lambda: False)
+    monkeypatch.setattr(sealing.drift, "baseline", lambda recipe, policy: DIGEST)
     monkeypatch.setattr(sealing, "_SYSTEMD", tmp_path / "systemd")
     pki = tmp_path / "pki"
     pki.mkdir()
@@ -40,7 +41,7 @@ def pet(tmp_path, monkeypatch) -> SimpleNamespace:
         found.called.append(fun)
 
     found.call = call
-    found.seal = lambda **given: sealing.seal_minion(found.opts, DIGEST, sealing.policy(given), call)
+    found.seal = lambda **given: sealing.seal_minion(found.opts, lambda: DIGEST, sealing.policy(given), call)
     return found
 
 
