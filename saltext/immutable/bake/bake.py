@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import salt.version
@@ -58,7 +58,7 @@ def bake(
 
     ``refresh``: layers whose packages have updates at the mirrors are built anew. ``test``: only tell which
     layers would be built. Returns image, digest, changed (whether the channel moved), cached (whether no layer was
-    built), layers, channel, seconds.
+    built), layers, channel, seconds, and warnings: a sentence for each file that holds a secret of the pillar.
     """
     settings = spec.settings(opts)
     definitions = minions.definitions(opts)
@@ -85,6 +85,8 @@ class _Bake:
     layers: list[dict[str, Any]] = field(default_factory=list)
     grains: dict[str, Any] = field(default_factory=dict)
     """Of the recipes so far: a child has those of its parents, and its own."""
+    secrets: tuple[str, ...] = ()
+    """Likewise."""
     policy: dict[str, Any] = field(default_factory=dict)
     candidates: dict[str, str] = field(default_factory=dict)
     """Today's version of each package of the last image, when that was asked for."""
@@ -101,8 +103,12 @@ class _Bake:
                 self._let_go(each)
                 for step in (self._source, self._minion, self._states):
                     step(each)
-        report = {"layers": self.layers, "seconds": round(time.monotonic() - began, 3), "channel": channel}
+        seconds = round(time.monotonic() - began, 3)
+        report: dict[str, Any] = {"layers": self.layers, "seconds": seconds, "channel": channel}
         report["cached"] = all(layer["cached"] for layer in self.layers)
+        report["warnings"] = [warning for layer in self.layers for warning in layer.get("warnings", ())]
+        for warning in report["warnings"]:
+            self.say(f"warning: {warning}", "image/warning", recipe=recipe.name, warning=warning)
         return report | (self._preview if self.test else self._commit)(recipe, channel, report)
 
     @contextmanager
@@ -149,8 +155,10 @@ class _Bake:
 
     def _states(self, recipe: Recipe) -> None:
         self.grains = {**self.grains, **recipe.grains}
+        self.secrets = tuple(dict.fromkeys((*self.secrets, *recipe.secrets)))
         if not recipe.states:
             return
+        recipe = replace(recipe, secrets=self.secrets)
         known = self._grains_of(recipe)
         made_from = self._made_from(recipe, known)
         files = made_from["files"] if made_from else inputs.files(self.opts)
@@ -164,7 +172,7 @@ class _Bake:
         known = self._known(self.layers[-2]["grains"], built["grains"])
         made_from = inputs.of_states(self.opts, recipe, known, built["below"], self.store.secret)
         for key in (inputs.key(made_from), inputs.last(recipe)):
-            self.builder("keep_layer", key=key, digest=built["digest"])
+            self.builder("keep_layer", key=key, digest=built["digest"], warnings=built["warnings"])
 
     def _grains_of(self, recipe: Recipe) -> dict[str, Any]:
         """Return the grains for the pillar: those of the tree's own modules as they were last time."""
@@ -195,6 +203,7 @@ class _Bake:
             "pillarenv": recipe.pillarenv,
             "sync": inputs.has_custom_modules(files),
             "within": recipe.bake_within,
+            "secrets": list(recipe.secrets),
             "minion": config | ({"grains": self.grains} if self.grains else {}),
             **self._place(),
         }

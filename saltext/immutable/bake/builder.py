@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,10 +12,10 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake import debian, layers, manifest, minion, outside, proof, states, updates
+from saltext.immutable.bake import debian, layers, manifest, minion, outside, proof, secrets, states, updates
 from saltext.immutable.bake.workshop import workshop
 from saltext.immutable.host import Host, remove, write
-from saltext.immutable.machines import images
+from saltext.immutable.machines import images, overlay
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.cgroup import Cgroup
 from saltext.immutable.seal import SEAL_PATH
@@ -27,9 +27,9 @@ def find_layer(host: Host, key: str) -> dict[str, Any] | None:
     return asdict(found) if found else None
 
 
-def keep_layer(host: Host, key: str, digest: str) -> None:
-    """Let ``key`` lead to a layer from now on."""
-    layers.keep(host, key, digest)
+def keep_layer(host: Host, key: str, digest: str, warnings: Sequence[str] = ()) -> None:
+    """Let ``key`` lead to a layer from now on, with what is to be said of it."""
+    layers.keep(host, key, digest, warnings)
 
 
 def make_key(host: Host, bake_id: str) -> str:
@@ -71,13 +71,16 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         with machines.temporary(host, states.prepare(host, place, order, lower)) as machine:
             machines.wait_booted(machine)
             grains = states.sync(machine, order) if order["sync"] else below.grains
-            states.apply(machine, order)
+            marked = secrets.known(machine, order)
+            with secrets.concealed(marked):
+                states.apply(machine, order)
             states.stop(machine)
         status = place / "fs/var/lib/dpkg/status"
         packages = debian.installed(status) if status.is_file() else below.packages
         states.finish(place / "fs")
+        warnings = secrets.warnings(place / "fs", marked)
         about = {"packages": packages, "grains": grains, "seconds": time.monotonic() - began}
-        return _commit(host, place, what=order["what"], **about)
+        return {**_commit(host, place, what=order["what"], **about), "warnings": warnings}
 
 
 def candidates(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
@@ -97,6 +100,7 @@ def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     """
     digest = manifest.image_digest(order)
     images.require_layers(host, order["layers"])
+    _require_directories(host, order)
     about = images.file(host, digest)
     if not about.exists():
         seal = {name: order[name] for name in ("recipe", "read_only", "policy", "salt", "pack")}
@@ -111,6 +115,17 @@ def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         write(about, json.dumps({**order, **seal}))
     layers.link(host, images.seal_link(digest), f"../images/{digest}/seal")
     return dict(json.loads(about.read_text()))
+
+
+def _require_directories(host: Host, order: Mapping[str, Any]) -> None:
+    """Raise unless the image has each directory that its machines may write to: they could not mount it."""
+    stack = layers.lower(order["layers"])
+    for path in order["policy"]["writable"]:
+        if not path.startswith("/var/") and not overlay.has_directory(host.l, stack, path):
+            raise CommandExecutionError(
+                f"writable: {path} is no directory of this image of {order['recipe']}; let its states make it "
+                "(file.directory), and name it by no link"
+            )
 
 
 def local_images(host: Host) -> dict[str, dict[str, Any]]:

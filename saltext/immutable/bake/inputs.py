@@ -82,6 +82,7 @@ def of_states(
         "grains": _hidden(known, secret),
         "states": recipe.states if isinstance(recipe.states, str) else list(recipe.states),
         **envs,
+        "marked": list(recipe.secrets),
         "pillar": _hidden(pillar, secret),
         "tops": _hidden(_tops(opts, known, recipe.bake_id), secret),
         "settings": {name: _plain(opts.get(name)) for name in _SETTINGS},

@@ -7,8 +7,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,15 @@ class Layer:
     created: float = 0.0
     seconds: float = 0.0
     """How long it took to build."""
+    warnings: Sequence[str] = field(default_factory=list)
+    """What whoever used this key should know. It depends on more than the content: the same layer may have others."""
 
 
 def find(host: Host, key: str) -> Layer | None:
     """Return the layer that ``key`` led to last, if it is still there."""
     try:
-        return load(host, (host.keys / key).read_text().strip())
+        digest, *warnings = (host.keys / key).read_text().splitlines()
+        return replace(load(host, digest), warnings=list(map(json.loads, warnings)))
     except FileNotFoundError:
         return None
 
@@ -74,9 +77,9 @@ def commit(host: Host, workspace: Path, **about: Any) -> Layer:
     return load(host, digest)
 
 
-def keep(host: Host, key: str, digest: str) -> None:
+def keep(host: Host, key: str, digest: str, warnings: Sequence[str] = ()) -> None:
     """Let ``key`` lead to a layer; it is given when nobody doubts any more what the layer was made from."""
-    write(host.keys / key, digest)
+    write(host.keys / key, "\n".join([digest, *map(json.dumps, warnings)]))
 
 
 def link(host: Host, name: str, target: str) -> str:
@@ -111,7 +114,7 @@ def drop(host: Host, digests: list[str]) -> list[str]:
             (host.l / overlay.short(digest)).unlink(missing_ok=True)
             host.discard(host.layers / digest)
         for key in host.keys.iterdir():
-            if key.read_text().strip() in gone:
+            if key.read_text().partition("\n")[0] in gone:
                 key.unlink()
     return gone
 

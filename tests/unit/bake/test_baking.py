@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,6 +32,8 @@ class FakeMaster:
         self.keys: set[str] = set()
         self.layers: dict[str, dict[str, Any]] = {}
         self.kept: dict[str, str] = {}
+        self.kept_warnings: dict[str, list[str]] = {}
+        self.warnings: list[str] = []
         self.built: list[str] = []
         self.orders: list[dict[str, Any]] = []
         self.during: Callable[[], None] = lambda: None
@@ -50,10 +53,11 @@ class FakeMaster:
         return self.candidates
 
     def do_find_layer(self, key: str) -> dict[str, Any] | None:
-        return self.layers.get(self.kept.get(key, ""))
+        found = self.layers.get(self.kept.get(key, ""))
+        return {**found, "warnings": self.kept_warnings[key]} if found else None
 
-    def do_keep_layer(self, key: str, digest: str) -> None:
-        self.kept[key] = digest
+    def do_keep_layer(self, key: str, digest: str, warnings: Sequence[str] = ()) -> None:
+        self.kept[key], self.kept_warnings[key] = digest, list(warnings)
 
     def do_make_key(self, bake_id: str) -> str:
         return "public half"
@@ -75,7 +79,8 @@ class FakeMaster:
     def do_state_layer(self, order: dict[str, Any]) -> dict[str, Any]:
         assert order["bake_id"] in self.keys
         self.during()
-        return self._layer(order, grains={**GRAINS, **self.own_grains}, packages={"nginx:amd64": "1"})
+        built = self._layer(order, grains={**GRAINS, **self.own_grains}, packages={"nginx:amd64": "1"})
+        return {**built, "warnings": self.warnings}
 
     def do_make_image(self, order: dict[str, Any]) -> dict[str, Any]:
         return {"image": bake.manifest.image_digest(order), "created": 1.0}
@@ -138,6 +143,23 @@ def test_what_is_there_is_not_built_again(master, baked):
     second = baked()
     assert (master.built, second["cached"], second["changed"]) == ([], True, False)
     assert second["digest"] == first["digest"]
+
+
+def test_what_was_said_of_a_layer_is_said_again_when_it_is_found(master, baked):
+    heard: list[str] = []
+    master.warnings = ["/etc/x holds the value of pillar p"]
+    first = baked()
+    second = baked(say=lambda sentence, *_, **__: heard.append(sentence))
+    assert (first["warnings"], second["cached"], second["warnings"]) == (master.warnings, True, master.warnings)
+    assert heard == ["warning: /etc/x holds the value of pillar p"]
+
+
+def test_what_a_parent_marks_as_secret_is_secret_in_its_children_too(master, baked):
+    master.recipes["base"] = replace(BASE, states=("common",), secrets=("tls:*:key",))
+    master.recipes["web"] = replace(WEB, secrets=("db:password",))
+    baked()
+    of_states = [order for order in master.orders if "bake_id" in order]
+    assert [order["secrets"] for order in of_states] == [["tls:*:key"], ["tls:*:key", "db:password"]]
 
 
 def test_a_change_of_the_tree_builds_only_the_states(master, baked):

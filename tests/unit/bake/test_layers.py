@@ -56,6 +56,16 @@ def test_the_same_key_with_other_content_leads_to_the_newer_one_and_overwrites_n
     assert (host.layers / old.digest / "fs/a").read_text() == "1"
 
 
+def test_what_is_said_of_a_layer_belongs_to_the_key_as_its_content_may_be_the_same(host):
+    layer = commit(host, "k1", a="1")
+    layers.keep(host, "k2", layer.digest, ["a\nwarning", "another"])
+    found = [layers.find(host, key) for key in ("k1", "k2")]
+    assert [one.warnings for one in found] == [[], ["a\nwarning", "another"]]
+    assert {one.digest for one in found} == {layer.digest}
+    assert layers.drop(host, [layer.digest]) == [layer.digest]
+    assert not list(host.keys.iterdir())
+
+
 def test_a_layer_that_was_removed_by_hand_is_not_found(host):
     layer = commit(host, "k1", a="1")
     (host.layers / layer.digest).rename(host.root / "away")
