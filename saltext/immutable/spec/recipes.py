@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Literal
 
+from saltext.immutable import changes, guard
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Debian, Guard, Minion, Parent, Recipe
 from saltext.immutable.spec.reading import Section
@@ -14,7 +15,8 @@ from saltext.immutable.spec.reading import Section
 _SUITE = r"[a-z0-9][a-z0-9.-]*"
 _PACKAGE = r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?"
 _MIRROR = r"(https?|file|copy)://?[^\s\[\]]+"
-_FUNCTION = r"[A-Za-z0-9_*?\[\]!-]+\.[A-Za-z0-9_*?\[\]!-]+"
+_HALF = r"([A-Za-z0-9_*?-]|\[!?[A-Za-z0-9_-]+\])+"
+_FUNCTION = rf"{_HALF}\.{_HALF}"
 _PATH = r"/(?!\.\.?(/|$))[^/\0\n]+(/(?!\.\.?(/|$))[^/\0\n]+)*"
 # Also a word of a systemd unit and of an overlay mount.
 _DIRECTORY = r"(/[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*|/\.[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*)+"
@@ -25,6 +27,7 @@ _NEVER_WRITABLE = {
     "/etc/systemd": "what a machine starts is there",
     "/proc /sys /dev /run /tmp": "it is none of the image's: each boot makes it anew",
 }
+_OPENS = "this runs any command, writes any file or calls any function that its arguments name"
 _SOURCES = "write {debian: bookworm} or {recipe: NAME}"
 
 
@@ -130,7 +133,16 @@ def _guard(section: Section) -> Guard:
         allow_dangerous=section.take("allow_dangerous", reading.flag, False),
     )
     section.close()
+    if not found.allow_dangerous and (opened := changes.opened(found.allow)):
+        section.problem("allow", f"{_some(opened)}: {_OPENS}; take it out, or write allow_dangerous: true beside it")
+    if needed := sorted(guard.ALWAYS.intersection(found.deny)):
+        section.problem("deny", f"{needed[0]}: without it nobody can manage the machines; take it out")
     return found
+
+
+def _some(words: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
 
 
 def _functions(value: object) -> tuple[str, ...]:
