@@ -75,7 +75,11 @@ def list_(recipe=None):
 
 def show(image):
     """
-    Show one image: its layers, how long each took, versions, channels.
+    Show one image: its layers, how long each took, versions, channels, and the policy of its machines.
+
+    ``policy`` holds what the recipe and its parents fixed: ``guard`` (allow, deny, dry_runs), ``at_launch``,
+    ``writable``, ``mutable``, ``states``. ``dangerous`` in it names the allowed functions that run any command, write
+    any file or call any function.
 
     image
         ``web:stable``, ``web@3f2a9c1d04be``, or a digest (or the beginning of one).

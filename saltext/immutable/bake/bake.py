@@ -282,7 +282,7 @@ class _Bake:
         versions = {"salt": salt.version.__version__, "pack": __version__}
         order = self._order(recipe)
         made = self.builder("make_image", order={**order, **versions})
-        about = _short(report) | versions
+        about = _short(report) | versions | {"policy": self.policy}
         image = Image(made["image"], recipe.name, tuple(order["layers"]), made["created"], recipe.read_only, about)
         moved = self.store.channel(recipe.name, channel) != image.digest
         self.store.add_image(image)

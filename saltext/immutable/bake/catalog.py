@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from saltext.immutable import spec
+from saltext.immutable import changes, spec
 from saltext.immutable.bake.bake import DOORS
 from saltext.immutable.hosts import Worker
 from saltext.immutable.spec.model import Settings
@@ -41,10 +41,19 @@ def _row(image: Image, named: Mapping[str, list[str]], now: float) -> dict[str, 
 
 
 def show(settings: Settings, ref: str) -> dict[str, Any]:
-    """Return all that is known of one image."""
+    """Return all that is known of one image; ``policy`` is what ``spec.policy`` returns, and what it opens."""
     with _opened(settings) as store:
         image = store.image(ref)
-        return {"name": image.name, **asdict(image), "channels": store.channels().get(image.digest, [])}
+        report = dict(image.report)
+        policy = _with_dangers(report.pop("policy", {}))
+        channels = store.channels().get(image.digest, [])
+        return {"name": image.name, **asdict(image), "report": report, "policy": policy, "channels": channels}
+
+
+def _with_dangers(policy: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a policy with ``dangerous``: the functions it allows that do whatever they are told, if any."""
+    dangerous = changes.opened(policy.get("guard", {}).get("allow", ()))
+    return {**policy, **({"dangerous": dangerous} if dangerous else {})}
 
 
 def delete(opts: Mapping[str, Any], ref: str, *, with_channels: bool, test: bool) -> dict[str, Any]:

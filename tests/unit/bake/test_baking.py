@@ -10,7 +10,7 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.bake import bake, inputs
-from saltext.immutable.spec.model import Debian, Definitions, Minion, Parent, Recipe, Settings
+from saltext.immutable.spec.model import Debian, Definitions, Guard, Minion, Parent, Recipe, Settings
 from saltext.immutable.store import Held, Store
 
 BASE = Recipe("base", Debian("bookworm"), "base-bake", Minion())
@@ -160,6 +160,12 @@ def test_what_a_parent_marks_as_secret_is_secret_in_its_children_too(master, bak
     baked()
     of_states = [order for order in master.orders if "bake_id" in order]
     assert [order["secrets"] for order in of_states] == [["tls:*:key"], ["tls:*:key", "db:password"]]
+
+
+def test_an_image_remembers_the_policy_of_its_machines(master, baked, store):
+    master.recipes["base"] = replace(BASE, guard=Guard(deny=("ps.*",)))
+    digest = baked()["digest"]
+    assert store.image(f"web@{digest[:12]}").report["policy"]["guard"]["deny"] == ["ps.*"]
 
 
 def test_a_change_of_the_tree_builds_only_the_states(master, baked):
