@@ -11,8 +11,12 @@ import salt.config
 import salt.runner
 import salt.utils.event
 import yaml
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from salt.utils.data import repack_dictlist
+from salt.utils.reactor import Reactor
 
-from saltext.immutable import minions, providers
+from saltext.immutable import glass, minions, providers
 from saltext.immutable.minions import Event
 from saltext.immutable.providers import Identity, Instance
 from saltext.immutable.store import Image, Store
@@ -49,6 +53,8 @@ class Rack:
         self.machines: dict[str, Instance] = {}
         self.keys: set[str] = set()
         self.ill: set[str] = set()
+        self.drifted: set[str] = set()
+        self.opened: list[str] = []
         self._events: list[Event] = []
         self._lock = threading.Lock()
 
@@ -87,6 +93,30 @@ class Rack:
 
     def contested(self, minion_id: str) -> bool:
         return False
+
+    def accepted(self, minion_id: str) -> bool:
+        return minion_id in self.keys
+
+    def ask(self, minion_id: str, fun: str, within: float, **kwargs) -> object:
+        return getattr(self, fun.replace(".", "_"))(minion_id, **kwargs)
+
+    def immutable_drift(self, minion_id: str, digest: str, full: bool) -> object:
+        drift = [{"kind": "file", "what": "/etc/motd", "detail": "changed"}] if minion_id in self.drifted else []
+        proven = digest == self.machines[minion_id].image
+        return {"drift": drift, "counts": {}, "proven": proven, "files": 1, "seconds": 0.1}
+
+    def immutable_launch(self, minion_id: str) -> object:
+        return {"ok": self.machines[minion_id].image not in self.ill, "failed": {}, "sls": []}
+
+    def immutable_break_glass_challenge(self, minion_id: str, ttl: float) -> object:
+        return {"machine": minion_id, "nonce": "n", "boot_id": "b", "until": ttl, "opens": ["all"], "cannot": []}
+
+    def immutable_break_glass(self, minion_id: str, token: str) -> object:
+        self.opened.append(token)
+        return True
+
+    def immutable_end_break_glass(self, minion_id: str) -> object:
+        return True
 
     def image_of(self, minion_id: str, within: float) -> str:
         return self.machines[minion_id].image
@@ -264,6 +294,106 @@ def test_rebuild_bakes_with_updates_and_rolls(run, rack, store, monkeypatch):
     assert ok, done
     assert asked == [("web", True, "stable", False)]
     assert done["roll"]["image"] == "web@222222222222"
+
+
+@pytest.fixture
+def machines(run, store, rack):
+    """Three machines that run image 1, by id."""
+    publish(store, ONE)
+    assert run("fleet.roll", "web")[0]
+    return sorted(rack.machines)
+
+
+def test_a_tainted_machine_is_shown_planned_and_replaced(run, bus, rack, machines):
+    ok, told = run("fleet.taint", machines[0], reason="vim /etc/motd")
+    assert ok and told["tainted"] == ["vim /etc/motd"], told
+    assert "immutable/web/tainted" in [tag for tag, _ in bus.said]
+    status = run("fleet.status", "web")[1]
+    assert status["tainted"] == 1
+    assert {one["minion_id"]: one["tainted"] for one in status["machines"]} == {
+        machines[0]: ["vim /etc/motd"],
+        machines[1]: [],
+        machines[2]: [],
+    }
+    plan = run("fleet.plan", "web")[1]
+    assert (plan["verdict"], plan["changes"]) == ("roll", {"launch": 1, "destroy": [machines[0]]})
+    assert "tainted: vim /etc/motd" in [action["reason"] for action in plan["actions"]]
+    assert run("fleet.roll", "web")[0]
+    assert machines[0] not in rack.machines
+    assert set(machines[1:]) < set(rack.machines)
+    [deed] = run("fleet.history", "web")[1]["deeds"]
+    assert (deed["what"], deed["minion_id"], deed["reason"]) == ("tainted", machines[0], "vim /etc/motd")
+    assert deed["who"]
+    assert run("fleet.status", "all")[1]["fleets"]["web"]["tainted"] == 0
+    assert run("fleet.history", "all")[1]["fleets"]["web"]["deeds"] == [deed]
+
+
+def test_untaint_takes_it_back(run, machines):
+    run("fleet.taint", machines[0], reason="why")
+    ok, told = run("fleet.untaint", machines[0])
+    assert ok and (told["changed"], told["tainted"]) == (True, [])
+    assert run("fleet.plan", "web")[1]["verdict"] == "done"
+
+
+def test_drift_is_told_tainted_and_fails_the_command(run, bus, rack, machines):
+    ok, found = run("fleet.drift", "web")
+    assert ok and (found["retcode"], found["clean"]) == (0, 3), found
+    rack.drifted.add(machines[1])
+    ok, found = run("fleet.drift", "all", full=True)
+    assert not ok
+    assert (found["retcode"], found["drifted"], found["clean"]) == (1, [machines[1]], 2)
+    [data] = [data for tag, data in bus.said if tag == f"immutable/drift/{machines[1]}"]
+    assert (data["fleet"], data["items"][0]["what"]) == ("web", "/etc/motd")
+    assert run("fleet.status", "web")[1]["tainted"] == 0
+    assert run("fleet.taint", machines[1], kind="drift")[1]["tainted"] == ["1 drifted: file /etc/motd changed"]
+    assert run("fleet.drift", "web", taint=True, minion=machines[1])[1]["retcode"] == 1
+    assert run("fleet.plan", "web")[1]["changes"]["destroy"] == [machines[1]]
+
+
+def test_glass_is_broken_and_the_machine_is_tainted_for_ever(run, opts, bus, rack, machines):
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    Path(opts["pki_dir"], "master.pem").write_bytes(pem)
+    ok, told = run("fleet.break_glass", machines[0], reason="core dump", ttl="1m")
+    assert ok and told["opens"] == ["all"], told
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    grant = glass.verify(rack.opened[0], public)
+    assert (grant.machine, grant.reason, grant.until) == (machines[0], "core dump", 60.0)
+    assert rack.opened[0] not in repr(bus.said), "who reads the bus cannot use it"
+    ok, said = run("fleet.untaint", machines[0])
+    assert not ok and "was opened by break-glass" in said
+    assert run("fleet.end_break_glass", machines[0])[0]
+    assert run("fleet.plan", "web")[1]["changes"]["destroy"] == [machines[0]]
+
+
+def test_the_launch_phase_of_all_machines(run, rack, machines):
+    assert set(run("fleet.relaunch_phase", "web", test=True)[1]["order"]) == set(machines)
+    ok, done = run("fleet.relaunch_phase", "web")
+    assert ok and done["result"] is True
+    assert [deed["what"] for deed in run("fleet.history", "web")[1]["deeds"]] == ["relaunched", "relaunch"] * 3
+    rack.ill.add(ONE)
+    ok, said = run("fleet.relaunch_phase", "web")
+    assert not ok and "the launch phase failed" in said
+
+
+def test_the_example_reactor_taints_what_has_drifted_and_nobody_else(run, rack, opts, machines):
+    """As Salt's reactor renders it; an event that anybody can fire gets nothing else done."""
+    rack.drifted.add(machines[0])
+    run("fleet.drift", "web")
+    reactor = Reactor({**opts, "reactor": [], "file_client": "local"})
+
+    def react(tag, data):
+        [chunk] = reactor.reactions(tag, data, [str(ROOT / "examples/reactor/drift.sls")])
+        assert (chunk["state"], chunk["fun"]) == ("runner", "fleet.taint")
+        return run(chunk["fun"], **repack_dictlist(chunk["args"]))
+
+    ok, told = react(f"immutable/drift/{machines[0]}", {"items": []})
+    assert ok and told["tainted"] == ["1 drifted: file /etc/motd changed"], told
+    ok, said = react(f"immutable/drift/{machines[1]}", {"reason": "a forged event"})
+    assert not ok and f"no drift of {machines[1]} is written down" in said
+    injected = "x'\nboom:\n  runner.salt.cmd:\n    - args:\n      - cmd: id"
+    ok, said = react(f"immutable/drift/{injected}", {})
+    assert not ok and "is no minion id" in said
 
 
 def orchestrate(run, **kwargs):

@@ -15,6 +15,7 @@ from saltext.immutable.minions import Event, NoAnswer
 from saltext.immutable.providers import Identity, Instance
 
 SETTLES = 5.0
+SECONDS = {"list": 0.05, "launch": 0.3, "destroy": 0.2, "forget": 0.05, "probe": 0.1, "verify": 0.02, "relaunch": 1.0}
 
 
 class Killed(BaseException):
@@ -72,6 +73,11 @@ class Simulated:
         self._calls: dict[int, tuple[Task, Callable[[], Any]]] = {}
         self._late = 0.0
         self.names = 0
+        self.sick: set[str] = set()
+        """Machines that are not healthy."""
+        self.relaunched: list[str] = []
+        self.relaunch_fails: set[str] = set()
+        self.relaunch_breaks: set[str] = set()
         self.taint: Callable[[str], None] = lambda name: None
         """Write down that a machine is tainted."""
         self.dead_on_arrival = 0
@@ -96,7 +102,7 @@ class Simulated:
 
     def submit(self, task: Task, call: Callable[[], Any]) -> None:
         self._perhaps_die()
-        seconds = {"list": 0.05, "launch": 0.3, "destroy": 0.2, "forget": 0.05, "probe": 0.1, "verify": 0.02}[task.kind]
+        seconds = SECONDS[task.kind]
         if task.kind == "launch" and self.happens(self.faults.launch_hangs):
             seconds = 45.0
         if task.kind == "probe" and self.happens(self.faults.probe_hangs):
@@ -231,6 +237,21 @@ class Simulated:
             raise CommandExecutionError("no wheel turns")
         return minion_id in self.intruded
 
+    def accepted(self, minion_id: str) -> bool:
+        return self.keys.get(minion_id) == "accepted"
+
+    def ask(self, minion_id: str, fun: str, within: float, **kwargs: Any) -> Any:
+        """Answer ``immutable.launch``: it breaks what ``relaunch_breaks`` names."""
+        assert (fun, kwargs) == ("immutable.launch", {})
+        self.image_of(minion_id, within)
+        self.relaunched.append(minion_id)
+        if minion_id in self.relaunch_fails:
+            raise CommandExecutionError(f"{minion_id}: immutable.launch: the secret is not there")
+        self.sick.discard(minion_id)
+        if minion_id in self.relaunch_breaks:
+            self.sick.add(minion_id)
+        return {"ok": True, "sls": ["secrets"], "failed": {}, "seconds": 1.0}
+
     def image_of(self, minion_id: str, within: float) -> str:
         machine = self.machines.get(minion_id)
         up = machine and machine.up and self.keys.get(minion_id) == "accepted"
@@ -241,4 +262,4 @@ class Simulated:
 
     def check(self, minion_id: str, address: str | None, check: Any, within: float) -> str | None:
         image = self.image_of(minion_id, within)
-        return "nginx is dead" if self.faults.ill.get(image) == "unhealthy" else None
+        return "nginx is dead" if minion_id in self.sick or self.faults.ill.get(image) == "unhealthy" else None

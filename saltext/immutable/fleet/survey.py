@@ -18,6 +18,7 @@ from saltext.immutable.fleet.ledger import Record
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.fleet.taints import Deed
 from saltext.immutable.fleet.world import plain
+from saltext.immutable.minions import NoAnswer
 
 WITHIN = 60.0
 """Seconds for a look at metadata."""
@@ -86,11 +87,16 @@ def survey(
 
 
 def judged(answer: object, image: str) -> Finding:
-    """Return what an answer says about a machine that should run ``image`` (a digest)."""
-    if isinstance(answer, SaltException):
+    """Return what an answer says about a machine that should run ``image`` (a digest).
+
+    One that answers but cannot be compared, since its seal or this pack is gone or broken, is not as its image says.
+    """
+    if isinstance(answer, NoAnswer):
         return Finding(unknown=_line(str(answer)))
     if not isinstance(answer, Mapping) or not isinstance(answer.get("drift"), list | tuple):
-        return Finding(unknown=f"immutable.drift says {_line(repr(answer))}")
+        said = _line(str(answer) if isinstance(answer, SaltException) else f"immutable.drift says {answer!r}")
+        detail = f"it cannot be compared with this image: {said}"
+        return Finding(({"kind": "image", "what": image[:12], "detail": detail},), {"image": 1})
     items = [_item(item) for item in answer["drift"][:ITEMS]]
     counts = _counts(answer.get("counts"), answer["drift"][:ITEMS])
     proven = answer.get("proven") is True

@@ -57,20 +57,26 @@ def test_what_an_answer_comes_to(answer, drift, counts):
     assert (found.counts, found.unknown) == (counts, None)
 
 
+def test_silence_is_unknown_and_not_clean():
+    found = judged(NoAnswer("web-1 does not answer"), ONE)
+    assert (found.unknown, found.drift) == ("web-1 does not answer", ())
+
+
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        pytest.param(NoAnswer("web-1 does not answer"), "web-1 does not answer", id="silence"),
+        pytest.param(CommandExecutionError("this machine is not sealed"), "this machine is not sealed", id="no seal"),
         pytest.param(CommandExecutionError("broken\x1b[2J"), "broken\\x1b[2J", id="a failure"),
         pytest.param("'immutable.drift' is not available.", "immutable.drift says", id="without the pack"),
         pytest.param({"drift": "none", "proven": True}, "immutable.drift says", id="no list"),
         pytest.param(None, "immutable.drift says None", id="nothing"),
     ],
 )
-def test_what_says_nothing_is_unknown_and_not_clean(answer, why):
+def test_what_cannot_be_compared_is_not_as_its_image_says(answer, why):
     found = judged(answer, ONE)
-    assert found.unknown is not None and found.unknown.startswith(why)
-    assert not found.drift
+    [item] = found.drift
+    assert (item["kind"], item["what"], found.counts, found.unknown) == ("image", "1" * 12, {"image": 1}, None)
+    assert item["detail"].startswith(f"it cannot be compared with this image: {why}")
 
 
 def test_a_machine_cannot_flood_who_asks_it():
