@@ -28,6 +28,7 @@ _NEVER_WRITABLE = {
     "/proc /sys /dev /run /tmp": "it is none of the image's: each boot makes it anew",
 }
 _OPENS = "this runs any command, writes any file or calls any function that its arguments name"
+_PILLAR_PATH = r"[^:]+(:[^:]+)*"
 _SOURCES = "write {debian: bookworm} or {recipe: NAME}"
 
 
@@ -49,7 +50,7 @@ def recipe(name: str, read: Section) -> Recipe:
         at_launch=read.take("at_launch", reading.words, ()),
         writable=read.take("writable", _writable, ()),
         mutable=read.take("mutable", _paths, ()),
-        secrets=read.take("secrets", reading.words, ()),
+        secrets=read.take("secrets", _pillar_paths, ()),
     )
     read.close()
     return found
@@ -151,6 +152,11 @@ def _functions(value: object) -> tuple[str, ...]:
 
 def _paths(value: object) -> tuple[str, ...]:
     return tuple(_only(_PATH, word, "absolute path; write /srv/data") for word in reading.words(value))
+
+
+def _pillar_paths(value: object) -> tuple[str, ...]:
+    what = "pillar path; write db:password or tls:*:key"
+    return tuple(_only(_PILLAR_PATH, word, what) for word in reading.words(value))
 
 
 def _writable(value: object) -> tuple[str, ...]:

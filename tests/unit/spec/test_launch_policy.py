@@ -67,6 +67,12 @@ def test_one_path_within_another_is_refused_also_where_one_is_inherited():
     assert recipes(base={"writable": ["/srv/a"]}, writable=["/srv/a", "/srv/ab"])
 
 
+@pytest.mark.parametrize("path", ["db::password", ":db", "db:", ":"])
+def test_a_pillar_path_that_marks_nothing_is_refused(path):
+    said = refused(secrets=[path])
+    assert said == f"immutable:recipes:web:secrets: {path!r} is no pillar path; write db:password or tls:*:key"
+
+
 def test_each_recipe_has_its_own_applied_in_its_own_environment_and_nothing_twice():
     found = recipes(base={"at_launch": ["host"]}, at_launch=["host", "peers"]).chain("web")
     assert policy(found)["at_launch"] == [
