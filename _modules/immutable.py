@@ -86,9 +86,7 @@ def seal(guard=None, mutable=None, test=False):
         raise CommandExecutionError("this minion cannot be sealed: " + "; ".join(obstacles))
     if test:
         return told
-    from saltext.immutable import drift as drifting
-
-    found = sealing.seal_minion(__opts__, lambda: drifting.baseline(sealing.ADOPTED, policy), policy, _call)
+    found = sealing.seal_minion(__opts__, policy, _call)
     return {**told, "image": found.name, "digest": found.image}
 
 

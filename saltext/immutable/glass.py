@@ -41,7 +41,7 @@ class Grant:
 
 
 def sign(grant: Grant, private_pem: bytes, passphrase: str | None = None) -> str:
-    """Return the token: base64 of what is granted, a dot, base64 of the signature (RSA-PSS, SHA-256)."""
+    """Return the token: what is granted, a dot, the signature (RSA-PSS, SHA-256), in base64 for URLs."""
     key = load_pem_private_key(private_pem, passphrase.encode() if passphrase else None)
     if not isinstance(key, rsa.RSAPrivateKey):
         raise Refused("the master's key is no RSA key")
@@ -52,7 +52,7 @@ def sign(grant: Grant, private_pem: bytes, passphrase: str | None = None) -> str
 def verify(token: str, public_pem: bytes) -> Grant:
     """Return what the master granted; raise ``Refused`` for what its key did not sign."""
     try:
-        said, signature = (base64.b64decode(part, validate=True) for part in token.split("."))
+        said, signature = (_decode(part) for part in token.split("."))
         key = load_pem_public_key(public_pem)
         if not isinstance(key, rsa.RSAPublicKey):
             raise Refused("the master's key is no RSA key")
@@ -81,4 +81,9 @@ def _padding() -> padding.PSS:
 
 
 def _encode(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+    """No ``=``: Salt's command line would take it for a keyword."""
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _decode(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

@@ -36,7 +36,8 @@ class Seal:
     policy: dict[str, Any]
     """What `spec.policy` returns."""
     adopted: dict[str, Any] | None = None
-    """On a minion that was sealed as it ran: its ``id``, and ``master_finger`` and ``hash_type`` of its master."""
+    """Of a minion that was sealed as it ran: ``id``; ``master_finger`` and ``hash_type`` of its master; whether it was
+    ``scheduled``, which means that its scheduler ran."""
 
     @property
     def name(self) -> str:

@@ -71,14 +71,15 @@ def master_pin(opts: Mapping[str, Any]) -> dict[str, str]:
 def seal_minion(opts: Mapping[str, Any], policy: dict[str, Any], call: Call) -> seal.Seal:
     """Seal this minion at once and for every start; what is on it then is what drift is measured by."""
     need_root()
-    pinned = master_pin(opts)
+    pinned, scheduled = master_pin(opts), _scheduled(opts)
     with ExitStack() as undo:
         undo.callback(_remove_config, opts)
         _write_config(opts)
         undo.callback(_end_mine_timer)
         _start_mine_timer()
-        undo.callback(call, "schedule.enable", persist=False)
-        call("schedule.disable", persist=False)
+        if scheduled:
+            undo.callback(call, "schedule.enable")
+            call("schedule.disable", persist=False)
         found = seal.Seal(
             image=drift.baseline(ADOPTED, policy),
             recipe=ADOPTED,
@@ -87,7 +88,7 @@ def seal_minion(opts: Mapping[str, Any], policy: dict[str, Any], call: Call) -> 
             salt=salt.version.__version__,
             pack=__version__,
             policy=policy,
-            adopted=pinned,
+            adopted={**pinned, "scheduled": scheduled},
         )
         _commit(found)
         undo.pop_all()
@@ -98,10 +99,18 @@ def seal_minion(opts: Mapping[str, Any], policy: dict[str, Any], call: Call) -> 
 def unseal_minion(opts: Mapping[str, Any], call: Call) -> None:
     """Undo `seal_minion`."""
     need_root()
+    found = seal.read(seal.SEAL_PATH)
     os.unlink(seal.SEAL_PATH)
     _remove_config(opts)
     _end_mine_timer()
-    call("schedule.enable", persist=False)
+    if found and found.adopted and found.adopted.get("scheduled"):
+        call("schedule.enable")  # and kept: the minion has written down meanwhile that it is off
+
+
+def _scheduled(opts: Mapping[str, Any]) -> bool:
+    """Tell whether this minion's scheduler runs."""
+    schedule = opts.get("schedule")
+    return not isinstance(schedule, Mapping) or schedule.get("enabled", True) is not False
 
 
 def _commit(found: seal.Seal) -> None:

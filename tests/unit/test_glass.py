@@ -35,6 +35,10 @@ def test_what_was_signed_is_what_is_granted():
     assert glass.verify(TOKEN, PUBLIC) == GRANT
 
 
+def test_a_token_is_one_word_of_a_command_line():
+    assert not set(TOKEN) & set("=+/ '\"")
+
+
 def test_a_key_with_a_passphrase_signs_too():
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     kept = BestAvailableEncryption(b"secret")
@@ -44,7 +48,7 @@ def test_a_key_with_a_passphrase_signs_too():
 
 
 def other_words(**changed: object) -> str:
-    said = base64.b64encode(json.dumps({**GRANT.__dict__, **changed}, sort_keys=True).encode()).decode()
+    said = base64.urlsafe_b64encode(json.dumps({**GRANT.__dict__, **changed}, sort_keys=True).encode()).decode()
     return f"{said}.{TOKEN.split('.')[1]}"
 
 
@@ -58,7 +62,7 @@ def other_words(**changed: object) -> str:
         pytest.param(other_words(until=9e9), id="a later end"),
         pytest.param(other_words(machine="web-2"), id="another machine"),
         pytest.param(glass.sign(GRANT, pair()[0]), id="another master"),
-        pytest.param(TOKEN[:-8] + "AAAAAAA=", id="another signature"),
+        pytest.param(TOKEN[:-8] + "AAAAAAAA", id="another signature"),
         pytest.param(None, id="no text"),
     ],
 )

@@ -35,13 +35,13 @@ def pet(tmp_path, monkeypatch) -> SimpleNamespace:
     (pki / "minion_master.pub").write_bytes(pem)
     found = SimpleNamespace(called=[], config=tmp_path / "salt/minion.d" / sealing.CONFIG, pki=pki)
     found.opts = {"id": "pet", "pki_dir": str(pki), "hash_type": "sha256", "config_dir": str(tmp_path / "salt")}
-    found.opts["schedule"] = {"enabled": False}
+    found.opts["schedule"] = {}
 
     def call(fun: str, *args: Any, **kwargs: Any) -> None:
         found.called.append(fun)
 
     found.call = call
-    found.seal = lambda **given: sealing.seal_minion(found.opts, lambda: DIGEST, sealing.policy(given), call)
+    found.seal = lambda **given: sealing.seal_minion(found.opts, sealing.policy(given), call)
     return found
 
 
@@ -60,6 +60,13 @@ def test_unsealing_takes_all_of_it_away(pet):
     assert seal.read(seal.SEAL_PATH) is None
     assert not pet.config.exists()
     assert pet.called[-1] == "schedule.enable"
+
+
+def test_a_scheduler_that_was_off_stays_off(pet):
+    pet.opts["schedule"] = {"enabled": False}
+    pet.seal()
+    sealing.unseal_minion(pet.opts, pet.call)
+    assert pet.called == ["saltutil.refresh_modules"]
 
 
 def test_what_cannot_be_sealed_stays_as_it_was(pet, monkeypatch):
@@ -108,7 +115,7 @@ def test_a_policy_that_is_none_is_named(pet):
 
 
 def status(pet: SimpleNamespace, pillar: dict[str, Any] | None = None, **opts: Any) -> dict[str, Any]:
-    return standing.status({**pet.opts, **opts}, pillar or {})
+    return standing.status({**pet.opts, "schedule": {"enabled": False}, **opts}, pillar or {})
 
 
 def test_an_unsealed_minion_says_so(pet):

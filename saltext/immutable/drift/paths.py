@@ -12,6 +12,7 @@ DEFAULTS = (
     "/etc/machine-id",
     "/etc/mtab",
     "/etc/resolv.conf",
+    "/etc/salt/minion.d/_schedule.conf",
     "/etc/salt/minion.d/zzz-machine.conf",
     "/proc",
     "/run",

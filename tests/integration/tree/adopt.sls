@@ -1,0 +1,4 @@
+this host is finished:
+  immutable.sealed:
+    - mutable: [/srv/uploads]
+    - order: last
