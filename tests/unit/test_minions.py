@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -390,6 +391,19 @@ def test_whether_an_id_is_contested_is_in_salts_own_books(salt_side, keys, conte
     assert salt_side.contested("web-1") is contested
 
 
+@pytest.mark.parametrize(
+    ("keys", "accepted"),
+    [
+        pytest.param({"minions": ["web-1"]}, True, id="accepted"),
+        pytest.param({"minions_pre": ["web-1"], "minions_denied": ["web-1"]}, False, id="it only knocked"),
+        pytest.param({}, False, id="unknown"),
+    ],
+)
+def test_whether_a_key_is_accepted_is_in_salts_own_books(salt_side, keys, accepted):
+    salt_side._keys, salt_side._wheel = threading.Lock(), lambda fun: keys
+    assert salt_side.accepted("web-1") is accepted
+
+
 @pytest.mark.parametrize("left", ["nothing", "a socket that nobody serves"])
 def test_a_master_that_is_down_is_a_sentence_that_says_how_to_mend_it(opts, tmp_path, left):
     if left != "nothing":
@@ -404,3 +418,25 @@ def test_how_a_machine_finds_its_master(opts):
     assert (config["master"], config["master_port"], config["publish_port"]) == ("10.0.0.1", 1, 2)
     assert config["master_finger"] == pem_finger(f"{opts['pki_dir']}/master.pub", sum_type=config["hash_type"])
     assert minions.machine_config({**opts, "transport": "tcp"}, "x")["transport"] == "tcp"
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "phrase"),
+    [
+        pytest.param({}, "master.pem", None, id="a master"),
+        pytest.param({"key_pass": "sesame"}, "master.pem", "sesame", id="its key has a passphrase"),
+        pytest.param({"cluster_id": "one"}, "cluster/cluster.pem", None, id="masters of a cluster share a key"),
+        pytest.param({"cluster_id": "one", "cluster_key_pass": "s"}, "cluster/cluster.pem", "s", id="with a passphrase"),
+    ],
+)
+def test_the_key_that_the_master_signs_with_is_that_which_minions_know_it_by(opts, changes, name, phrase):
+    opts = {**opts, "cluster_pki_dir": f"{opts['pki_dir']}/cluster", **changes}
+    pem = Path(opts["pki_dir"], name)
+    pem.parent.mkdir(exist_ok=True)
+    pem.write_bytes(b"the key")
+    assert minions.private_key(opts) == (b"the key", phrase)
+
+
+def test_a_key_that_cannot_be_read_is_named(opts):
+    with pytest.raises(CommandExecutionError, match="the master's key .*/pki/master.pem cannot be read"):
+        minions.private_key(opts)
