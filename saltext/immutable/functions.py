@@ -93,8 +93,8 @@ position, and their keywords besides ``DRY_RUN``. Only states of the tree: what 
 
 DRY_RUN = "concurrent exclude pillarenv saltenv state_events terse test"
 """Not among them: ``sync_mods`` brings code; ``localconfig`` reads any file as the minion's config; ``queue`` writes
-the call down and forgets ``test`` (Salt 3008); ``cache``, ``cache_name`` and ``force`` take states from any file;
-``pillar`` and ``pillar_enc`` bring words of the caller into Jinja and into ``unless``."""
+a call down that is made later, by itself (Salt 3008); ``cache``, ``cache_name`` and ``force`` take states from any
+file; ``pillar`` and ``pillar_enc`` bring words of the caller into Jinja and into ``unless``."""
 
 MANY = 10_000
 """Any number of arguments by position."""

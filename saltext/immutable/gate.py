@@ -24,7 +24,7 @@ def refusal(
 ) -> str | None:
     """Return why a call may not run here, or None; count and tell whatever does not only read."""
     try:
-        sealed = _sealed()
+        sealed = _sealed(opts)
     except seal.SealDamaged as err:
         return guard.damaged(fun, str(err))
     if sealed is None:  # removed since we looked
@@ -41,13 +41,20 @@ def refusal(
     return reason
 
 
-def _sealed() -> guard.Sealed | None:
+def _sealed(opts: Mapping[str, Any]) -> guard.Sealed | None:
     found, machine = seal.read(seal.SEAL_PATH), seal.machine(seal.MACHINE_PATH)
     if found is None:
         return None
     own = found.policy["guard"]
-    lists = {name: tuple(own.get(name, ())) for name in ("allow", "deny")}
-    return guard.Sealed(found.name, found.recipe, machine.get("fleet"), **lists, dry_runs=own.get("dry_runs", True))
+    return guard.Sealed(
+        image=found.name,
+        recipe=found.recipe,
+        fleet=machine.get("fleet"),
+        allow=tuple(own.get("allow", ())),
+        deny=tuple(own.get("deny", ())),
+        dry_runs=own.get("dry_runs", True),
+        syncs=opts.get("autoload_dynamic_modules", True),
+    )
 
 
 def _of_the_mine(opts: Mapping[str, Any], fun: str, sealed: guard.Sealed) -> str | None:

@@ -41,7 +41,7 @@ _ONLY = {fun: (positions, frozenset(keywords.split())) for fun, (positions, keyw
 _DRY_RUNS = {
     fun: (positions, frozenset(f"{keywords} {DRY_RUN}".split())) for fun, (positions, keywords) in DRY_RUNS.items()
 }
-_NEEDS_DRY_RUNS = "immutable.preview"
+_PREVIEW = "immutable.preview"
 _WORDS = frozenset(names(WORDS))
 _NAMES = frozenset(fun for fun in _CLASSES if fun.startswith(f"{NAMES}."))
 _WORD = re.compile(r"[^-\s]\S*")
@@ -62,6 +62,9 @@ class Sealed:
     """Globs of function names; ``deny`` wins."""
     dry_runs: bool = True
     """Whether states may run with ``test=True``."""
+    syncs: bool = False
+    """Whether a highstate here, a dry one too, would bring custom modules first (``autoload_dynamic_modules``):
+    executors are among them."""
 
 
 def refusal(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Sealed) -> str | None:
@@ -82,7 +85,7 @@ def classify(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: S
     found = _CLASSES.get(fun, "change")
     if found == "change":
         found = "read" if _is_dry_run(fun, args, kwargs, sealed) else "change"
-    elif _harm(fun, args, kwargs) or (fun == _NEEDS_DRY_RUNS and sealed is not None and not sealed.dry_runs):
+    elif _harm(fun, args, kwargs) or (fun == _PREVIEW and _no_dry_run(fun, args, kwargs, sealed)):
         found = "change"
     if found == "change" and sealed is not None and _matches(fun, sealed.allow):
         return "operate"
@@ -118,9 +121,28 @@ def _harm_of_event(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None
 
 def _is_dry_run(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Sealed | None) -> bool:
     """Salt reads ``test=1`` or ``TEST=True`` its own way in each function: nothing counts but what is plain."""
-    if fun not in _DRY_RUNS or not (sealed is None or sealed.dry_runs):
-        return False
-    return _is_test(fun, kwargs) and not _strangers(_DRY_RUNS[fun], args, kwargs) and not _odd_environment(kwargs)
+    return fun in _DRY_RUNS and _is_test(fun, kwargs) and not _no_dry_run(fun, args, kwargs, sealed)
+
+
+def _no_dry_run(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Sealed | None) -> str | None:
+    """Return why not even ``test=True`` makes a dry run of this call."""
+    if sealed is not None and not sealed.dry_runs:
+        return f"its recipe refuses dry runs, which run Jinja and the commands of unless and onlyif ({fun})"
+    if sealed is not None and sealed.syncs and _is_highstate(fun, args, kwargs):
+        return f"{fun} syncs custom modules first; set autoload_dynamic_modules: False in the config of this minion"
+    if fun == _PREVIEW:
+        return None
+    if odd := _strangers(_DRY_RUNS[fun], args, kwargs):
+        return f"a dry run by {fun} takes {_arguments(*_DRY_RUNS[fun])}, not {', '.join(odd)}"
+    odd_environment = _odd_environment(kwargs)
+    return f"a dry run by {fun} takes a plain name as {odd_environment}" if odd_environment else None
+
+
+def _is_highstate(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """``state.apply`` without states is the highstate, and a preview may contain it."""
+    if fun in ("state.apply", "state.test"):
+        return not (args[0] if args else kwargs.get("mods"))
+    return fun in ("state.highstate", _PREVIEW)
 
 
 def _is_test(fun: str, kwargs: Mapping[str, Any]) -> bool:
@@ -163,8 +185,8 @@ def _matches(fun: str, globs: Sequence[str]) -> str | None:
 def _why(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Sealed) -> str:
     if fun not in ALWAYS and (glob := _matches(fun, sealed.deny)):
         return f"its recipe denies {fun} (guard: deny: {glob})"
-    if fun == _NEEDS_DRY_RUNS or (fun in _DRY_RUNS and _is_test(fun, kwargs)):
-        return _why_no_dry_run(fun, args, kwargs, sealed)
+    if fun == _PREVIEW or (fun in _DRY_RUNS and _is_test(fun, kwargs)):
+        return str(_no_dry_run(fun, args, kwargs, sealed))
     if fun in _DRY_RUNS and any(key.lower() == "test" and value is not False for key, value in kwargs.items()):
         return f"{fun} would change this machine: nothing but the keyword test=True makes a dry run"
     if fun in _CLASSES:
@@ -175,14 +197,6 @@ def _why(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Seale
     if module in READ or module in OPERATE or module == "cmd":
         return f"{fun} would change this machine"
     return f"{fun} is not known to leave this machine as it is"
-
-
-def _why_no_dry_run(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Sealed) -> str:
-    if not sealed.dry_runs:
-        return f"its recipe refuses dry runs, which run Jinja and the commands of unless and onlyif ({fun})"
-    if odd := _strangers(_DRY_RUNS[fun], args, kwargs):
-        return f"a dry run by {fun} takes {_arguments(*_DRY_RUNS[fun])}, not {', '.join(odd)}"
-    return f"a dry run by {fun} takes a plain name as {_odd_environment(kwargs)}"
 
 
 def _arguments(positions: int, keywords: frozenset[str]) -> str:

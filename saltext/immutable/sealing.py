@@ -27,6 +27,11 @@ from saltext.immutable.spec.reading import Section
 ADOPTED = "adopted"
 """What stands for the recipe of a machine that was not baked."""
 CONFIG = "zz-immutable-sealed.conf"
+_SEALED_CONFIG = """\
+# Written by immutable.seal: scheduled jobs pass no guard, and a highstate would sync executors that outrank it.
+schedule: {enabled: False}
+autoload_dynamic_modules: False
+"""
 _SYSTEMD = Path("/etc/systemd/system")
 MINE_UNITS = ("immutable-mine.service", "immutable-mine.timer")
 
@@ -134,7 +139,7 @@ def _config(opts: Mapping[str, Any]) -> Path:
 
 def _write_config(opts: Mapping[str, Any]) -> None:
     _config(opts).parent.mkdir(parents=True, exist_ok=True)
-    write(_config(opts), "# Written by immutable.seal: scheduled jobs pass no guard.\nschedule: {enabled: False}\n")
+    write(_config(opts), _SEALED_CONFIG)
 
 
 def _remove_config(opts: Mapping[str, Any]) -> None:

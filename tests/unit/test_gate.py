@@ -63,6 +63,12 @@ def token(_machine: SimpleNamespace, private: bytes = PRIVATE, ttl: float = 60, 
     return glass.sign(glass.Grant(**{**bound, "reason": "disk", "who": "ada", **changed}), private)
 
 
+def test_a_highstate_that_would_sync_first_is_no_dry_run(machine):
+    assert "syncs custom modules first" in str(ask(machine, "state.highstate", test=True)), "Salt's own default"
+    machine.opts["autoload_dynamic_modules"] = False
+    assert ask(machine, "state.highstate", test=True) is None
+
+
 def test_a_refusal_is_counted_and_told(machine):
     assert "cmd.run" in str(ask(machine, "cmd.run", "id"))
     ask(machine, "cmd.run", "id")

@@ -193,7 +193,7 @@ def test_a_recipe_extends_the_tables(fun, recipes, expected):
         pytest.param("state.sls", ["nginx", None, "ssh"], {"test": True}, "change", id="nor by position"),
         pytest.param("state.apply", ["nginx"], {"test": True, "sync_mods": "all"}, "change", id="no code comes in"),
         pytest.param("state.apply", [], {"test": True, "localconfig": "/tmp/x"}, "change", id="no other config"),
-        pytest.param("state.apply", [], {"test": True, "queue": True}, "change", id="a queue forgets test"),
+        pytest.param("state.apply", [], {"test": True, "queue": True}, "change", id="no call for later"),
         pytest.param("state.apply", [], {"test": True, "pillar": {"a": 1}}, "change", id="no pillar of the caller"),
         pytest.param("state.highstate", [], {"test": True, "cache": True}, "change", id="no states of another file"),
         pytest.param("state.apply", [], {"test": True, "saltenv": "../../etc"}, "change", id="no way out of the cache"),
@@ -207,6 +207,26 @@ def test_a_recipe_extends_the_tables(fun, recipes, expected):
 def test_the_class_of_a_dry_run(fun, args, kwargs, expected):
     assert guard.classify(fun, args, kwargs, WEB) == expected
     assert guard.classify(fun, args, kwargs, sealed(dry_runs=False)) == "change"
+
+
+@pytest.mark.parametrize(
+    ("fun", "args", "kwargs", "syncs"),
+    [
+        pytest.param("state.highstate", [], {"test": True}, True, id="a highstate syncs first"),
+        pytest.param("state.apply", [], {"test": True}, True, id="by any name"),
+        pytest.param("state.apply", [""], {"test": True}, True, id="with no states in it"),
+        pytest.param("state.test", [], {"mods": None}, True, id="however that is said"),
+        pytest.param("immutable.preview", [], {}, True, id="and a preview may hold one"),
+        pytest.param("state.apply", ["nginx"], {"test": True}, False, id="states by name do not"),
+        pytest.param("state.test", [], {"mods": "nginx"}, False, id="nor by keyword"),
+        pytest.param("state.sls", ["nginx"], {"test": True}, False, id="nor as what they are"),
+    ],
+)
+def test_no_dry_run_brings_an_executor(fun, args, kwargs, syncs):
+    """``state.highstate test=True`` copies the ``_executors`` of the file roots, and those outrank the guard's."""
+    refusal = guard.refusal(fun, args, kwargs, sealed(syncs=True))
+    assert (refusal is not None) == syncs
+    assert not syncs or f"{fun} syncs custom modules first; set autoload_dynamic_modules: False" in refusal
 
 
 @given(st.text())

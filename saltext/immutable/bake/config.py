@@ -10,6 +10,7 @@ import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
 _REFUSED = {
+    "autoload_dynamic_modules": "a highstate, with test=True too, would sync executors that outrank the guard",
     "master_alive_interval": "it is a scheduled job, and a sealed machine runs none; a minion reconnects by itself",
     "executor_dirs": "executors from there would outrank the guard",
     "module_executors": "the guard is in direct_call, splay and sudo, which Salt takes without it",
