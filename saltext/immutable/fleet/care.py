@@ -48,7 +48,8 @@ class Care:
     def mark(self, kind: Kind, deed: Deed) -> dict[str, Any]:
         """Taint a machine, and say so where that is new."""
         if not self._taints.add(kind, deed):
-            return self._told(deed, "it is tainted already", changed=False)
+            known = self._taints.on(str(deed.minion_id))
+            return self._told(deed, "it is tainted already" if known else "it is gone", changed=False)
         self._say(deed, f"{deed.fleet or ADOPTED}/tainted", kind=kind)
         return self._told(deed, f"it is tainted: {deed.reason}", changed=True)
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError
+from sqlalchemy.exc import IntegrityError
 
 from saltext.immutable.store import Lease, Store
 from saltext.immutable.store.schema import deeds, machines, taints
@@ -67,12 +68,21 @@ class Taints:
     def add(self, kind: Kind, deed: Deed) -> bool:
         """Taint a machine and write down the deed; tell whether it was not tainted in this way already.
 
-        What opens a machine is a new deed each time; other taints are written down once.
+        What opens a machine is a new deed each time; other taints are written down once. A taint ends with its
+        machine, so one that its fleet has let go of meanwhile gets none.
         """
+        try:
+            return self._add(kind, deed)
+        except IntegrityError:  # somebody else was first, where the database lets two write at once
+            return self._add(kind, deed)
+
+    def _add(self, kind: Kind, deed: Deed) -> bool:
         assert deed.minion_id is not None
+        there = sa.select(machines.c.minion_id).where(machines.c.minion_id == deed.minion_id)
         where = (taints.c.minion_id == deed.minion_id, taints.c.kind == kind)
         with self._store.write() as tx:
-            new = not tx.execute(sa.select(taints).where(*where)).first()
+            gone = deed.fleet is not None and not tx.execute(there).first()
+            new = not gone and not tx.execute(sa.select(taints).where(*where)).first()
             if new:
                 taint = Taint(deed.minion_id, deed.fleet, deed.at, kind, deed.reason, deed.who)
                 tx.execute(sa.insert(taints).values(asdict(taint)))

@@ -91,6 +91,14 @@ def test_a_taint_is_written_down_told_and_not_repeated(care, operations, said):
     assert data | {"minion_id": "web-1", "reason": "vim /etc/motd", "who": "jane", "kind": "hand"} == data
 
 
+def test_what_is_gone_meanwhile_is_not_tainted_for_ever(care, operations):
+    deed = operations.deed("tainted", "web-1", "web", "why")
+    with operations.store.write() as tx:
+        tx.execute(sa.delete(schema.machines))
+    assert care.mark("drift", deed)["changed"] is False
+    assert operations.taints.on("web-1") == []
+
+
 def test_a_dry_run_of_each_does_nothing(care, operations, salt, said):
     assert care.taint("web-1", "why", test=True)["result"] is None
     assert care.break_glass({}, "web-1", "why", test=True)["result"] is None
