@@ -24,6 +24,8 @@ RESULT_PATH = f"{seal.RUN_PATH}/launch.json"
 UNIT = "immutable-launch.service"
 DROP_IN = f"/etc/systemd/system/{UNIT}.d/launch.conf"
 """Only an image with something to apply has it; without it systemd does not even start the unit."""
+_HOMES = ("/home", "/root")
+"""ProtectSystem= leaves them alone; and of two lines about one path systemd takes the stricter one."""
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _CONFIG = "/etc/salt/minion"
 _AGAIN_AFTER = 2.0
@@ -36,7 +38,9 @@ def drop_in(policy: Mapping[str, Any]) -> str | None:
     """Return what an image of this policy says of the unit: where it may write besides /run and /var."""
     if not policy["at_launch"]:
         return None
-    return "".join(["[Service]\n", *(f"ReadWritePaths={path}\n" for path in policy["writable"])])
+    lines = [f"ReadOnlyPaths=-{path}" for path in _HOMES if path not in policy["writable"]]
+    lines += [f"ReadWritePaths={path}" for path in policy["writable"]]
+    return "\n".join(["[Service]", *lines, ""])
 
 
 def launched(policy: Mapping[str, Any], path: str = RESULT_PATH, boot_id: str | None = None) -> bool | str:

@@ -122,7 +122,10 @@ def test_a_result_that_cannot_be_read_is_no_success(tmp_path):
 
 def test_only_an_image_with_something_to_apply_starts_the_unit():
     assert launch.drop_in(NOTHING) is None
-    assert launch.drop_in(POLICY) == "[Service]\nReadWritePaths=/srv/data\nReadWritePaths=/var/x\n"
+    homes = "ReadOnlyPaths=-/home\nReadOnlyPaths=-/root\n"
+    assert launch.drop_in(POLICY) == f"[Service]\n{homes}ReadWritePaths=/srv/data\nReadWritePaths=/var/x\n"
+    of_homes = {**POLICY, "writable": ["/home"]}
+    assert launch.drop_in(of_homes) == "[Service]\nReadOnlyPaths=-/root\nReadWritePaths=/home\n"
 
 
 class Systemd:

@@ -32,11 +32,14 @@ _LINE = 20
 _CHUNK = 1 << 20
 _FILES = 20
 """Files that are named for one value."""
-# As salt-call would, but nothing is returned to the master, whose job cache would have it all.
+# As `pillar.items` does it, but salt-call would return it to the master's job cache, and Salt 3008 masks every value.
 _ASK = """
-import json, sys, salt.client, salt.config
-caller = salt.client.Caller(mopts=salt.config.minion_config("/etc/salt/minion"))
-print(json.dumps(caller.cmd("pillar.items", **json.loads(sys.argv[1])), default=str))
+import json, sys, salt.client, salt.config, salt.pillar
+saltenv, pillarenv = json.loads(sys.argv[1])
+opts = salt.client.Caller(mopts=salt.config.minion_config("/etc/salt/minion")).sminion.opts
+pillarenv = pillarenv or (saltenv if opts.get("pillarenv_from_saltenv") else opts["pillarenv"])
+asked = salt.pillar.get_pillar(opts, dict(opts["grains"]), opts["id"], saltenv, pillarenv=pillarenv)
+print(json.dumps(asked.compile_pillar(), default=str))
 """
 
 
@@ -71,9 +74,8 @@ def known(machine: Machine, order: Mapping[str, Any]) -> list[Secret]:
     """Return the values that ``order['secrets']`` marks in the pillar of the bake, as its states see it."""
     if not order["secrets"]:
         return []
-    envs = {name: order[name] for name in ("saltenv", "pillarenv") if order[name]}
     words = ["timeout", "--kill-after=10", f"{order['within']:.0f}", f"{VENV}/bin/python", "-I", "-c", _ASK]
-    done = machine.run([*words, json.dumps(envs)])
+    done = machine.run([*words, json.dumps([order["saltenv"], order["pillarenv"]])])
     try:
         pillar = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError) as err:

@@ -155,7 +155,7 @@ ORDER = {"bake_id": "web-bake", "within": 60.0, "saltenv": "prod", "pillarenv": 
 def test_the_pillar_is_asked_for_as_the_states_see_it_and_only_where_something_is_marked():
     machine = Machine(f"some noise\n{json.dumps(PILLAR)}\n")
     assert secrets.known(machine, ORDER) == [DB]
-    assert json.loads(machine.words[-1]) == {"saltenv": "prod"}
+    assert json.loads(machine.words[-1]) == ["prod", None]
     machine = Machine("")
     assert secrets.known(machine, {**ORDER, "secrets": []}) == []
     assert machine.words == []
