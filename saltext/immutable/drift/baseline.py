@@ -12,7 +12,7 @@ from typing import Any
 from saltext.immutable.bake import manifest, proof
 from saltext.immutable.drift import mounts, tree
 from saltext.immutable.drift.image import ADOPTED
-from saltext.immutable.drift.paths import DEFAULTS, Mutable
+from saltext.immutable.drift.paths import Mutable
 from saltext.immutable.host import remove, write
 
 
@@ -21,7 +21,7 @@ def baseline(recipe: str, policy: Mapping[str, Any], root: str = "/") -> str:
 
     Left out: what is mutable by ``policy`` or by default, and other file systems.
     """
-    mutable = Mutable([*DEFAULTS, *policy.get("mutable", ()), *policy.get("writable", ())])
+    mutable = Mutable([*policy.get("mutable", ()), *policy.get("writable", ())])
     text = "".join(manifest.canonical(line) + "\n" for line in _lines(root, mutable)).encode()
     layer = hashlib.sha256(text).hexdigest()
     order = {"recipe": recipe, "layers": [layer], "read_only": False, "grains": {}, "policy": policy}

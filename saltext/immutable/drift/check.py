@@ -15,7 +15,7 @@ from saltext.immutable.drift import accounts, files, image, logins, mounts, proc
 from saltext.immutable.drift.image import Image
 from saltext.immutable.drift.item import Item
 from saltext.immutable.drift.owners import owners
-from saltext.immutable.drift.paths import DEFAULTS, Mutable
+from saltext.immutable.drift.paths import Mutable
 from saltext.immutable.drift.processes import Process
 from saltext.immutable.host import need_root
 
@@ -34,7 +34,7 @@ def check(digest: str | None = None, full: bool = False) -> dict[str, Any]:
     began = time.monotonic()
     found, count, proven = _items(digest, full)
     return {
-        "drift": [item._asdict() for item in found[:MOST]],
+        "drift": [item.told() for item in found[:MOST]],
         "counts": dict(Counter(item.kind for item in found)),
         "proven": proven,
         "files": count,
@@ -52,7 +52,9 @@ def _items(digest: str | None, full: bool) -> tuple[list[Item], int, bool]:
     except seal.SealDamaged as err:
         return [Item("manifest", seal.SEAL_PATH, str(err))], 0, False
     except image.Forged as err:
-        return [Item("manifest", *err.args)], 0, False
+        # Nothing can be compared; but what is mounted may be how it was forged.
+        mounted = mounts.drift(mounts.look("/proc"), Mutable(()), ["/var"], ())
+        return [Item("manifest", *err.args), *mounted], 0, False
     work = _Check(sealed, of_image, full)
     return list(work.items()), work.found.count, digest is not None
 
@@ -71,8 +73,8 @@ class _Check:
         self.image = of_image
         self.since = sealed.created if sealed.adopted else 0.0
         own = [*sealed.policy.get("mutable", ()), *sealed.policy.get("writable", ())]
-        self.declared = Mutable(own)
-        self.mutable = Mutable([*DEFAULTS, *own])
+        self.declared = Mutable(own, defaults=())
+        self.mutable = Mutable(own)
         self.mounts = list(self._mounts(sealed))
         hidden = {item.what.strip("/") for item in self.mounts}
         self.found = files.differences("/", of_image, self.mutable, {*hidden, seal.MACHINE_PATH.strip("/")}, full)
@@ -90,6 +92,8 @@ class _Check:
     def items(self) -> Iterator[Item]:
         """Yield all that drifted."""
         yield from self.mounts
+        if not mounts.same_root("/proc"):
+            yield Item("mount", "/", "this minion does not see the root that init sees")
         yield from self._files()
         yield from self._services()
         foreign = list(processes.drift(self.processes, self.is_ours))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -45,10 +46,18 @@ def differences(root: str, image: Image, mutable: Mutable, mounts: Collection[st
         count += 1
         expected = left.pop(path, None)
         said = _said(root, path, expected, entry, path in image.own, full)
-        if said and not mutable.hides(path):
+        if said and (_is_never_right(expected, entry) or not mutable.hides(path)):
             found[path] = said
     found.update((path, "removed") for path in _removed(left, mutable, mounts))
     return Differences(found, count)
+
+
+def _is_never_right(expected: Entry | None, entry: Entry) -> bool:
+    """Tell of what no mutable path excuses: a program that gives its user more rights, a folder that is none now."""
+    if expected is not None and expected.kind == "dir" and entry.kind != "dir":
+        return True
+    rights = entry.mode & (stat.S_ISUID | stat.S_ISGID) or "security.capability" in (entry.xattrs or ())
+    return entry.kind == "file" and bool(rights)
 
 
 def _said(root: str, path: str, expected: Entry | None, entry: Entry, own: bool, full: bool) -> str:

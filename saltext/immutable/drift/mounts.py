@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -48,6 +49,14 @@ def _parsed(line: str) -> Mount:
 
 def _plain(word: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), word)
+
+
+def same_root(proc: str, root: str = "/") -> bool:
+    """Tell whether we see the root that init sees; unknown where nobody may ask."""
+    try:
+        return os.path.samestat(os.stat(f"{proc}/1/root"), os.stat(root))
+    except OSError:
+        return True
 
 
 def drift(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 DEFAULTS = (
     "/dev",
     "/etc/hostname",
     "/etc/hosts",
     "/etc/machine-id",
-    "/etc/mtab",
     "/etc/resolv.conf",
     "/etc/salt/minion.d/_schedule.conf",
     "/etc/salt/minion.d/zzz-machine.conf",
@@ -37,10 +36,8 @@ DEFAULTS = (
     "/var/lib/sudo",
     "/var/lib/systemd",
     "/var/lib/unattended-upgrades",
-    "/var/lock",
     "/var/log",
     "/var/mail",
-    "/var/run",
     "/var/spool/anacron",
     "/var/spool/exim4",
     "/var/spool/mail",
@@ -50,6 +47,9 @@ DEFAULTS = (
 )
 """Of every machine: logs, caches, identity, and what the system itself remembers. Nothing that init, cron or the
 loader of programs reads is among them; what *runs* from them is found as a process."""
+
+_CLOSED = ("dev", "proc", "sys")
+"""Not looked into at all: the kernel's own."""
 
 GUARDED = (
     "/etc/immutable",
@@ -70,39 +70,41 @@ class Mutable:
     ``*`` and ``?`` stop at a slash, ``**`` does not. Paths are asked for as manifests have them: ``var/log/syslog``.
     """
 
-    def __init__(self, patterns: Iterable[str]) -> None:
-        plain = sorted({pattern.strip("/") for pattern in patterns if pattern.strip("/")})
-        guarded = [path.strip("/") for path in GUARDED]
-        named = [pattern for pattern in plain if any(_covers(path, pattern) for path in guarded)]
-        self._guarded = guarded
-        self._is_guarded = _regex(guarded)
-        self._named = _regex(named)
-        self._others = _regex([pattern for pattern in plain if pattern not in named])
+    def __init__(self, declared: Iterable[str], defaults: Iterable[str] = DEFAULTS) -> None:
+        plain = sorted({pattern.strip("/") for pattern in declared if pattern.strip("/")})
+        self._guarded = [path.strip("/") for path in GUARDED]
+        named = [pattern for pattern in plain if any(_covers(path, pattern) for path in self._guarded)]
+        self._is_guarded = _any(self._guarded)
+        self._named = _any(named)
+        self._declared = _any([pattern for pattern in plain if pattern not in named])
+        self._default = _any([path.strip("/") for path in defaults])
 
     def hides(self, path: str) -> bool:
         """Tell whether a path may differ."""
         if self._is_guarded(path):
             return self._named(path)
-        return self._others(path)
+        return self._default(path) or self._declared(path)
 
     def closes(self, folder: str) -> bool:
-        """Tell whether nothing below a folder needs a look."""
-        return self.hides(folder) and not any(path.startswith(f"{folder}/") for path in self._guarded)
+        """Tell whether nothing below a folder needs a look.
+
+        Our own defaults are looked into all the same, for what must not even be there; they hold no great trees.
+        """
+        declared = self._named(folder) or (self._declared(folder) and not self._is_guarded(folder))
+        return (folder in _CLOSED or declared) and not any(path.startswith(f"{folder}/") for path in self._guarded)
 
 
 def _covers(above: str, path: str) -> bool:
     return path == above or path.startswith(f"{above}/")
 
 
-class _regex:
-    """Match any of these patterns, or what is below what they match."""
-
-    def __init__(self, patterns: list[str]) -> None:
-        joined = "|".join("".join(_translated(pattern)) for pattern in patterns)
-        self._match = re.compile(f"(?:{joined})(?:/.*)?", re.DOTALL).fullmatch if patterns else lambda path: None
-
-    def __call__(self, path: str) -> bool:
-        return self._match(path) is not None
+def _any(patterns: list[str]) -> Callable[[str], bool]:
+    """Return what matches any of these patterns, and what is below what they match."""
+    if not patterns:
+        return lambda path: False
+    joined = "|".join("".join(_translated(pattern)) for pattern in patterns)
+    match = re.compile(f"(?:{joined})(?:/.*)?", re.DOTALL).fullmatch
+    return lambda path: match(path) is not None
 
 
 def _translated(pattern: str) -> Iterator[str]:

@@ -60,12 +60,12 @@ def predicted(result: Any) -> Iterator[dict[str, Any]]:
     """Yield what a dry run of states (as `state.apply` returns it) says would change."""
     if not isinstance(result, Mapping):
         for said in result if isinstance(result, list) else [result]:
-            yield {**Item("state", "states", f"they cannot be asked: {said}")._asdict(), "sls": ""}
+            yield {**Item("state", "states", f"they cannot be asked: {said}").told(), "sls": ""}
         return
     for tag, state in result.items():
         if state.get("result") is not True or state.get("changes"):
             what = state.get("__id__") or tag
-            yield {**Item("state", str(what), _detail(state))._asdict(), "sls": state.get("__sls__") or ""}
+            yield {**Item("state", str(what), _detail(state)).told(), "sls": state.get("__sls__") or ""}
 
 
 def _detail(state: Mapping[str, Any]) -> str:

@@ -51,12 +51,19 @@ def look(proc: str = "/proc", root: str = "/") -> list[Process]:
 
 def _process(proc: str, root: str, pid: int) -> Process | None:
     place = f"{proc}/{pid}"
-    fields = _read(f"{place}/stat").rpartition(")")[2].split()
-    state, tty, flags = fields[0], int(fields[4]), int(fields[6])
-    if flags & _KERNEL_THREAD or state in "ZX":
+    state, _, _, _, tty, _, flags, *_ = _read(f"{place}/stat").rpartition(")")[2].split()
+    if state in "ZX":
+        threads = [name for name in os.listdir(f"{place}/task") if name != str(pid)]
+        if not threads:
+            return None
+        place = f"{place}/task/{threads[0]}"  # the first of them has ended, the others work on
+    if int(flags) & _KERNEL_THREAD:
         return None
-    exe = os.readlink(f"{place}/exe")
     words = _read(f"{place}/cmdline").split("\0")
+    try:
+        exe = os.readlink(f"{place}/exe")
+    except PermissionError:
+        return Process(pid, "", False, " ".join(words).strip()[:_SHOWN])
     return Process(
         pid=pid,
         exe=exe,
@@ -65,7 +72,7 @@ def _process(proc: str, root: str, pid: int) -> Process | None:
         script=_script(f"{place}/cwd", exe, words),
         maps=_maps(place, exe),
         unit=_unit(_read(f"{place}/cgroup")),
-        tty=tty,
+        tty=int(tty),
         user=_user(os.stat(place).st_uid),
     )
 
@@ -124,11 +131,13 @@ def drift(processes: Iterable[Process], is_ours: Callable[[str], bool]) -> Itera
     """Yield what executes anything that is not from the image; ``is_ours``: whether a path is, and is unchanged."""
     for process in processes:
         for said in _foreign(process, is_ours):
-            yield process, Item("process", process.exe, f"{said} (pid {process.pid}: {process.command})")
+            yield process, Item("process", process.exe or "?", f"{said} (pid {process.pid}: {process.command})")
 
 
 def _foreign(process: Process, is_ours: Callable[[str], bool]) -> Iterator[str]:
-    if not is_ours(process.exe):
+    if not process.exe:
+        yield "what it executes cannot be seen"
+    elif not is_ours(process.exe):
         yield "it runs and is not from the image"
     elif not process.same:
         yield "it runs under this name and is another file"

@@ -1,0 +1,390 @@
+"""What runs, listens, is mounted, is installed and who was there: judged from data alone."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from saltext.immutable.drift import accounts, logins, mounts, processes, services, sockets
+from saltext.immutable.drift.item import Item
+from saltext.immutable.drift.logins import Login
+from saltext.immutable.drift.mounts import Mount
+from saltext.immutable.drift.paths import Mutable
+from saltext.immutable.drift.processes import Process
+from saltext.immutable.drift.sockets import Listener
+
+# Accounts and packages
+
+PASSWD = b"root:x:0:0:root:/root:/bin/bash\nwww:x:33:33::/var/www:/usr/sbin/nologin\n"
+SHADOW = b"root:*:19000:0:99999:7:::\nwww:$y$old:19000:0:99999:7:::\n"
+GROUP = b"root:x:0:\nsudo:x:27:\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "before", "now", "said"),
+    [
+        pytest.param(accounts.PASSWD, PASSWD, PASSWD, [], id="nothing"),
+        pytest.param(
+            accounts.PASSWD, PASSWD, PASSWD + b"eve:x:0:0::/:/bin/sh\n", [("user", "eve", "added (/etc/passwd)")],
+            id="a user is added",
+        ),
+        pytest.param(
+            accounts.PASSWD, PASSWD, PASSWD.splitlines(keepends=True)[0], [("user", "www", "removed (/etc/passwd)")],
+            id="a user is removed",
+        ),
+        pytest.param(
+            accounts.PASSWD, PASSWD, PASSWD.replace(b":33:33:", b":0:33:"),
+            [("user", "www", "changed: uid 0, was 33 (/etc/passwd)")],
+            id="a user becomes root",
+        ),
+        pytest.param(
+            accounts.PASSWD, PASSWD, PASSWD + b"www:x:0:0::/:/bin/sh\n",
+            [("user", "www", "changed: another number of fields (/etc/passwd)")],
+            id="a name stands there twice",
+        ),
+        pytest.param(
+            accounts.SHADOW, SHADOW, SHADOW.replace(b"$y$old", b"$y$new"),
+            [("user", "www", "changed: password (/etc/shadow)")],
+            id="a password, which is never shown",
+        ),
+        pytest.param(
+            accounts.GROUP, GROUP, GROUP.replace(b"27:", b"27:www"),
+            [("group", "sudo", "changed: members www, was none (/etc/group)")],
+            id="a member",
+        ),
+        pytest.param(
+            accounts.PASSWD, PASSWD, b"\xff\n" + PASSWD, [("user", "\ufffd", "added (/etc/passwd)")], id="junk"
+        ),
+    ],
+)  # fmt: skip
+def test_accounts_are_told_line_by_line(path, before, now, said):
+    assert [item[:3] for item in accounts.COMPARE[path](before, now)] == said
+
+
+def status(**versions: str) -> bytes:
+    stanza = "Package: {}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {}\n"
+    return "\n".join(stanza.format(name, version) for name, version in versions.items()).encode()
+
+
+def test_packages_are_told_by_name_and_version():
+    before, now = status(tar="1.0", sed="4.8", gone="1"), status(tar="1.1", sed="4.8", nc="9")
+    assert [item[:3] for item in accounts.COMPARE[accounts.STATUS](before, now)] == [
+        ("package", "gone:amd64", "removed: was 1"),
+        ("package", "nc:amd64", "added: 9"),
+        ("package", "tar:amd64", "changed: 1.1, was 1.0"),
+    ]
+
+
+# Mounts
+
+HOST = "254:0 /machines/web/zzz-machine.conf /etc/salt/minion.d/zzz-machine.conf ro shared:1 - ext4 /dev/vda rw"
+ALONE = [
+    "216 196 0:42 / / ro,relatime shared:16 - overlay overlay ro",
+    "231 216 0:63 / /var rw - overlay overlay rw,lowerdir=x",
+    "217 216 0:57 / /tmp rw - tmpfs tmpfs rw",
+    "218 216 0:58 / /sys/kernel ro master:1 - sysfs sysfs ro",
+    f"230 216 {HOST}",
+    "90 1 254:1 / /srv/my\\040data rw - ext4 /dev/vdb rw",
+    "91 1 254:1 / /opt/a-b rw - ext4 /dev/vdb rw",
+]
+
+
+def found(lines: list[str], writable=("/var",), planned=("/srv/my data", "/opt/a-b")) -> list[str]:
+    here = [mounts._parsed(line) for line in lines]
+    return [item.what for item in mounts.drift(here, Mutable(()), writable, planned)]
+
+
+def test_what_a_machine_mounts_by_itself_is_no_drift():
+    assert found(ALONE) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "point"),
+    [
+        pytest.param("1 1 0:57 /x /etc/nginx rw - tmpfs tmpfs rw", "/etc/nginx", id="over a directory"),
+        pytest.param("1 1 0:63 /lib/x /usr/bin/id rw - overlay overlay rw", "/usr/bin/id", id="over a program"),
+        pytest.param("1 1 0:70 / / rw - tmpfs tmpfs rw", "/", id="over the root"),
+        pytest.param("1 1 0:70 / /var rw - overlay overlay rw", "/var", id="over /var once more"),
+        pytest.param("1 1 0:70 /c /etc/salt/minion.d/zzz-machine.conf rw - tmpfs t rw",
+                     "/etc/salt/minion.d/zzz-machine.conf", id="over the machine's own file"),
+        pytest.param("1 1 0:57 / /proc/77 rw - tmpfs tmpfs rw", "/proc/77", id="over a process"),
+        pytest.param("1 1 0:57 / /var/spool/cron rw - tmpfs tmpfs rw", "/var/spool/cron", id="over cron's tables"),
+    ],
+)  # fmt: skip
+def test_a_mount_over_the_image_is_found(line, point):
+    assert found([*ALONE, line]) == [point]
+
+
+def test_another_kind_of_mount_at_a_known_place_is_found():
+    assert found(["1 1 0:70 / /var rw - tmpfs tmpfs rw"]) == ["/var"]
+    assert found(["1 1 0:63 / /var rw - overlay overlay rw"], writable=()) == ["/var"]
+    assert found([f"1 1 {HOST}".replace("ext4", "overlay")]) == ["/etc/salt/minion.d/zzz-machine.conf"]
+
+
+def test_mounts_are_planned_by_fstab_and_units():
+    fstab = "# none\nUUID=1 / ext4 defaults 0 1\nUUID=2 /srv/my\\040data ext4 defaults 0 2\nbroken\n"
+    assert mounts.planned(fstab, ["opt-a\\x2db.mount", "x.service"]) == {"/", "/srv/my data", "/opt/a-b"}
+
+
+def test_what_only_init_sees_counts_too(tmp_path):
+    for pid, lines in (("self", ALONE[:1]), ("1", [*ALONE[:1], "1 1 0:57 / /etc rw - tmpfs tmpfs rw"])):
+        (tmp_path / pid).mkdir()
+        (tmp_path / pid / "mountinfo").write_text("\n".join(lines) + "\n")
+    root, hidden = Mount("/", "overlay", "/", "overlay"), Mount("/etc", "tmpfs", "/", "tmpfs")
+    assert sorted(mounts.look(str(tmp_path))) == [root, hidden]
+
+
+# Processes
+
+OURS = {"/usr/bin/python3.11", "/usr/sbin/nginx", "/usr/bin/salt-minion", "/usr/lib/libc.so.6", "/usr/bin/bash"}
+
+
+def process(pid: int = 7, exe: str = "/usr/sbin/nginx", same: bool = True, **more) -> Process:
+    return Process(pid, exe, same, more.pop("command", exe), **more)
+
+
+@pytest.mark.parametrize(
+    ("ran", "said"),
+    [
+        pytest.param(process(), None, id="a program of the image"),
+        pytest.param(process(exe="/tmp/x"), "not from the image", id="a program of somebody"),
+        pytest.param(process(exe="/usr/sbin/nginx (deleted)"), "not from the image", id="a program that was replaced"),
+        pytest.param(process(same=False), "another file", id="a name that leads elsewhere"),
+        pytest.param(process(exe="", same=False), "cannot be seen", id="a process that hides"),
+        pytest.param(
+            process(exe="/usr/bin/python3.11", script="/usr/bin/salt-minion"), None, id="a script of the image"
+        ),
+        pytest.param(process(exe="/usr/bin/python3.11", script="/tmp/x.py"), "interprets /tmp/x.py", id="a script"),
+        pytest.param(process(maps=frozenset({"/usr/lib/libc.so.6"})), None, id="a library of the image"),
+        pytest.param(process(maps=frozenset({"/tmp/x.so"})), "code from /tmp/x.so", id="a library of somebody"),
+    ],
+)
+def test_what_runs_is_from_the_image_or_told(ran, said):
+    items = [item for _, item in processes.drift([ran], OURS.__contains__)]
+    assert [item.kind for item in items] == (["process"] if said else [])
+    assert not said or said in items[0].detail and "pid 7" in items[0].detail
+
+
+@pytest.fixture
+def proc(tmp_path) -> Path:
+    """A /proc with one process, 42: an interpreter with a script."""
+    root, place = tmp_path / "root", tmp_path / "proc" / "42"
+    place.mkdir(parents=True)
+    (root / "usr/bin").mkdir(parents=True)
+    (root / "usr/bin/bash").touch()
+    (place / "stat").write_text("42 (a (b) c) S 1 42 42 34823 42 4194304 0 0 0\n")
+    (place / "cmdline").write_text("bash\0-x\0script.sh\0")
+    (place / "cgroup").write_text("9:name=systemd:/system.slice/odd.service/inner\n0::/system.slice/other.service\n")
+    (place / "maps").write_text(
+        "00-10 r-xp 00000000 fe:00 1 /usr/bin/bash\n10-20 r-xp 00000000 fe:00 2 /usr/lib/a b.so\n"
+        "20-30 rw-p 00000000 fe:00 3 /var/data\n30-40 r-xp 00000000 00:00 0 [vdso]\n40-50 r-xp 00000000 00:00 0\n"
+    )
+    (tmp_path / "script.sh").touch()
+    (place / "cwd").symlink_to(tmp_path)
+    (place / "exe").symlink_to("/usr/bin/bash")
+    return tmp_path
+
+
+def look(proc: Path) -> list[Process]:
+    return processes.look(str(proc / "proc"), str(proc / "root"))
+
+
+def test_a_process_is_seen_as_the_kernel_tells_of_it(proc):
+    [seen] = look(proc)
+    assert (seen.pid, seen.exe, seen.command, seen.unit) == (42, "/usr/bin/bash", "bash -x script.sh", "odd.service")
+    assert (seen.tty, seen.script, seen.maps) == (34823, str(proc / "script.sh"), {"/usr/lib/a b.so"})
+    assert logins._terminal(seen.tty) == "pts/7"
+
+
+def test_a_process_executes_the_file_of_that_name_or_another_one(proc):
+    (proc / "proc/42/exe").unlink()
+    (proc / "proc/42/exe").symlink_to(proc / "root/usr/bin/bash")  # the kernel's link leads to the file itself
+    os.rename(proc / "root", proc / "away")
+    os.symlink(proc / "away", proc / "root")
+    assert processes._same(str(proc / "proc/42/exe"), "/", str(proc / "root/usr/bin/bash"))
+    (proc / "other").touch()
+    assert not processes._same(str(proc / "proc/42/exe"), "/", str(proc / "other"))
+
+
+@pytest.mark.parametrize(
+    ("words", "script"),
+    [
+        ("bash\0/nowhere.sh\0", ""),
+        ("bash\0-c\0script.sh\0", ""),
+        ("bash\0", ""),
+        ("bash\0./script.sh\0", "script.sh"),
+    ],
+)
+def test_a_script_is_a_file_that_is_there(proc, words, script):
+    (proc / "proc/42/cmdline").write_text(words)
+    assert look(proc)[0].script == (str(proc / script) if script else "")
+
+
+def test_the_kernels_own_threads_and_what_has_ended_are_left_out(proc):
+    stat = proc / "proc/42/stat"
+    before = stat.read_text()
+    stat.write_text(before.replace("4194304", str(0x00200040)))
+    assert look(proc) == []
+    (proc / "proc/42/task/42").mkdir(parents=True)
+    stat.write_text(before.replace(") S", ") Z"))
+    assert look(proc) == []
+    (proc / "proc/42/exe").unlink()
+    stat.write_text(before)
+    assert look(proc) == []
+
+
+def test_a_process_whose_first_thread_has_ended_is_seen_by_another(proc):
+    place = proc / "proc/42"
+    (place / "task/43").mkdir(parents=True)
+    for name in ("cmdline", "cgroup", "maps", "cwd", "exe"):
+        os.rename(place / name, place / "task/43" / name)
+    (place / "cmdline").touch()
+    (place / "stat").write_text((place / "stat").read_text().replace(") S", ") Z"))
+    assert [seen.exe for seen in look(proc)] == ["/usr/bin/bash"]
+
+
+def test_a_process_that_nobody_may_look_at_is_not_taken_for_nothing(proc, monkeypatch):
+    def refuse(path: str) -> str:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(os, "readlink", refuse)
+    assert [(seen.pid, seen.exe) for seen in look(proc)] == [(42, "")]
+
+
+# Sockets
+
+
+def test_listeners_are_told_unless_a_program_of_the_image_runs_in_a_unit_of_it():
+    listeners = [Listener(7, "tcp 0.0.0.0:80"), Listener(8, "tcp 0.0.0.0:4444"), Listener(99, "udp 0.0.0.0:1")]
+    ran = [process(7, unit="nginx.service"), process(8, exe="/usr/bin/python3.11")]
+    [item] = sockets.drift(listeners, ran, ours={7})
+    assert item[:2] == ("socket", "tcp 0.0.0.0:4444") and "of no unit listens (pid 8" in item.detail
+
+
+def test_a_socket_that_waits_is_seen():
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert Listener(os.getpid(), f"tcp 127.0.0.1:{port}") in sockets.look()
+
+
+# Services
+
+STANZA = """Id=nginx.service
+FragmentPath=/lib/systemd/system/nginx.service
+SourcePath=
+DropInPaths=/run/a.conf /etc/b.conf
+ActiveState=active
+UnitFileState=enabled
+Type=forking
+ConditionResult=yes
+"""
+
+
+def test_a_unit_is_what_systemctl_says():
+    unit = services.unit(STANZA)
+    assert (unit.name, unit.active, unit.enabled, unit.type, unit.wanted) == (
+        "nginx.service", "active", "enabled", "forking", True,
+    )  # fmt: skip
+    assert unit.file.endswith("systemd/system/nginx.service") and len(unit.drop_ins) == 2
+
+
+def unit(file: str = "/usr/lib/systemd/system/x.service", name: str = "x.service", **more) -> services.Unit:
+    return services.Unit(name, file, **{"active": "active", **more})
+
+
+@pytest.mark.parametrize(
+    ("loaded", "said"),
+    [
+        pytest.param(unit(), None, id="a unit of the image"),
+        pytest.param(unit(""), None, id="what systemd makes by itself"),
+        pytest.param(unit("/run/systemd/generator/x.mount"), None, id="what a generator made of nothing"),
+        pytest.param(unit("/run/systemd/generator/x", source="/usr/lib/f"), None, id="of a file of the image"),
+        pytest.param(unit("/run/systemd/generator/x", source="/tmp/f"), "not from the image", id="of another file"),
+        pytest.param(unit("/run/systemd/transient/x.service"), "not from the image", id="a transient unit"),
+        pytest.param(unit("/run/systemd/system/x.service", active="failed"), "not from the image", id="which failed"),
+        pytest.param(unit("/run/systemd/system/x.service", active="inactive"), None, id="one that never ran"),
+        pytest.param(unit(drop_ins=("/run/x.conf",)), "a part of its unit", id="a drop-in"),
+        pytest.param(unit(drop_ins=("/usr/lib/x.conf",)), None, id="a drop-in of the image"),
+        pytest.param(
+            unit(enabled="enabled", type="forking", active="inactive"), "it is inactive", id="a daemon that was stopped"
+        ),
+        pytest.param(unit(enabled="enabled", type="oneshot", active="inactive"), None, id="a task that is done"),
+        pytest.param(unit(enabled="enabled", type="simple", active="inactive"), None, id="a program that has ended"),
+        pytest.param(unit(enabled="enabled", type="oneshot", active="failed"), "it is failed", id="a task that failed"),
+        pytest.param(
+            unit(name="x.timer", enabled="enabled", active="inactive"), "it is inactive", id="a timer that was stopped"
+        ),
+        pytest.param(
+            unit(name="x.timer", enabled="enabled", active="inactive", wanted=False), None, id="with no reason to run"
+        ),
+        pytest.param(unit(enabled="disabled", active="inactive", type="notify"), None, id="one that is not enabled"),
+    ],
+)  # fmt: skip
+def test_units_are_from_the_image_and_run(loaded, said):
+    items = list(services.drift([loaded], lambda path: path.startswith("/usr/")))
+    assert [item.kind for item in items] == (["service"] if said else [])
+    assert not said or said in items[0].detail
+
+
+def test_a_systemd_that_does_not_answer_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(services.Silent, match="systemctl"):
+        services.look()
+
+
+# Logins
+
+
+def record(kind: int, user: bytes, line: bytes, at: int) -> bytes:
+    """See utmp(5)."""
+    return struct.pack("=hxxi32s4s32s256shhiii4i20x", kind, 1, line, b"", user, b"198.51.100.7", 0, 0, 0, at, *[0] * 5)
+
+
+def test_logins_are_told_once_as_they_were_written_down(tmp_path):
+    (tmp_path / "run/systemd/sessions").mkdir(parents=True)
+    (tmp_path / "var/log").mkdir(parents=True)
+    (tmp_path / "run/utmp").write_bytes(record(7, b"ada", b"pts/0", 50) + record(6, b"LOGIN", b"tty1", 50))
+    (tmp_path / "var/log/wtmp").write_bytes(
+        record(7, b"ada", b"pts/0", 50) + record(7, b"old", b"pts/1", 10) + record(2, b"reboot", b"~", 50) + b"cut off"
+    )
+    (tmp_path / "run/systemd/sessions/1").write_text("USER=bob\nCLASS=user\nSERVICE=sshd\n")
+    (tmp_path / "run/systemd/sessions/c1").write_text("USER=cron\nCLASS=background\n")
+    os.mkfifo(tmp_path / "run/systemd/sessions/1.ref")
+    seen = logins.look(str(tmp_path), since=20)
+    assert [item[:2] for item in logins.drift(seen, [], ())] == [
+        ("login", "ada on pts/0"),
+        ("login", "bob on no terminal"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ran", "of_units", "told"),
+    [
+        pytest.param(process(exe="/sbin/agetty", tty=34816), [7], [], id="a getty waits"),
+        pytest.param(process(exe="/usr/bin/bash", tty=34817, user="root"), [7], ["root on pts/1"], id="a shell"),
+        pytest.param(process(exe="/usr/bin/python3", tty=1025, user="ada"), [], ["ada on tty1"], id="of no unit"),
+        pytest.param(process(exe="/usr/bin/python3", tty=1025), [7], [], id="a service with a terminal"),
+        pytest.param(process(exe="/usr/bin/bash"), [], [], id="a script"),
+    ],
+)
+def test_whoever_is_at_a_terminal_is_told(ran, of_units, told):
+    assert [item.what for item in logins.drift([], [ran], of_units)] == told
+
+
+def test_a_login_of_record_is_not_told_again_by_its_shell():
+    shell = process(exe="/usr/bin/bash", tty=34817, user="ada")
+    assert len(list(logins.drift([Login("ada", "pts/1", "logged in")], [shell], ()))) == 1
+
+
+# Items
+
+
+def test_what_is_told_can_be_sent_and_printed_whatever_a_file_is_called():
+    told = Item("file", "/tmp/caf\udce9\n\x1b[31m\ud800é", "x").told()
+    assert told["what"] == "/tmp/caf\\xe9\\n\\x1b[31m\\ud800é"
+    assert told["what"].encode()
