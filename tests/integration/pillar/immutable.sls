@@ -19,6 +19,16 @@ immutable:
       from: {recipe: base}
       bake_id: web-broken.tests.example.com
       states: [broken]
+    vault:
+      from: {recipe: base}
+      bake_id: vault-bake.tests.example.com
+      states: [vault]
+      at_launch: [vault.launch]
+      writable: [/srv/data]
+      secrets: ['vault:*:password']
+    vault-open:
+      from: {recipe: vault}
+      read_only: false
     shop:
       from: {recipe: base}
       bake_id: shop-bake.tests.example.com
@@ -39,6 +49,18 @@ immutable:
       size: 1
       minion_id: 'shop-{token}.example.com'
       provider: {name: nspawn}
+      strategy: {max_surge: 1, ready_within: 30s}
+    vault:
+      recipe: vault
+      size: 1
+      minion_id: 'vault-{token}.tests.example.com'
+      provider: {name: nspawn, memory: 512M}
+      strategy: {max_surge: 1, ready_within: 30s}
+    vault-open:
+      recipe: vault-open
+      size: 1
+      minion_id: 'vault-open-{token}.tests.example.com'
+      provider: {name: nspawn, memory: 512M}
       strategy: {max_surge: 1, ready_within: 30s}
     small:
       recipe: small

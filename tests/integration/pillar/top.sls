@@ -5,3 +5,5 @@ base:
     - web
   'shop-*':
     - shop
+  'vault-*':
+    - vault
