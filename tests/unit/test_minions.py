@@ -17,7 +17,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError, SaltReqT
 from salt.utils.crypt import pem_finger
 
 from saltext.immutable import minions
-from saltext.immutable.minions import Minions, NoAnswer
+from saltext.immutable.minions import LaunchFailed, Minions, NoAnswer
 from saltext.immutable.spec.model import FunctionCheck, HttpCheck
 
 
@@ -251,6 +251,23 @@ def test_an_image_is_told_or_unknown(salt_side, answer, digest):
 
 
 @pytest.mark.parametrize(
+    ("launched", "raised", "said"),
+    [
+        pytest.param(False, NoAnswer, "its launch phase has not ended", id="under way"),
+        pytest.param(None, NoAnswer, "its launch phase has not ended", id="nonsense"),
+        pytest.param("the launch phase failed: db: x", LaunchFailed, "the launch phase failed: db: x", id="failed"),
+    ],
+)
+def test_an_image_is_none_before_the_launch_phase_went_well(salt_side, launched, raised, said):
+    salt_side._jobs = Jobs({"digest": "a" * 64, "launched": launched})
+    with pytest.raises(raised) as err:
+        salt_side.image_of("web-1", 15)
+    assert (type(err.value), str(err.value)) == (raised, said)
+    salt_side._jobs = Jobs({"digest": "a" * 64, "launched": True})
+    assert salt_side.image_of("web-1", 15) == "a" * 64
+
+
+@pytest.mark.parametrize(
     ("returned", "outcome"),
     [
         pytest.param({"web-1": {"ret": True, "retcode": 0}}, True, id="a return"),
@@ -426,7 +443,7 @@ def test_how_a_machine_finds_its_master(opts):
         pytest.param({}, "master.pem", None, id="a master"),
         pytest.param({"key_pass": "sesame"}, "master.pem", "sesame", id="its key has a passphrase"),
         pytest.param({"cluster_id": "one"}, "cluster/cluster.pem", None, id="masters of a cluster share a key"),
-        pytest.param({"cluster_id": "one", "cluster_key_pass": "s"}, "cluster/cluster.pem", "s", id="with a passphrase"),
+        pytest.param({"cluster_id": "one", "cluster_key_pass": "s"}, "cluster/cluster.pem", "s", id="a passphrase"),
     ],
 )
 def test_the_key_that_the_master_signs_with_is_that_which_minions_know_it_by(opts, changes, name, phrase):

@@ -10,7 +10,7 @@ from salt.exceptions import CommandExecutionError, SaltClientError
 
 from saltext.immutable.fleet.ledger import Generation, Record
 from saltext.immutable.fleet.world import LOOK_WITHIN, NOTE, Probe, World
-from saltext.immutable.minions import NoAnswer
+from saltext.immutable.minions import LaunchFailed, NoAnswer
 from saltext.immutable.spec.model import Fleet, FunctionCheck, ProviderSpec
 
 ONE = "1" * 64
@@ -60,6 +60,7 @@ def look(machine: Machine, proven: bool = False) -> Probe:
         pytest.param(Machine(why=NoAnswer("silence")), Probe("unknown", "silence"), id="silence"),
         pytest.param(Machine(image=SaltClientError("no master")), Probe("unknown", "no master"), id="no master"),
         pytest.param(Machine(image=CommandExecutionError("no status")), Probe("unknown", "no status"), id="a failure"),
+        pytest.param(Machine(image=LaunchFailed("db: x")), Probe("no", "db: x", wrong=True), id="a failed launch"),
         pytest.param(
             Machine(image="2" * 64),
             Probe("no", "it runs image 222222222222, not 111111111111", wrong=True),
