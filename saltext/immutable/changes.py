@@ -38,7 +38,7 @@ CHANGE: Mapping[str, str] = {
     "mount": """automaster delete_mount_cache filesystems get_device_from_path get_mount_from_path is_fuse_exec mount
         read_mount_cache remount rm_automaster rm_filesystems rm_fstab rm_vfstab set_automaster set_filesystems
         set_fstab set_vfstab swapoff swapon umount vfstab write_mount_cache""",
-    "network": "get_bufsize get_route interfaces_names mod_bufsize mod_hostname wol",
+    "network": "get_bufsize get_route interfaces_names mod_bufsize mod_hostname nslookup wol",
     "pillar": "ext",
     "pkg": """add_repo add_repo_key audit autoremove available_version backup check check_db check_extra_requirements
         clean clean_locks clean_metadata collect_garbage compare_versions del_repo del_repo_key delete depclean diff

@@ -39,7 +39,7 @@ READ: Mapping[str, str] = {
     "network": """active_tcp arp calc_net connect convert_cidr default_route dig fqdns get_fqdn
         get_hostname hw_addr hwaddr ifacestartswith in_subnet interface interface_ip interfaces ip_addrs ip_addrs6
         ip_in_subnet ip_neighs ip_neighs6 ip_networks ip_networks6 ipaddrs ipaddrs6 iphexval ipneighs ipneighs6
-        is_loopback is_private netstat nslookup ping reverse_ip routes subnets subnets6 traceroute""",
+        is_loopback is_private netstat ping reverse_ip routes subnets subnets6 traceroute""",
     "pillar": "data fetch file_exists filter_by get item items keys ls obfuscate raw",
     "pkg": "list_pkgs version version_cmp",
     "ps": """boot_time cpu_percent cpu_times disk_io_counters disk_partition_usage disk_partitions disk_usage
@@ -126,7 +126,7 @@ ONLY: Mapping[str, tuple[int, str, str]] = {
 WORDS: Mapping[str, str] = {
     "disk": "iostat",
     "lowpkg": "file_dict file_list list_pkgs owner version_cmp",
-    "network": "dig nslookup ping traceroute",
+    "network": "dig ping traceroute",
     "pkg": "version_cmp",
     "system": "reboot",
     "user": "get_loginclass primary_group",

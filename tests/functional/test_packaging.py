@@ -229,9 +229,9 @@ def sealed(wheel, tmp_path):
     "call",
     [
         ["state.highstate"],
-        ["state.apply", "web", "test=True"],
+        ["state.apply", "web", "test=1"],
         ["state.sls", "web"],
-        ["state.single", "test.nop", "name=x"],
+        ["state.high", "{}", "test=True"],
         ["pkg.install", "nginx"],
         ["file.write", "/etc/immutable/changed", "x"],
         ["cmd.run", "echo done"],
@@ -263,6 +263,18 @@ def test_a_sealed_machine_answers_what_only_looks(sealed, call, expected):
     answer = sealed(*call)
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["local"] == expected
+
+
+@needs_root
+def test_a_sealed_machine_shows_what_states_would_change(sealed, tmp_path_factory):
+    tree = tmp_path_factory.mktemp("tree")
+    (tree / "web.sls").write_text(json.dumps({f"{tree}/made": {"file.managed": [{"contents": "x"}]}}))
+    answer = sealed(f"--file-root={tree}", "state.apply", "web", "test=True")
+    assert answer.returncode == 0, answer.stdout
+    [state] = json.loads(answer.stdout)["local"].values()
+    assert (state["result"], (tree / "made").exists()) == (None, False)
+    refused = sealed(f"--file-root={tree}", "state.highstate", "test=True")
+    assert "state.highstate syncs custom modules first; set autoload_dynamic_modules: False" in refused.stderr
 
 
 @pytest.fixture(scope="module")
@@ -311,16 +323,11 @@ def test_a_sealed_machine_tells_its_status(sealed):
     assert (status["image"], status["fleet"], status["problems"]) == ("web@3f2a9c1d04be", "web", [])
 
 
-def test_every_function_that_the_guard_allows_is_one_of_salts(wheel):
-    from saltext.immutable import guard
+def test_the_guard_knows_each_function_of_the_wheel_that_a_machine_answers(wheel):
+    from saltext.immutable.changes import CHANGE
+    from saltext.immutable.functions import OPERATE, READ
+    from saltext.immutable.guard import names
 
-    names = set(wheel.probe()["names"]["modules"])
-    here = {name.split(".")[0] for name in names}
-    allowed = {
-        f"{module}.{function}"
-        for table in (guard.READ, guard.OPERATE)
-        for module, functions in table.items()
-        for function in functions.split()
-        if module in here
-    }
-    assert not allowed - names
+    ours = {name for name in wheel.probe()["names"]["modules"] if name.startswith("immutable.")}
+    known = {name for table in (READ, OPERATE, CHANGE) for name in names(table)}
+    assert ours == {name for name in known if name.startswith("immutable.")}
