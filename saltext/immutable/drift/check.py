@@ -107,7 +107,8 @@ class _Check:
         """Tell whether a file is of the image and unchanged."""
         name = path.lstrip("/")
         entry = self.image.files.get(name)
-        return entry is not None and entry.kind == "file" and name not in self.found
+        of_image = name in self.image.own or (entry is not None and entry.kind == "file")
+        return of_image and name not in self.found
 
     def of_unit(self, process: Process) -> bool:
         """Tell whether a process is init, or of a unit of the image; unknown where systemd does not answer."""
