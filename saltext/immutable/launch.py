@@ -30,6 +30,8 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _CONFIG = "/etc/salt/minion"
 _AGAIN_AFTER = 2.0
 """Seconds between two tries to reach the master."""
+_LOOK_AGAIN = 0.1
+"""Seconds between two looks at whether the minion has been let in."""
 _AWAY = (SaltClientError, SaltReqTimeoutError, SystemExit)
 """What Salt raises while its master cannot be reached, or has not accepted the key."""
 
@@ -84,11 +86,14 @@ def _result(path: str = RESULT_PATH, boot_id: str | None = None) -> dict[str, An
     """Return what the phase of this boot wrote."""
     try:
         found = json.loads(Path(path).read_text())
+        told = {name: found[name] for name in ("ok", "sls", "failed", "seconds", "at", "boot_id")}
+        failed = {str(name): str(comment) for name, comment in told["failed"].items()}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as err:
-        return {"ok": False, "failed": {path: f"it cannot be read: {err}"}, "sls": [], "seconds": 0.0}
-    return found if found["boot_id"] == (boot_id or _boot_id()) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+        damage = f"it is no result of a launch phase: {type(err).__name__}: {err}"
+        return {"ok": False, "sls": [], "failed": {path: damage}, "seconds": 0.0}
+    return {**told, "failed": failed} if told["boot_id"] == (boot_id or _boot_id()) else None
 
 
 def _boot_id() -> str:
@@ -99,7 +104,7 @@ def phase(
     orders: Sequence[Mapping[str, Any]],
     caller: Callable[[], Any],
     sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:
     """Apply what the seal orders, as soon as ``caller`` gives a Salt that has a master, and return what came of it."""
     began = clock()
@@ -114,7 +119,7 @@ def phase(
             failed = {"launch": f"{type(err).__name__}: {err}"}
             break
     sls = [name for order in orders for name in order["sls"]]
-    return {"ok": not failed, "sls": sls, "failed": failed, "seconds": round(clock() - began, 3), "at": clock()}
+    return {"ok": not failed, "sls": sls, "failed": failed, "seconds": round(clock() - began, 3)}
 
 
 def _applied(orders: Sequence[Mapping[str, Any]], caller: Callable[[], Any]) -> dict[str, str]:
@@ -150,8 +155,8 @@ def _caller() -> Any:
     import salt.config
 
     opts = salt.config.minion_config(_CONFIG)
-    if not Path(opts["pki_dir"], "minion_master.pub").exists():
-        raise SaltClientError("the minion has not been let in")
+    while not Path(opts["pki_dir"], "minion_master.pub").exists():
+        time.sleep(_LOOK_AGAIN)
     return salt.client.Caller(mopts=opts)
 
 
@@ -162,9 +167,9 @@ def main() -> int:
         orders = found.policy.get("at_launch", []) if found else []
         result = phase(orders, _caller)
     except seal.SealDamaged as err:
-        result = {"ok": False, "sls": [], "failed": {"seal": str(err)}, "seconds": 0.0, "at": time.time()}
+        result = {"ok": False, "sls": [], "failed": {"seal": str(err)}, "seconds": 0.0}
     Path(RESULT_PATH).parent.mkdir(mode=0o700, exist_ok=True)
-    write(Path(RESULT_PATH), json.dumps({**result, "boot_id": _boot_id()}), mode=0o600)
+    write(Path(RESULT_PATH), json.dumps({**result, "at": time.time(), "boot_id": _boot_id()}), mode=0o600)
     for name, comment in result["failed"].items():
         print(f"{name}: {comment}", flush=True)
     return 0 if result["ok"] else 1
