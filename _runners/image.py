@@ -45,7 +45,8 @@ def bake(name, channel="stable", refresh=False, test=False):
     test
         Only tell which layers would be built.
 
-    Returns image, digest, changed, cached, channel, seconds, packages, and each layer with what it took.
+    Returns image, digest, changed, cached, channel, seconds, packages, each layer with what it took, and warnings: each
+    file that holds a value of the pillar which the recipe marks as secret.
 
     CLI Example:
 
