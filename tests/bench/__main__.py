@@ -44,7 +44,9 @@ def measured(figure: Figure, estate: Estate) -> dict[str, object]:
         "unit": figure.unit,
         "baseline": figure.baseline,
         "ratio": round(ours / bare, 3),
-        "runs": [{"seconds": round(one, 3), "baseline_seconds": round(other, 3)} for one, other in runs],
+        "runs": [
+            {figure.measured: round(one, 3), f"baseline_{figure.measured}": round(other, 3)} for one, other in runs
+        ],
     }
 
 

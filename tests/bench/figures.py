@@ -1,4 +1,4 @@
-"""The figures: each is measured together with its baseline, in seconds."""
+"""The figures: each is measured together with its baseline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from saltext.immutable.machines.machine import Machine
 from saltext.immutable.minions import Jobs, Minions, NoAnswer
 from saltext.immutable.providers import Identity
 from saltext.immutable.providers.nspawn import Nspawn
-from tests.bench import guarding
+from tests.bench import drifting, guarding
 from tests.support.estate import Estate, wait_for
 
 _versions = itertools.count(1)
@@ -27,12 +27,13 @@ _versions = itertools.count(1)
 
 @dataclass(frozen=True)
 class Figure:
-    """Something measured: ``measure`` returns our seconds and the baseline's, ``value`` what the two come to."""
+    """Something measured: ``measure`` returns ours and the baseline's, ``value`` what the two come to."""
 
     unit: str
     baseline: str
     measure: Callable[[Estate], tuple[float, float]]
     value: Callable[[float, float], float]
+    measured: str = "seconds"
 
 
 def opts_of(estate: Estate) -> dict[str, Any]:
@@ -121,6 +122,11 @@ def _answers(opts: dict[str, Any], name: str) -> None:
     wait_for(answers)
 
 
+def alone(ours: float, bare: float) -> float:
+    """Return ours as it is; the baseline is there for the ratio."""
+    return ours
+
+
 def ratio(ours: float, bare: float) -> float:
     """Return how many times the baseline ours is."""
     return ours / bare
@@ -132,4 +138,7 @@ FIGURES = {
     "roll_over_bare_boot_ratio": Figure("x", "three machines started bare", roll_over_bare_boot, ratio),
     "guard_sealed_call_us": Figure("us", "core's direct_call", guarding.sealed_call, guarding.per_call),
     "guard_unsealed_call_ratio": Figure("x", "core's direct_call", guarding.unsealed_call, ratio),
+    "drift_metadata_20k_s": Figure("s", "find over the same files", drifting.metadata, alone),
+    "drift_full_20k_s": Figure("s", "sha256sum of the same files", drifting.full, alone),
+    "drift_memory_20k_mb": Figure("MB", "a bare Python", drifting.memory, operator.sub, "megabytes"),
 }

@@ -275,4 +275,4 @@ def test_a_forged_manifest_is_found(estate, web, fleet, asked, inside):
     assert drifted(asked(victim))[0][0] == "manifest"
     inside(victim, "umount /etc/immutable/manifest; : > /tmp/empty; mount --bind /tmp/empty /etc/immutable/seal.json")
     damaged = estate.salt(victim, "immutable.drift", check=False)
-    assert damaged.returncode == 1 and "seal.json is damaged" in damaged.stdout, "a machine without an answer is not clean"
+    assert damaged.returncode == 1 and "seal.json is damaged" in damaged.stdout

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from saltext.immutable.bake import manifest, proof
-from saltext.immutable.drift import mounts, tree
+from saltext.immutable.drift import files, mounts, tree
 from saltext.immutable.drift.image import ADOPTED
 from saltext.immutable.drift.paths import Mutable
 from saltext.immutable.host import remove, write
@@ -51,9 +51,9 @@ def _clear(place: Path) -> None:
 
 def _lines(root: str, mutable: Mutable) -> Iterator[dict[str, Any]]:
     points = {mount.point.strip("/") for mount in mounts.look("/proc")} if root == "/" else set()
-    found = [pair for pair in tree.walk(root, mutable.closes, points - {""}) if not mutable.hides(pair[0])]
-    for path, entry in sorted(found):
-        yield _line(root, path, entry)
+    for path, entry in sorted(tree.walk(root, mutable.closes, points - {""})):
+        if not mutable.hides(path) or files.is_never_right(None, entry):
+            yield _line(root, path, entry)
     for path in sorted(point for point in points - {""} if not mutable.hides(point)):
         yield {"path": path, "type": tree.MOUNT, "mode": 0, "uid": 0, "gid": 0, "mtime": 0}
 

@@ -46,13 +46,13 @@ def differences(root: str, image: Image, mutable: Mutable, mounts: Collection[st
         count += 1
         expected = left.pop(path, None)
         said = _said(root, path, expected, entry, path in image.own, full)
-        if said and (_is_never_right(expected, entry) or not mutable.hides(path)):
+        if said and (is_never_right(expected, entry) or not mutable.hides(path)):
             found[path] = said
     found.update((path, "removed") for path in _removed(left, mutable, mounts))
     return Differences(found, count)
 
 
-def _is_never_right(expected: Entry | None, entry: Entry) -> bool:
+def is_never_right(expected: Entry | None, entry: Entry) -> bool:
     """Tell of what no mutable path excuses: a program that gives its user more rights, a folder that is none now."""
     if expected is not None and expected.kind == "dir" and entry.kind != "dir":
         return True
