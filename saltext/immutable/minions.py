@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import salt.cache
 import salt.client
@@ -108,6 +108,15 @@ def _checked(minion_id: str) -> str:
         raise SaltInvocationError(f"minion_id: {err}") from err
 
 
+class Client(salt.client.LocalClient):  # type: ignore[misc]
+    """Salt's client, which does not print that nobody was reached: standard output is for results, as JSON perhaps."""
+
+    def _check_pub_data(self, pub_data: Any, listen: bool = True) -> dict[str, Any]:
+        if isinstance(pub_data, Mapping) and ("error" in pub_data or not pub_data.get("minions")):
+            return {}
+        return dict(super()._check_pub_data(pub_data, listen=listen))
+
+
 class Jobs:
     """Jobs on single minions. Any thread may call; each has a client of its own, as Salt's are not to be shared."""
 
@@ -154,10 +163,10 @@ class Jobs:
             raise NoAnswer(f"{minion_id} does not answer")
         return _returned(minion_id, fun, said["return"], said)
 
-    def _client(self) -> salt.client.LocalClient:
+    def _client(self) -> Client:
         if not hasattr(self._clients, "client"):
-            self._clients.client = salt.client.LocalClient(mopts=copy.copy(self._opts))
-        return self._clients.client
+            self._clients.client = Client(mopts=copy.copy(self._opts))
+        return cast(Client, self._clients.client)
 
 
 def _returned(minion_id: str, fun: str, value: Any, answer: Mapping[str, Any]) -> Any:

@@ -293,7 +293,7 @@ def test_jobs(monkeypatch, opts, returned, outcome):
                 raise returned
             return returned
 
-    monkeypatch.setattr("salt.client.LocalClient", Client)
+    monkeypatch.setattr(minions, "Client", Client)
     jobs = minions.Jobs(opts)
     if outcome is NoAnswer:
         with pytest.raises(NoAnswer):
@@ -303,6 +303,21 @@ def test_jobs(monkeypatch, opts, returned, outcome):
             jobs.run("web-1", "test.ping")
     else:
         assert jobs.run("web-1", "test.ping") == outcome
+
+
+@pytest.mark.parametrize(
+    ("published", "job"),
+    [
+        pytest.param({"jid": "17", "minions": ["web-1"]}, {"jid": "17", "minions": ["web-1"]}, id="one"),
+        pytest.param({"jid": "17", "minions": []}, {}, id="none has that id"),
+        pytest.param({"error": "no"}, {}, id="refused"),
+    ],
+)
+def test_a_job_that_reached_nobody_is_not_printed_among_the_results(capsys, published, job):
+    client = object.__new__(minions.Client)
+    client.opts, client.event = {}, None
+    assert client._check_pub_data(published, listen=False) == job
+    assert capsys.readouterr().out == ""
 
 
 class Listening:
