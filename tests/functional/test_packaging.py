@@ -60,13 +60,13 @@ exec "$@"
 SEAL = {
     "image": "3f2a9c1d04be" + "0" * 52,
     "recipe": "web",
-    "read_only": True,
+    "read_only": False,
     "created": 1700000000.5,
     "salt": "3008.3",
     "pack": "0.1.0",
     "policy": {"guard": {"allow": [], "deny": [], "dry_runs": True}},
 }
-CONFIG = {"id": "packaging", "file_client": "local", "enable_fqdns_grains": False}
+CONFIG = {"id": "packaging", "file_client": "local", "enable_fqdns_grains": False, "schedule": {"enabled": False}}
 MACHINE = {"id": "web-1", "immutable_machine": {"fleet": "web", "generation": 3, "installation": "ab12"}}
 
 
@@ -283,7 +283,7 @@ def salt_cli(wheel, tmp_path_factory):
     place = tmp_path_factory.mktemp("estate")
     (place / "over").mkdir()
     ports = dict(zip(("publish_port", "ret_port"), free_ports(2), strict=True))
-    common = {"root_dir": str(place), "user": "root", "enable_fqdns_grains": False}
+    common = {"root_dir": str(place), "user": "root", "enable_fqdns_grains": False, "schedule": {"enabled": False}}
     master = {**common, **ports, "interface": "127.0.0.1", "auto_accept": True, "worker_threads": 3}
     minion = {**common, "id": "web-1", "master": "127.0.0.1", "master_port": ports["ret_port"]}
     (place / "master").write_text(json.dumps(master))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,13 @@ def test_the_bake_and_the_machines_see_the_same_example_pillar(pillar_of):
     bake_id = found.recipes["web"].bake_id
     machine_id = found.fleets["web"].minion_id.format(token="0123")
     assert pillar_of(bake_id) == pillar_of(machine_id) == {"web": {"version": "1"}}
+
+
+def test_the_table_of_paths_is_the_one_that_is_tried():
+    spec = importlib.util.spec_from_file_location("paths", ROOT / "tests/integration/paths.py")
+    paths = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = paths
+    spec.loader.exec_module(paths)
+    text = (ROOT / "docs/guard.md").read_text()
+    shown = text.partition("<!-- the table of tests/integration/paths.py -->\n")[2].partition("<!-- its end -->")[0]
+    assert shown == paths.table(), "put the output of `python tests/integration/paths.py` into docs/guard.md"

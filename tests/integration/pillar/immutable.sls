@@ -15,6 +15,10 @@ immutable:
       from: {recipe: base}
       bake_id: web-small.tests.example.com
       states: [small]
+    fort:
+      from: {recipe: web}
+      bake_id: fort-bake.tests.example.com
+      states: [fort]
     broken:
       from: {recipe: base}
       bake_id: web-broken.tests.example.com
@@ -68,3 +72,9 @@ immutable:
       minion_id: 'small-{token}.tests.example.com'
       provider: {name: nspawn, memory: 512M}
       strategy: {max_surge: 1, ready_within: 30s}
+    fort:
+      recipe: fort
+      size: 1
+      minion_id: 'fort-{token}.tests.example.com'
+      provider: {name: nspawn, memory: 768M, minion: {startup_states: highstate}}
+      strategy: {max_surge: 1, ready_within: 60s}

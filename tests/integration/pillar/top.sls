@@ -7,3 +7,5 @@ base:
     - shop
   'vault-*':
     - vault
+  'fort-*':
+    - fort

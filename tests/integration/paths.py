@@ -1,0 +1,184 @@
+"""Every path to a change on a sealed machine that we know of, and where it ends.
+
+The rows are tried on a real machine by test_guarded.py; they are the table in docs/guard.md, which `python paths.py`
+prints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Outcome = Literal["refused", "read-only", "never runs", "found"]
+From = Literal["master", "runner", "machine", "pillar", "bus"]
+
+ROOT = "/etc/marked"
+VAR = "/var/lib/marked"
+"""What an attempt would leave: on the root, and where machines may write."""
+TOUCH = f"touch {VAR}"
+
+SAID: dict[Outcome, str] = {
+    "refused": "refused: exit code 1 and a sentence that says what to do instead",
+    "read-only": "fails at the read-only root",
+    "never runs": "stopped: no scheduled job runs",
+    "found": "found by `fleet.drift`, which taints the machine: the next roll replaces it",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One path: what is tried from where, and how it ends."""
+
+    name: str
+    start: From
+    tried: str
+    """Words for `salt`, `salt-run` or a shell inside the machine; ``{id}`` is the machine."""
+    outcome: Outcome
+    finds: tuple[str, str] = ("", "")
+    """What drift names: its kind, and a part of what it is or what is said of it."""
+    says: str = "sealed:"
+    """What a refusal says."""
+    undo: str = ""
+    """Shell line that undoes what would hide the next row."""
+
+
+def master(name: str, tried: str) -> Row:
+    """Return a job on the machine that is refused."""
+    return Row(name, "master", tried, "refused")
+
+
+def call(name: str, tried: str) -> Row:
+    """Return a command inside the machine that is refused."""
+    return Row(name, "machine", tried, "refused")
+
+
+def found(name: str, tried: str, finds: tuple[str, str]) -> Row:
+    """Return a command inside the machine that works, and is found."""
+    return Row(name, "machine", tried, "found", finds)
+
+
+PYTHON = "/opt/salt/bin/python -c"
+CALLER = "import salt.client; salt.client.Caller().cmd('file.touch', '{path}')"
+OWN = "mkdir -p /tmp/own/{kind}; printf '{code}' > /tmp/own/{kind}/{name}.py; "
+OWN_CONFIG = "mkdir -p /tmp/etc; echo '{id: own, root_dir: /tmp/own}' > /tmp/etc/minion;"
+OWN_MODULE = OWN.format(kind="modules", name="evil", code=f'import os\\ndef run(): os.system("{TOUCH}")\\n')
+CALLS_THROUGH = "def execute(opts, data, func, args, kwargs): return func(*args, **kwargs)\\n"
+OWN_EXECUTOR = OWN.format(kind="executors", name="direct_call", code=CALLS_THROUGH)
+
+ROWS = (
+    # Jobs
+    master("highstate", "state.highstate"),
+    master("a state file", "state.apply web"),
+    master("a state file, by its old name", "state.sls web"),
+    master("one state of a file", "state.sls_id /etc/motd web"),
+    master("a single state", f"state.single file.touch {VAR}"),
+    master("states as data", f"state.high '{{x: {{file.touch: [{{name: {VAR}}}]}}}}'"),
+    master("a low chunk", f"state.low '{{state: file, fun: touch, name: {VAR}}}'"),
+    master("a template as text", f"state.template_str '{VAR}: file.touch'"),
+    master("the top file of an environment", "state.top top.sls"),
+    master("a dry run of text", f"state.template_str '{VAR}: file.touch' test=True"),
+    master("a command", f"cmd.run '{TOUCH}'"),
+    master("a script", "cmd.script salt://web/script.sh"),
+    master("Python code", f"cmd.exec_code python3 'open(\"{VAR}\", \"w\")'"),
+    master("a function of a job of several", f"test.ping,cmd.run , '{TOUCH}'"),
+    master("a file", f"file.touch {VAR}"),
+    master("a file that is searched and deleted", "file.find /var/lib/dpkg delete=f"),
+    master("a file from the master", f"cp.get_file salt://top.sls {VAR}"),
+    master("a package", "pkg.install less"),
+    master("a user", "user.add mallory"),
+    master("a service at boot", "service.disable nginx"),
+    master("a grain", "grains.setval roles db"),
+    master("the modules of the tree", "saltutil.sync_all"),
+    master("the executors of the tree", "saltutil.sync_executors"),
+    master("the cached modules", "saltutil.clear_cache"),
+    master("a scheduled job", f"schedule.add x function=cmd.run job_args=\"['{TOUCH}']\" seconds=1"),
+    master("the scheduler", "schedule.enable"),
+    master("a beacon", "beacons.add load '[{averages: {1m: [0, 1]}}]'"),
+    master("a function of the mine", f"mine.send x mine_function=cmd.run '{TOUCH}'"),
+    master("an update of the mine with other functions", f"mine.update mine_functions='{{cmd.run: [{TOUCH}]}}'"),
+    master("the scheduler, over the minion's own bus", "event.fire '{func: enable_schedule}' manage_schedule"),
+    master("another function that calls functions", "test.try cmd.run"),
+    master("a call through the master", f"saltutil.cmd '*' cmd.run '{TOUCH}'"),
+    master("a runner through the machine", "saltutil.runner test.arg"),
+    master("a job through another minion", f"publish.publish '*' cmd.run '{TOUCH}'"),
+    master("a rendered template", "slsutil.renderer string='{{ salt[\"cmd.run\"](\"id\") }}'"),
+    master("the seal itself", "immutable.unseal"),
+    master("a second seal", "immutable.seal"),
+    master("executor splay", f"--module-executors=[splay,direct_call] cmd.run '{TOUCH}'"),
+    master("executor splay alone", f"--module-executors=splay cmd.run '{TOUCH}'"),
+    # The master's other ways
+    Row("the runner salt.execute", "runner", f"salt.execute {{id}} cmd.run arg=['{TOUCH}']", "refused"),
+    Row("an orchestration", "runner", "state.orchestrate attack.orchestrated pillar='{target: {id}}'", "refused"),
+    Row("the reactor", "bus", "event.send attack/reactor", "refused"),
+    Row("states at the start of the minion (startup_states)", "bus", "", "refused"),
+    # Inside, through Salt
+    call("salt-call", f"salt-call cmd.run '{TOUCH}'"),
+    call("salt-call --local", f"salt-call --local cmd.run '{TOUCH}'"),
+    call("salt-call with another config", f"{OWN_CONFIG} salt-call --local -c /tmp/etc cmd.run '{TOUCH}'"),
+    call("salt-call as another id", f"salt-call --local --id other cmd.run '{TOUCH}'"),
+    call("salt-call with modules of one's own", f"{OWN_MODULE} salt-call --local -m /tmp/own evil.run"),
+    call(
+        "salt-call with states of one's own",
+        f"mkdir -p /tmp/own; echo '{VAR}: file.touch' > /tmp/own/x.sls; "
+        "salt-call --local --file-root=/tmp/own state.apply x",
+    ),
+    Row("salt-call of a forged token", "machine", "salt-call immutable.break_glass Zm9yZ2Vk.Zm9yZ2Vk", "refused",
+        says="the glass stays whole"),
+    # Past Salt's executors
+    Row("the scheduler, by pillar", "pillar", "schedule", "never runs"),
+    Row("functions of the mine, by pillar", "pillar", "mine_functions", "refused"),
+    Row("a beacon that calls functions, by pillar", "pillar", "beacons", "found", ("file", VAR)),
+    found("salt-call with executors of one's own", f"{OWN_EXECUTOR} salt-call --local -m /tmp/own cmd.run '{TOUCH}'",
+          ("file", VAR)),
+    found("Salt's Python API", f"{PYTHON} \"{CALLER.format(path=VAR)}\"", ("file", VAR)),
+    Row("Salt's Python API, on the root", "machine", f"{PYTHON} \"{CALLER.format(path=ROOT)}\"", "read-only"),
+    Row("salt-ssh, from a master that has this pack", "runner", f"ssh file.touch {VAR}", "refused"),
+    Row("salt-ssh, a raw command", "runner", f"ssh -r {TOUCH}", "found", ("file", VAR)),
+    # Without Salt
+    Row("root's shell, on the root", "machine", f"touch {ROOT}", "read-only"),
+    Row("the root, mounted again", "machine", f"mount -o remount,rw /; touch {ROOT}", "read-only"),
+    Row("a package, by apt", "machine", "apt-get install -y --no-download less; test -e /usr/bin/less", "read-only"),
+    found("root's shell, where machines may write", TOUCH, ("file", VAR)),
+    found("a file of the image, changed", "echo x >> /var/lib/dpkg/status", ("package", "")),
+    found("a file of the image, removed", "rm -f /var/lib/dpkg/statoverride", ("file", "/var/lib/dpkg/statoverride")),
+    found("mode and owner of a file of the image", "chmod 777 /var/lib/dpkg; chown 1:1 /var/mail",
+          ("file", "/var/lib/dpkg")),
+    found("a link in place of a directory", "mv /var/lib/misc /var/lib/misc.old; ln -s /tmp /var/lib/misc",
+          ("file", "/var/lib/misc")),
+    found("a bind mount over the image", "cp /etc/passwd /tmp/p; mount --bind /tmp/p /etc/passwd",
+          ("mount", "/etc/passwd")),
+    found("an empty file system over the image", "mount -t tmpfs none /etc/cron.d", ("mount", "/etc/cron.d")),
+    found("a cron job, by hand", "mkdir -p /var/spool/cron/crontabs; echo x > /var/spool/cron/crontabs/root",
+          ("file", "/var/spool/cron/crontabs/root")),
+    found("a unit that lives until the reboot",
+          "printf '[Service]\\nExecStart=/bin/sleep 900\\n' > /run/systemd/system/evil.service; "
+          "systemctl daemon-reload; systemctl start evil", ("service", "evil")),
+    found("a program from a temporary folder", "cp /bin/sleep /tmp/evil; setsid /tmp/evil 900 >/dev/null 2>&1 &",
+          ("process", "/tmp/evil")),
+    found("a program that was deleted", "cp /bin/sleep /run/gone; setsid /run/gone 900 >/dev/null 2>&1 & sleep 0.2; "
+          "rm /run/gone", ("process", "/run/gone")),
+    found("a listener of one's own",
+          "cp /usr/bin/python3 /tmp/py; setsid /tmp/py -m http.server 4444 >/dev/null 2>&1 & sleep 0.5",
+          ("socket", "4444")),
+    found("an interactive login", "setsid script -qc 'sleep 900' /dev/null >/dev/null 2>&1 & sleep 0.5", ("login", "")),
+    Row("a forged seal", "machine", "echo '{}' > /tmp/seal; mount --bind /tmp/seal /etc/immutable/seal.json", "found",
+        ("", "is damaged"), undo="umount /etc/immutable/seal.json"),
+    Row("a seal that allows everything", "machine",
+        "sed 's/\"allow\": \\[/&\"*.*\"/' /etc/immutable/seal.json > /tmp/seal; "
+        "mount --bind /tmp/seal /etc/immutable/seal.json", "found", ("mount", "/etc/immutable/seal.json"),
+        undo="umount /etc/immutable/seal.json"),
+    Row("no seal any more", "machine", "mount -t tmpfs none /etc/immutable", "found", ("image", ""),
+        undo="umount /etc/immutable"),
+)
+
+
+def table() -> str:
+    """Return the table as the docs show it."""
+    starts = {"master": "job", "runner": "master", "machine": "inside", "pillar": "pillar", "bus": "event"}
+    lines = ["| path to a change | from | ends |", "|---|---|---|"]
+    lines += [f"| {row.name} | {starts[row.start]} | {row.outcome} |" for row in ROWS]
+    return "\n".join([*lines, "", *(f"- *{outcome}*: {said}" for outcome, said in SAID.items())]) + "\n"
+
+
+if __name__ == "__main__":
+    print(table(), end="")

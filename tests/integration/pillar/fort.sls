@@ -1,0 +1,1 @@
+fort: {authorized: no key yet}

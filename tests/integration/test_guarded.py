@@ -1,0 +1,201 @@
+"""Every path of paths.py, tried on a real machine against a real master: none may end unnoticed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from paths import ROOT, ROWS, TOUCH, VAR, Row
+from support.estate import MARK, wait_for
+
+PILLAR = {
+    "schedule": {"schedule": {"evil": {"function": "cmd.run", "args": [TOUCH], "seconds": 1}}},
+    "mine_functions": {"mine_functions": {"evil": [{"mine_function": "cmd.run"}, TOUCH]}},
+    "beacons": {"beacons": {"salt_monitor": [{"salt_fun": [{"cmd.run": {"args": [TOUCH]}}]}, {"interval": 1}]}},
+}
+
+
+@dataclass
+class Ground:
+    """A sealed machine, its master, and ways to try something."""
+
+    estate: Any
+    machine: dict[str, Any]
+    shell: Callable[[str], str]
+    key: Path
+    authorized: str
+
+    @property
+    def minion_id(self) -> str:
+        return str(self.machine["minion_id"])
+
+    def marked(self, path: str = VAR) -> bool:
+        return self.shell(f"test -e {path} && echo there") == "there"
+
+    def pillar(self, data: dict[str, Any]) -> None:
+        self.estate.write_pillar("fort", {"fort": {"authorized": self.authorized}, **data})
+        self.estate.salt(self.minion_id, "saltutil.refresh_pillar")
+
+    def refused(self, fun: str) -> int:
+        status = self.estate.salt(self.minion_id, "immutable.status").data[self.minion_id]
+        return int(status["counts"].get("refused", {}).get(fun, 0))
+
+    def drift(self) -> tuple[int, list[dict[str, str]], str]:
+        """Return the exit code of a look at it, what drifted, and all that was said."""
+        answer = self.estate.salt_run("fleet.drift", "fort", check=False)
+        of_machine = (answer.data or {}).get("machines", {}).get(self.minion_id, {})
+        return answer.returncode, of_machine.get("drift") or [], answer.stdout + answer.stderr
+
+
+@pytest.fixture(scope="module")
+def ground(estate, inside, booted, configured, tmp_path_factory) -> Iterator[Ground]:
+    key = tmp_path_factory.mktemp("ssh") / "key"
+    subprocess.run(["ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", str(key)], check=True)
+    authorized = key.with_suffix(".pub").read_text().strip()
+    estate.write_pillar("fort", {"fort": {"authorized": authorized}})
+    with configured(reactor=[{"attack/*": ["salt://attack/reactor.sls"]}]):
+        estate.salt_run("image.bake", "fort")
+        try:
+            estate.salt_run("fleet.roll", "fort")
+            [machine] = estate.salt_run("fleet.status", "fort").data["machines"]
+            booted(machine["minion_id"])
+            yield Ground(estate, machine, lambda line: inside(machine["minion_id"], line), key, authorized)
+        finally:
+            estate.salt_run("fleet.destroy", "fort")
+
+
+def test_a_machine_that_nobody_touched_has_no_drift(ground):
+    assert ground.drift()[0] == 0, ground.drift()
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS])
+def test_no_path_ends_unnoticed(ground, row):
+    ground.shell(f"rm -f {VAR}")
+    code, said = ATTEMPTS[row.start](ground, row)
+    assert not ground.marked(ROOT), said
+    OUTCOMES[row.outcome](ground, row, code, said)
+
+
+# What is tried
+
+
+def salt(ground: Ground, row: Row) -> tuple[int, str]:
+    words = shlex.split(row.tried)
+    options = [word for word in words if word.startswith("--module")]
+    rest = [word for word in words if word not in options]
+    answer = ground.estate.salt(ground.minion_id, *rest, *options, check=False)
+    return answer.returncode, answer.stdout + answer.stderr
+
+
+def salt_run(ground: Ground, row: Row) -> tuple[int, str]:
+    if row.tried.startswith("ssh "):
+        return salt_ssh(ground, row.tried.removeprefix("ssh ").split(None, 1))
+    words = shlex.split(row.tried.replace("{id}", ground.minion_id))
+    answer = ground.estate.salt_run(*words, check=False)
+    # salt.execute returns what the machine said, whatever that was.
+    return answer.returncode or int("sealed:" in answer.stdout), answer.stdout + answer.stderr
+
+
+def salt_ssh(ground: Ground, command: list[str]) -> tuple[int, str]:
+    place = ground.key.parent
+    roster = {"fort": {"host": ground.machine["address"], "user": "root", "priv": str(ground.key)}}
+    (place / "roster").write_text(json.dumps(roster))
+    words = [str(Path(sys.executable).with_name("salt-ssh")), "-c", str(ground.estate.etc), "--ignore-host-keys"]
+    words += ["--roster-file", str(place / "roster"), "--no-host-keys", "fort"]
+    words = [*words[:-1], "-r", "fort", command[1]] if command[0] == "-r" else [*words, *command]
+    env = {MARK: str(ground.estate.home), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(place)}
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    shutil.rmtree(place / ".ssh", ignore_errors=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def shell(ground: Ground, row: Row) -> tuple[int, str]:
+    said = ground.shell(f"( {row.tried}\n) 2>&1; echo exit code $?")
+    return int(said.rsplit(None, 1)[-1]), said
+
+
+def pillar(ground: Ground, row: Row) -> tuple[int, str]:
+    ground.pillar(PILLAR[row.tried])
+    try:
+        return _seen(ground, row)
+    finally:
+        ground.pillar({})
+
+
+def _seen(ground: Ground, row: Row) -> tuple[int, str]:
+    """Wait until the machine has the pillar and did with it what it does."""
+    if row.tried == "beacons":
+        wait_for(ground.marked, 30)
+        return 0, ""
+    function = {"mine_functions": ("config.get", "mine_functions"), "schedule": ("immutable.status",)}[row.tried]
+    wait_for(lambda: "evil" in str(ground.estate.salt(ground.minion_id, *function).data), 20)
+    if row.tried == "schedule":
+        time.sleep(3)  # three times its interval
+        return 0, ""
+    answer = ground.estate.salt(ground.minion_id, "mine.update", check=False)
+    return answer.returncode, answer.stdout + answer.stderr
+
+
+def bus(ground: Ground, row: Row) -> tuple[int, str]:
+    """What nobody waits for: the machine's own count tells."""
+    fun = "cmd.run" if row.tried else "state.highstate"
+    before = ground.refused(fun) if row.tried else 0
+    if row.tried:
+        ground.estate.salt(ground.minion_id, *row.tried.split())
+    wait_for(lambda: ground.refused(fun) > before, 30)
+    return 1, row.says
+
+
+ATTEMPTS = {"master": salt, "runner": salt_run, "machine": shell, "pillar": pillar, "bus": bus}
+
+
+# How it ends
+
+
+def is_refused(ground: Ground, row: Row, code: int, said: str) -> None:
+    assert code != 0, said
+    assert row.says in said
+    assert "Traceback" not in said
+    assert not ground.marked(), said
+
+
+def is_read_only(ground: Ground, row: Row, code: int, said: str) -> None:
+    assert code != 0, said
+
+
+def never_runs(ground: Ground, row: Row, code: int, said: str) -> None:
+    assert not ground.marked(), said
+
+
+def is_found(ground: Ground, row: Row, code: int, said: str) -> None:
+    try:
+        exit_code, drift, told = ground.drift()
+        assert exit_code != 0, (said, told)
+        kind, part = row.finds
+        named = [item for item in drift if item["kind"] == kind and part in f"{item['what']} {item['detail']}"]
+        assert named or (not kind and part in told), (said, drift, told)
+    finally:
+        ground.shell(row.undo or "true")
+
+
+OUTCOMES = {"refused": is_refused, "read-only": is_read_only, "never runs": never_runs, "found": is_found}
+
+
+def test_what_was_found_is_tainted_and_replaced(ground):
+    before = ground.minion_id
+    assert ground.estate.salt_run("fleet.drift", "fort", "taint=True", check=False).returncode != 0
+    [machine] = ground.estate.salt_run("fleet.status", "fort").data["machines"]
+    assert machine["tainted"], machine
+    ground.estate.salt_run("fleet.roll", "fort")
+    [machine] = ground.estate.salt_run("fleet.status", "fort").data["machines"]
+    assert machine["minion_id"] != before
+    assert not machine["tainted"]

@@ -1,0 +1,4 @@
+touch:
+  local.cmd.run:
+    - tgt: {{ data['id'] }}
+    - arg: [touch /var/lib/marked]
