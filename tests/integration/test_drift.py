@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
@@ -13,8 +14,8 @@ from typing import Any
 import pytest
 from support.estate import wait_for
 
+from saltext.immutable.machines import doors, nspawn
 from saltext.immutable.machines import machine as machines
-from saltext.immutable.machines import nspawn
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,46 @@ def test_a_healthy_machine_has_no_drift(estate, fleet, asked, inside):
         for answer in asked("web-*", full).values():
             assert (answer["drift"], answer["counts"], answer["proven"]) == ([], {}, True)
             assert answer["files"] > 20_000
+
+
+@pytest.fixture
+def writable(estate, booted) -> Iterator[Any]:
+    """Return what runs a command on a machine whose whole root can be written to."""
+    digest = estate.salt_run("image.bake", "writable").data["digest"]
+    minion = {"id": "drift-writable", "master": "127.0.0.1"}
+    place = {"bridge": estate.net.bridge, "subnet": estate.net.subnet}
+    try:
+        doors.launch(estate.host, {"minion_id": minion["id"], "image": digest, "minion": minion, **place})
+        booted("drift-writable")
+        yield machines.find(estate.host, "drift-writable").run
+    finally:
+        doors.destroy(estate.host, "drift-writable")
+
+
+def test_a_machine_with_a_writable_root_is_healthy_too_until_it_is_changed(writable):
+    ask = "from saltext.immutable import drift; import json; print(json.dumps(drift.check()))"
+    assert json.loads(writable(["/opt/salt/bin/python", "-c", ask]).stdout)["drift"] == []
+    change = """
+        useradd eve; echo root:secret | chpasswd; usermod -aG sudo backup; systemctl mask apt-daily.timer
+        dpkg --purge --force-all mount; cp /usr/bin/true /usr/bin/login; touch -h -d @1 /usr/bin/login
+        printf '[Service]\\nExecStart=/usr/bin/sleep 60\\n[Install]\\nWantedBy=multi-user.target\\n' \\
+            > /etc/systemd/system/own.service
+        systemctl enable --now own
+    """
+    writable(["sh", "-c", change])
+    answer = writable(["/opt/salt/bin/python", "-c", ask]).stdout
+    found = [(item["kind"], item["what"]) for item in json.loads(answer)["drift"]]
+    assert {
+        ("user", "eve"),
+        ("group", "sudo"),
+        ("package", "mount:amd64"),
+        ("service", "apt-daily.timer"),
+        ("service", "own.service"),
+        ("file", "/usr/bin/login"),
+        ("file", "/usr/bin/mount"),
+    } <= set(found)
+    assert ("file", "/etc/passwd") not in found, "it is told line by line"
+    assert "secret" not in answer and "password (/etc/shadow)" in answer
 
 
 # What is done, and what is found: kind, what, part of the detail.

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 DEFAULTS = (
     "/dev",
+    "/etc/.pwd.lock",
+    "/etc/.updated",
+    "/etc/adjtime",
     "/etc/hostname",
     "/etc/hosts",
     "/etc/machine-id",
@@ -17,6 +20,7 @@ DEFAULTS = (
     "/run",
     "/sys",
     "/tmp",
+    "/var/.updated",
     "/var/backups",
     "/var/cache",
     "/var/lib/NetworkManager",
@@ -24,18 +28,22 @@ DEFAULTS = (
     "/var/lib/chrony",
     "/var/lib/dbus/machine-id",
     "/var/lib/dhcp",
+    "/var/lib/dhcpcd",
     "/var/lib/dpkg/lock",
     "/var/lib/dpkg/lock-frontend",
     "/var/lib/dpkg/triggers/Lock",
     "/var/lib/immutable",
+    "/var/lib/lastlog",
     "/var/lib/logrotate",
     "/var/lib/ntpsec",
     "/var/lib/plocate",
     "/var/lib/private/systemd",
+    "/var/lib/rsyslog",
     "/var/lib/salt",
     "/var/lib/sudo",
     "/var/lib/systemd",
     "/var/lib/unattended-upgrades",
+    "/var/lib/wtmpdb",
     "/var/log",
     "/var/mail",
     "/var/spool/anacron",
@@ -64,6 +72,10 @@ GUARDED = (
 """What makes programs run is hidden by no pattern for a folder above it, only by one that names the path itself."""
 
 
+_MADE = ("var/lib/systemd/linger",)
+"""Guarded folders that are made by the system itself, empty: only what is in them tells."""
+
+
 class Mutable:
     """The paths that may differ: patterns of absolute paths, each with all that is below it.
 
@@ -82,7 +94,7 @@ class Mutable:
     def hides(self, path: str) -> bool:
         """Tell whether a path may differ."""
         if self._is_guarded(path):
-            return self._named(path)
+            return path in _MADE or self._named(path)
         return self._default(path) or self._declared(path)
 
     def closes(self, folder: str) -> bool:

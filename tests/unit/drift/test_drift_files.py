@@ -308,6 +308,12 @@ def test_what_makes_programs_run_is_hidden_by_no_folder_above_it(path):
     assert Mutable([f"/{path}"]).hides(path)
 
 
+def test_a_guarded_folder_that_logind_makes_tells_by_what_is_in_it():
+    mutable = Mutable(())
+    assert mutable.hides("var/lib/systemd/linger") and not mutable.hides("var/lib/systemd/linger/eve")
+    assert not mutable.closes("var/lib/systemd/linger")
+
+
 def test_declared_folders_are_not_looked_into_and_our_own_are():
     mutable = Mutable(["/srv/data"])
     assert [folder for folder in ("srv/data/x", "proc", "var/log", "usr") if mutable.closes(folder)] == [
