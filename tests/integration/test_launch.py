@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import pytest
+from salt.exceptions import CommandExecutionError
 from support.estate import wait_for
 
 PASSWORD = "correct-horse-1"
@@ -77,7 +79,26 @@ def test_a_phase_that_fails_later_says_so_and_the_machine_too(estate, vault, pil
     assert estate.salt(minion, "immutable.status").data[minion]["launched"] is True
 
 
-def test_it_runs_once_more_after_a_reboot_only_and_a_second_one_is_told(estate, vault, pillar, inside):
+def test_a_reboot_begins_anew_but_keeps_what_is_on_the_disk(estate, vault, pillar, inside):
+    (minion,) = machines(estate)
+    first = json.loads(inside(minion, "touch /srv/data/mine /run/mine; cat /run/immutable/launch.json"))
+    pillar(db={"password": "of-the-second-boot"})
+    estate.salt(minion, "system.reboot")
+    wait_for(lambda: launched_since(first, minion, inside), 60)
+    assert inside(minion, "cat /run/secrets/vault.env") == "PASSWORD=of-the-second-boot"
+    assert inside(minion, "ls -d /srv/data/mine /run/mine 2>/dev/null") == "/srv/data/mine"
+    assert estate.salt_run("fleet.roll", "vault").data["timeline"] == []
+    assert machines(estate) == [minion]
+
+
+def launched_since(first, minion, inside) -> bool:
+    """Tell whether the phase of another boot is over; between two boots there is nobody to ask."""
+    with suppress(CommandExecutionError, ValueError):
+        return json.loads(inside(minion, "cat /run/immutable/launch.json"))["boot_id"] != first["boot_id"]
+    return False
+
+
+def test_a_second_run_at_the_same_time_is_told(estate, vault, pillar, inside):
     (minion,) = machines(estate)
     pillar(slow=5)
     inside(minion, "systemctl start immutable-launch.service")
