@@ -1,6 +1,7 @@
 """One private master for all end-to-end tests: its Debian and Salt layers outlive the session, nothing else does.
 
-What it serves is ``tree/``, a state tree as a team that never heard of images keeps it, and ``pillar/``.
+What it serves is ``tree/``, a state tree as a team that never heard of images keeps it, and ``pillar/``. IMMUTABLE_HOME
+names another folder for it, so that several may be up at a time.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def estate() -> Iterator[Estate]:
-    home = ROOT / "build/integration"
+    home = ROOT / os.environ.get("IMMUTABLE_HOME", "build/integration")
     roots = {"base": [str(home / "states")], "orch": [str(ROOT / "examples/orch")]}
     with Estate(home, pillar=HERE / "pillar", states=HERE / "tree", config={"file_roots": roots}) as found:
         yield found

@@ -236,6 +236,11 @@ def test_a_pillar_may_define_nothing_yet():
             id="all is no fleet's name",
         ),
         pytest.param(
+            ("fleets:drift", {}),
+            "immutable:fleets:drift: drift is no fleet's name, since events about drift are called so",
+            id="nor is what events are called",
+        ),
+        pytest.param(
             ("fleets:web:size", ...),
             "immutable:fleets:web: size is missing; write size: 3",
             id="a size is written down",
