@@ -173,6 +173,12 @@ ATTACKS = {
         "setsid /opt/salt/bin/python -m http.server 4444 >/dev/null 2>&1 &",
         ("socket", "tcp 0.0.0.0:4444", "no unit"),
     ),
+    "something listens that Salt was made to start": (
+        "echo $$ > /sys/fs/cgroup/systemd/system.slice/salt-minion.service/cgroup.procs 2>/dev/null"
+        " || echo $$ > /sys/fs/cgroup/system.slice/salt-minion.service/cgroup.procs;"
+        " setsid /opt/salt/bin/python -m http.server 4445 >/dev/null 2>&1 &",
+        ("socket", "tcp 0.0.0.0:4445", "salt-minion.service listens"),
+    ),
     "a transient unit runs": (
         "systemd-run --unit=odd sleep 600",
         ("service", "odd.service", "/run/systemd/transient/odd.service"),

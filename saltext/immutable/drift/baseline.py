@@ -19,7 +19,7 @@ from saltext.immutable.host import remove, write
 def baseline(recipe: str, policy: Mapping[str, Any], root: str = "/") -> str:
     """Write down all that is on this machine now, and return the digest that proves it: as of an image.
 
-    Left out: what is mutable by ``policy`` or by default, and other file systems.
+    Left out: what is mutable by ``policy`` or by default, and file systems of the network.
     """
     mutable = Mutable([*policy.get("mutable", ()), *policy.get("writable", ())])
     text = "".join(manifest.canonical(line) + "\n" for line in _lines(root, mutable)).encode()
@@ -50,17 +50,20 @@ def _clear(place: Path) -> None:
 
 
 def _lines(root: str, mutable: Mutable) -> Iterator[dict[str, Any]]:
-    points = {mount.point.strip("/") for mount in mounts.look("/proc")} if root == "/" else set()
-    for path, entry in sorted(tree.walk(root, mutable.closes, points - {""})):
+    here = mounts.look("/proc") if root == "/" else []
+    points = {mount.point for mount in here}
+    left_out = {point.strip("/") for point in points - mounts.entered(here, points)}
+    for path, entry in sorted(tree.walk(root, mutable.closes, left_out)):
         if not mutable.hides(path) or files.is_never_right(None, entry):
-            yield _line(root, path, entry)
-    for path in sorted(point for point in points - {""} if not mutable.hides(point)):
+            yield _line(root, path, entry, f"/{path}" in points)
+    for path in sorted(point for point in left_out - {""} if not mutable.hides(point)):
         yield {"path": path, "type": tree.MOUNT, "mode": 0, "uid": 0, "gid": 0, "mtime": 0}
 
 
-def _line(root: str, path: str, entry: tree.Entry) -> dict[str, Any]:
+def _line(root: str, path: str, entry: tree.Entry, is_mount: bool) -> dict[str, Any]:
     """Return a line as `manifest.entries` has it."""
-    line: dict[str, Any] = {"path": path, "type": entry.kind, "mode": entry.mode, "uid": entry.uid, "gid": entry.gid}
+    kind = tree.MOUNT if is_mount and entry.kind == "dir" else entry.kind
+    line: dict[str, Any] = {"path": path, "type": kind, "mode": entry.mode, "uid": entry.uid, "gid": entry.gid}
     line["mtime"] = entry.mtime
     if entry.xattrs:
         line["xattrs"] = entry.xattrs

@@ -11,7 +11,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable import seal
-from saltext.immutable.drift import accounts, files, image, logins, mounts, processes, services, sockets
+from saltext.immutable.drift import accounts, files, image, logins, mounts, processes, services, sockets, tree
 from saltext.immutable.drift.image import Image
 from saltext.immutable.drift.item import Item
 from saltext.immutable.drift.owners import owners
@@ -75,19 +75,29 @@ class _Check:
         own = [*sealed.policy.get("mutable", ()), *sealed.policy.get("writable", ())]
         self.declared = Mutable(own, defaults=())
         self.mutable = Mutable(own)
-        self.mounts = list(self._mounts(sealed))
-        hidden = {item.what.strip("/") for item in self.mounts}
-        self.found = files.differences("/", of_image, self.mutable, {*hidden, seal.MACHINE_PATH.strip("/")}, full)
+        here = mounts.look("/proc")
+        self.mounts = list(self._mounts(sealed, here))
+        part = self._parts(sealed) - {item.what for item in self.mounts}
+        left_out = {mount.point for mount in here} - mounts.entered(here, part)
+        self.found = files.differences("/", of_image, self.mutable, {point.strip("/") for point in left_out}, full)
         self.processes = processes.look()
         self.units: set[str] | None = None
 
-    def _mounts(self, sealed: seal.Seal) -> Iterator[Item]:
-        points = {f"/{path}" for path, entry in self.image.files.items() if entry.kind == "mount"}
+    def _parts(self, sealed: seal.Seal) -> set[str]:
+        """Return where file systems are mounted whose content is compared with the image."""
+        if sealed.read_only:
+            return {"/var", *sealed.policy.get("writable", ())}
+        return {f"/{path}" for path, entry in self.image.files.items() if entry.kind == tree.MOUNT}
+
+    def _mounts(self, sealed: seal.Seal, here: list[mounts.Mount]) -> Iterator[Item]:
+        points = self._parts(sealed) if not sealed.read_only else set()
         units = [path.rsplit("/", 1)[-1] for path in self.image.files if path.endswith(".mount")]
         with suppress(OSError), open("/etc/fstab", encoding="utf-8", errors="surrogateescape") as file:
             points |= mounts.planned(file.read(), units)
-        writable = ["/var", *sealed.policy.get("writable", ())] if sealed.read_only else []
-        return mounts.drift(mounts.look("/proc"), self.mutable, writable, points)
+        writable = self._parts(sealed) if sealed.read_only else set()
+        yield from mounts.drift(here, self.mutable, writable, points)
+        for gone in sorted(points & self._parts(sealed) - {mount.point for mount in here}):
+            yield Item("mount", gone, "its file system is not mounted any more")
 
     def items(self) -> Iterator[Item]:
         """Yield all that drifted."""
@@ -99,7 +109,7 @@ class _Check:
         foreign = list(processes.drift(self.processes, self.is_ours))
         yield from (item for _, item in foreign)
         of_units = {each.pid for each in self.processes if self.of_unit(each)}
-        ours = of_units - {process.pid for process, _ in foreign}
+        ours = of_units - {process.pid for process, _ in foreign} - set(sockets.told_to_run(self.processes))
         yield from sockets.drift(sockets.look(), self.processes, ours)
         yield from logins.drift(logins.look("/", self.since), self.processes, of_units)
 

@@ -16,6 +16,10 @@ from saltext.immutable.seal import MACHINE_PATH
 _PROCESS = re.compile(r"/proc/(\d+|self|thread-self)(/|$)")
 
 
+_OWN_KINDS = ("btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "vfat", "xfs", "zfs")
+"""Not of the network, and not made up by the kernel."""
+
+
 class Mount(NamedTuple):
     """One line of mountinfo."""
 
@@ -75,6 +79,12 @@ def drift(
             yield Item("mount", mount.point, f"{often[mount.point]} file systems are mounted over each other")
         elif _is_process(mount) or (not known and not _below(mount, mutable)):
             yield Item("mount", mount.point, f"{mount.kind} {mount.source}, its {mount.part}, is mounted over it")
+
+
+def entered(mounts: Iterable[Mount], known: Collection[str]) -> set[str]:
+    """Return those ``known`` mount points below which are files of the machine's own."""
+    own = {mount.point for mount in mounts if mount.point in known and mount.kind in _OWN_KINDS}
+    return {point for point in own if os.path.isdir(point)}
 
 
 def _is_root(mount: Mount) -> bool:

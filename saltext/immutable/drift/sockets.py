@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -10,6 +11,9 @@ import psutil
 
 from saltext.immutable.drift.item import Item
 from saltext.immutable.drift.processes import Process
+
+_RUNNERS = {"atd.service": (), "cron.service": (), "salt-minion.service": ("salt-minion",)}
+"""Units whose work it is to run other programs, and the scripts that are their own."""
 
 
 class Listener(NamedTuple):
@@ -32,6 +36,13 @@ def look() -> list[Listener]:
 
 def _is_open_udp(each: Any) -> bool:
     return each.type == socket.SOCK_DGRAM and not each.raddr
+
+
+def told_to_run(processes: Iterable[Process]) -> Iterator[int]:
+    """Yield the processes that are of a unit only because it runs what it is told to."""
+    for process in processes:
+        if process.unit in _RUNNERS and os.path.basename(process.script) not in _RUNNERS[process.unit]:
+            yield process.pid
 
 
 def drift(listeners: Iterable[Listener], processes: Iterable[Process], ours: Collection[int]) -> Iterator[Item]:

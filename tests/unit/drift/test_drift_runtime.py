@@ -124,6 +124,17 @@ def test_another_kind_of_mount_at_a_known_place_is_found():
     assert found([f"1 1 {HOST}".replace("ext4", "overlay")]) == ["/etc/salt/minion.d/zzz-machine.conf"]
 
 
+def test_file_systems_of_the_machines_own_are_looked_into_where_they_are_known(tmp_path):
+    (tmp_path / "file").touch()
+    here = [
+        Mount(str(tmp_path), "ext4", "/", "/dev/vdb"),
+        Mount(str(tmp_path / "file"), "ext4", "/", "/dev/vdb"),
+        Mount("/", "nfs4", "/", "server:/"),
+        Mount("/usr", "ext4", "/", "/dev/vdc"),
+    ]
+    assert mounts.entered(here, {str(tmp_path), str(tmp_path / "file"), "/"}) == {str(tmp_path)}
+
+
 def test_mounts_are_planned_by_fstab_and_units():
     fstab = "# none\nUUID=1 / ext4 defaults 0 1\nUUID=2 /srv/my\\040data ext4 defaults 0 2\nbroken\n"
     assert mounts.planned(fstab, ["opt-a\\x2db.mount", "x.service"]) == {"/", "/srv/my data", "/opt/a-b"}
@@ -262,6 +273,13 @@ def test_listeners_are_told_unless_a_program_of_the_image_runs_in_a_unit_of_it()
     ran = [process(7, unit="nginx.service"), process(8, exe="/usr/bin/python3.11")]
     [item] = sockets.drift(listeners, ran, ours={7})
     assert item[:2] == ("socket", "tcp 0.0.0.0:4444") and "of no unit listens (pid 8" in item.detail
+
+
+def test_what_listens_in_a_unit_that_runs_what_it_is_told_is_no_part_of_it():
+    minion = process(1, exe="/usr/bin/python3.11", script="/opt/salt/bin/salt-minion", unit="salt-minion.service")
+    job = process(2, exe="/usr/bin/python3.11", unit="salt-minion.service")
+    mail = process(3, exe="/usr/sbin/exim4", unit="exim4.service")
+    assert list(sockets.told_to_run([minion, job, mail, process(4, unit="cron.service")])) == [2, 4]
 
 
 def test_a_socket_that_waits_is_seen():
