@@ -27,6 +27,8 @@ def plainly() -> Iterator[None]:
         yield
     except (CommandExecutionError, SaltInvocationError) as err:
         raise PlainError(str(err)) from err
+    except (KeyboardInterrupt, SystemExit) as err:  # what salt-run makes of Ctrl-C and SIGTERM
+        raise PlainError("interrupted; what was under way is undone or carried on by the same command") from err
     except TypeError as err:
         # Salt would take it for wrong arguments, print how to call us, and exit with 0.
         raise RuntimeError(f"a defect of saltext-immutable: {err}") from err

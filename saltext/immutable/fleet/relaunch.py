@@ -45,16 +45,15 @@ class Turn:
 def relaunch(operations: Operations, tell: Tell, name: str, test: bool = False) -> dict[str, Any]:
     """Run the launch phase of every machine of a fleet, and return in which order; raise ``Failed`` if one failed."""
     fleet, ledger = operations.definition(name), operations.ledger(name)
-    with operations.lease(name) as lease:
+    with signals() as stopped, operations.lease(name) as lease:
         world = operations.world(fleet, ledger)
         turns = _turns(world, [one for one in ledger.records().values() if _serves(one)])
         lease.beat()
         told = {"fleet": name, "order": [turn.record.minion_id for turn in turns], "at_a_time": _room(fleet, turns)}
         if test:
             return {**told, "result": None}
-        with signals() as stopped:
-            say = _Voice(operations, tell, name, lease)
-            Relaunch(fleet, turns, lease, world, operations.effects(stopped), operations.clock, say, stopped).run()
+        say = _Voice(operations, tell, name, lease)
+        Relaunch(fleet, turns, lease, world, operations.effects(stopped), operations.clock, say, stopped).run()
     return {**told, "result": True}
 
 
