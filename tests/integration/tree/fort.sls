@@ -1,5 +1,6 @@
 openssh-server:
-  pkg.installed
+  pkg.installed:
+    - pkgs: [openssh-server, logrotate]
 
 /root/.ssh/authorized_keys:
   file.managed:
