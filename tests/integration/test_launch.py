@@ -67,6 +67,16 @@ def test_a_secret_that_changed_reaches_a_machine_that_runs(estate, vault, pillar
     wait_for(lambda: inside(minion, "cat /srv/data/seen") == "battery-staple-2", 10)
 
 
+def test_its_states_see_the_mine(estate, vault, inside):
+    (minion,) = machines(estate)
+    assert inside(minion, "cat /run/peers") == "{}"
+    estate.write_pillar("vault", {"vault": VAULT, "mine_functions": {"test.echo": ["here"]}})
+    estate.salt(minion, "saltutil.refresh_pillar", "wait=True")
+    estate.salt(minion, "mine.update")
+    estate.salt(minion, "immutable.launch")
+    assert json.loads(inside(minion, "cat /run/peers")) == {minion: "here"}
+
+
 def test_a_phase_that_fails_later_says_so_and_the_machine_too(estate, vault, pillar):
     (minion,) = machines(estate)
     pillar(fails=True)
