@@ -293,6 +293,11 @@ def test_what_looks_the_same_is_found_by_a_full_read(fleet, asked, inside):
     assert drifted(asked(victim, "full=True")) == [("file", place, "changed: content (of the same size)")]
 
 
+def test_a_machine_whose_processes_are_hidden_is_not_clean(fleet, asked, inside):
+    inside(fleet[1], "mkdir /tmp/proc; cp /proc/mounts /tmp/proc; mount --bind /tmp/proc /proc")
+    assert {("mount", "/proc"), ("process", "/proc")} <= {item[:2] for item in drifted(asked(fleet[1]))}
+
+
 def test_a_forged_manifest_is_found(estate, web, fleet, asked, inside):
     """Without the file that was added, and sealed anew: all of it agrees with itself, and not with the master."""
     victim = fleet[2]

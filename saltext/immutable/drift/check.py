@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -77,7 +78,8 @@ class _Check:
         self.mutable = Mutable(own)
         here = mounts.look("/proc")
         self.mounts = list(self._mounts(sealed, here))
-        part = self._parts(sealed) - {item.what for item in self.mounts}
+        mutable = {mount.point for mount in here if self.mutable.hides(mount.point.strip("/"))}
+        part = (self._parts(sealed) | mutable) - {item.what for item in self.mounts}
         left_out = {mount.point for mount in here} - mounts.entered(here, part)
         self.found = files.differences("/", of_image, self.mutable, {point.strip("/") for point in left_out}, full)
         self.processes = processes.look()
@@ -104,13 +106,18 @@ class _Check:
         yield from self.mounts
         if not mounts.same_root("/proc"):
             yield Item("mount", "/", "this minion does not see the root that init sees")
+        if os.getpid() not in {process.pid for process in self.processes}:
+            yield Item("process", "/proc", "it does not show the process that looks")
         yield from self._files()
         yield from self._services()
         foreign = list(processes.drift(self.processes, self.is_ours))
         yield from (item for _, item in foreign)
         of_units = {each.pid for each in self.processes if self.of_unit(each)}
         ours = of_units - {process.pid for process, _ in foreign} - set(sockets.told_to_run(self.processes))
-        yield from sockets.drift(sockets.look(), self.processes, ours)
+        try:
+            yield from sockets.drift(sockets.look(), self.processes, ours)
+        except OSError as err:
+            yield Item("socket", "/proc/net", f"it cannot be read: {err}")
         yield from logins.drift(logins.look("/", self.since), self.processes, of_units)
 
     def is_ours(self, path: str) -> bool:

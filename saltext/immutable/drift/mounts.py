@@ -16,8 +16,9 @@ from saltext.immutable.seal import MACHINE_PATH
 _PROCESS = re.compile(r"/proc/(\d+|self|thread-self)(/|$)")
 
 
-_OWN_KINDS = ("btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "vfat", "xfs", "zfs")
-"""Not of the network, and not made up by the kernel."""
+_FIRST = ("/dev", "/proc", "/run", "/sys")
+_OWN_KINDS = ("btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "vfat", "xfs", "zfs")
+"""Not of the network, and not the kernel's own."""
 
 
 class Mount(NamedTuple):
@@ -71,9 +72,11 @@ def drift(
     ``writable``: where a read-only image takes changes; ``planned``: by fstab and units of the image.
     """
     here = list(mounts)
+    if ("/proc", "proc") not in {(mount.point, mount.kind) for mount in here}:
+        yield Item("mount", "/proc", "it is not the kernel's: nothing that runs can be seen")
     often = Counter(mount.point for mount in here)
     for mount in {each.point: each for each in here}.values():
-        known = _is_root(mount) or _is_own(mount) or mount.point in planned
+        known = mount.point in ("/", *_FIRST) or _is_own(mount) or mount.point in planned
         known |= mount.point in writable and mount.kind == "overlay"
         if often[mount.point] > 1 and not _is_process(mount) and not _below(mount, mutable):
             yield Item("mount", mount.point, f"{often[mount.point]} file systems are mounted over each other")
@@ -87,10 +90,6 @@ def entered(mounts: Iterable[Mount], known: Collection[str]) -> set[str]:
     return {point for point in own if os.path.isdir(point)}
 
 
-def _is_root(mount: Mount) -> bool:
-    return mount.point == "/"
-
-
 def _is_own(mount: Mount) -> bool:
     """Tell whether the launch showed this file of its host; what a machine mounts comes from its own overlays."""
     return mount.point == MACHINE_PATH and mount.kind not in ("overlay", "tmpfs", "ramfs")
@@ -102,7 +101,8 @@ def _is_process(mount: Mount) -> bool:
 
 
 def _below(mount: Mount, mutable: Mutable) -> bool:
-    return mount.point != MACHINE_PATH and mutable.hides(mount.point.strip("/"))
+    """Tell whether it is mounted where anything may be; what the kernel and systemd mount first is not."""
+    return mount.point not in (MACHINE_PATH, *_FIRST) and mutable.hides(mount.point.strip("/"))
 
 
 def planned(fstab: str, units: Iterable[str]) -> set[str]:

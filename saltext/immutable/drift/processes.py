@@ -6,7 +6,6 @@ import os
 import pwd
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 from saltext.immutable.drift.item import Item
@@ -41,12 +40,18 @@ def look(proc: str = "/proc", root: str = "/") -> list[Process]:
     """Return every process but the kernel's own."""
     found = []
     for name in os.listdir(proc):
-        if name.isdecimal():
-            with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
-                process = _process(proc, root, int(name))
-                if process is not None:
-                    found.append(process)
+        if name.isdecimal() and (process := _seen(proc, root, int(name))) is not None:
+            found.append(process)
     return found
+
+
+def _seen(proc: str, root: str, pid: int) -> Process | None:
+    try:
+        return _process(proc, root, pid)
+    except PermissionError:
+        return Process(pid, "", False, "")
+    except (OSError, ValueError):  # it ended meanwhile
+        return None
 
 
 def _process(proc: str, root: str, pid: int) -> Process | None:
@@ -60,10 +65,7 @@ def _process(proc: str, root: str, pid: int) -> Process | None:
     if int(flags) & _KERNEL_THREAD:
         return None
     words = _read(f"{place}/cmdline").split("\0")
-    try:
-        exe = os.readlink(f"{place}/exe")
-    except PermissionError:
-        return Process(pid, "", False, " ".join(words).strip()[:_SHOWN])
+    exe = os.readlink(f"{place}/exe")
     return Process(
         pid=pid,
         exe=exe,

@@ -25,13 +25,20 @@ class Listener(NamedTuple):
 
 
 def look() -> list[Listener]:
-    """Return the sockets of this machine's network on which somebody can begin to talk."""
+    """Return the sockets of this machine's network on which somebody can begin to talk; ``OSError``: nobody can see."""
     found = []
-    for each in psutil.net_connections("inet"):
+    for each in _connections():
         if each.pid and each.laddr and (each.status == psutil.CONN_LISTEN or _is_open_udp(each)):
             kind = "tcp" if each.type == socket.SOCK_STREAM else "udp"
             found.append(Listener(each.pid, f"{kind} {each.laddr.ip}:{each.laddr.port}"))
     return found
+
+
+def _connections() -> list[Any]:
+    try:
+        return list(psutil.net_connections("inet"))
+    except (psutil.Error, RuntimeError) as err:
+        raise OSError(str(err)) from err
 
 
 def _is_open_udp(each: Any) -> bool:

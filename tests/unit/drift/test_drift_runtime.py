@@ -82,6 +82,7 @@ def test_packages_are_told_by_name_and_version():
 
 HOST = "254:0 /machines/web/zzz-machine.conf /etc/salt/minion.d/zzz-machine.conf ro shared:1 - ext4 /dev/vda rw"
 ALONE = [
+    "94 216 0:67 / /proc rw - proc proc rw",
     "216 196 0:42 / / ro,relatime shared:16 - overlay overlay ro",
     "231 216 0:63 / /var rw - overlay overlay rw,lowerdir=x",
     "217 216 0:57 / /tmp rw - tmpfs tmpfs rw",
@@ -110,6 +111,7 @@ def test_what_a_machine_mounts_by_itself_is_no_drift():
         pytest.param("1 1 0:70 / /var rw - overlay overlay rw", "/var", id="over /var once more"),
         pytest.param("1 1 0:70 /c /etc/salt/minion.d/zzz-machine.conf rw - tmpfs t rw",
                      "/etc/salt/minion.d/zzz-machine.conf", id="over the machine's own file"),
+        pytest.param("1 1 0:70 / /proc rw - proc proc rw", "/proc", id="over /proc"),
         pytest.param("1 1 0:57 / /proc/77 rw - tmpfs tmpfs rw", "/proc/77", id="over a process"),
         pytest.param("1 1 0:57 / /var/spool/cron rw - tmpfs tmpfs rw", "/var/spool/cron", id="over cron's tables"),
     ],
@@ -119,9 +121,11 @@ def test_a_mount_over_the_image_is_found(line, point):
 
 
 def test_another_kind_of_mount_at_a_known_place_is_found():
-    assert found(["1 1 0:70 / /var rw - tmpfs tmpfs rw"]) == ["/var"]
-    assert found(["1 1 0:63 / /var rw - overlay overlay rw"], writable=()) == ["/var"]
-    assert found([f"1 1 {HOST}".replace("ext4", "overlay")]) == ["/etc/salt/minion.d/zzz-machine.conf"]
+    proc = ALONE[0]
+    assert found([proc, "1 1 0:70 / /var rw - tmpfs tmpfs rw"]) == ["/var"]
+    assert found([proc, "1 1 0:63 / /var rw - overlay overlay rw"], writable=()) == ["/var"]
+    assert found([proc, f"1 1 {HOST}".replace("ext4", "overlay")]) == ["/etc/salt/minion.d/zzz-machine.conf"]
+    assert found([]) == found(["1 1 0:70 / /proc rw - tmpfs tmpfs rw"]) == ["/proc"]
 
 
 def test_file_systems_of_the_machines_own_are_looked_into_where_they_are_known(tmp_path):
@@ -141,7 +145,7 @@ def test_mounts_are_planned_by_fstab_and_units():
 
 
 def test_what_only_init_sees_counts_too(tmp_path):
-    for pid, lines in (("self", ALONE[:1]), ("1", [*ALONE[:1], "1 1 0:57 / /etc rw - tmpfs tmpfs rw"])):
+    for pid, lines in (("self", ALONE[1:2]), ("1", [*ALONE[1:2], "1 1 0:57 / /etc rw - tmpfs tmpfs rw"])):
         (tmp_path / pid).mkdir()
         (tmp_path / pid / "mountinfo").write_text("\n".join(lines) + "\n")
     root, hidden = Mount("/", "overlay", "/", "overlay"), Mount("/etc", "tmpfs", "/", "tmpfs")
@@ -262,6 +266,8 @@ def test_a_process_that_nobody_may_look_at_is_not_taken_for_nothing(proc, monkey
         raise PermissionError(path)
 
     monkeypatch.setattr(os, "readlink", refuse)
+    (proc / "proc/43").mkdir()  # one that ended meanwhile
+    (proc / "proc/44").touch()  # none at all
     assert [(seen.pid, seen.exe) for seen in look(proc)] == [(42, "")]
 
 
