@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -45,11 +45,11 @@ class Machine:
         return value
 
 
-def look(machine: Machine, proven: bool = False) -> Probe:
+def look(machine: Machine, proven: bool = False, record: Record = RECORD) -> Probe:
     fleet = Fleet("web", "web", 1, "web-{token}", PROVIDER, health=CHECKS)
     generations = {1: Generation("web", 1, ONE, PROVIDER, 0.0)}
     world = World(fleet, "installation", generations, {}, machine, machine, lambda: machine.now)
-    return world.probe(RECORD, "10.0.0.1", proven)
+    return world.probe(record, "10.0.0.1", proven)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,11 @@ def look(machine: Machine, proven: bool = False) -> Probe:
 )
 def test_what_an_answer_means(machine, probe):
     assert look(machine) == probe
+
+
+def test_a_phase_that_fails_when_it_is_run_again_is_no_reason_to_destroy_what_serves():
+    serving = replace(RECORD, ready_since=1.0)
+    assert look(Machine(image=LaunchFailed("db: x")), record=serving) == Probe("no", "db: x", wrong=False)
 
 
 @pytest.mark.parametrize(
