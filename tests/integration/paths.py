@@ -139,7 +139,7 @@ ROWS = (
     Row("the root, mounted again", "machine", f"mount -o remount,rw /; touch {ROOT}", "read-only"),
     Row("a package, by apt", "machine", "apt-get install -y --no-download less; test -e /usr/bin/less", "read-only"),
     found("root's shell, where machines may write", TOUCH, ("file", VAR)),
-    found("a file of the image, changed", "echo x >> /var/lib/dpkg/status", ("package", "")),
+    found("a file of the image, changed", "echo x >> /var/lib/dpkg/status", ("file", "/var/lib/dpkg/status")),
     found("a file of the image, removed", "rm -f /var/lib/dpkg/statoverride", ("file", "/var/lib/dpkg/statoverride")),
     found("mode and owner of a file of the image", "chmod 777 /var/lib/dpkg; chown 1:1 /var/mail",
           ("file", "/var/lib/dpkg")),
@@ -167,7 +167,7 @@ ROWS = (
         "sed 's/\"allow\": \\[/&\"*.*\"/' /etc/immutable/seal.json > /tmp/seal; "
         "mount --bind /tmp/seal /etc/immutable/seal.json", "found", ("mount", "/etc/immutable/seal.json"),
         undo="umount /etc/immutable/seal.json"),
-    Row("no seal any more", "machine", "mount -t tmpfs none /etc/immutable", "found", ("image", ""),
+    Row("no seal any more", "machine", "mount -t tmpfs none /etc/immutable", "found", ("", "not sealed"),
         undo="umount /etc/immutable"),
 )
 
