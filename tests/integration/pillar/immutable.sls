@@ -15,6 +15,16 @@ immutable:
       from: {recipe: base}
       bake_id: web-small.tests.example.com
       states: [small]
+    older:
+      from:
+        debian: bookworm
+        packages: [systemd-sysv, dbus, iproute2, python3, ca-certificates]
+      minion: {pip: 'salt==3007.*'}
+      bake_id: older-bake.tests.example.com
+    old:
+      from: {recipe: older}
+      bake_id: web-old.tests.example.com
+      states: [small]
     fort:
       from: {recipe: web}
       bake_id: fort-bake.tests.example.com
@@ -77,4 +87,10 @@ immutable:
       size: 1
       minion_id: 'fort-{token}.tests.example.com'
       provider: {name: nspawn, memory: 768M, minion: {startup_states: highstate}}
+      strategy: {max_surge: 1, ready_within: 60s}
+    old:
+      recipe: old
+      size: 1
+      minion_id: 'web-old-{token}.tests.example.com'
+      provider: {name: nspawn, memory: 512M}
       strategy: {max_surge: 1, ready_within: 60s}
