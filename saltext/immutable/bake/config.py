@@ -19,7 +19,7 @@ _REFUSED = {
 
 def refuse(tree: Path) -> None:
     """Raise where a layer (its files below ``tree``) sets what would weaken the guard, or what would not work."""
-    found = [f"/{file.relative_to(tree)} sets {wrong}" for file in _files(tree) for wrong in _wrong(_read(file))]
+    found = [f"/{file.relative_to(tree)} sets {wrong}" for file in _files(tree) for wrong in wrongs(_read(file))]
     if found:
         raise CommandExecutionError("; ".join(found) + "; take it out of the states of this recipe")
 
@@ -38,7 +38,8 @@ def _read(file: Path) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _wrong(config: Mapping[str, Any]) -> Iterator[str]:
+def wrongs(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what of a minion's config a sealed machine could not keep, each with the reason."""
     for name, reason in _REFUSED.items():
         if config.get(name):
             yield f"{name}: {reason}"

@@ -10,6 +10,7 @@ from typing import Any
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable import spec
+from saltext.immutable.bake import config
 from saltext.immutable.hosts import Doors, Worker
 from saltext.immutable.machines import doors, network
 from saltext.immutable.minions import machine_config
@@ -108,4 +109,6 @@ def cpus(value: Any) -> float | None:
 def _mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise SaltInvocationError(f"provider:minion: {value!r} is no mapping of minion config")
+    if found := list(config.wrongs(value)):
+        raise SaltInvocationError(f"provider:minion: {'; '.join(found)}")
     return value
