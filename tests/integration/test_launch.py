@@ -67,6 +67,21 @@ def test_a_secret_that_changed_reaches_a_machine_that_runs(estate, vault, pillar
     wait_for(lambda: inside(minion, "cat /srv/data/seen") == "battery-staple-2", 10)
 
 
+def test_a_whole_fleet_gets_a_secret_that_changed(estate, vault, pillar, inside):
+    (minion,) = machines(estate)
+    pillar(db={"password": "for-all-of-you-3"})
+    assert minion in str(estate.salt_run("fleet.relaunch_phase", "vault", "test=True").data)
+    assert inside(minion, "cat /run/secrets/vault.env") != "PASSWORD=for-all-of-you-3"
+    assert estate.salt_run("fleet.relaunch_phase", "vault").ok
+    assert inside(minion, "cat /run/secrets/vault.env") == "PASSWORD=for-all-of-you-3"
+    pillar(fails=True)
+    failed = estate.salt_run("fleet.relaunch_phase", "vault", check=False)
+    assert failed.returncode == 1 and "the vault does not know this machine" in failed.stdout + failed.stderr
+    assert machines(estate) == [minion], "what serves is not thrown away for it"
+    pillar()
+    assert estate.salt_run("fleet.relaunch_phase", "vault").ok
+
+
 def test_its_states_see_the_mine(estate, vault, inside):
     (minion,) = machines(estate)
     assert inside(minion, "cat /run/peers") == "{}"

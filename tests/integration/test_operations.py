@@ -111,6 +111,8 @@ def test_the_tree_is_tried_without_a_change(day):
     assert isinstance(states, dict), states
     assert {state["__id__"] for state in states.values()}
     assert all(state["result"] is not False for state in states.values()), states
+    [sealed] = [state for state in states.values() if state["__id__"] == "this host is finished"]
+    assert sealed["comment"].startswith("this machine is sealed: fort@")
 
 
 def test_logs_are_rotated(day):

@@ -11,3 +11,7 @@ openssh-server:
 ssh:
   service.running:
     - enable: True
+
+this host is finished:
+  immutable.sealed:
+    - order: last
