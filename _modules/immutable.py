@@ -122,7 +122,11 @@ def break_glass_challenge(ttl):
 
         salt web-1.example.com immutable.break_glass_challenge 900
     """
-    return breaking.challenge(float(ttl))
+    try:
+        seconds = float(ttl)
+    except (TypeError, ValueError) as err:
+        raise CommandExecutionError(f"ttl: {ttl!r} is no number of seconds") from err
+    return breaking.challenge(seconds)
 
 
 def break_glass(token):

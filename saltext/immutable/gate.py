@@ -91,7 +91,7 @@ def _glass_is_broken(opts: Mapping[str, Any]) -> bool:
 
 def _note(what: str, opts: Mapping[str, Any], data: Mapping[str, Any], fun: str, reason: str = "") -> None:
     """Count and tell; a machine that cannot do so refuses all the same."""
-    with suppress(OSError, ValueError):
+    with suppress(Exception):  # whatever lies where it counts
         _count(what, fun)
     with suppress(Exception):  # nobody may be there to hear it, as with `salt-call --local`
         _tell(opts, f"immutable/{what}", _told(opts, data, fun, reason))
@@ -115,8 +115,8 @@ def _tell(opts: Mapping[str, Any], tag: str, data: Mapping[str, Any]) -> None:
 
 def counts() -> dict[str, dict[str, int]]:
     """Return how often what was refused, operated and changed since the boot, by function."""
-    with suppress(OSError, ValueError), open(f"{seal.RUN_PATH}/counts.json", encoding="utf-8") as file:
-        found = json.load(file)
+    with suppress(OSError, ValueError, RecursionError):
+        found = json.loads(seal.regular(f"{seal.RUN_PATH}/counts.json"))
         return found if isinstance(found, dict) else {}
     return {}
 

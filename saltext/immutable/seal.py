@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -75,10 +77,17 @@ def pinned(found: Seal, path: str = MACHINE_PATH) -> dict[str, Any]:
     return {name: told[name] for name in names}
 
 
+def regular(path: str) -> str:
+    """Return what is in a file; raise ``OSError`` for what is none, as whoever opened a pipe would wait for ever."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", path)
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
 def _json(path: str) -> dict[str, Any] | None:
     try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
+        found = json.loads(regular(path))
     except FileNotFoundError as err:
         if os.path.islink(path):
             raise SealDamaged(f"{path} is damaged: it leads nowhere") from err

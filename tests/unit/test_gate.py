@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,6 +134,44 @@ def test_broken_glass_lets_changes_through_and_each_is_told(machine):
     assert ask(machine, "cmd.run", "id") is None
     assert machine.told[-1][0] == "immutable/changed"
     assert gate.counts()["changed"] == {"cmd.run": 1}
+
+
+def with_another_key_in_its_first_line(pem: bytes, another: bytes) -> bytes:
+    return another.replace(b"\n", b" ") + b"\n" + b"".join(pem.splitlines(keepends=True)[1:])
+
+
+def test_what_the_finger_of_the_masters_key_leaves_out_is_no_key(machine):
+    private, public = key_pair()
+    place = machine.pki / "minion_master.pub"
+    before = pem_finger(str(place))
+    place.write_bytes(with_another_key_in_its_first_line(PUBLIC, public))
+    assert pem_finger(str(place)) == before
+    with pytest.raises(CommandExecutionError, match="did not sign"):
+        breaking.break_glass(machine.opts, token(machine, private))
+
+
+def test_a_clock_that_the_caller_chose_does_not_count(machine, monkeypatch):
+    breaking.break_glass(machine.opts, token(machine))
+    monkeypatch.setattr(os, "readlink", lambda path: "time:[4026532337]")
+    assert ask(machine, "cmd.run", "id") is not None
+
+
+@pytest.mark.parametrize("name", ["counts.json", "glass", "challenge.json"])
+def test_a_pipe_holds_nobody(machine, name):
+    machine.run.mkdir(exist_ok=True)
+    os.mkfifo(machine.run / name)
+    assert "cmd.run" in str(ask(machine, "cmd.run", "id"))
+    assert gate.counts() == {} or name != "counts.json"
+    with pytest.raises(CommandExecutionError):
+        breaking.break_glass(machine.opts, "a.b")
+
+
+@pytest.mark.parametrize("text", ['{"refused": 5}', "[]", "{", "[" * 100_000])
+def test_what_lies_where_it_counts_changes_no_answer(machine, text):
+    machine.run.mkdir()
+    (machine.run / "counts.json").write_text(text)
+    assert "guard of this machine is damaged" not in str(ask(machine, "cmd.run", "id"))
+    assert isinstance(gate.counts(), dict)
 
 
 AFTERWARDS: list[tuple[str, Callable[[SimpleNamespace], Any]]] = [
