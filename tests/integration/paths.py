@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Outcome = Literal["refused", "read-only", "never runs", "found"]
-From = Literal["master", "runner", "machine", "pillar", "bus"]
+From = Literal["master", "job id", "runner", "machine", "pillar", "bus"]
 
 ROOT = "/etc/marked"
 VAR = "/var/lib/marked"
@@ -64,6 +64,28 @@ OWN_CONFIG = "mkdir -p /tmp/etc; echo '{id: own, root_dir: /tmp/own}' > /tmp/etc
 OWN_MODULE = OWN.format(kind="modules", name="evil", code=f'import os\\ndef run(): os.system("{TOUCH}")\\n')
 CALLS_THROUGH = "def execute(opts, data, func, args, kwargs): return func(*args, **kwargs)\\n"
 OWN_EXECUTOR = OWN.format(kind="executors", name="direct_call", code=CALLS_THROUGH)
+OWN_PING = OWN.format(kind="modules", name="test", code=f'import os\\ndef ping(): os.system("{TOUCH}")\\n')
+OWN_TOKEN = """\
+salt-call --out=json immutable.break_glass_challenge 900 > /tmp/challenge && cat > /tmp/sign.py <<'END'
+import json
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from saltext.immutable import glass
+key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+place = "/var/lib/salt/pki/minion/minion_master.pub"
+with open(place, "rb") as file:
+    lines = file.read().splitlines(keepends=True)
+with open(place + ".own", "wb") as file:
+    file.write(b"".join([public.replace(b"\\n", b" "), b"\\n", *lines[1:]]))
+asked = json.load(open("/tmp/challenge"))["local"]
+bound = {name: asked[name] for name in ("machine", "nonce", "boot_id", "until")}
+private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+print(glass.sign(glass.Grant(**bound, reason="none", who="mallory"), private))
+END
+token=$(/opt/salt/bin/python /tmp/sign.py); cd /var/lib/salt/pki/minion; cp minion_master.pub /tmp/true.pub
+cat minion_master.pub.own > minion_master.pub; salt-call --local immutable.break_glass $token; code=$?
+cat /tmp/true.pub > minion_master.pub; rm minion_master.pub.own; exit $code"""
 
 ROWS = (
     # Jobs
@@ -124,7 +146,13 @@ ROWS = (
     ),
     Row("salt-call of a forged token", "machine", "salt-call immutable.break_glass Zm9yZ2Vk.Zm9yZ2Vk", "refused",
         says="the glass stays whole"),
+    Row("salt-call of a token that is signed by another, whose key stands before the master's", "machine", OWN_TOKEN,
+        "refused", says="the glass stays whole"),
     # Past Salt's executors
+    found("salt-call with a test.ping of one's own", f"{OWN_PING} salt-call --local -m /tmp/own test.ping",
+          ("file", VAR)),
+    Row("a job whose id is a path", "job id", "../../../../../var/lib/dpkg/statoverride", "found",
+        ("file", "/var/lib/dpkg/statoverride")),
     Row("the scheduler, by pillar", "pillar", "schedule", "never runs"),
     Row("functions of the mine, by pillar", "pillar", "mine_functions", "refused"),
     Row("a beacon that calls functions, by pillar", "pillar", "beacons", "found", ("file", VAR)),
@@ -153,6 +181,19 @@ ROWS = (
     found("a unit that lives until the reboot",
           "printf '[Service]\\nExecStart=/bin/sleep 900\\n' > /run/systemd/system/evil.service; "
           "systemctl daemon-reload; systemctl start evil", ("service", "evil")),
+    Row("a unit among those that generators made", "machine",
+        "printf '[Service]\\nExecStart=/bin/sleep 900\\n' > /run/systemd/generator/made.service; "
+        "touch /run/systemd/system/x.service; systemctl start made; rm /run/systemd/system/x.service", "found",
+        ("service", "made"), undo="systemctl stop made; rm /run/systemd/generator/made.service"),
+    Row("a generator of units", "machine",
+        "mkdir /run/systemd/system-generators; cp /bin/true /run/systemd/system-generators/evil", "found",
+        ("file", "system-generators/evil"), undo="rm -r /run/systemd/system-generators"),
+    Row("code for every unit, by systemd's variables", "machine",
+        "mkdir -p /run/code; systemctl set-environment PYTHONPATH=/run/code", "found", ("service", "PYTHONPATH"),
+        undo="systemctl unset-environment PYTHONPATH"),
+    found("a unit of a user's own",
+          "systemctl start user@0; export XDG_RUNTIME_DIR=/run/user/0; "
+          "systemd-run --user -q /usr/bin/python3 -m http.server 4448; sleep 0.7", ("socket", "4448")),
     found("a program from a temporary folder", "cp /bin/sleep /tmp/evil; setsid /tmp/evil 900 >/dev/null 2>&1 &",
           ("process", "/tmp/evil")),
     found("a program that was deleted", "cp /bin/sleep /run/gone; setsid /run/gone 900 >/dev/null 2>&1 & sleep 0.2; "
@@ -167,6 +208,9 @@ ROWS = (
         "sed 's/\"allow\": \\[/&\"*.*\"/' /etc/immutable/seal.json > /tmp/seal; "
         "mount --bind /tmp/seal /etc/immutable/seal.json", "found", ("mount", "/etc/immutable/seal.json"),
         undo="umount /etc/immutable/seal.json"),
+    Row("a pipe in place of the seal", "machine",
+        "mkfifo /tmp/pipe; mount --bind /tmp/pipe /etc/immutable/seal.json", "found", ("", "is damaged"),
+        undo="umount /etc/immutable/seal.json"),
     Row("no seal any more", "machine", "mount -t tmpfs none /etc/immutable", "found", ("", "not sealed"),
         undo="umount /etc/immutable"),
 )
@@ -174,9 +218,9 @@ ROWS = (
 
 def table() -> str:
     """Return the table as the docs show it."""
-    starts = {"master": "job", "runner": "master", "machine": "inside", "pillar": "pillar", "bus": "event"}
+    starts = {"master": "job", "job id": "job", "runner": "master", "machine": "inside", "bus": "event"}
     lines = ["| path to a change | from | ends |", "|---|---|---|"]
-    lines += [f"| {row.name} | {starts[row.start]} | {row.outcome} |" for row in ROWS]
+    lines += [f"| {row.name} | {starts.get(row.start, row.start)} | {row.outcome} |" for row in ROWS]
     return "\n".join([*lines, "", *(f"- *{outcome}*: {said}" for outcome, said in SAID.items())]) + "\n"
 
 

@@ -147,9 +147,14 @@ class _Check:
 
     def _services(self) -> Iterator[Item]:
         try:
-            known = services.look()
+            known, variables = services.look(), services.look_environment()
         except services.Silent as err:
             yield Item("service", "systemd", f"it cannot be asked: {err}")
             return
         self.units = {"init.scope", *(each.name for each in known if services.from_image(each, self.is_ours))}
+        yield from services.environment(variables, self._is_strange)
         yield from services.drift(known, lambda path: self.is_ours(path) or self.declared.hides(path.lstrip("/")))
+
+    def _is_strange(self, path: str) -> bool:
+        place = os.path.realpath(path)
+        return os.path.exists(place) and (place.strip("/") or ".") not in self.image.files

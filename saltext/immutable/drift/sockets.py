@@ -12,6 +12,8 @@ import psutil
 from saltext.immutable.drift.item import Item
 from saltext.immutable.drift.processes import Process
 
+_USERS = "user@"
+"""Units of the image in which everybody runs units of his own."""
 _RUNNERS = {"atd.service": (), "cron.service": (), "salt-minion.service": ("salt-minion",)}
 """Units whose work it is to run other programs, and the scripts that are their own."""
 
@@ -48,7 +50,8 @@ def _is_open_udp(each: Any) -> bool:
 def told_to_run(processes: Iterable[Process]) -> Iterator[int]:
     """Yield the processes that are of a unit only because it runs what it is told to."""
     for process in processes:
-        if process.unit in _RUNNERS and os.path.basename(process.script) not in _RUNNERS[process.unit]:
+        own = _RUNNERS.get(process.unit)
+        if process.unit.startswith(_USERS) or (own is not None and os.path.basename(process.script) not in own):
             yield process.pid
 
 

@@ -286,6 +286,7 @@ def test_what_listens_in_a_unit_that_runs_what_it_is_told_is_no_part_of_it():
     job = process(2, exe="/usr/bin/python3.11", unit="salt-minion.service")
     mail = process(3, exe="/usr/sbin/exim4", unit="exim4.service")
     assert list(sockets.told_to_run([minion, job, mail, process(4, unit="cron.service")])) == [2, 4]
+    assert list(sockets.told_to_run([process(5, unit="user@0.service")])) == [5]
 
 
 def test_a_socket_that_waits_is_seen():
@@ -329,6 +330,25 @@ def unit(file: str = "/usr/lib/systemd/system/x.service", name: str = "x.service
         pytest.param(unit("/run/systemd/generator/x.mount"), None, id="what a generator made of nothing"),
         pytest.param(unit("/run/systemd/generator/x", source="/usr/lib/f"), None, id="of a file of the image"),
         pytest.param(unit("/run/systemd/generator/x", source="/tmp/f"), "not from the image", id="of another file"),
+        pytest.param(
+            unit("/run/systemd/generator.late/x", source="/usr/x.sh", programs=("/usr/x.sh",)), None, id="of a script"
+        ),
+        pytest.param(
+            unit("/run/systemd/generator/x", source="/usr/f", programs=("/usr/lib/systemd/systemd-x",)), None,
+            id="of a table, for a program of systemd",
+        ),
+        pytest.param(
+            unit("/run/systemd/generator/x", source="/usr/f", programs=("/usr/bin/sh",)), "not from the image",
+            id="forged beside what generators made",
+        ),
+        pytest.param(
+            unit("/run/systemd/generator/x", source="/tmp/f", programs=("/tmp/f",)), "not from the image",
+            id="forged as that of a script",
+        ),
+        pytest.param(
+            unit("/run/systemd/generator/x", source="/usr/f", programs=("",)), "not from the image",
+            id="which hides what it executes",
+        ),
         pytest.param(unit("/run/systemd/transient/x.service"), "not from the image", id="a transient unit"),
         pytest.param(unit("/run/systemd/system/x.service", active="failed"), "not from the image", id="which failed"),
         pytest.param(unit("/run/systemd/system/x.service", active="inactive"), None, id="one that never ran"),
@@ -353,6 +373,19 @@ def test_units_are_from_the_image_and_run(loaded, said):
     items = list(services.drift([loaded], lambda path: path.startswith("/usr/")))
     assert [item.kind for item in items] == (["service"] if said else [])
     assert not said or said in items[0].detail
+
+
+def test_what_a_generated_unit_executes_is_in_its_file():
+    text = "[Service]\nExecStart=/etc/init.d/x start\n ExecStop = -@/bin/a b\nExecStartPre=sh\n"
+    assert services.programs(text) == ("/etc/init.d/x", "/bin/a", "sh")
+    assert services.programs("ExecStart=/etc/init.d/x start ; /bin/sh -c evil\nType=oneshot") == ("",)
+    assert services.programs("ExecStart=/etc/init.d/x start \\\n; /bin/sh -c evil") == ("",)
+
+
+def test_what_systemd_gives_to_every_unit_leads_nowhere_but_into_the_image():
+    said = 'LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin "PYTHONPATH=/run/evil" "OPTS=-a /tmp/b"'
+    items = list(services.environment(said, lambda path: not path.startswith("/usr/")))
+    assert [item.detail.partition(" to every unit")[0] for item in items] == ["it gives PYTHONPATH", "it gives OPTS"]
 
 
 def test_a_systemd_that_does_not_answer_says_so(monkeypatch, tmp_path):
