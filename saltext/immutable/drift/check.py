@@ -12,7 +12,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable import seal
-from saltext.immutable.drift import accounts, files, image, logins, mounts, processes, services, sockets, tree
+from saltext.immutable.drift import accounts, config, files, image, logins, mounts, processes, services, sockets, tree
 from saltext.immutable.drift.image import Image
 from saltext.immutable.drift.item import Item
 from saltext.immutable.drift.owners import owners
@@ -72,7 +72,8 @@ class _Check:
 
     def __init__(self, sealed: seal.Seal, of_image: Image, full: bool) -> None:
         self.image = of_image
-        self.since = sealed.created if sealed.adopted else 0.0
+        self.adopted = sealed.adopted is not None
+        self.since = sealed.created if self.adopted else 0.0
         own = [*sealed.policy.get("mutable", ()), *sealed.policy.get("writable", ())]
         self.declared = Mutable(own, defaults=())
         self.mutable = Mutable(own)
@@ -109,6 +110,7 @@ class _Check:
         if os.getpid() not in {process.pid for process in self.processes}:
             yield Item("process", "/proc", "it does not show the process that looks")
         yield from self._files()
+        yield from config.drift(self.adopted)
         yield from self._services()
         foreign = list(processes.drift(self.processes, self.is_ours))
         yield from (item for _, item in foreign)

@@ -69,6 +69,7 @@ GUARDED = (
     "/run/udev/rules.d",
     "/usr/lib/systemd/system",
     "/usr/local/lib/systemd/system",
+    "/var/cache/salt/minion/extmods/**.py",
     "/var/lib/systemd/linger",
     "/var/spool/cron",
 )

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saltext.immutable.bake import manifest
-from saltext.immutable.drift import files, tree
+from saltext.immutable.drift import config, files, tree
 from saltext.immutable.drift.paths import Mutable
 from saltext.immutable.drift.tree import merged
 
@@ -312,6 +312,38 @@ def test_a_guarded_folder_that_logind_makes_tells_by_what_is_in_it():
     mutable = Mutable(())
     assert mutable.hides("var/lib/systemd/linger") and not mutable.hides("var/lib/systemd/linger/eve")
     assert not mutable.closes("var/lib/systemd/linger")
+
+
+def test_custom_modules_of_an_adopted_machine_do_not_change_by_design():
+    mutable = Mutable(["/var/cache"])
+    assert not mutable.hides("var/cache/salt/minion/extmods/executors/direct_call.py")
+    assert mutable.hides("var/cache/salt/minion/extmods/modules/__pycache__/shop.cpython-311.pyc")
+    assert not mutable.closes("var/cache/salt/minion")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("schedule: {enabled: false}", ""),
+        ("", ""),
+        ("schedule: {}\nexecutor_dirs: [/tmp/a]", "executor_dirs"),
+        ("[a]", "no mapping"),
+        ("{", "cannot be read"),
+    ],
+)
+def test_the_minions_own_file_of_the_schedule_sets_nothing_else(tmp_path, text, said):
+    file = tmp_path / "_schedule.conf"
+    file.write_text(text)
+    items = list(config.drift(False, str(file), str(tmp_path / "zzz-machine.conf")))
+    assert [item.what for item in items] == ([str(file)] if said else [])
+    assert not said or said in items[0].detail
+
+
+def test_an_adopted_machine_has_no_file_of_a_launch(tmp_path):
+    launched = tmp_path / "zzz-machine.conf"
+    launched.write_text("{}")
+    assert not list(config.drift(False, str(tmp_path / "none"), str(launched)))
+    assert [item.what for item in config.drift(True, str(tmp_path / "none"), str(launched))] == [str(launched)]
 
 
 def test_declared_folders_are_not_looked_into_and_our_own_are():
