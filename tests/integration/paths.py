@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Outcome = Literal["refused", "read-only", "never runs", "found"]
-From = Literal["master", "job id", "runner", "machine", "pillar", "bus"]
+From = Literal["master", "job id", "returner", "runner", "machine", "pillar", "bus"]
 
 ROOT = "/etc/marked"
 VAR = "/var/lib/marked"
@@ -128,6 +128,7 @@ ROWS = (
     master("a second seal", "immutable.seal"),
     master("executor splay", f"--module-executors=[splay,direct_call] cmd.run '{TOUCH}'"),
     master("executor splay alone", f"--module-executors=splay cmd.run '{TOUCH}'"),
+    Row("a returner with a file of the caller's", "returner", f"filename={VAR}", "found", ("file", VAR)),
     # The master's other ways
     Row("the runner salt.execute", "runner", f"salt.execute {{id}} cmd.run arg=['{TOUCH}']", "refused"),
     Row("an orchestration", "runner", "state.orchestrate attack.orchestrated pillar='{target: {id}}'", "refused"),
@@ -218,9 +219,9 @@ ROWS = (
 
 def table() -> str:
     """Return the table as the docs show it."""
-    starts = {"master": "job", "job id": "job", "runner": "master", "machine": "inside", "bus": "event"}
+    starts = {"runner": "master", "machine": "inside", "bus": "event", "pillar": "pillar"}
     lines = ["| path to a change | from | ends |", "|---|---|---|"]
-    lines += [f"| {row.name} | {starts.get(row.start, row.start)} | {row.outcome} |" for row in ROWS]
+    lines += [f"| {row.name} | {starts.get(row.start, 'job')} | {row.outcome} |" for row in ROWS]
     return "\n".join([*lines, "", *(f"- *{outcome}*: {said}" for outcome, said in SAID.items())]) + "\n"
 
 
