@@ -18,8 +18,8 @@ def drift(adopted: bool, schedule: str = SCHEDULE, machine: str = seal.MACHINE_P
     """Yield what sets more than it may: folders of executors in these files would outrank the guard."""
     if more := _beside_the_schedule(schedule):
         yield Item("file", schedule, f"only the schedule belongs there: {more}")
-    if adopted and os.path.lexists(machine):
-        yield Item("file", machine, "no launch wrote it: this machine was adopted")
+    if adopted and os.path.lexists(machine) and not os.path.ismount(machine):
+        yield Item("file", machine, "no launch wrote it: this machine was adopted")  # one that did, mounts it
 
 
 def _beside_the_schedule(place: str) -> str:

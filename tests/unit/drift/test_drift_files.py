@@ -339,11 +339,13 @@ def test_the_minions_own_file_of_the_schedule_sets_nothing_else(tmp_path, text, 
     assert not said or said in items[0].detail
 
 
-def test_an_adopted_machine_has_no_file_of_a_launch(tmp_path):
+def test_an_adopted_machine_has_no_file_of_a_launch(tmp_path, monkeypatch):
     launched = tmp_path / "zzz-machine.conf"
     launched.write_text("{}")
     assert not list(config.drift(False, str(tmp_path / "none"), str(launched)))
     assert [item.what for item in config.drift(True, str(tmp_path / "none"), str(launched))] == [str(launched)]
+    monkeypatch.setattr("os.path.ismount", lambda path: path == str(launched))
+    assert not list(config.drift(True, str(tmp_path / "none"), str(launched)))
 
 
 def test_declared_folders_are_not_looked_into_and_our_own_are():
