@@ -27,7 +27,7 @@ lint:
 
 test: lint
 	@scripts/setup $(ROOT_NEEDED)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest --durations=20 $(TESTS)
 
 test-full: export IMMUTABLE_FULL = 1
 test-full: export SIM_SEEDS = 2000

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,8 @@ from saltext.immutable import guard, seal
 _NAMES = 200
 """Functions that are counted by name; who calls others finds them under OTHERS."""
 OTHERS = "others"
+_PATIENCE = 50
+"""Hundredths of a second."""
 
 
 def refusal(
@@ -124,7 +127,7 @@ def counts() -> dict[str, dict[str, int]]:
 def _count(what: str, fun: str) -> None:
     os.makedirs(seal.RUN_PATH, mode=0o700, exist_ok=True)
     with open(f"{seal.RUN_PATH}/counts.json", "a+", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        _lock(file.fileno())
         file.seek(0)
         text = file.read()
         found = json.loads(text) if text else {}
@@ -133,3 +136,12 @@ def _count(what: str, fun: str) -> None:
         of_kind[name] = of_kind.get(name, 0) + 1
         file.truncate(0)
         file.write(json.dumps(found))
+
+
+def _lock(fd: int) -> None:
+    """Wait for others that count, but not for one who only holds us up."""
+    for _ in range(_PATIENCE):
+        with suppress(BlockingIOError):
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.01)
+    raise BlockingIOError("somebody else holds it")

@@ -53,7 +53,6 @@ def test_three_machines_serve_the_image(estate, web):
 CHANGES = [
     ("state.highstate",),
     ("state.apply", "web"),
-    ("state.sls", "web", "test=True"),
     ("state.single", "file.touch", "/var/x"),
     ("pkg.install", "less"),
     ("file.write", "/var/x", "drift"),

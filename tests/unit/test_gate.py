@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Callable
@@ -108,6 +109,15 @@ def test_a_machine_that_cannot_count_refuses_all_the_same(machine, monkeypatch):
     monkeypatch.setattr(gate, "_tell", lambda *_: (_ for _ in ()).throw(RuntimeError("no bus")))
     assert ask(machine, "cmd.run", "id") is not None
     assert gate.counts() == {}
+
+
+def test_who_holds_the_counts_holds_up_no_refusal(machine, monkeypatch):
+    monkeypatch.setattr(gate.time, "sleep", lambda seconds: None)
+    machine.run.mkdir()
+    with (machine.run / "counts.json").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert ask(machine, "cmd.run", "id") is not None
+    assert [tag for tag, _ in machine.told] == ["immutable/refused"]
 
 
 @pytest.mark.parametrize("place", ["opts", "pillar", "master"])
