@@ -117,9 +117,6 @@ class Estate:
         self.home.mkdir(parents=True, exist_ok=True)
         with ExitStack() as undo:
             undo.enter_context(_only_one(self.home))
-            # Who was started in the background has Ctrl-C ignored, and so would have all that it starts.
-            if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
             self.clear()
             undo.callback(self.end)
             self._write()
