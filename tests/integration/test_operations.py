@@ -26,6 +26,10 @@ class Day:
     def salt(self, *words: str, check: bool = True) -> Any:
         return self.estate.salt(self.minion_id, *words, check=check).data[self.minion_id]
 
+    def begin(self, *words: str) -> str:
+        """Start a job, and return its id."""
+        return str(self.estate.salt(self.minion_id, *words, "--async").stdout.split()[-1].strip('"'))
+
 
 @pytest.fixture(scope="module")
 def day(estate, inside, booted) -> Iterator[Day]:
@@ -69,8 +73,7 @@ def test_a_long_job_is_asked_for_until_it_ends(day):
 
 
 def test_a_job_is_ended(day):
-    started = day.estate.salt(day.minion_id, "test.sleep", "300", "--async")
-    jid = started.stdout.split()[-1].strip('"')
+    jid = day.begin("test.sleep", "300")
     wait_for(lambda: day.salt("saltutil.find_job", jid), 20)
     day.salt("saltutil.term_job", jid)
     wait_for(lambda: not day.salt("saltutil.find_job", jid), 20)
@@ -101,9 +104,9 @@ def test_jobs_are_looked_up_targeted_and_run_in_batches(day):
     compound = "G@immutable:recipe:fort and fort-*"
     for target in (["-G", "immutable:sealed:True"], ["-C", compound], ["-b", "1", "fort-*"]):
         assert day.minion_id in day.estate.salt(*target, "test.ping").stdout
-    jobs = day.estate.salt_run("jobs.list_jobs").data
-    jid = next(jid for jid, job in jobs.items() if job["Function"] == "test.ping")
-    assert day.minion_id in str(day.estate.salt_run("jobs.lookup_jid", jid).data)
+    jid = day.begin("test.ping")
+    wait_for(lambda: day.minion_id in str(day.estate.salt_run("jobs.lookup_jid", jid).data), 20)
+    assert jid in day.estate.salt_run("jobs.list_jobs").data
 
 
 def test_the_tree_is_tried_without_a_change(day):
