@@ -11,14 +11,15 @@ import secrets
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
 from salt.utils.crypt import pem_finger
 
 from saltext.immutable import glass, seal
+from saltext.immutable.host import this_boot, write
 
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _KERNELS_OWN_TIME = "time:[4026531834]"
 """The time namespace that a machine starts with has this number: PROC_TIME_INIT_INO of Linux."""
 
@@ -31,7 +32,7 @@ def challenge(ttl: float) -> dict[str, Any]:
     asked = {
         "machine": seal.pinned(found, seal.MACHINE_PATH)["id"],
         "nonce": secrets.token_hex(16),
-        "boot_id": _boot_id(),
+        "boot_id": this_boot(),
         "until": _now() + ttl,
     }
     _write("challenge.json", json.dumps(asked))
@@ -87,7 +88,7 @@ def _checked(opts: Mapping[str, Any], found: seal.Seal, token: str) -> glass.Gra
     """Return what a token grants here and now; the master's key is the one that was pinned, wherever it is read."""
     pinned = seal.pinned(found, seal.MACHINE_PATH)
     granted = glass.verify(token, _master_key(os.path.join(opts["pki_dir"], "minion_master.pub"), pinned))
-    if reason := glass.opens(granted, pinned["id"], _boot_id(), _now()):
+    if reason := glass.opens(granted, pinned["id"], this_boot(), _now()):
         raise glass.Refused(reason)
     if _clock_is_chosen():
         raise glass.Refused("this process lives in a time namespace, whose clock somebody chose")
@@ -110,13 +111,7 @@ def _master_key(path: str, pinned: Mapping[str, str]) -> bytes:
 
 
 def _seal() -> seal.Seal:
-    try:
-        found = seal.read(seal.SEAL_PATH)
-    except seal.SealDamaged as err:
-        raise CommandExecutionError(f"{err}; replace this machine") from err
-    if found is None:
-        raise CommandExecutionError("this machine is not sealed: there is no glass to break")
-    return found
+    return seal.required("there is no glass to break")
 
 
 def _challenge() -> Any:
@@ -131,15 +126,7 @@ def _place(name: str) -> str:
 
 def _write(name: str, text: str) -> None:
     os.makedirs(seal.RUN_PATH, mode=0o700, exist_ok=True)
-    new = f"{_place(name)}.{secrets.token_hex(4)}"
-    with open(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    os.rename(new, _place(name))
-
-
-def _boot_id() -> str:
-    with open(_BOOT_ID, encoding="ascii") as file:
-        return file.read().strip()
+    write(Path(_place(name)), text, mode=0o600)
 
 
 def _clock_is_chosen() -> bool:

@@ -97,6 +97,16 @@ class Host:
             return [place for place in sorted((self.root / "tmp").iterdir()) if _abandoned(place)]
 
 
+def this_boot() -> str:
+    """Return the id that the kernel gave this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def systemd_here() -> bool:
+    """Tell whether systemd is pid 1 here."""
+    return Path("/run/systemd/system").is_dir()
+
+
 def need_root() -> None:
     """Raise unless we are root."""
     if os.geteuid() != 0:

@@ -8,7 +8,6 @@ which anybody could have others applied. What came of it stays in /run: a reboot
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltClientError, SaltReqTimeoutError
 
 from saltext.immutable import seal
-from saltext.immutable.host import write
+from saltext.immutable.host import run, this_boot, write
 
 RESULT_PATH = f"{seal.RUN_PATH}/launch.json"
 UNIT = "immutable-launch.service"
@@ -26,7 +25,6 @@ DROP_IN = f"/etc/systemd/system/{UNIT}.d/launch.conf"
 """Only an image with something to apply has it; without it systemd does not even start the unit."""
 _HOMES = ("/home", "/root")
 """ProtectSystem= leaves them alone; and of two lines about one path systemd takes the stricter one."""
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _CONFIG = "/etc/salt/minion"
 _AGAIN_AFTER = 2.0
 """Seconds between two tries to reach the master."""
@@ -78,7 +76,7 @@ def again(policy: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _systemctl(*words: str) -> str:
-    done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
+    done = run(["systemctl", *words], check=False)
     return (done.stdout + done.stderr).strip()
 
 
@@ -93,11 +91,7 @@ def _result(path: str = RESULT_PATH, boot_id: str | None = None) -> dict[str, An
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
         damage = f"it is no result of a launch phase: {type(err).__name__}: {err}"
         return {"ok": False, "sls": [], "failed": {path: damage}, "seconds": 0.0}
-    return {**told, "failed": failed} if told["boot_id"] == (boot_id or _boot_id()) else None
-
-
-def _boot_id() -> str:
-    return Path(_BOOT_ID).read_text().strip()
+    return {**told, "failed": failed} if told["boot_id"] == (boot_id or this_boot()) else None
 
 
 def phase(
@@ -169,7 +163,7 @@ def main() -> int:
     except seal.SealDamaged as err:
         result = {"ok": False, "sls": [], "failed": {"seal": str(err)}, "seconds": 0.0}
     Path(RESULT_PATH).parent.mkdir(mode=0o700, exist_ok=True)
-    write(Path(RESULT_PATH), json.dumps({**result, "at": time.time(), "boot_id": _boot_id()}), mode=0o600)
+    write(Path(RESULT_PATH), json.dumps({**result, "at": time.time(), "boot_id": this_boot()}), mode=0o600)
     for name, comment in result["failed"].items():
         print(f"{name}: {comment}", flush=True)
     return 0 if result["ok"] else 1

@@ -59,6 +59,19 @@ def read(path: str = SEAL_PATH) -> Seal | None:
     return Seal(**values)
 
 
+def required(otherwise: str) -> Seal:
+    """Return the seal of this machine; raise with ``otherwise`` where there is none."""
+    from salt.exceptions import CommandExecutionError  # who only reads the seal does without Salt
+
+    try:
+        found = read(SEAL_PATH)
+    except SealDamaged as err:
+        raise CommandExecutionError(f"{err}; replace this machine") from err
+    if found is None:
+        raise CommandExecutionError(f"this machine is not sealed: {otherwise}")
+    return found
+
+
 def machine(path: str = MACHINE_PATH) -> dict[str, Any]:
     """Return ``fleet``, ``generation`` and ``installation``; empty where no fleet launched this machine."""
     found = (_json(path) or {}).get("immutable_machine", {})

@@ -20,7 +20,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from salt.utils.crypt import pem_finger
 
 from saltext.immutable import __version__, drift, seal, spec
-from saltext.immutable.host import need_root, run, write
+from saltext.immutable.host import need_root, run, systemd_here, write
 from saltext.immutable.spec import recipes
 from saltext.immutable.spec.reading import Section
 
@@ -163,8 +163,3 @@ def _end_mine_timer() -> None:
         run(["systemctl", "disable", "--now", "--quiet", "immutable-mine.timer"], check=False)
     for unit in there:
         (_SYSTEMD / unit).unlink()
-
-
-def systemd_here() -> bool:
-    """Tell whether systemd runs this machine."""
-    return Path("/run/systemd/system").is_dir()

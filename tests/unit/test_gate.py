@@ -50,7 +50,7 @@ def machine(tmp_path, monkeypatch) -> SimpleNamespace:
     monkeypatch.setattr(seal, "MACHINE_PATH", str(tmp_path / "machine.conf"))
     monkeypatch.setattr(seal, "RUN_PATH", str(tmp_path / "run"))
     monkeypatch.setattr(breaking, "_now", lambda: found.now)
-    monkeypatch.setattr(breaking, "_boot_id", lambda: found.boot)
+    monkeypatch.setattr(breaking, "this_boot", lambda: found.boot)
     monkeypatch.setattr(gate, "_tell", lambda opts, tag, data: found.told.append((tag, data)))
     return found
 

@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from salt.exceptions import CommandExecutionError
-
 from saltext.immutable import seal
 from saltext.immutable.drift.item import Item
 
@@ -25,7 +23,8 @@ def preview(call: Call) -> dict[str, Any]:
     cannot be rendered are told among them.
     """
     began = time.monotonic()
-    results = [_asked(call, applied) for applied in _sealed().policy.get("states", ())]
+    sealed = seal.required("no image says which states it was made with")
+    results = [_asked(call, applied) for applied in sealed.policy.get("states", ())]
     found = [each for result in results for each in predicted(result)]
     return {
         "drift": found,
@@ -33,16 +32,6 @@ def preview(call: Call) -> dict[str, Any]:
         "states": sum(len(result) for result in results if isinstance(result, Mapping)),
         "seconds": round(time.monotonic() - began, 3),
     }
-
-
-def _sealed() -> seal.Seal:
-    try:
-        found = seal.read(seal.SEAL_PATH)
-    except seal.SealDamaged as err:
-        raise CommandExecutionError(f"{err}; replace this machine") from err
-    if found is None:
-        raise CommandExecutionError("this machine is not sealed: no image says which states it was made with")
-    return found
 
 
 def _asked(call: Call, applied: Mapping[str, Any]) -> Any:

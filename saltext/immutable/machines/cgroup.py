@@ -16,6 +16,8 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
+from saltext.immutable.host import systemd_here
+
 SLICE = "immutable"
 _JOIN = """
 for group in "$@"; do
@@ -55,11 +57,6 @@ def _unified(mount: Path) -> frozenset[str]:
         return frozenset((mount / "cgroup.controllers").read_text().split())
     except FileNotFoundError:
         return frozenset()
-
-
-def systemd_here() -> bool:
-    """Tell whether systemd is this host's pid 1."""
-    return Path("/run/systemd/system").is_dir()
 
 
 @dataclass(frozen=True)

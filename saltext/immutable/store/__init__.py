@@ -22,6 +22,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
+from saltext.immutable.host import this_boot
 from saltext.immutable.store import schema
 from saltext.immutable.store.schema import (
     UNFINISHED,
@@ -73,8 +74,7 @@ class Holder:
     @classmethod
     def this(cls, since: float, user: str | None = None, jid: str | None = None) -> Holder:
         """Return the process that asks."""
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        space = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        space = f"{this_boot()} {os.readlink('/proc/self/ns/pid')}"
         started = _started(os.getpid()) or ""
         return cls(socket.gethostname(), space, os.getpid(), started, since, _machine_id(), user, jid)
 
