@@ -100,7 +100,7 @@ class Relaunch:
 
     def _begin(self) -> None:
         """Let as many begin as may be out of service at once."""
-        if self._stopped() or len(self._failed()) > self._fleet.strategy.max_failures:
+        if self._stopped() or self._fleet.strategy.max_failures.exceeded(len(self._failed()), len(self._turns)):
             return
         free = _room(self._fleet, self._turns) - sum(turn.under_way for turn in self._turns)
         for turn in [turn for turn in self._turns if turn.phase == "waiting"][: max(0, free)]:

@@ -11,6 +11,7 @@ from typing import Any
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable.spec import reading
+from saltext.immutable.spec.limits import master_budgets, windows
 from saltext.immutable.spec.model import Network, Settings
 from saltext.immutable.spec.reading import Section
 
@@ -33,6 +34,8 @@ def settings(opts: Mapping[str, Any]) -> Settings:
         pillar_id=read.take("pillar_id", reading.minion_id, None),
         master=read.take("master", reading.text, None),
         network=_network(read.inside("network")),
+        windows=windows(read),
+        budgets=master_budgets(read.inside("budgets")),
     )
     read.close()
     if problems:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator
 
 from saltext.immutable.spec import reading
-from saltext.immutable.spec.model import (
-    Fleet,
-    FunctionCheck,
-    HttpCheck,
-    ProviderSpec,
-    Strategy,
-)
+from saltext.immutable.spec.limits import budgets, windows
+from saltext.immutable.spec.model import Fleet, FunctionCheck, HttpCheck, ProviderSpec, TrafficSpec
 from saltext.immutable.spec.reading import Section
+from saltext.immutable.spec.strategy import impossible, strategy
 
 _TAKEN = {
     "all": "it could be taken for every fleet",
@@ -35,13 +30,20 @@ def fleet(name: str, read: Section) -> Fleet:
         minion_id=read.need("minion_id", _minion_id, f"'{name}-{{token}}.example.com'"),
         provider=_provider(read),
         channel=read.take("channel", reading.name, "stable"),
-        strategy=_strategy(read.inside("strategy")),
+        strategy=strategy(read.inside("strategy")),
         health=tuple(_check(check) for check in read.each("health")),
         allow_outage=read.take("allow_outage", reading.flag, False),
+        traffic=_traffic(read),
+        max_age=read.take("max_age", reading.duration, None),
+        windows=windows(read),
+        budgets=budgets(read.inside("budgets")),
+        sick_limit=read.take("sick_limit", reading.amount, Fleet.sick_limit),
+        unreachable_for=read.take("unreachable_for", reading.duration, Fleet.unreachable_for),
+        orphan_grace=read.take("orphan_grace", reading.duration, Fleet.orphan_grace),
     )
     read.close()
     if read.sound:
-        for sentence in _impossible(found):
+        for sentence in impossible(found):
             read.problem("strategy", sentence)
     return found
 
@@ -62,25 +64,16 @@ def _provider(read: Section) -> ProviderSpec:
     return ProviderSpec(section.need("name", reading.text, "nspawn"), section.rest())
 
 
-def _strategy(read: Section) -> Strategy:
-    default = Strategy()
-    ready_within = read.take("ready_within", reading.duration, default.ready_within)
-    found = Strategy(
-        max_surge=read.take("max_surge", reading.amount, default.max_surge),
-        max_unavailable=read.take("max_unavailable", reading.amount, default.max_unavailable),
-        ready_within=ready_within,
-        progress_within=read.take("progress_within", reading.duration, 2 * ready_within),
-        max_failures=read.take("max_failures", reading.count, default.max_failures),
-        on_failure="pause" if read.take("on_failure", _on_failure, "rollback") == "pause" else "rollback",
-    )
-    read.close()
-    return found
-
-
-def _on_failure(value: object) -> str:
-    if value not in ("rollback", "pause"):
-        raise ValueError(f"must be rollback or pause, not {reading.said(value)}")
-    return str(value)
+def _traffic(read: Section) -> TrafficSpec | None:
+    """Read ``traffic: {haproxy: {...}}``: the one key names the adapter, which reads the rest itself."""
+    if not read.has("traffic"):
+        return None
+    found = read.inside("traffic").rest()
+    if len(found) != 1:
+        read.problem("traffic", "must name one adapter; write traffic: {haproxy: {socket: ..., backend: web}}")
+        return None
+    ((name, settings),) = found.items()
+    return TrafficSpec(name, read.inside("traffic").inside(name).rest()) if settings is not None else TrafficSpec(name)
 
 
 def _check(read: Section) -> FunctionCheck | HttpCheck:
@@ -121,30 +114,3 @@ def _url(value: object) -> str:
     for field in sorted(fields - {"address", "minion_id"}):
         raise ValueError(f"{{{field}}} cannot be filled in; use {{address}} or {{minion_id}}")
     return found
-
-
-def _impossible(found: Fleet) -> Iterator[str]:
-    """Yield a sentence for each pair of limits with which no rollout could ever end, or none would serve."""
-    limits, size = found.strategy, found.size
-    down = limits.max_unavailable.down(size)
-    if limits.max_surge.value == 0 and limits.max_unavailable.value == 0:
-        yield (
-            "max_surge and max_unavailable are both 0, so no machine could ever be replaced; "
-            "set max_surge to 1"
-        )
-    elif limits.max_surge.value == 0 and down == 0 and size > 0:
-        yield (
-            f"max_surge is 0 and max_unavailable {limits.max_unavailable} of {size} rounds down to 0, "
-            "so no machine could ever be replaced; set max_unavailable or max_surge to 1"
-        )
-    if size > 0 and down >= size and not found.allow_outage:
-        yield (
-            f"max_unavailable {limits.max_unavailable} of {size} lets a rollout leave no machine serving; "
-            "lower it, or write allow_outage: true in the fleet"
-        )
-    if limits.progress_within < limits.ready_within:
-        yield (
-            f"progress_within ({limits.progress_within:g} s) is shorter than ready_within "
-            f"({limits.ready_within:g} s), so a boot that is still allowed would pause the rollout; "
-            "leave it out for twice ready_within"
-        )

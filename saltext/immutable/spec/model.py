@@ -94,6 +94,10 @@ class Amount:
         """Machines of ``size``, rounded down: 25 % of 6 is 1 (unavailable)."""
         return self.value * size // 100 if self.percent else self.value
 
+    def exceeded(self, part: int, whole: int) -> bool:
+        """Tell whether ``part`` of ``whole`` is more: 25 % of 6 is exceeded by 2, not by 1."""
+        return part * 100 > self.value * whole if self.percent else part > self.value
+
     def __str__(self) -> str:
         return f"{self.value}%" if self.percent else str(self.value)
 
@@ -104,11 +108,66 @@ class Strategy:
 
     max_surge: Amount = Amount(25, percent=True)
     max_unavailable: Amount = Amount(0)
+    steps: tuple[Amount, ...] = ()
+    """Machines on the new generation, ascending; the last is all. Empty: all at once."""
+    soak: float = 0.0
+    """After each step: how long the new machines must stay healthy before the next one."""
+    approve: bool = False
+    """After each step but the last, and before a blue-green switch: wait for ``fleet.approve``."""
+    blue_green: bool = False
+    """Launch a whole second fleet, then move the traffic at once."""
     ready_within: float = 600.0
+    min_ready: float = 0.0
+    """A new machine counts once it has been healthy for so long."""
+    unhealthy_for: float = 10.0
+    """A new machine that was ready has failed once it has been unhealthy for so long."""
     progress_within: float = 1200.0
-    """Default: twice ``ready_within``."""
-    max_failures: int = 0
+    """Default: twice ``ready_within``, and what ``min_ready`` and ``drain_within`` add to it."""
+    max_failures: Amount = Amount(0)
+    """Failed machines that are borne; as a share: of the machines to replace."""
     on_failure: Literal["rollback", "pause"] = "rollback"
+    drain_within: float = 30.0
+    """Seconds after which a machine that was taken out of the traffic goes, whoever still talks to it."""
+    keep_old: float = 0.0
+    """Seconds for which drained old machines stay, so that a rollback is moving the traffic back."""
+    skip_matching: bool = True
+    """Machines that are of the wanted generation already stay. False: every machine is replaced."""
+    protected: Literal["wait", "skip"] = "wait"
+    """What a rollout does about a protected machine in its way: wait until it is not, or leave it."""
+    fast_rollback: int = 3
+    """A rollback over so many generations at most skips steps and soak."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """When a fleet may be changed: from each moment that ``cron`` names, for ``duration``.
+
+    Whether cron and timezone can be understood is judged where they are used: what cannot is closed.
+    """
+
+    cron: str
+    duration: float
+    timezone: str = "UTC"
+    freeze: bool = False
+    """The contrary: when it must not be changed, whatever other windows say."""
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """How much may be under way at once. None: as much as the strategy allows."""
+
+    launches: Amount | None = None
+    """Machines that are launched and not ready yet."""
+    disruptions: Amount | None = None
+    """Machines that have served and are on their way out."""
+
+
+@dataclass(frozen=True)
+class TrafficSpec:
+    """Who sends visitors to the machines. ``settings`` belong to the adapter, which checks them itself."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -151,6 +210,19 @@ class Fleet:
     strategy: Strategy = Strategy()
     health: tuple[FunctionCheck | HttpCheck, ...] = ()
     allow_outage: bool = False
+    traffic: TrafficSpec | None = None
+    """None: a machine serves as soon as it is ready, and until it goes."""
+    max_age: float | None = None
+    """Seconds after which a machine is replaced."""
+    windows: tuple[Window, ...] = ()
+    """When it may be changed; none: always."""
+    budgets: Budgets = Budgets()
+    sick_limit: Amount = Amount(20, percent=True)
+    """With more sick machines than this (rounded up) ``fleet.reconcile`` replaces none and alarms."""
+    unreachable_for: float = 600.0
+    """A machine that runs but does not answer is replaced after so many seconds."""
+    orphan_grace: float = 3600.0
+    """Keys and machines that nobody wants are removed so many seconds after they were first seen."""
 
 
 @dataclass(frozen=True)
@@ -191,3 +263,7 @@ class Settings:
     master: str | None = None
     """Where machines reach the master; None: the bridge's address, for a master on the same host."""
     network: Network = Network()
+    windows: tuple[Window, ...] = ()
+    """When any fleet may be changed; the most restrictive of these and the fleet's own counts."""
+    budgets: Budgets = Budgets()
+    """How much may be under way in all fleets together: numbers, no shares."""

@@ -207,6 +207,11 @@ def duration(value: object) -> float:
     return seconds
 
 
+def patience(value: object) -> float:
+    """Read a time as seconds that may also be 0: not at all."""
+    return 0.0 if value == 0 and not isinstance(value, bool) else duration(value)
+
+
 def _seconds(value: object) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)

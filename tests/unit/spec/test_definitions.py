@@ -99,8 +99,8 @@ def test_all_of_a_fleet_is_read():
     )
     strategy = web.strategy
     assert (strategy.max_surge, strategy.max_unavailable) == (Amount(25, percent=True), Amount(1))
-    assert (strategy.ready_within, strategy.progress_within) == (5400.0, 10800.0)
-    assert (strategy.max_failures, strategy.on_failure) == (2, "pause")
+    assert (strategy.ready_within, strategy.progress_within) == (5400.0, 10830.0)
+    assert (strategy.max_failures, strategy.on_failure) == (Amount(2), "pause")
 
 
 def test_the_shortest_definitions_have_defaults():
@@ -131,8 +131,9 @@ def test_a_pillar_may_define_nothing_yet():
         ),
         pytest.param(
             ("fleets:web:strategy:canary", 1),
-            "immutable:fleets:web:strategy:canary: no such key; known here: max_failures, max_surge, "
-            "max_unavailable, on_failure, progress_within, ready_within",
+            "immutable:fleets:web:strategy:canary: no such key; known here: approve, blue_green, "
+            "drain_within, fast_rollback, keep_old, max_failures, max_surge, max_unavailable, min_ready, on_failure, "
+            "progress_within, protected, ready_within, skip_matching, soak, steps, unhealthy_for",
             id="an unknown key that resembles none is told all",
         ),
         pytest.param(

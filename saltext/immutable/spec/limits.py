@@ -1,0 +1,47 @@
+"""When fleets may be changed, and how much of them at once."""
+
+from __future__ import annotations
+
+from saltext.immutable.spec import reading
+from saltext.immutable.spec.model import Budgets, Window
+from saltext.immutable.spec.reading import Section
+
+
+def windows(read: Section) -> tuple[Window, ...]:
+    """Read the list below ``windows``."""
+    return tuple(_window(one) for one in read.each("windows"))
+
+
+def _window(read: Section) -> Window:
+    found = Window(
+        cron=read.need("cron", reading.text, "'0 2 * * sat'"),
+        duration=read.need("duration", reading.duration, "4h"),
+        timezone=read.take("timezone", reading.text, Window.timezone),
+        freeze=read.take("freeze", reading.flag, Window.freeze),
+    )
+    read.close()
+    return found
+
+
+def budgets(read: Section) -> Budgets:
+    """Read how much of a fleet may be under way at once."""
+    found = Budgets(
+        launches=read.take("launches", reading.amount, None),
+        disruptions=read.take("disruptions", reading.amount, None),
+    )
+    read.close()
+    for key in ("launches", "disruptions"):
+        limit = getattr(found, key)
+        if limit is not None and limit.value == 0:
+            read.problem(key, "must be 1 or more: with 0 nothing could ever be changed; leave it out for no limit")
+    return found
+
+
+def master_budgets(read: Section) -> Budgets:
+    """Read how much of all fleets may be under way at once: there is no size that shares could be of."""
+    found = budgets(read)
+    for key in ("launches", "disruptions"):
+        limit = getattr(found, key)
+        if limit is not None and limit.percent:
+            read.problem(key, f"must be a number of machines, not {limit}")
+    return found

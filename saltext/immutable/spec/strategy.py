@@ -1,0 +1,146 @@
+"""How a fleet goes from one generation to the next: reading it, and refusing what could never end well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+from saltext.immutable.spec import reading
+from saltext.immutable.spec.model import Amount, Fleet, Strategy
+from saltext.immutable.spec.reading import Section
+
+
+def strategy(read: Section) -> Strategy:
+    """Read the mapping below ``strategy``."""
+    ready_within = read.take("ready_within", reading.duration, Strategy.ready_within)
+    min_ready = read.take("min_ready", reading.patience, Strategy.min_ready)
+    drain_within = read.take("drain_within", reading.patience, Strategy.drain_within)
+    found = Strategy(
+        max_surge=read.take("max_surge", reading.amount, Strategy.max_surge),
+        max_unavailable=read.take("max_unavailable", reading.amount, Strategy.max_unavailable),
+        steps=read.take("steps", _steps, Strategy.steps),
+        soak=read.take("soak", reading.patience, Strategy.soak),
+        approve=read.take("approve", reading.flag, Strategy.approve),
+        blue_green=read.take("blue_green", reading.flag, Strategy.blue_green),
+        ready_within=ready_within,
+        min_ready=min_ready,
+        unhealthy_for=read.take("unhealthy_for", reading.duration, Strategy.unhealthy_for),
+        progress_within=read.take("progress_within", reading.duration, 2 * ready_within + min_ready + drain_within),
+        max_failures=read.take("max_failures", _failures, Strategy.max_failures),
+        on_failure=_either(read, "on_failure", "rollback", "pause"),
+        drain_within=drain_within,
+        keep_old=read.take("keep_old", reading.patience, Strategy.keep_old),
+        skip_matching=read.take("skip_matching", reading.flag, Strategy.skip_matching),
+        protected=_either(read, "protected", "wait", "skip"),
+        fast_rollback=read.take("fast_rollback", reading.count, Strategy.fast_rollback),
+    )
+    read.close()
+    return found
+
+
+def _either(read: Section, key: str, default: Any, other: Any) -> Any:
+    """Read one of two words."""
+
+    def word(value: object) -> Any:
+        if value not in (default, other):
+            raise ValueError(f"must be {default} or {other}, not {reading.said(value)}")
+        return value
+
+    return read.take(key, word, default)
+
+
+def _steps(value: object) -> tuple[Amount, ...]:
+    found = tuple(reading.amount(one) for one in reading.sequence(value))
+    if any(one.value == 0 for one in found):
+        raise ValueError("a step of no machine at all would be none; leave it out")
+    for one, after in pairwise(found):
+        if one.percent == after.percent and one.value >= after.value:
+            raise ValueError(f"must ascend, and {after} comes after {one}")
+    return found
+
+
+def _failures(value: object) -> Amount:
+    """Read a number of machines, or a share: ``25%`` or ``0.25``."""
+    if isinstance(value, float) and 0 < value < 1 and (value * 100).is_integer():
+        return Amount(int(value * 100), percent=True)
+    if isinstance(value, float):
+        raise ValueError(f"must be a number of machines or a share such as 25% or 0.25, not {value}")
+    return reading.amount(value)
+
+
+def impossible(found: Fleet) -> Iterator[str]:
+    """Yield a sentence for each pair of settings with which no rollout could ever end, or none would serve."""
+    for check in (_room, _outage, _patience, _order):
+        yield from check(found)
+
+
+def _room(found: Fleet) -> Iterator[str]:
+    limits, size = found.strategy, found.size
+    down = limits.max_unavailable.down(size)
+    if limits.blue_green:
+        return
+    if limits.max_surge.value == 0 and limits.max_unavailable.value == 0:
+        yield (
+            "max_surge and max_unavailable are both 0, so no machine could ever be replaced; "
+            "set max_surge to 1"
+        )
+    elif limits.max_surge.value == 0 and down == 0 and size > 0:
+        yield (
+            f"max_surge is 0 and max_unavailable {limits.max_unavailable} of {size} rounds down to 0, "
+            "so no machine could ever be replaced; set max_unavailable or max_surge to 1"
+        )
+
+
+def _outage(found: Fleet) -> Iterator[str]:
+    unavailable = found.strategy.max_unavailable
+    if found.size > 0 and unavailable.down(found.size) >= found.size and not found.allow_outage:
+        yield (
+            f"max_unavailable {unavailable} of {found.size} lets a rollout leave no machine serving; "
+            "lower it, or write allow_outage: true in the fleet"
+        )
+
+
+def _patience(found: Fleet) -> Iterator[str]:
+    limits = found.strategy
+    if limits.progress_within < limits.ready_within:
+        yield (
+            f"progress_within ({limits.progress_within:g} s) is shorter than ready_within "
+            f"({limits.ready_within:g} s), so a boot that is still allowed would pause the rollout; "
+            "leave it out for twice ready_within"
+        )
+    for key in ("min_ready", "drain_within") if found.traffic else ("min_ready",):
+        if limits.progress_within <= getattr(limits, key):
+            yield (
+                f"progress_within ({limits.progress_within:g} s) is not longer than {key} "
+                f"({getattr(limits, key):g} s), so that waiting for it would pause the rollout; make it longer"
+            )
+    if found.max_age is not None and found.max_age <= limits.progress_within:
+        yield (
+            f"the fleet's max_age ({found.max_age:g} s) is not longer than progress_within "
+            f"({limits.progress_within:g} s), so that machines would be too old before the fleet is; make it longer"
+        )
+
+
+def _order(found: Fleet) -> Iterator[str]:
+    limits, size = found.strategy, found.size
+    if limits.blue_green and limits.steps:
+        yield "blue_green moves the traffic at once, so that there are no steps; leave out one of the two"
+    if limits.approve and not (limits.steps or limits.blue_green):
+        yield "approve waits between steps, and there are none; write steps: [1, 100%]"
+    if limits.keep_old and found.traffic is None:
+        yield "keep_old needs traffic: nothing else takes an old machine out of use; leave it out, or write traffic"
+    if not limits.steps:
+        return
+    counts = [step.up(size) for step in limits.steps]
+    if counts != sorted(counts):
+        yield f"steps must ascend, and {_listed(limits.steps)} of {size} are {counts}"
+    last = limits.steps[-1]
+    if last != Amount(100, percent=True) and (last.percent or last.value != size):
+        yield f"the last of the steps must be all, not {last}; write [..., 100%]"
+
+
+def _listed(steps: tuple[Amount, ...]) -> str:
+    return f"[{', '.join(map(str, steps))}]"
+
+
