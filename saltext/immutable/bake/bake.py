@@ -12,7 +12,7 @@ import salt.version
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import __version__, minions, spec
-from saltext.immutable.bake import builder, debian, inputs, manifest
+from saltext.immutable.bake import builder, contents, debian, inputs, manifest
 from saltext.immutable.hosts import Doors, Worker
 from saltext.immutable.machines import network
 from saltext.immutable.minions import Minions, machine_config
@@ -88,6 +88,8 @@ class _Bake:
     secrets: tuple[str, ...] = ()
     """Likewise."""
     policy: dict[str, Any] = field(default_factory=dict)
+    made_from: dict[str, Any] = field(default_factory=dict)
+    """By recipe: what its layer of states was made from, for comparing images."""
     candidates: dict[str, str] = field(default_factory=dict)
     """Today's version of each package of the last image, when that was asked for."""
 
@@ -165,12 +167,15 @@ class _Bake:
         key = inputs.key(made_from) if made_from else None
         built = self._layer("state_layer", key, self._state_order(recipe, files))
         if not built:
+            if made_from:
+                self.made_from[recipe.name] = contents.of_states(recipe, made_from, self.layers[-1].get("sls"))
             return
         # What was read before is read again: nobody could say what is in a layer whose inputs changed meanwhile.
         if made_from and inputs.of_states(self.opts, recipe, known, built["below"], self.store.secret) != made_from:
             raise CommandExecutionError(f"states or pillar of {recipe.name} changed during the bake; bake again")
         known = self._known(self.layers[-2]["grains"], built["grains"])
         made_from = inputs.of_states(self.opts, recipe, known, built["below"], self.store.secret)
+        self.made_from[recipe.name] = contents.of_states(recipe, made_from, built.get("sls"))
         for key in (inputs.key(made_from), inputs.last(recipe)):
             self.builder("keep_layer", key=key, digest=built["digest"], warnings=built["warnings"])
 
@@ -285,9 +290,20 @@ class _Bake:
         about = _short(report) | versions | {"policy": self.policy}
         image = Image(made["image"], recipe.name, tuple(order["layers"]), made["created"], recipe.read_only, about)
         moved = self.store.channel(recipe.name, channel) != image.digest
+        contents.keep(self.store, image.digest, self._contents(order))
         self.store.add_image(image)
         self.store.set_channel(recipe.name, channel, image.digest)
         return {"image": image.name, "digest": image.digest, "changed": moved, **_short(report)}
+
+    def _contents(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        size = sum(layer.get("size", 0) for layer in self.layers)
+        return {
+            "packages": self.layers[-1]["packages"],
+            "states": self.made_from,
+            "grains": order["grains"],
+            "size": size,
+            "files": sum(layer.get("files", 0) for layer in self.layers),
+        }
 
     def _preview(self, recipe: Recipe, channel: str, report: Mapping[str, Any]) -> dict[str, Any]:
         digest = manifest.image_digest(self._order(recipe)) if report["cached"] else None

@@ -73,13 +73,13 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
             grains = states.sync(machine, order) if order["sync"] else below.grains
             marked = secrets.known(machine, order)
             with secrets.concealed(marked):
-                states.apply(machine, order)
+                sls = states.apply(machine, order)
             states.stop(machine)
         status = place / "fs/var/lib/dpkg/status"
         packages = debian.installed(status) if status.is_file() else below.packages
         states.finish(place / "fs")
         warnings = secrets.warnings(place / "fs", marked)
-        about = {"packages": packages, "grains": grains, "seconds": time.monotonic() - began}
+        about = {"packages": packages, "grains": grains, "sls": sls, "seconds": time.monotonic() - began}
         return {**_commit(host, place, what=order["what"], **about), "warnings": warnings}
 
 

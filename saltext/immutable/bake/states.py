@@ -72,8 +72,8 @@ def sync(machine: Machine, order: Mapping[str, Any]) -> dict[str, Any]:
     return grains if isinstance(grains, dict) else {}
 
 
-def apply(machine: Machine, order: Mapping[str, Any]) -> None:
-    """Apply the states; one that fails raises with its output."""
+def apply(machine: Machine, order: Mapping[str, Any]) -> list[str]:
+    """Apply the states and return the names of their SLS; a state that fails raises with its output."""
     function = ["state.highstate"] if order["states"] == "highstate" else ["state.apply", ",".join(order["states"])]
     options = [f"{name}={order[name]}" for name in ("saltenv", "pillarenv") if order[name]]
     done = _salt_call(machine, [*function, *options], order["within"])
@@ -84,6 +84,7 @@ def apply(machine: Machine, order: Mapping[str, Any]) -> None:
     if failed or done.returncode:
         many = f"{len(failed)} of {len(result)} states failed in the bake"
         raise CommandExecutionError(f"{many}:\n{_shown(order, failed)}")
+    return sorted({str(state["__sls__"]) for state in result.values() if "__sls__" in state})
 
 
 def _salt_call(machine: Machine, words: list[str], within: float) -> CompletedProcess[str]:

@@ -27,6 +27,7 @@ from saltext.immutable.store import schema
 from saltext.immutable.store.schema import (
     UNFINISHED,
     channels,
+    contents,
     enrolled,
     fleets,
     generations,
@@ -273,6 +274,7 @@ class Store:
                 return
             tx.execute(sa.delete(channels).where(channels.c.digest == digest))
             tx.execute(sa.delete(images).where(images.c.digest == digest))
+            tx.execute(sa.delete(contents).where(contents.c.digest == digest))
 
     def enrolled(self) -> set[str]:
         """Return the ids that bakes were given a key for, and not let go of."""

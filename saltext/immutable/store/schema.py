@@ -27,6 +27,14 @@ channels = sa.Table(
     sa.Column("digest", sa.ForeignKey("images.digest"), nullable=False),
 )
 
+# What went into an image, for comparing it with another one. It goes with its image, but for that needs no lock.
+contents = sa.Table(
+    "contents",
+    metadata,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("made_from", sa.JSON, nullable=False),
+)
+
 # Ids that bake at the moment, and have a key on the master: whoever comes after a kill deletes it.
 enrolled = sa.Table("enrolled", metadata, sa.Column("minion_id", sa.Text, primary_key=True))
 
@@ -92,6 +100,21 @@ machines = sa.Table(
     sa.Column("born", sa.Float, nullable=False),
     sa.Column("ready_since", sa.Float),
     sa.Column("reason", sa.Text, nullable=False),
+)
+
+# What ``fleet.plan`` foretold, and from what; a plan is good for one roll.
+plans = sa.Table(
+    "plans",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("fleet", sa.Text, nullable=False, index=True),
+    sa.Column("at", sa.Float, nullable=False),
+    # None: the channel's.
+    sa.Column("image", sa.Text),
+    sa.Column("ground", sa.JSON, nullable=False),
+    sa.Column("actions", sa.JSON, nullable=False),
+    sa.Column("who", sa.Text),
+    sa.Column("used", sa.Float),
 )
 
 # What is no longer what its image says. Adopted machines are of no fleet.

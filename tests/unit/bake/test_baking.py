@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.bake import bake, inputs
+from saltext.immutable.bake import bake, contents, inputs
 from saltext.immutable.spec.model import Debian, Definitions, Guard, Minion, Parent, Recipe, Settings
 from saltext.immutable.store import Held, Store
 
@@ -79,7 +79,7 @@ class FakeMaster:
     def do_state_layer(self, order: dict[str, Any]) -> dict[str, Any]:
         assert order["bake_id"] in self.keys
         self.during()
-        built = self._layer(order, grains={**GRAINS, **self.own_grains}, packages={"nginx:amd64": "1"})
+        built = self._layer(order, grains={**GRAINS, **self.own_grains}, packages={"nginx:amd64": "1"}, sls=["web"])
         return {**built, "warnings": self.warnings}
 
     def do_make_image(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -166,6 +166,16 @@ def test_an_image_remembers_the_policy_of_its_machines(master, baked, store):
     master.recipes["base"] = replace(BASE, guard=Guard(deny=("ps.*",)))
     digest = baked()["digest"]
     assert store.image(f"web@{digest[:12]}").report["policy"]["guard"]["deny"] == ["ps.*"]
+
+
+@pytest.mark.parametrize("times", [pytest.param(1, id="built"), pytest.param(2, id="found")])
+def test_it_is_written_down_what_went_into_an_image(master, baked, store, times):
+    master.files = {"base": {"web/init.sls": "33188 abcdef"}}
+    for _ in range(times):
+        digest = baked()["digest"]
+    told = contents.find(store, digest)
+    assert told["packages"] == {"nginx:amd64": "1"}
+    assert told["states"]["web"]["sls"] == {"web": "abcdef"}
 
 
 def test_a_change_of_the_tree_builds_only_the_states(master, baked):
