@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -53,11 +54,21 @@ class Progress:
         self._bus.destroy()
 
 
-def shown(opts: Mapping[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """Return ``data`` as it is, but to a person at salt-run without ``--out`` as YAML, without what was told live."""
+Text = Callable[[Mapping[str, Any], int], str]
+"""Makes what people read of data, in lines of so many columns at most."""
+_PIPE = 200
+"""Columns where there is no terminal."""
+
+
+def shown(opts: Mapping[str, Any], data: dict[str, Any], text: Text | None = None) -> dict[str, Any]:
+    """Return ``data`` as it is, but to a person at salt-run without ``--out`` as what ``text`` makes of it, else as
+    YAML without what was told live.
+    """
     typed = opts.get("__cli") == "salt-run" and str(opts.get("fun")).startswith(("fleet.", "image."))
     if not typed or opts.get("output"):
         return data
+    if text is not None:
+        return {"outputter": "txt", "data": text(data, shutil.get_terminal_size((_PIPE, 0)).columns)}
     return {"outputter": "yaml", "data": {name: value for name, value in data.items() if name != "timeline"}}
 
 
