@@ -52,6 +52,7 @@ def load(name: str, settings: Mapping[str, Any], opts: Mapping[str, Any]) -> Tra
     """Return the adapter that the pillar calls ``name``, its settings checked."""
     found = {point.name: point for point in entry_points(group=GROUP)}
     if name not in found:
-        raise SaltInvocationError(f"traffic {name!r} is not installed; known here: {', '.join(sorted(found)) or 'none'}")
+        known = ", ".join(sorted(found)) or "none"
+        raise SaltInvocationError(f"traffic {name!r} is not installed; known here: {known}")
     adapter: Traffic = found[name].load()(settings, opts)
     return adapter

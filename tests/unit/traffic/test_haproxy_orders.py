@@ -1,0 +1,391 @@
+"""The orders that the adapter gives, against a HAProxy made of two tables; the real one is in tests/integration."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+from support.traffic_contract import TrafficContract
+
+from saltext.immutable import traffic as traffics
+from saltext.immutable.traffic import Standing, haproxy, runtime
+from saltext.immutable.traffic.haproxy import HAProxy
+
+TITLES = "# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_check_result"
+
+
+class Pretended:
+    """One HAProxy: servers, what they do, and the commands that it was given."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.admin: dict[str, int] = {"static": 0}
+        self.down: set[str] = set()
+        self.figures: dict[str, tuple[str, int, int]] = {}
+        self.address: dict[str, str] = {}
+        self.given: list[str] = []
+        self.broken = ""
+        self.busy = 0
+        """Times that a server is not deleted yet."""
+
+    def order(self, *words: str) -> str:
+        if not all(map(runtime.WORD.fullmatch, words)):
+            raise CommandExecutionError("cannot be part of a command")
+        self.given.append(" ".join(words))
+        if self.broken and re.search(self.broken, self.given[-1]):
+            raise CommandExecutionError(f"HAProxy at {self.place} is broken")
+        verb = getattr(self, f"_{words[0]}")
+        return verb(*words[1:]) or ""
+
+    def _show(self, what, *rest):
+        if what == "stat":
+            lines = ["# pxname,svname,scur,qcur,check_status,last_chk,"]
+            lines += [f'web,{name},{now},{queue},{check},"a, b",' for name, (check, now, queue) in self.figures.items()]
+        else:
+            rows = [
+                f"3 web 1 {name} {self.address.get(name, '-')} {0 if name in self.down else 2} {bits} 0"
+                for name, bits in self.admin.items()
+            ]
+            lines = ["1", TITLES, *rows]
+        return "\n".join(lines)
+
+    def _add(self, _, server, where, *more):
+        name = server.partition("/")[2]
+        if name in self.admin:
+            raise CommandExecutionError("Already exists")
+        self.admin[name] = 1
+        self.address[name] = where
+
+    def _set(self, _, server, what, *value):
+        name = self._known(server)
+        if what == "state":
+            self.admin[name] = {"ready": 0, "drain": 8, "maint": 1}[value[0]]
+        else:
+            self.address[name] = value[0]
+
+    def _enable(self, _, server):
+        self._known(server)
+
+    def _shutdown(self, *words):
+        self.busy -= 1
+
+    def _del(self, _, server):
+        name = self._known(server)
+        if self.admin[name] != 1 or self.busy > 0:
+            raise CommandExecutionError("Server still has connections")
+        del self.admin[name]
+
+    def _known(self, server):
+        name = server.partition("/")[2]
+        if name not in self.admin:
+            raise CommandExecutionError("No such server")
+        return name
+
+
+def pretended(sockets="/run/a", **more):
+    """Return an adapter and the HAProxies behind it."""
+    behind = []
+
+    def connected(place):
+        behind.append(Pretended(place))
+        return behind[-1]
+
+    return HAProxy({"socket": sockets, "backend": "web", **more}, {}, connected), behind
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes on only while somebody sleeps."""
+
+    class Clock:
+        now = 0.0
+
+        def monotonic(self):
+            return self.now
+
+        def sleep(self, seconds):
+            self.now += seconds
+
+    found = Clock()
+    monkeypatch.setattr(haproxy, "time", found)
+    return found
+
+
+class TestContract(TrafficContract):
+    @pytest.fixture
+    def traffic(self):
+        return pretended()[0]
+
+    @pytest.fixture
+    def addresses(self):
+        return ["10.0.0.2", "10.0.0.3", "10.0.0.4"]
+
+
+class TestContractOfTwo(TestContract):
+    @pytest.fixture
+    def traffic(self):
+        return pretended(["/run/a", "10.0.0.1:9999"])[0]
+
+
+def test_the_pillar_finds_it_by_its_name():
+    assert isinstance(traffics.load("haproxy", {"socket": "/run/a", "backend": "web"}, {}), HAProxy)
+
+
+def test_a_new_server_is_closed_until_it_is_ready_and_carries_its_options():
+    found, (one,) = pretended(port=8080, options={"maxconn": 50, "send-proxy": True})
+    found.attach("web-1", "10.0.0.2")
+    given = [command for command in one.given if not command.startswith("show")]
+    assert given == [
+        "add server web/immutable:web-1 10.0.0.2:8080 check maxconn 50 send-proxy",
+        "set server web/immutable:web-1 addr 10.0.0.2 port 8080",
+        "enable health web/immutable:web-1",
+        "set server web/immutable:web-1 state ready",
+    ]
+
+
+def test_without_a_check_none_is_enabled():
+    found, (one,) = pretended(check=False)
+    found.attach("web-1", "2001:db8::2")
+    assert "add server web/immutable:web-1 [2001:db8::2]:80" in one.given
+    assert not [command for command in one.given if "health" in command]
+
+
+@pytest.mark.parametrize(
+    ("bits", "down", "figures", "standing"),
+    [
+        pytest.param(0, False, ("L7OK", 2, 1), Standing("in", True, 3), id="visitors that wait in its queue count"),
+        pytest.param(0, False, ("INI", 0, 0), Standing("in", None, 0), id="no verdict before the first check ends"),
+        pytest.param(0, False, ("* L7OK", 0, 0), Standing("in", True, 0), id="the last verdict holds during a check"),
+        pytest.param(0, False, ("", 0, 0), Standing("in", None, 0), id="no check, no verdict"),
+        pytest.param(0, True, ("L4CON", 0, 0), Standing("in", False, 0), id="down is told apart from drained"),
+        pytest.param(8, True, ("L4TOUT", 4, 0), Standing("draining", False, 4), id="drained and down"),
+        pytest.param(16, False, ("L4OK", 0, 0), Standing("draining", True, 0), id="drained by whom it tracks"),
+        pytest.param(1, True, ("L4OK", 0, 0), Standing("out", None, 0), id="maintenance"),
+        pytest.param(4, True, ("", 0, 0), Standing("out", None, 0), id="maintenance by config"),
+        pytest.param(9, True, ("", 1, 0), Standing("out", None, 1), id="maintenance outdoes draining"),
+    ],
+)
+def test_what_haproxy_says_is_read(bits, down, figures, standing):
+    found, (one,) = pretended()
+    name = "immutable:web-1"
+    one.admin[name], one.figures[name] = bits, figures
+    one.down = {name} if down else set()
+    assert found.standing() == {"web-1": standing}
+
+
+def test_a_server_that_came_between_two_questions_has_no_visitors_yet():
+    found, (one,) = pretended()
+    one.admin["immutable:web-1"] = 0
+    assert found.standing() == {"web-1": Standing("in", None, 0)}
+
+
+def test_another_list_than_the_known_one_is_an_error():
+    found, (one,) = pretended()
+    one._show = lambda *rest: "2\n# something else"
+    with pytest.raises(CommandExecutionError, match="form that is unknown"):
+        found.standing()
+
+
+def test_servers_of_others_are_neither_shown_nor_touched():
+    found, (one,) = pretended()
+    before = dict(one.admin)
+    found.drain("static")
+    found.remove("static")
+    assert (found.standing(), one.admin) == ({}, before)
+    assert not [command for command in one.given if "web/static" in command]
+
+
+def test_two_fleets_in_one_backend_have_each_their_prefix():
+    found, (one,) = pretended(prefix="shop")
+    one.admin["immutable:web-1"] = 0
+    found.attach("web-2", "10.0.0.2")
+    assert set(found.standing()) == {"web-2"}
+    assert "shop:web-2" in one.admin
+
+
+def test_of_several_haproxies_the_least_counts():
+    found, (one, other) = pretended(["/run/a", "/run/b"])
+    for number in range(4):
+        found.attach(f"web-{number}", "10.0.0.2")
+    one.admin["immutable:web-1"] = 8
+    del other.admin["immutable:web-2"]
+    for each in (one, other):
+        each.figures["immutable:web-0"] = ("L4OK", 2, 0)
+    one.figures["immutable:web-3"], other.figures["immutable:web-3"] = ("L4OK", 0, 0), ("L4CON", 0, 0)
+    other.down = {"immutable:web-3"}
+    assert found.standing() == {
+        "web-0": Standing("in", True, 4),
+        "web-1": Standing("draining", None, 0),
+        "web-2": Standing("out", None, 0),
+        "web-3": Standing("in", False, 0),
+    }
+
+
+def test_one_haproxy_that_fails_keeps_the_others_from_nothing():
+    found, (one, other) = pretended(["/run/a", "/run/b"])
+    one.broken = "."
+    with pytest.raises(CommandExecutionError, match="/run/a"):
+        found.attach("web-1", "10.0.0.2")
+    assert other.admin["immutable:web-1"] == 0
+    with pytest.raises(CommandExecutionError, match="/run/a"):
+        found.standing()
+
+
+def test_what_was_left_half_done_is_done_by_the_next_call():
+    found, (one,) = pretended()
+    one.broken = "state ready"
+    with pytest.raises(CommandExecutionError):
+        found.attach("web-1", "10.0.0.2")
+    assert found.standing()["web-1"].state == "out"
+    one.broken = ""
+    found.attach("web-1", "10.0.0.2")
+    assert found.standing()["web-1"].state == "in"
+
+
+def test_a_refused_server_is_an_error():
+    found, (one,) = pretended()
+    one.broken = "add server"
+    with pytest.raises(CommandExecutionError):
+        found.attach("web-1", "10.0.0.2")
+    assert found.standing() == {}
+
+
+def test_visitors_that_hold_a_server_are_cut_off_when_it_is_removed(clock):
+    found, (one,) = pretended()
+    found.attach("web-1", "10.0.0.2")
+    one.busy = 3
+    found.remove("web-1")
+    assert found.standing() == {}
+    assert one.given.count("shutdown sessions server web/immutable:web-1") == 3
+
+
+def test_a_server_that_cannot_be_deleted_is_an_error_after_a_while_and_has_no_visitors(clock):
+    found, (one,) = pretended()
+    found.attach("web-1", "10.0.0.2")
+    one.busy = 10**9
+    with pytest.raises(CommandExecutionError, match="still has connections"):
+        found.remove("web-1")
+    assert haproxy.GONE_WITHIN <= clock.now < haproxy.GONE_WITHIN + 0.2
+    assert found.standing()["web-1"].state == "out"
+
+
+@pytest.mark.parametrize("bad", ["web-1; disable frontend f", "web-1\nquit", "", "web 1", "-x", "ä", "web-1\n"])
+def test_a_minion_id_is_no_place_for_further_commands(bad):
+    found, (one,) = pretended()
+    for call in (found.drain, found.remove, lambda minion_id: found.attach(minion_id, "10.0.0.2")):
+        with pytest.raises(CommandExecutionError, match="minion id|empty"):
+            call(bad)
+    assert not [command for command in one.given if not command.startswith("show")]
+
+
+@pytest.mark.parametrize("bad", ["10.0.0.2; quit", "web.example.com", "", "10.0.0.2:80", "fe80::1%eth0;x", "/run/sock"])
+def test_an_address_is_an_address(bad):
+    found, (one,) = pretended()
+    with pytest.raises(CommandExecutionError, match="address|cannot be part"):
+        found.attach("web-1", bad)
+    assert not [command for command in one.given if ";" in command]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({}, "traffic:haproxy: socket is missing; write socket: /run/haproxy/admin.sock"),
+        ({}, "traffic:haproxy: backend is missing; write backend: web"),
+        ({"socket": "run/a"}, "traffic:haproxy:socket: 'run/a' is no socket; write an absolute path, or host:port"),
+        ({"socket": "lb1:0"}, "traffic:haproxy:socket: 'lb1:0' is no socket"),
+        ({"socket": "lb1:65536"}, "traffic:haproxy:socket: 'lb1:65536' is no socket"),
+        ({"socket": []}, "traffic:haproxy:socket: must name a socket"),
+        ({"socket": ["/a", "/a"]}, "traffic:haproxy:socket: names a socket twice"),
+        ({"socket": "/" + "a" * 107}, "is longer than the 107 bytes that a socket's path may have"),
+        ({"socket": 9999}, "traffic:haproxy:socket: must be text, not int 9999"),
+        ({"backend": "web; quit"}, "traffic:haproxy:backend: 'web; quit' is no name"),
+        ({"backend": "web/x"}, "traffic:haproxy:backend: 'web/x' is no name"),
+        ({"port": 0}, "traffic:haproxy:port: must be 1 to 65535, not 0"),
+        ({"port": "80"}, "traffic:haproxy:port: must be a whole number"),
+        ({"check": "yes"}, "traffic:haproxy:check: must be true or false"),
+        ({"prefix": "a:b"}, "traffic:haproxy:prefix: 'a:b' must have no ':'"),
+        ({"prefix": "a\n"}, "traffic:haproxy:prefix: 'a\\n' is no name"),
+        ({"options": {"check": True}}, "traffic:haproxy:options: check has no place here"),
+        ({"options": {"agent-check": True}}, "traffic:haproxy:options: agent-check has no place here"),
+        ({"options": {"maxconn": None}}, "traffic:haproxy:options: maxconn must have a value"),
+        ({"options": {"maxconn": "1;quit"}}, "'1;quit' is no word that may stand in a server line"),
+        ({"options": {"max conn": 1}}, "'max conn' is no word that may stand in a server line"),
+        ({"options": {"sni": "<<"}}, "'<<' is no word that may stand in a server line"),
+        ({"options": ["maxconn"]}, "traffic:haproxy:options: must be a mapping"),
+        ({"balance": "roundrobin"}, "traffic:haproxy:balance: no such key"),
+    ],
+)
+def test_wrong_settings_are_named_with_their_mend(settings, sentence):
+    whole = {"socket": "/run/a", "backend": "web", **settings} if settings else {}
+    with pytest.raises(SaltInvocationError) as caught:
+        HAProxy(whole, {})
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("socket", ["/run/haproxy/admin.sock", "lb1.example.com:9999", "[::1]:9999", "10.0.0.1:1"])
+def test_sockets_are_paths_or_places(socket):
+    assert haproxy.read({"socket": socket, "backend": "web"}).sockets == (socket,)
+
+
+class Said(runtime.Runtime):
+    """A runtime that answers what it was told to."""
+
+    def __init__(self, answer):
+        super().__init__("/run/a")
+        self.answer, self.lines = answer, []
+
+    def _said(self, line):
+        self.lines.append(line)
+        return self.answer
+
+
+@pytest.mark.parametrize("answer", ["\n\n", "\n[6]: New server registered.\n\n", "\n[4]: no need to change it\n\n"])
+def test_notices_and_warnings_are_no_refusals(answer):
+    assert Said(answer).order("set", "server", "web/x", "state", "ready") == answer.strip()
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        ("\n[3]: No such backend.\n", "No such backend; write that backend into haproxy.cfg"),
+        ("\n[3]: Can't find backend.\n\n", "Can't find backend; write that backend into haproxy.cfg"),
+        ("\n[3]: Permission denied\n\n", "Permission denied; write `level admin`"),
+        ("\n[3]: Backend must use a dynamic load balancing to support dynamic servers.\n", "`balance roundrobin`"),
+        ("\n[6]: Unknown command, but maybe one of the following\n  del acl\n\n", "HAProxy 2.6 or newer"),
+        ("Unknown command. Please enter one of the following\n", "HAProxy 2.6 or newer"),
+        ("\n[3]: something else\n\n", "`add server web/x`: something else"),
+    ],
+)
+def test_a_refusal_is_an_error_that_says_how_to_mend_it(answer, sentence):
+    with pytest.raises(CommandExecutionError) as caught:
+        Said(answer).order("add", "server", "web/x")
+    assert sentence in str(caught.value)
+    assert "HAProxy at /run/a refuses" in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["a;b", "a b", "a\n", "", "<<", "a'b", 'a"b', "a\\b", "a\tb", "ä"])
+def test_a_word_cannot_hold_another_command(word):
+    said = Said("")
+    with pytest.raises(CommandExecutionError, match="cannot be part of a command"):
+        said.order("set", "server", word)
+    assert said.lines == []
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (PermissionError(13, "Permission denied"), "is closed to the master's user; write `mode 660 group"),
+        (FileNotFoundError(2, "No such file or directory"), "no HAProxy answers at /run/a"),
+        (TimeoutError(), "did not answer within 5 s"),
+    ],
+)
+def test_who_is_not_there_is_named(error, sentence, monkeypatch):
+    def connected(self):
+        raise error
+
+    monkeypatch.setattr(runtime.Runtime, "_connected", connected)
+    with pytest.raises(CommandExecutionError) as caught:
+        runtime.Runtime("/run/a").order("show", "info")
+    assert sentence in str(caught.value)
+    assert caught.value.__cause__ is error
