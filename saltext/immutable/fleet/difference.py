@@ -27,8 +27,8 @@ def difference(old: Tree, new: Tree) -> dict[str, Any]:
     parts: dict[str, Any] = {"settings": _changes(_flat(old["settings"]), _flat(new["settings"]))}
     lacking = [image["name"] for image in (old, new) if image["contents"] is None]
     if lacking:
-        why = "it was not written down yet what goes into an image when"
-        parts["unknown"] = [f"packages and states: {why} {name} was baked" for name in lacking]
+        why = "was not written down when it was baked, or it is deleted"
+        parts["unknown"] = [f"packages and states: what went into {name} {why}" for name in lacking]
     else:
         parts |= _inside(old["contents"], new["contents"])
     return {**told, **{name: part for name, part in parts.items() if part}}
@@ -106,7 +106,7 @@ def moved(then: Tree, now: Tree) -> list[str]:
     """
     return [
         *_image_moved(then, now),
-        *_fleet_moved(_flat(then["fleet"]), _flat(now["fleet"])),
+        *leaves_moved(then["fleet"], now["fleet"]),
         *_machines_moved(then["machines"], now["machines"]),
     ]
 
@@ -120,10 +120,12 @@ def _image_moved(then: Tree, now: Tree) -> Iterator[str]:
         yield f"{now['unfinished']} is unfinished" if now["unfinished"] else f"{then['unfinished']} has ended"
 
 
-def _fleet_moved(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
-    for path in sorted(set(then) | set(now)):
-        if then.get(path) != now.get(path):
-            yield f"{path} is {now.get(path, 'none')}, it was {then.get(path, 'none')}"
+def leaves_moved(then: Tree, now: Tree) -> Iterator[str]:
+    """Yield what in nested data is not what it was, by its path: ``strategy.soak is 5, it was none``."""
+    before, after = _flat(then), _flat(now)
+    for path in sorted(set(before) | set(after)):
+        if before.get(path) != after.get(path):
+            yield f"{path} is {after.get(path, 'none')}, it was {before.get(path, 'none')}"
 
 
 def _machines_moved(then: Mapping[str, Tree], now: Mapping[str, Tree]) -> Iterator[str]:

@@ -35,9 +35,6 @@ def status(told: Data, width: int) -> str:
 
 
 def _fleet(told: Data, width: int) -> Iterator[str]:
-    if "error" in told:
-        yield from _wrapped(f"fleet {told['fleet']}: {told['error']}", width)
-        return
     for line in _head(told):
         yield from _wrapped(line, width)
     if told["machines"]:
@@ -55,32 +52,26 @@ def _head(told: Data) -> Iterator[str]:
     if told["rollout"]:
         yield from _rollout(told["rollout"])
     yield from (f"order: {order}" for order in told.get("orders", ()))
+    if told.get("unlisted"):
+        yield str(told["unlisted"])
     if told["held_by"]:
         yield f"at work: {told['held_by']}"
 
 
 def _rollout(rollout: Data) -> Iterator[str]:
     name = f"{rollout['kind']} {rollout['id']}"
-    if rollout["outcome"] in ("unfinished", "paused"):
-        yield f"{name}: {rollout['outcome']}{_steps(rollout)}"
-        if rollout.get("progress"):
-            yield f"  {bar(*rollout['progress'])} {rollout['verdict']}"
-        elif rollout["verdict"]:
-            yield f"  {rollout['verdict']}"
+    by = f" by {rollout['paused_by']}" if rollout.get("paused_by") else ""
+    if rollout.get("progress"):
+        yield f"{name}: {rollout['outcome']}{by}"
+        yield f"  {bar(*rollout['progress'])} {rollout['verdict']}"
     else:
-        yield f"{name}: {rollout['outcome']} at {rollout['started']} after {span(rollout['seconds'])}"
+        yield f"{name} of {rollout['started']}: {rollout['outcome']}{by} after {span(rollout['seconds'])}"
     if rollout["reason"]:
         yield f"  {rollout['reason']}"
 
 
-def _steps(rollout: Data) -> str:
-    if not rollout.get("steps"):
-        return ""
-    return f", step {rollout['step']} of {rollout['steps']}"
-
-
 def bar(done: int, whole: int) -> str:
-    """Return progress as people see it: ``[#############.......]`` is 4 of 6."""
+    """Return progress as people see it: 4 of 6 is ``[#############.......]``."""
     full = BAR if whole <= 0 else min(BAR, BAR * done // whole)
     return f"[{'#' * full}{'.' * (BAR - full)}]"
 
@@ -122,7 +113,7 @@ def table(head: Sequence[str], rows: Sequence[tuple[list[str], list[str]]], widt
 def rollout(told: Data, width: int) -> str:
     """Return a rollout with its journal as a timeline."""
     width = max(width, NARROWEST)
-    lines = [f"{told['kind']} {told['id']} of fleet {told['fleet']}: {told['outcome']}{_steps(told)}"]
+    lines = [f"{told['kind']} {told['id']} of fleet {told['fleet']}: {told['outcome']}"]
     lines += [f"started {told['started']}" + (f", took {span(told['seconds'])}" if told["seconds"] is not None else "")]
     lines += [f"{way}: {_generation(told[way])}" for way in ("from", "to")]
     lines += [f"settings changed: {line(change)}" for change in told["settings_changed"]]

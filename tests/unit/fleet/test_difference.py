@@ -96,7 +96,7 @@ def test_an_image_whose_contents_nobody_wrote_down_says_so_and_shows_its_setting
     found = difference(image("1", None, salt="3007"), image("2", CONTENTS, salt="3008"))
     assert found["settings"] == {"changed": {"salt": "3007 -> 3008"}}
     assert found["unknown"] == [
-        "packages and states: it was not written down yet what goes into an image when web@1 was baked"
+        "packages and states: what went into web@1 was not written down when it was baked, or it is deleted"
     ]
 
 

@@ -39,10 +39,8 @@ ROLLOUT = {
     "started": "2026-11-28 02:00:00+00:00",
     "seconds": None,
     "outcome": "unfinished",
-    "verdict": "2 of 6 healthy on generation 3",
+    "verdict": "2 of 6 healthy on generation 3, step 1 of 3 (2)",
     "reason": "",
-    "step": 1,
-    "steps": 3,
     "progress": [2, 6],
 }
 WEB = {
@@ -60,8 +58,8 @@ WEB = {
 def test_a_fleet_on_a_wide_terminal():
     assert tables.status(WEB, 120).splitlines() == [
         "fleet web: 2 of 3 machines, generation 2, web@111111111111",
-        "roll 12: unfinished, step 1 of 3",
-        "  [######..............] 2 of 6 healthy on generation 3",
+        "roll 12: unfinished",
+        "  [######..............] 2 of 6 healthy on generation 3, step 1 of 3 (2)",
         "at work: pid 7 on master",
         "",
         "MACHINE                           GEN  IMAGE             PHASE    AGE",
@@ -92,13 +90,20 @@ def test_a_fleet_on_a_narrow_terminal_loses_nothing():
         pytest.param({"size_set": "5 by fleet.scale"}, "size: 5 by fleet.scale", id="another size than the pillar's"),
         pytest.param({"orders": ["pause, by jane"]}, "order: pause, by jane", id="an order that waits"),
         pytest.param(
-            {"rollout": {**ROLLOUT, "outcome": "done", "seconds": 61.0}},
-            "roll 12: done at 2026-11-28 02:00:00+00:00 after 1m 1s",
+            {"rollout": {**ROLLOUT, "outcome": "done", "seconds": 61.0, "progress": None}},
+            "roll 12 of 2026-11-28 02:00:00+00:00: done after 1m 1s",
             id="a rollout that ended",
         ),
         pytest.param(
-            {"rollout": {**ROLLOUT, "outcome": "paused", "reason": "`salt-run fleet.resume web` goes on"}},
-            "  `salt-run fleet.resume web` goes on",
+            {
+                "rollout": {
+                    **ROLLOUT,
+                    "outcome": "paused",
+                    "paused_by": "failure",
+                    "reason": "`salt-run fleet.resume web` goes on",
+                }
+            },
+            "step 1 of 3 (2)\n  `salt-run fleet.resume web` goes on\n",
             id="what leads on from a pause",
         ),
         pytest.param(
@@ -113,12 +118,12 @@ def test_the_head_says(changes, says):
 
 
 def test_all_fleets_and_what_no_fleet_launched():
-    broken = {"fleet": "db", "error": "the provider does not answer"}
-    shown = tables.status({"fleets": {"db": broken, "web": WEB}, "adopted": {"pet": ["drifted"]}}, 120)
-    first, second, third = shown.split("\n\n")[0], shown.split("\n\n")[1], shown.split("\n\n")[-1]
-    assert first == "fleet db: the provider does not answer"
-    assert second.startswith("fleet web: 2 of 3")
-    assert third == "tainted machines that no fleet launched\n  pet: drifted"
+    empty = {"fleet": "db", "generation": None, "image": None, "size": 0, "wanted": 2}
+    empty |= {"machines": [], "rollout": None, "held_by": None, "unlisted": "the provider does not answer"}
+    shown = tables.status({"fleets": {"db": empty, "web": WEB}, "adopted": {"pet": ["drifted"]}}, 120).split("\n\n")
+    assert shown[0] == "fleet db: 0 of 2 machines, nothing was rolled out yet\nthe provider does not answer"
+    assert shown[1].startswith("fleet web: 2 of 3")
+    assert shown[-1] == "tainted machines that no fleet launched\n  pet: drifted"
     assert tables.status({"fleets": {}, "adopted": {}}, 80) == "there is no fleet"
 
 
