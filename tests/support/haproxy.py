@@ -1,0 +1,114 @@
+"""A real HAProxy for tests and the demo: below its own folder, on its own loopback address, ended by its pid.
+
+::
+
+    with Balancer(tmp_path) as balancer:
+        HAProxy({"socket": balancer.socket, "backend": "web", "port": 8000}, {}).attach("web-1", "127.0.0.2")
+        urllib.request.urlopen(balancer.url)
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+CONFIG = """\
+global
+    stats socket {home}/admin.sock mode 600 level admin expose-fd listeners
+    stats socket {home}/operator.sock mode 600 level operator
+    stats socket ipv4@{address}:9999 level admin
+    hard-stop-after 30s
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 60s
+    timeout server 60s
+frontend visitors
+    bind {address}:{port}
+    default_backend web
+backend web
+    balance roundrobin
+    {backend}
+"""
+
+
+class Balancer:
+    """One HAProxy with one backend, ``web``. ``backend`` is what else stands in it, ``rest`` what stands behind it."""
+
+    def __init__(
+        self,
+        home: Path,
+        backend: str = "",
+        rest: str = "",
+        port: int = 8000,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.home = home.resolve()
+        self._env = dict(env or {})
+        self.address = loopback(str(self.home))
+        self.socket, self.operator = f"{self.home}/admin.sock", f"{self.home}/operator.sock"
+        self.remote = f"{self.address}:9999"
+        self.url = f"http://{self.address}:{port}/"
+        config = CONFIG.format(home=self.home, address=self.address, port=port, backend=backend)
+        self._file = self.home / "haproxy.cfg"
+        self.home.mkdir(parents=True, exist_ok=True)
+        self._file.write_text(config + rest)
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Balancer:
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+        self._processes.clear()
+
+    def reload(self) -> None:
+        """Read the config anew, as a reload of the service does: the old process stays for its visitors only."""
+        old = self._processes[-1]
+        self._start("-x", self.socket, "-sf", str(old.pid))
+
+    def _start(self, *more: str) -> None:
+        command = [program(), "-db", "-f", str(self._file), *more]
+        with (self.home / "haproxy.log").open("ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **self._env})
+        self._processes.append(process)
+        until = time.monotonic() + 10.0
+        while self._pid() != process.pid:
+            if process.poll() is not None or time.monotonic() > until:
+                self.__exit__()
+                raise RuntimeError(f"HAProxy does not start: {(self.home / 'haproxy.log').read_text()}")
+            time.sleep(0.02)
+
+    def _pid(self) -> int | None:
+        """Return who answers at the socket: after a reload that may still be the old process for a moment."""
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as door:
+            door.settimeout(1.0)
+            door.connect(self.socket)
+            door.sendall(b"show info\n")
+            with door.makefile() as lines:
+                return next((int(line.split()[1]) for line in lines if line.startswith("Pid:")), None)
+        return None
+
+
+def program() -> str:
+    """Return the path of haproxy, which a user's PATH may not show."""
+    found = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise RuntimeError("haproxy is not installed; run scripts/setup host")
+    return found
+
+
+def loopback(name: str) -> str:
+    """Return an address of this host for whoever has this name; others have others, mostly."""
+    number = zlib.crc32(name.encode())
+    return f"127.{64 + (number >> 16) % 64}.{(number >> 8) % 256}.{1 + number % 200}"
