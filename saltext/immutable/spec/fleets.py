@@ -68,9 +68,11 @@ def _traffic(read: Section) -> TrafficSpec | None:
     """Read ``traffic: {haproxy: {...}}``: the one key names the adapter, which reads the rest itself."""
     if not read.has("traffic"):
         return None
-    found = read.inside("traffic").rest()
+    section = read.inside("traffic")
+    found = section.rest()
     if len(found) != 1:
-        read.problem("traffic", "must name one adapter; write traffic: {haproxy: {socket: ..., backend: web}}")
+        if section.sound:
+            section.problem("", "must name one adapter; write traffic: {haproxy: {socket: ..., backend: web}}")
         return None
     ((name, settings),) = found.items()
     return TrafficSpec(name, read.inside("traffic").inside(name).rest()) if settings is not None else TrafficSpec(name)

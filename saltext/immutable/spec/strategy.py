@@ -62,8 +62,8 @@ def _steps(value: object) -> tuple[Amount, ...]:
 
 def _failures(value: object) -> Amount:
     """Read a number of machines, or a share: ``25%`` or ``0.25``."""
-    if isinstance(value, float) and 0 < value < 1 and (value * 100).is_integer():
-        return Amount(int(value * 100), percent=True)
+    if isinstance(value, float) and 0 < value < 1 and round(value, 2) == value:
+        return Amount(round(value * 100), percent=True)
     if isinstance(value, float):
         raise ValueError(f"must be a number of machines or a share such as 25% or 0.25, not {value}")
     return reading.amount(value)
@@ -81,10 +81,7 @@ def _room(found: Fleet) -> Iterator[str]:
     if limits.blue_green:
         return
     if limits.max_surge.value == 0 and limits.max_unavailable.value == 0:
-        yield (
-            "max_surge and max_unavailable are both 0, so no machine could ever be replaced; "
-            "set max_surge to 1"
-        )
+        yield ("max_surge and max_unavailable are both 0, so no machine could ever be replaced; set max_surge to 1")
     elif limits.max_surge.value == 0 and down == 0 and size > 0:
         yield (
             f"max_surge is 0 and max_unavailable {limits.max_unavailable} of {size} rounds down to 0, "
@@ -132,15 +129,13 @@ def _order(found: Fleet) -> Iterator[str]:
         yield "keep_old needs traffic: nothing else takes an old machine out of use; leave it out, or write traffic"
     if not limits.steps:
         return
-    counts = [step.up(size) for step in limits.steps]
+    counts = [min(step.up(size), size) for step in limits.steps]
     if counts != sorted(counts):
         yield f"steps must ascend, and {_listed(limits.steps)} of {size} are {counts}"
     last = limits.steps[-1]
-    if last != Amount(100, percent=True) and (last.percent or last.value != size):
+    if last != Amount(100, percent=True) and (last.percent or last.value < size):
         yield f"the last of the steps must be all, not {last}; write [..., 100%]"
 
 
 def _listed(steps: tuple[Amount, ...]) -> str:
     return f"[{', '.join(map(str, steps))}]"
-
-
