@@ -11,7 +11,8 @@ import pytest
 from saltext.immutable.fleet import drive
 from saltext.immutable.fleet.ledger import Entry, Ledger
 from saltext.immutable.fleet.operations import Operations
-from saltext.immutable.fleet.plan import Machine, Plan, Rollout, plan
+from saltext.immutable.fleet.plan import plan
+from saltext.immutable.fleet.state import Limits, Machine, Plan, Rollout
 from saltext.immutable.fleet.taints import Deed, Taints
 from saltext.immutable.spec.model import Amount, Definitions, Fleet, FunctionCheck, ProviderSpec, Strategy
 from saltext.immutable.store import Image, Store
@@ -29,12 +30,14 @@ FLEET = Fleet(
 )
 
 
-def checked(served: dict[int, int], fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], now: float) -> Plan:
+def checked(
+    served: dict[int, int], fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], limits: Limits, now: float
+) -> Plan:
     """Ask the real plan, and assert what must hold for any plan.
 
     ``served``: how many machines served when a rollout began, whatever its books say.
     """
-    step = plan(fleet, rollout, machines, now)
+    step = plan(fleet, rollout, machines, limits, now)
     old_size = served.setdefault(rollout.id, sum(m.phase == "serving" and not m.fault for m in machines))
     size = 0 if rollout.kind == "destroy" else fleet.size
     victims = {action.minion_id for action in step.actions if action.kind == "destroy"}

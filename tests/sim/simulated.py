@@ -237,6 +237,9 @@ class Simulated:
             raise CommandExecutionError("no wheel turns")
         return minion_id in self.intruded
 
+    def known(self) -> set[str]:
+        return set(self.keys)
+
     def accepted(self, minion_id: str) -> bool:
         return self.keys.get(minion_id) == "accepted"
 

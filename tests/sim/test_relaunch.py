@@ -124,7 +124,7 @@ def test_a_machine_that_does_not_answer_is_a_failure(fleet):
 
 
 def test_failures_are_allowed_as_written_and_count_as_unavailable(fleet):
-    made = fleet(6, max_failures=1, max_unavailable=Amount(2))
+    made = fleet(6, max_failures=Amount(1), max_unavailable=Amount(2))
     made.world.relaunch_breaks.add("web-001")
     with pytest.raises(Failed, match="web-001: not healthy within 30 s"):
         run(made)

@@ -99,7 +99,7 @@ def one(estate, seed: int) -> None:
         max_unavailable=Amount(chance.choice([0, 0, 1])),
         ready_within=30.0,
         progress_within=90.0,
-        max_failures=chance.choice([0, 0, 1, 3]),
+        max_failures=Amount(chance.choice([0, 0, 1, 3])),
         on_failure=chance.choice(["rollback", "rollback", "pause"]),
     )
     live(estate(Simulated(seed, troubles(chance)), strategy=strategy), chance)

@@ -2,21 +2,27 @@
 
 Only the driver touches the store. An effect is submitted after its intent is committed, and every effect may
 be repeated, so that whoever comes after a killed driver carries on from the store and the provider's list.
+What is done a step is proportional to what has happened since the last one, not to the size of the fleet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import heapq
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
+from saltext.immutable.fleet.budgets import Budget, Need
 from saltext.immutable.fleet.effects import Call, Completion, Effects, Task
-from saltext.immutable.fleet.ledger import Entry, Intent, Ledger, Record
-from saltext.immutable.fleet.plan import Action, Machine, Plan, Rollout, plan
-from saltext.immutable.fleet.track import NEVER, SERVING, SILENT, Track
+from saltext.immutable.fleet.goal import goal
+from saltext.immutable.fleet.ledger import Entry, Intent, Ledger, Record, Wish
+from saltext.immutable.fleet.orders import Order, obeyed
+from saltext.immutable.fleet.plan import plan
+from saltext.immutable.fleet.state import MENDING, UNLIMITED, Action, Limits, Machine, Plan, Rollout
+from saltext.immutable.fleet.track import NEVER, OUT, SERVING, SILENT, Track
 from saltext.immutable.fleet.world import World
 from saltext.immutable.minions import Event, NoAnswer
 from saltext.immutable.providers import Instance
@@ -25,9 +31,17 @@ from saltext.immutable.store import Lease
 
 LIST_EVERY = 2.0
 LIST_EVERY_DOOMED = 0.5
+ROUTED_EVERY = 5.0
+ROUTED_EVERY_MOVING = 1.0
+"""Seconds between two looks at those who send the visitors, while machines come and go."""
 RETRY = 2.0
 """Seconds before a machine that is still there is told again to go, or one that is not yet there to come."""
+LOOKS = 50
+"""Looks at healthy machines in a second, at most: a large fleet is looked at less often."""
+CROWD = 40_000
+"""Machines with which a plan is made once a second; with fewer, more often."""
 CHANGES = frozenset({"launch", "destroy", "forget"})
+ROUTES = frozenset({"attach", "drain"})
 
 Say = Callable[[Entry], None]
 
@@ -37,7 +51,7 @@ class Interrupted(CommandExecutionError):  # type: ignore[misc]
 
 
 class Driver:
-    """One rollout's loop. Clock, effects, names and the wish to stop are given to it."""
+    """One rollout's loop. Clock, effects, names, limits and the wish to stop are given to it."""
 
     def __init__(
         self,
@@ -52,21 +66,34 @@ class Driver:
         new_id: Callable[[], str],
         say: Say,
         stopped: Callable[[], bool],
+        windows: Callable[[float], Limits] = lambda now: UNLIMITED,
+        budget: Budget | None = None,
     ) -> None:
         self.rollout = rollout
-        self._fleet, self._ledger, self._lease = fleet, ledger, lease
+        self._declared = fleet.size
+        self._fleet, self._ledger, self._lease = ledger.sized(fleet), ledger, lease
         self._world, self._effects = world, effects
         self._clock, self._new_id, self._say, self._stopped = clock, new_id, say, stopped
+        self._windows, self._budget = windows, budget or Budget(fleet.name)
         now = clock()
         records = ledger.records()
         self._tracks = {key: Track(record, since=now, probe_at=now) for key, record in records.items()}
-        self._look_up_taints()
         self._written = (rollout, records)
         self._entries: list[Entry] = []
+        self._taken: list[int] = []
         self._forgotten: dict[str, float] = {}
         """Machines that are gone for good, and since when: an older list may still show them."""
-        self._list_at = now
+        self._pictures: dict[str, Machine] = {}
+        self._stale = set(self._tracks)
+        """Machines of which something changed since the last picture."""
+        self._unwritten: set[str] = set()
+        """Machines of which something changed since the last commit."""
+        self._timers: list[tuple[float, str]] = []
+        self._due_now = set(self._tracks)
+        self._changing = 0
+        self._list_at, self._routed_at = now, now if world.routed else NEVER
         self._beat_at = now + lease.ttl / 3
+        self._read_news()
 
     def run(self) -> Rollout:
         """Go on until the rollout has an outcome, and return it."""
@@ -75,13 +102,13 @@ class Driver:
             while not self.rollout.outcome:
                 if self._stopped():
                     return self._stop()
-                step = plan(self._fleet, self.rollout, self._machines(), self._clock())
+                step = self._plan(self._clock())
                 self._take(step)
                 self._commit()
                 if not self.rollout.outcome:
                     now = self._clock()
                     self._obey(now)
-                    self._observe(*self._effects.wait(self._next(step.wake, now)))
+                    self._wait(self._next(step.wake, now))
             self._finish()
             return self.rollout
         finally:
@@ -89,16 +116,62 @@ class Driver:
 
     def _stop(self) -> Rollout:
         self._finish()
+        again = "resume" if self.rollout.kind in MENDING else self.rollout.kind
         raise Interrupted(
-            f"stopped with {self.rollout.verdict}; `salt-run fleet.{self.rollout.kind} {self._fleet.name}` carries on"
+            f"stopped with {self.rollout.verdict}; `salt-run fleet.{again} {self._fleet.name}` carries on"
         )
 
     def _finish(self) -> None:
         """Wait for the calls under way that change something, and write down what they did."""
-        while any(track.busy & CHANGES for track in self._tracks.values()):
+        while self._changing:
             self._observe(*self._effects.wait(self._beat_at))
             self._commit()
         self._commit()
+
+    def _wait(self, until: float) -> None:
+        """Wait for something to happen; what happens at about the same time to a large fleet is taken together."""
+        self._observe(*self._effects.wait(until))
+        soon = self._clock() + len(self._tracks) / CROWD
+        while len(self._tracks) > LOOKS and self._clock() < soon and not self._stopped():
+            self._observe(*self._effects.wait(soon))
+
+    # Plan
+
+    def _plan(self, now: float) -> Plan:
+        """Ask the plan; what it would begin is reserved first where budgets are kept."""
+        machines, limits = self._machines(), self._windows(now)
+        step = plan(self._fleet, self.rollout, machines, limits, now)
+        need = self._need(step)
+        if not self._budget or need == Need():
+            return step
+        granted = self._budget.reserve(self._lease, need, self._fleet.size, now)
+        if granted == need:
+            return step
+        limits = replace(limits, launches=granted.launches, disruptions=granted.disruptions)
+        step = plan(self._fleet, self.rollout, machines, limits, now)
+        return replace(step, wake=min(step.wake, now + RETRY) if step.wake is not None else None)
+
+    def _need(self, step: Plan) -> Need:
+        taken = [self._pictures[a.minion_id] for a in step.actions if a.minion_id and a.kind in ("drain", "destroy")]
+        return Need(
+            sum(action.kind == "launch" for action in step.actions),
+            sum((machine.phase, machine.fault) == ("serving", None) and machine.health != "no" for machine in taken),
+        )
+
+    def _machines(self) -> list[Machine]:
+        for name in self._stale:
+            if name in self._tracks:
+                self._pictures[name] = self._tracks[name].machine(self._world.routed)
+            else:
+                self._pictures.pop(name, None)
+        self._stale.clear()
+        return list(self._pictures.values())
+
+    def _changed(self, name: str) -> None:
+        """Look at a machine again: something about it is news."""
+        self._stale.add(name)
+        self._unwritten.add(name)
+        self._due_now.add(name)
 
     # Observe
 
@@ -106,15 +179,17 @@ class Driver:
         for event in events:
             self._heard(event)
         for completion in completions:
-            if completion.task.kind == "list":
+            task = completion.task
+            self._changing -= task.kind in CHANGES
+            if task.kind == "list":
                 self._list_came(completion)
-            elif completion.task.minion_id in self._tracks:
-                track = self._tracks[completion.task.minion_id]
-                track.busy.discard(completion.task.kind)
-                handler = getattr(self, f"_{completion.task.kind}_came")
-                handler(track, completion, self._clock())
-        for track in self._tracks.values():
-            track.doubt(self._clock())
+            elif task.kind == "traffic":
+                self._traffic_came(completion)
+            elif task.minion_id in self._tracks:
+                track = self._tracks[task.minion_id]
+                track.busy.discard(task.kind)
+                getattr(self, f"_{task.kind}_came")(track, completion, self._clock())
+                self._changed(task.minion_id)
 
     def _heard(self, event: Event) -> None:
         track = self._tracks.get(event.minion_id)
@@ -125,6 +200,7 @@ class Driver:
         elif not track.started:  # a minion that says so all day gets no more looks than others
             track.started, track.probe_at = True, self._clock()
             track.busy.discard("probe")  # one that asked before the minion was up may hang for long
+        self._changed(event.minion_id)
 
     def _verify_came(self, track: Track, completion: Completion, now: float) -> None:
         track.verified = now
@@ -138,7 +214,7 @@ class Driver:
                 track.fault = why
 
     def _list_came(self, completion: Completion) -> None:
-        doomed = any(track.record.doomed for track in self._tracks.values())
+        doomed = any(machine.phase == "doomed" for machine in self._pictures.values())
         self._list_at = min(self._list_at, self._clock() + (LIST_EVERY_DOOMED if doomed else LIST_EVERY))
         if completion.error is None:
             self._listed(completion.task.asked, completion.value)
@@ -151,15 +227,11 @@ class Driver:
                 self._adopt(instance, now)
         for minion_id, track in self._tracks.items():
             if minion_id in there:
-                track.see(there[minion_id], settled=asked >= track.touched)
+                news = track.see(there[minion_id], settled=asked >= track.touched)
             else:
-                track.miss(asked, now, self._world.settles)
-
-    def _look_up_taints(self) -> None:
-        """Take in what was found out, or done by hand, meanwhile."""
-        taints = self._ledger.tainted()
-        for minion_id, track in self._tracks.items():
-            track.taint = taints.get(minion_id)
+                news = track.miss(asked, now, self._world.settles)
+            if news:
+                self._changed(minion_id)
 
     def _adopt(self, instance: Instance, now: float) -> None:
         """Take a machine of the fleet that is in no book as one that has to go."""
@@ -168,7 +240,32 @@ class Driver:
             instance.minion_id, self._fleet.name, instance.generation, "doomed", instance.born, reason=reason
         )
         self._tracks[instance.minion_id] = Track(record, since=now, probe_at=NEVER)
+        self._changed(instance.minion_id)
         self._note("destroy", reason, instance.minion_id)
+
+    def _read_news(self) -> None:
+        """Take in what was found out, ordered, or done by hand, meanwhile."""
+        news = self._ledger.news(self._declared)
+        for minion_id, track in self._tracks.items():
+            told = news.taints.get(minion_id), news.protections.get(minion_id)
+            if told != (track.taint, track.protect):
+                track.taint, track.protect = told
+                self._stale.add(minion_id)
+        if news.size != self._fleet.size:
+            self._note("size", f"{news.size} in place of {self._fleet.size} machines are wanted")
+            self._fleet = replace(self._fleet, size=news.size)
+        if news.orders:
+            self._take_up(news.orders)
+
+    def _take_up(self, orders: Sequence[Order]) -> None:
+        before, self.rollout = self.rollout, obeyed(self.rollout, orders, self._clock())
+        self._taken += [order.id for order in orders]
+        for order in orders:
+            if order.rollout == before.id:
+                self._note("order", str(order))
+        self._mention(before)
+
+    # What came of calls
 
     def _launch_came(self, track: Track, completion: Completion, now: float) -> None:
         track.touch(now)
@@ -200,7 +297,7 @@ class Driver:
     def _forget_came(self, track: Track, completion: Completion, now: float) -> None:
         if completion.error is not None:
             track.absent_since = None  # asked again after the next list
-            self._note("stays", f"its keys could not be deleted: {completion.error}", track.record.minion_id)
+            self._note("stays", f"it could not be forgotten: {completion.error}", track.record.minion_id)
             return
         del self._tracks[track.record.minion_id]
         self._forgotten[track.record.minion_id] = now
@@ -209,17 +306,48 @@ class Driver:
 
     def _probe_came(self, track: Track, completion: Completion, now: float) -> None:
         before = track.health
-        track.answer(completion.value, completion.task.asked, now)
+        track.answer(completion.value, completion.task.asked, now, len(self._tracks) / LOOKS)
         if track.record.doomed:
             return
         if track.health == "yes" and track.record.ready_since is None:
-            track.record = replace(track.record, ready_since=now)
-            track.since, track.probe_at = now, now + SERVING
+            traffic: Wish = "out" if self._world.routed else "in"
+            track.record = replace(track.record, ready_since=now, healthy_since=now, traffic=traffic)
+            track.since, track.probe_at = now, now + max(SERVING, len(self._tracks) / LOOKS)
             self._went_on(now)
             seconds = now - track.record.born
             self._note("ready", f"image and health are right after {seconds:.1f} s", track.record.minion_id)
         elif (before, track.health) == ("yes", "no"):
             self._note("unhealthy", track.note, track.record.minion_id)
+
+    # Traffic
+
+    def _traffic_came(self, completion: Completion) -> None:
+        now = self._clock()
+        moving = any(m.phase == "draining" or (m.phase == "serving" and not m.attached) for m in self._machines())
+        self._routed_at = min(self._routed_at, now + (ROUTED_EVERY_MOVING if moving else ROUTED_EVERY))
+        for name, track in self._tracks.items():
+            told = None if completion.error is not None else completion.value.get(name, OUT)
+            if completion.task.asked < track.route_at - RETRY:
+                continue  # it was told otherwise since
+            came = told is not None and told.state == "in" and (track.standing is None or track.standing.state != "in")
+            if track.stand(told, now):
+                self._changed(name)
+                if came and track.record.traffic == "in" and track.health == "yes":
+                    self._went_on(now)
+
+    def _attach_came(self, track: Track, completion: Completion, now: float) -> None:
+        self._routed(track, "its traffic cannot be turned on", completion, now)
+
+    def _drain_came(self, track: Track, completion: Completion, now: float) -> None:
+        self._routed(track, "its traffic is not turned off", completion, now)
+
+    def _routed(self, track: Track, what: str, completion: Completion, now: float) -> None:
+        track.route_at = now + RETRY
+        self._routed_at = now
+        complaint = "" if completion.error is None else f"{what}: {completion.error}"
+        if complaint and complaint != track.complaint:
+            self._note("stays", complaint, track.record.minion_id)
+        track.complaint = complaint
 
     def _went_on(self, now: float) -> None:
         self.rollout = replace(self.rollout, progress_at=now)
@@ -231,10 +359,18 @@ class Driver:
         before, self.rollout = self.rollout, step.rollout
         for action in step.actions:
             self._intend(action)
-        if step.rollout.direction != before.direction:
-            self._note(step.rollout.direction, step.rollout.reason)
-        if step.rollout.outcome:
-            self._note(step.rollout.outcome, step.rollout.reason or step.rollout.verdict)
+        if step.rollout.step != before.step:
+            self._note("step", f"{before.step + 1} is passed: {before.verdict}")
+        if step.rollout.switched_at != before.switched_at:
+            self._note("switch", "all newcomers are healthy: the traffic moves to them")
+        self._mention(before)
+
+    def _mention(self, before: Rollout) -> None:
+        """Note where the rollout turned, or ended."""
+        if self.rollout.direction != before.direction:
+            self._note(self.rollout.direction, self.rollout.reason)
+        if self.rollout.outcome != before.outcome and self.rollout.outcome:
+            self._note(self.rollout.outcome, self.rollout.reason or self.rollout.verdict)
 
     def _intend(self, action: Action) -> None:
         now = self._clock()
@@ -242,31 +378,36 @@ class Driver:
             minion_id = self._new_id()
             record = Record(minion_id, self._fleet.name, action.generation, "launch", now, reason=action.reason)
             self._tracks[minion_id] = Track(record, since=now, probe_at=now + SILENT, listed=True)
+            self._changed(minion_id)
             self._note("launch", action.reason, minion_id)
-        else:
-            track = self._tracks[action.minion_id]
-            intent: Intent = "failed" if action.failed else "doomed"
-            track.record = replace(track.record, intent=intent, reason=action.reason)
-            self._note("failed" if action.failed else "destroy", action.reason, action.minion_id)
+            return
+        track = self._tracks[action.minion_id]
+        track.record = _intended(track.record, action)
+        self._changed(action.minion_id)
+        self._note("failed" if action.failed else action.kind, action.reason, action.minion_id)
 
     def _note(self, what: str, reason: str, minion_id: str | None = None) -> None:
         self._entries.append(Entry(self._clock(), what, minion_id, reason))
 
     def _commit(self) -> None:
         """Write what changed in one transaction; without a change, only keep the lease."""
-        records = {key: track.record for key, track in self._tracks.items()}
         rollout, written = self._written
-        if (self.rollout, records) != self._written or self._entries:
-            changed = [record for key, record in records.items() if written.get(key) != record]
-            gone = [key for key in written if key not in records]
-            self._ledger.commit(self._lease, self.rollout, changed, gone, self._entries)
+        there = {key: self._tracks[key].record for key in self._unwritten if key in self._tracks}
+        changed = [record for key, record in there.items() if written.get(key) != record]
+        gone = [key for key in self._unwritten if key in written and key not in self._tracks]
+        if self.rollout != rollout or changed or gone or self._entries or self._taken:
+            self._ledger.commit(self._lease, self.rollout, changed, gone, self._entries, self._taken)
         elif self._clock() >= self._beat_at:
             self._lease.beat()
         else:
             return
         self._beat_at = self._clock() + self._lease.ttl / 3
-        self._written = (self.rollout, records)
-        said, self._entries = self._entries, []
+        written.update({record.minion_id: record for record in changed})
+        for key in gone:
+            del written[key]
+        self._written = (self.rollout, written)
+        self._unwritten.clear()
+        said, self._entries, self._taken = self._entries, [], []
         for entry in said:
             self._say(entry)
 
@@ -276,14 +417,39 @@ class Driver:
         """Submit what is due."""
         if now >= self._list_at:
             self._list_at = NEVER
-            self._look_up_taints()
+            self._read_news()
             self._effects.submit(Task("list", "", now), self._world.list)
-        for track in self._tracks.values():
-            for kind, call in self._due(track, now):
-                if kind in CHANGES and self._changing() >= self._world.concurrency:
-                    continue
-                track.busy.add(kind)
-                self._effects.submit(Task(kind, track.record.minion_id, now), call)
+        if now >= self._routed_at:
+            self._routed_at = NEVER
+            self._effects.submit(Task("traffic", "", now), self._world.standing)
+        while self._timers and self._timers[0][0] <= now:
+            _, name = heapq.heappop(self._timers)
+            if name in self._tracks:
+                self._tracks[name].timer = NEVER
+                self._due_now.add(name)
+        waiting = set()
+        for name in sorted(self._due_now & self._tracks.keys()):
+            if not self._obey_for(self._tracks[name], now):
+                waiting.add(name)
+        self._due_now = waiting
+
+    def _obey_for(self, track: Track, now: float) -> bool:
+        """Submit what is due for one machine; tell whether nothing is left that only lacks a free call."""
+        name, done = track.record.minion_id, True
+        if track.doubt(now):
+            self._stale.add(name)
+        for kind, call in self._due(track, now):
+            if kind in CHANGES and self._changing >= self._world.concurrency:
+                done = False
+                continue
+            self._changing += kind in CHANGES
+            track.busy.add(kind)
+            self._effects.submit(Task(kind, name, now), call)
+        at = self._next_of(track, now)
+        if at < track.timer:
+            track.timer = at
+            heapq.heappush(self._timers, (at, name))
+        return done
 
     def _due(self, track: Track, now: float) -> Iterator[tuple[Call, Callable[[], Any]]]:
         record = track.record
@@ -298,25 +464,50 @@ class Driver:
                 track.asked = now
                 address = track.instance.address
                 yield "probe", partial(self._world.probe, record, address, track.proven)
+            if not track.busy & ROUTES and now >= track.route_at:
+                yield from self._routes(track)
         elif idle and track.absent_for(now, self._world.settles):
             yield "forget", partial(self._world.forget, record.minion_id)
         elif not track.busy & {"destroy", "forget"} and record.ref is not None and now >= track.retry_at:
             yield "destroy", partial(self._world.destroy, record)
 
-    def _changing(self) -> int:
-        return sum(bool(track.busy & CHANGES) for track in self._tracks.values())
+    def _routes(self, track: Track) -> Iterator[tuple[Call, Callable[[], Any]]]:
+        address = track.instance.address if track.instance is not None else None
+        if track.to_attach and address is not None:
+            yield "attach", partial(self._world.attach, track.record, address)
+        elif track.to_drain:
+            floor = goal(self._fleet, self.rollout).floor
+            yield "drain", partial(self._world.drain, track.record, floor if track.health == "yes" else 0)
 
-    def _machines(self) -> list[Machine]:
-        return [track.machine() for track in self._tracks.values()]
-
-    def _next(self, wake: float | None, obeyed: float) -> float:
-        """Return when there is something to do even if nothing comes back.
+    def _next_of(self, track: Track, now: float) -> float:
+        """Return when there is something to do for a machine even if nothing is heard of it.
 
         What was due when we last obeyed is under way, or waits for something that will come back.
         """
-        times = [self._list_at, obeyed + self._lease.ttl / 3, NEVER if wake is None else wake]
-        for track in self._tracks.values():
+        if track.record.doomed:
             gone = NEVER if track.absent_since is None else track.absent_since + self._world.settles
-            looks = [track.probe_at, track.verify_at, track.overdue_at()]
-            times += [track.retry_at, *([gone] if track.record.doomed else looks)]
-        return min(at for at in times if at > obeyed)
+            times = [track.retry_at, gone]
+        else:
+            times = [track.retry_at, track.probe_at, track.verify_at, track.overdue_at(), track.route_at]
+        return min((at for at in times if at > now), default=NEVER)
+
+    def _next(self, wake: float | None, obeyed_at: float) -> float:
+        """Return when there is something to do even if nothing comes back."""
+        times = [self._list_at, self._routed_at, obeyed_at + self._lease.ttl / 3, NEVER if wake is None else wake]
+        if self._timers:
+            times.append(self._timers[0][0])
+        if self._due_now - self._tracks.keys():
+            times.append(obeyed_at)
+        return min((at for at in times if at > obeyed_at), default=obeyed_at + self._lease.ttl / 3)
+
+
+def _intended(record: Record, action: Action) -> Record:
+    """Return the record of a machine after an action was decided."""
+    if action.kind == "attach":
+        return replace(record, traffic="in", drain_since=None, kept_until=None)
+    if action.kind == "drain":
+        return replace(record, traffic="drain", drain_since=None)
+    if action.kind == "keep":
+        return replace(record, kept_until=action.until)
+    intent: Intent = "failed" if action.failed else "doomed"
+    return replace(record, intent=intent, reason=action.reason)

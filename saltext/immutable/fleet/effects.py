@@ -15,7 +15,7 @@ from salt.exceptions import SaltException
 
 from saltext.immutable.minions import Event
 
-Call = Literal["list", "launch", "destroy", "forget", "probe", "verify", "relaunch"]
+Call = Literal["list", "traffic", "launch", "attach", "drain", "destroy", "forget", "probe", "verify", "relaunch"]
 
 TICK = 0.05
 """Seconds between two looks at Salt's event bus."""

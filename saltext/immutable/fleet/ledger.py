@@ -9,12 +9,26 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from salt.exceptions import SaltInvocationError
 
-from saltext.immutable.fleet.plan import Kind, Rollout
-from saltext.immutable.spec.model import ProviderSpec
+from saltext.immutable.fleet.orders import Order
+from saltext.immutable.fleet.state import Kind, Rollout
+from saltext.immutable.spec.model import Fleet, ProviderSpec, TrafficSpec
 from saltext.immutable.store import Lease, Store
-from saltext.immutable.store.schema import UNFINISHED, fleets, generations, journal, machines, rollouts, taints
+from saltext.immutable.store.schema import (
+    UNFINISHED,
+    fleets,
+    generations,
+    journal,
+    machines,
+    orders,
+    protections,
+    reservations,
+    rollouts,
+    sizes,
+    taints,
+)
 
 Intent = Literal["launch", "launched", "doomed", "failed"]
+Wish = Literal["in", "drain", "out"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,8 @@ class Generation:
     """Full digest."""
     provider: ProviderSpec
     created: float
+    traffic: TrafficSpec | None = None
+    """Who sent the visitors when it was last rolled out."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,14 @@ class Record:
     ref: str | None = None
     ready_since: float | None = None
     reason: str = ""
+    healthy_since: float | None = None
+    """Since when nobody found it unhealthy."""
+    traffic: Wish = "in"
+    """What we want of those who send the visitors."""
+    drain_since: float | None = None
+    """When they stopped sending it new ones."""
+    kept_until: float | None = None
+    """How long it stays for a rollback."""
 
     @property
     def doomed(self) -> bool:
@@ -57,6 +81,17 @@ class Entry:
     what: str
     minion_id: str | None
     reason: str
+
+
+@dataclass(frozen=True)
+class News:
+    """What others wrote about a fleet, its machines and its rollout meanwhile."""
+
+    taints: Mapping[str, str]
+    protections: Mapping[str, str]
+    orders: Sequence[Order]
+    size: int
+    """How many machines are wanted: what an operator set, or what the pillar says."""
 
 
 class Ledger:
@@ -85,8 +120,8 @@ class Ledger:
         After one that was paused or aborted more may serve than when the last one ended: a scale from 3 to 10
         that stopped at 9 has 9 to lose.
         """
-        ready = (record.ready_since is not None and not record.doomed for record in self.records().values())
-        return max(self.size(), sum(ready))
+        ready = [record for record in self.records().values() if record.ready_since is not None]
+        return max(self.size(), sum(record.traffic == "in" and not record.doomed for record in ready))
 
     def generations(self) -> dict[int, Generation]:
         """Return all generations by number, the oldest first."""
@@ -113,6 +148,11 @@ class Ledger:
         found = [Rollout(**row) for row in self._rows(query)]
         return found[0] if found else None
 
+    def rollout(self, number: int) -> Rollout:
+        """Return one rollout."""
+        query = sa.select(rollouts).where(rollouts.c.fleet == self.fleet, rollouts.c.id == number)
+        return Rollout(**self._rows(query)[0])
+
     def entries(self, rollout: int) -> list[Entry]:
         """Return the timeline of a rollout."""
         columns = (journal.c.at, journal.c.what, journal.c.minion_id, journal.c.reason)
@@ -134,23 +174,72 @@ class Ledger:
             found.setdefault(row["minion_id"], row["reason"])
         return found
 
-    def pin(self, lease: Lease, image: str, provider: ProviderSpec, now: float) -> Generation:
+    def protected(self) -> dict[str, str]:
+        """Return why machines must not be taken away, by minion id."""
+        query = sa.select(protections.c.minion_id, protections.c.reason).where(protections.c.fleet == self.fleet)
+        return {row["minion_id"]: row["reason"] for row in self._rows(query)}
+
+    def orders(self) -> list[Order]:
+        """Return the orders that nobody has taken up yet, the oldest first."""
+        columns = (orders.c.id, orders.c.rollout, orders.c.what, orders.c.at, orders.c.reason, orders.c.who)
+        where = (orders.c.fleet == self.fleet, orders.c.taken.is_(None))
+        return [Order(**row) for row in self._rows(sa.select(*columns).where(*where).order_by(orders.c.id))]
+
+    def order(self, rollout: Rollout, what: str, reason: str, who: str | None, now: float) -> None:
+        """Write down an order; this needs no lease."""
+        row = {"fleet": self.fleet, "rollout": rollout.id, "what": what, "at": now, "reason": reason, "who": who}
+        with self._store.write() as tx:
+            tx.execute(sa.insert(orders).values(row))
+
+    def resize(self, size: int, instead_of: int, who: str | None, now: float) -> None:
+        """Set a size in place of the pillar's; this needs no lease."""
+        row = {"fleet": self.fleet, "size": size, "instead_of": instead_of, "at": now, "who": who}
+        with self._store.write() as tx:
+            tx.execute(sa.delete(sizes).where(sizes.c.fleet == self.fleet))
+            if size != instead_of:
+                tx.execute(sa.insert(sizes).values(row))
+
+    def wanted_size(self, declared: int) -> int:
+        """Return the size that counts: an operator's, as long as the pillar's is what it was then."""
+        where = (sizes.c.fleet == self.fleet, sizes.c.instead_of == declared)
+        rows = self._rows(sa.select(sizes.c.size).where(*where))
+        return int(rows[0]["size"]) if rows else declared
+
+    def sized(self, fleet: Fleet) -> Fleet:
+        """Return the fleet with the size that counts."""
+        return replace(fleet, size=self.wanted_size(fleet.size))
+
+    def news(self, declared: int) -> News:
+        """Return what others wrote meanwhile."""
+        return News(self.tainted(), self.protected(), self.orders(), self.wanted_size(declared))
+
+    def pin(
+        self, lease: Lease, image: str, provider: ProviderSpec, now: float, traffic: TrafficSpec | None = None
+    ) -> Generation:
         """Return the generation of an image and launch settings: the newest one or one more."""
         newest = max(self.generations().values(), key=lambda one: one.number, default=None)
-        if newest and (newest.image, newest.provider) == (image, provider):
+        if newest and (newest.image, newest.provider, newest.traffic) == (image, provider, traffic):
             return newest
+        routed = None if traffic is None else {"name": traffic.name, "settings": dict(traffic.settings)}
+        if newest and (newest.image, newest.provider) == (image, provider):
+            where = (generations.c.fleet == self.fleet, generations.c.number == newest.number)
+            with lease.write() as tx:
+                tx.execute(sa.update(generations).where(*where).values(traffic=routed))
+            return replace(newest, traffic=traffic)
         number = newest.number + 1 if newest else 1
-        row = {"fleet": self.fleet, "number": number, "image": image, "created": now}
+        row = {"fleet": self.fleet, "number": number, "image": image, "created": now, "traffic": routed}
         with lease.write() as tx:
             values = {**row, "provider": provider.name, "settings": dict(provider.settings)}
             tx.execute(sa.insert(generations).values(values))
-        return Generation(self.fleet, number, image, provider, now)
+        return Generation(self.fleet, number, image, provider, now, traffic)
 
-    def begin(self, lease: Lease, kind: Kind, target: int | None, now: float) -> Rollout:
+    def begin(self, lease: Lease, kind: Kind, target: int | None, now: float, replaces: int = 0) -> Rollout:
         """Start a rollout; one that was interrupted or paused ends aborted by it."""
         lineage = self.lineage()
         source = lineage[-1] if lineage else None
-        rollout = Rollout(0, self.fleet, kind, source, target, self.old_size(), started=now, progress_at=now)
+        rollout = Rollout(
+            0, self.fleet, kind, source, target, self.old_size(), started=now, progress_at=now, replaces=replaces
+        )
         values = asdict(rollout)
         del values["id"]
         where = sa.and_(rollouts.c.fleet == self.fleet, UNFINISHED)
@@ -167,17 +256,22 @@ class Ledger:
         changed: Collection[Record] = (),
         gone: Collection[str] = (),
         entries: Sequence[Entry] = (),
+        taken: Collection[int] = (),
     ) -> None:
         """Write one step: the rollout, what is intended with its machines, and the journal, all or nothing."""
-        values = asdict(rollout)
+        values = {**vars(rollout), "failures": dict(rollout.failures)}
         with lease.write() as tx:
             for minion_id in gone:
-                tx.execute(sa.delete(taints).where(taints.c.minion_id == minion_id))
+                for table in (taints, protections):
+                    tx.execute(sa.delete(table).where(table.c.minion_id == minion_id))
             for minion_id in [*gone, *(record.minion_id for record in changed)]:
                 tx.execute(sa.delete(machines).where(machines.c.minion_id == minion_id))
+            if taken:
+                tx.execute(sa.update(orders).where(orders.c.id.in_(taken)).values(taken=rollout.progress_at))
+            tx.execute(sa.delete(reservations).where(reservations.c.fleet == self.fleet))
             for table, rows in (
-                (machines, [asdict(record) for record in changed]),
-                (journal, [{"rollout": rollout.id, **asdict(entry)} for entry in entries]),
+                (machines, [vars(record) for record in changed]),
+                (journal, [{"rollout": rollout.id, **vars(entry)} for entry in entries]),
             ):
                 if rows:
                     tx.execute(sa.insert(table), rows)
@@ -188,7 +282,9 @@ class Ledger:
     def _settle(self, tx: sa.Connection, rollout: Rollout) -> None:
         """Write down what the fleet runs now and how many machines it has."""
         count = sa.select(sa.func.count()).where(
-            machines.c.fleet == self.fleet, machines.c.intent.in_(("launch", "launched"))
+            machines.c.fleet == self.fleet,
+            machines.c.intent.in_(("launch", "launched")),
+            machines.c.kept_until.is_(None),
         )
         before = tx.execute(sa.select(fleets.c.lineage).where(fleets.c.name == self.fleet)).scalar() or []
         lineage = extended(before, rollout) if rollout.outcome == "done" else before
@@ -224,4 +320,5 @@ def extended(lineage: Sequence[int], rollout: Rollout) -> list[int]:
 
 def _generation(row: Mapping[str, Any]) -> Generation:
     provider = ProviderSpec(row["provider"], row["settings"])
-    return Generation(row["fleet"], row["number"], row["image"], provider, row["created"])
+    traffic = row["traffic"] and TrafficSpec(row["traffic"]["name"], row["traffic"]["settings"])
+    return Generation(row["fleet"], row["number"], row["image"], provider, row["created"], traffic or None)

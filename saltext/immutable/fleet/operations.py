@@ -6,27 +6,44 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable import providers
+from saltext.immutable import providers, traffic
+from saltext.immutable.fleet.budgets import Budget
 from saltext.immutable.fleet.checks import require_answers
 from saltext.immutable.fleet.drive import Driver
 from saltext.immutable.fleet.effects import Effects, Pool
-from saltext.immutable.fleet.ledger import Entry, Generation, Ledger, Record, fleets_with_machines
-from saltext.immutable.fleet.plan import Action, Kind, Machine, Phase, Rollout, forecast
+from saltext.immutable.fleet.forecast import forecast
+from saltext.immutable.fleet.ledger import Entry, Generation, Ledger, fleets_with_machines
+from saltext.immutable.fleet.orders import What, require
+from saltext.immutable.fleet.state import MENDING, UNLIMITED, Action, Kind, Limits, Machine, Outcome, Rollout
 from saltext.immutable.fleet.taints import Deed, Taints
+from saltext.immutable.fleet.track import phase
+from saltext.immutable.fleet.verdicts import revived
+from saltext.immutable.fleet.windows import Level, opening
 from saltext.immutable.fleet.world import Minions, World
 from saltext.immutable.providers import Instance, Provider
-from saltext.immutable.spec.model import Definitions, Fleet, ProviderSpec
-from saltext.immutable.store import Holder, Lease, Store
+from saltext.immutable.spec.model import Definitions, Fleet, ProviderSpec, Settings, TrafficSpec
+from saltext.immutable.spec.strategy import impossible
+from saltext.immutable.store import Held, Holder, Lease, Store
+from saltext.immutable.traffic import Traffic
 
 LAST_WORDS = 25
 """Lines of a failed machine's console that an error shows."""
+FOLLOW_EVERY = 0.5
+"""Seconds between two looks at a rollout that somebody else drives."""
+EXPECTED: Mapping[What, Sequence[Outcome]] = {
+    "pause": ("paused",),
+    "abort": ("aborted",),
+    "back": ("rolled back",),
+    "approve": ("done",),
+}
+"""How a rollout ends when an order is obeyed."""
 
 Say = Callable[[Entry], None]
 
@@ -43,6 +60,10 @@ class Forecast:
     actions: tuple[Action, ...]
     continues: bool
     """An interrupted rollout would be carried on."""
+    digest: str | None = None
+    """Of the image that would run."""
+    machines: tuple[Machine, ...] = ()
+    """What it was made from."""
 
     @property
     def nothing(self) -> bool:
@@ -70,56 +91,156 @@ class Operations:
         effects: Callable[[Callable[[], bool]], Effects] | None = None,
         user: str | None = None,
         jid: str | None = None,
+        settings: Settings | None = None,
+        route: Callable[[TrafficSpec], Traffic] | None = None,
+        nap: Callable[[float], None] = time.sleep,
+        hear: Callable[[], AbstractContextManager[Callable[[], bool]]] | None = None,
     ) -> None:
         self.store, self.definitions, self.minions = store, definitions, minions
         self._load, self._say, self.clock, self._token = load, say, clock, token
         self.effects = effects or (lambda stopped: Pool(minions.poll, stopped))
         self.user, self.jid = user, jid
         self.taints = Taints(store)
+        self._settings, self._nap = settings or Settings(), nap
+        self._route = route or router({})
+        self.hear = hear or signals
 
     # Commands
 
-    def roll(self, name: str, image: str | None = None) -> Rollout | None:
-        """Bring a fleet to the image of its channel (or to ``image``); None when it is there already."""
+    def roll(self, name: str, image: str | None = None, *, now: bool = False) -> Rollout | None:
+        """Bring a fleet to the image of its channel (or to ``image``); None when it is there already.
+
+        ``now``: also outside the fleet's windows.
+        """
         fleet, ledger = self.definition(name), Ledger(self.store, name)
         with self.lease(name) as lease:
             unfinished = ledger.unfinished()
-            if unfinished and unfinished.kind == "roll" and not unfinished.outcome:
-                carried_on = self._drive(fleet, ledger, lease, unfinished)
-                return self._roll(fleet, ledger, lease, image) or carried_on
-            return self._roll(fleet, ledger, lease, image)
+            self._require_free(unfinished)
+            if not now and (closed := self.closed(fleet)):
+                raise CommandExecutionError(f"fleet {name} is {closed}; now=True does it all the same")
+            carried_on = None
+            if unfinished and unfinished.kind == "roll" and unfinished.paused_by in (None, "window"):
+                carried_on = self._drive(fleet, ledger, lease, unfinished, now=now)
+            return self._roll(fleet, ledger, lease, image, now) or carried_on
 
-    def _roll(self, fleet: Fleet, ledger: Ledger, lease: Lease, image: str | None) -> Rollout | None:
-        now = self.clock()
-        generation = ledger.pin(lease, self._image(fleet, image), fleet.provider, now)
-        if not ledger.unfinished() and self._look(fleet, ledger, "roll", generation.number).nothing:
-            return None
-        return self._drive(fleet, ledger, lease, ledger.begin(lease, "roll", generation.number, now))
+    def _roll(self, fleet: Fleet, ledger: Ledger, lease: Lease, image: str | None, now: bool) -> Rollout | None:
+        digest = self._image(fleet, image)
+        generation = ledger.pin(lease, digest, fleet.provider, self.clock(), fleet.traffic)
+        return self._begin(fleet, ledger, lease, "roll", generation.number, now)
 
-    def rollback(self, name: str, generation: int | None = None) -> Rollout | None:
-        """Bring a fleet back to its last good generation (or to a named one), without baking."""
+    def rollback(self, name: str, generation: int | None = None, reason: str = "") -> Rollout | None:
+        """Bring a fleet back to its last good generation (or to a named one), without baking.
+
+        A roll that is under way or paused turns back itself, whoever drives it.
+        """
         fleet, ledger = self.definition(name), Ledger(self.store, name)
+        unfinished = ledger.unfinished()
+        if unfinished and unfinished.kind == "roll" and generation in (None, unfinished.source):
+            if unfinished.source is not None:
+                return self.steer(name, "back", reason)
         with self.lease(name) as lease:
-            target = self._way_back(ledger, generation)
-            unfinished = ledger.unfinished()
-            if unfinished is None and self._look(fleet, ledger, "rollback", target).nothing:
-                return None
+            target, unfinished = self._way_back(ledger, generation), ledger.unfinished()
             again = unfinished and (unfinished.kind, unfinished.target) == ("rollback", target)
-            if unfinished is None or unfinished.outcome or not again:
-                unfinished = ledger.begin(lease, "rollback", target, self.clock())
-            return self._drive(fleet, ledger, lease, unfinished)
+            if unfinished and again and unfinished.outcome is None:
+                return self._drive(fleet, ledger, lease, unfinished)
+            return self._begin(fleet, ledger, lease, "rollback", target)
 
     def destroy(self, name: str) -> Rollout | None:
         """Let all machines and keys of a fleet go; its history stays."""
         fleet, ledger = self.find(name, gone=True), Ledger(self.store, name)
+        if protected := ledger.protected():
+            raise CommandExecutionError(
+                f"{', '.join(protected)} must not be taken away; `salt-run fleet.unprotect` lets it go"
+            )
         with self.lease(name) as lease:
             unfinished = ledger.unfinished()
+            if unfinished and unfinished.outcome is None and unfinished.kind == "destroy":
+                return self._drive(fleet, ledger, lease, unfinished)
             nothing = self._look(fleet, ledger, "destroy", None).nothing and not ledger.lineage()
             if nothing and unfinished is None:
                 return None
-            if unfinished is None or unfinished.outcome or unfinished.kind != "destroy":
-                unfinished = ledger.begin(lease, "destroy", None, self.clock())
-            return self._drive(fleet, ledger, lease, unfinished)
+            return self._drive(fleet, ledger, lease, ledger.begin(lease, "destroy", None, self.clock()))
+
+    def scale(self, name: str, size: int) -> Rollout | None:
+        """Set the size of a fleet, in place of the pillar's until that changes; None when it has that size already.
+
+        A rollout that is under way takes it up; one that is paused does when it is resumed.
+        """
+        fleet, ledger = self.definition(name), Ledger(self.store, name)
+        declared = self.definitions.fleets[name].size
+        _require_size(replace(fleet, size=size))
+        _last_good(ledger)
+        ledger.resize(size, declared, self.user, self.clock())
+        unfinished = ledger.unfinished()
+        if unfinished and unfinished.outcome is None:
+            return self.follow(name, unfinished)
+        return None if unfinished else self.mend(name, "scale")
+
+    def replace(self, minion_id: str, reason: str) -> Rollout | None:
+        """Let a newcomer take the place of one machine."""
+        name = self.taints.fleet_of(minion_id)
+        if name is None:
+            raise SaltInvocationError(f"{minion_id} is no machine of a fleet; `salt-run fleet.status all` names them")
+        self.definition(name)
+        unfinished = Ledger(self.store, name).unfinished()
+        self._require_free(unfinished)
+        self.taints.add("hand", self.deed("tainted", minion_id, name, reason))
+        if unfinished and unfinished.outcome is None:
+            return self.follow(name, unfinished)
+        return self.mend(name, "replace")
+
+    def mend(self, name: str, kind: Kind = "reconcile") -> Rollout | None:
+        """Replace what is lost, ill or tainted, and fill up with the last good generation; None: all is well."""
+        fleet, ledger = self.definition(name), Ledger(self.store, name)
+        with self.lease(name) as lease:
+            target = _last_good(ledger)
+            unfinished = ledger.unfinished()
+            self._require_free(unfinished)
+            if unfinished and unfinished.outcome is None:
+                self._drive(fleet, ledger, lease, unfinished)
+            return self._begin(fleet, ledger, lease, kind, target)
+
+    def carry_on(self, name: str, now: bool = False) -> Rollout | None:
+        """Go on with a rollout that was interrupted or paused; None: there is none."""
+        ledger = Ledger(self.store, name)
+        with self.lease(name) as lease:
+            unfinished = ledger.unfinished()
+            if unfinished is None:
+                return None
+            gone = unfinished.kind == "destroy"
+            fleet = self.find(name, gone=True) if gone else self.definition(name)
+            return self._drive(fleet, ledger, lease, unfinished, now=now)
+
+    def steer(self, name: str, what: What, reason: str = "") -> Rollout:
+        """Give an order to the rollout of a fleet, and see it through, whoever drives it."""
+        ledger = self.ledger(name)
+        rollout = require(ledger.unfinished(), name, what)
+        ledger.order(rollout, what, reason, self.user, self.clock())
+        return self.follow(name, rollout, EXPECTED[what])
+
+    def follow(self, name: str, rollout: Rollout, expected: Sequence[Outcome] = ("done",)) -> Rollout:
+        """Wait for the end of a rollout, and drive it where nobody else does."""
+        ledger = self.ledger(name)
+        gone = rollout.kind == "destroy"
+        while True:
+            with suppress(Held), self.lease(name) as lease:
+                now = ledger.rollout(rollout.id)
+                if now.outcome in (None, "paused") and not (now.outcome and "paused" in expected):
+                    fleet = self.find(name, gone=True) if gone else self.definition(name)
+                    return self._drive(fleet, ledger, lease, now, expected)
+                return _ended_as(now, expected, ledger)
+            if not expected:
+                return ledger.rollout(rollout.id)
+            self._nap(FOLLOW_EVERY)
+
+    def _require_free(self, unfinished: Rollout | None) -> None:
+        """Refuse to go on where an operator said pause."""
+        if unfinished and unfinished.paused_by == "operator":
+            name = unfinished.fleet
+            raise CommandExecutionError(
+                f"fleet {name}: rollout {unfinished.id} is paused: {unfinished.reason}, "
+                f"`salt-run fleet.abort {name}` ends it here"
+            )
 
     # Questions
 
@@ -131,6 +252,8 @@ class Operations:
         fleet = self.definition(name)
         if kind == "rollback":
             return self._look(fleet, ledger, kind, self._way_back(ledger, generation))
+        if kind in MENDING:
+            return self._look(fleet, ledger, kind, _last_good(ledger))
         digest, known = self._image(fleet, image), ledger.generations()
         newest = known[max(known)] if known else None
         if newest and (newest.image, newest.provider) == (digest, fleet.provider):
@@ -142,6 +265,10 @@ class Operations:
         fleet = self.find(name)
         require_answers(fleet)
         return fleet
+
+    def closed(self, fleet: Fleet) -> str | None:
+        """Return why a fleet may not be changed by choice now."""
+        return self.windows(fleet)(self.clock()).closed
 
     def names(self) -> list[str]:
         """Return the fleets that are in the pillar or have machines."""
@@ -174,11 +301,31 @@ class Operations:
 
     # How
 
-    def _drive(self, fleet: Fleet, ledger: Ledger, lease: Lease, rollout: Rollout) -> Rollout:
-        with signals() as stopped:
+    def _begin(
+        self, fleet: Fleet, ledger: Ledger, lease: Lease, kind: Kind, target: int, now: bool = False
+    ) -> Rollout | None:
+        """Begin a rollout and drive it; None: there is nothing to do."""
+        unfinished = ledger.unfinished()
+        foreseen = self._look(fleet, ledger, kind, target)
+        if unfinished is None and foreseen.nothing:
+            return None
+        replaces = sum(action.kind == "launch" for action in foreseen.actions)
+        return self._drive(fleet, ledger, lease, ledger.begin(lease, kind, target, self.clock(), replaces), now=now)
+
+    def _drive(
+        self,
+        fleet: Fleet,
+        ledger: Ledger,
+        lease: Lease,
+        rollout: Rollout,
+        expected: Sequence[Outcome] = ("done",),
+        *,
+        now: bool = False,
+    ) -> Rollout:
+        with self.hear() as stopped:
             driver = Driver(
                 fleet,
-                replace(rollout, progress_at=self.clock()),
+                revived(rollout, self.clock()),
                 ledger,
                 lease,
                 self.world(fleet, ledger, rollout.source, rollout.target),
@@ -187,19 +334,35 @@ class Operations:
                 new_id=lambda: fleet.minion_id.format(token=self._token()),
                 say=self._say,
                 stopped=stopped,
+                windows=self.windows(fleet) if not now else lambda _: UNLIMITED,
+                budget=Budget(fleet.name, fleet.budgets, self._settings.budgets),
             )
             ended = driver.run()
-        if ended.outcome != "done":
-            raise Failed(_told(ended, ledger.entries(ended.id)))
-        return ended
+        return _ended_as(ended, expected, ledger)
+
+    def windows(self, fleet: Fleet) -> Callable[[float], Limits]:
+        """Return what tells whether the fleet may be changed by choice at a time."""
+        levels = (
+            Level(f"immutable:fleets:{fleet.name}:windows", fleet.windows),
+            Level("config immutable:windows", self._settings.windows),
+        )
+        if not any(level.windows for level in levels):
+            return lambda _: UNLIMITED
+
+        def limits(now: float) -> Limits:
+            found = opening(levels, now)
+            return Limits(until=found.until) if found.is_open else Limits(closed=found.reason, until=found.opens)
+
+        return limits
 
     def _look(self, fleet: Fleet, ledger: Ledger, kind: Kind, target: int | None, image: str | None = None) -> Forecast:
         now, unfinished, lineage = self.clock(), ledger.unfinished(), ledger.lineage()
+        fleet = ledger.sized(fleet)
         source = lineage[-1] if lineage else None
         rollout = Rollout(0, fleet.name, kind, source, target, ledger.old_size(), started=now, progress_at=now)
-        instances = {one.minion_id: one for one in self.world(fleet, ledger).list()}
-        machines = list(_machines(ledger.records(), instances, ledger.tainted(), now))
+        machines = self.machines(fleet, ledger, now)
         generation = ledger.generations().get(target) if target is not None else None
+        digest = image or (generation.image if generation else None)
         return Forecast(
             fleet.name,
             kind,
@@ -207,7 +370,14 @@ class Operations:
             self.store.image(image).name if image else self.image_name(generation),
             tuple(forecast(fleet, rollout, machines, now)),
             continues=unfinished is not None or any(m.phase == "doomed" for m in machines),
+            digest=digest,
+            machines=tuple(machines),
         )
+
+    def machines(self, fleet: Fleet, ledger: Ledger, now: float) -> list[Machine]:
+        """Return a fleet's machines as far as the books and one list tell."""
+        instances = {one.minion_id: one for one in self.world(fleet, ledger).list()}
+        return list(_machines(ledger, instances, now))
 
     def world(self, fleet: Fleet, ledger: Ledger, *numbers: int | None) -> World:
         """Return the fleet's world: generations that have machines, or get some, may have other settings."""
@@ -221,7 +391,8 @@ class Operations:
                 found = [provider for spec, provider in loaded if spec == generation.provider]
                 by_number[number] = found[0] if found else self._load(generation.provider)
                 loaded.append((generation.provider, by_number[number]))
-        return World(fleet, ledger.installation, generations, by_number, default, self.minions, self.clock)
+        traffic = None if fleet.traffic is None else self._route(fleet.traffic)
+        return World(fleet, ledger.installation, generations, by_number, default, self.minions, self.clock, traffic)
 
     def find(self, name: str, gone: bool = False) -> Fleet:
         """Return the definition of a fleet; of one that left the pillar, what is needed to destroy it."""
@@ -233,7 +404,8 @@ class Operations:
             raise SaltInvocationError(
                 f"immutable:fleets:{name} is not in the pillar; there are: {', '.join(sorted(fleets)) or 'none'}"
             )
-        return Fleet(name, recipe="", size=0, minion_id="", provider=history[max(history)].provider)
+        newest = history[max(history)]
+        return Fleet(name, recipe="", size=0, minion_id="", provider=newest.provider, traffic=newest.traffic)
 
     def _image(self, fleet: Fleet, ref: str | None) -> str:
         return self.store.image(ref or f"{fleet.recipe}:{fleet.channel}").digest
@@ -266,24 +438,58 @@ def loader(opts: Mapping[str, Any]) -> Callable[[ProviderSpec], Provider]:
     return lambda spec: providers.load(spec.name, spec.settings, opts)
 
 
-def _machines(
-    records: Mapping[str, Record], instances: Mapping[str, Instance], taints: Mapping[str, str], now: float
-) -> Iterator[Machine]:
-    """Return the machines as far as one list tells."""
+def router(opts: Mapping[str, Any]) -> Callable[[TrafficSpec], Traffic]:
+    """Return what loads the adapters of those who send the visitors."""
+    return lambda spec: traffic.load(spec.name, spec.settings, opts)
+
+
+def _last_good(ledger: Ledger) -> int:
+    lineage = ledger.lineage()
+    if not lineage:
+        raise CommandExecutionError(
+            f"fleet {ledger.fleet} runs no generation yet; `salt-run fleet.roll {ledger.fleet}` launches it"
+        )
+    return lineage[-1]
+
+
+def _require_size(fleet: Fleet) -> None:
+    if fleet.size == 0 and not fleet.allow_outage:
+        raise SaltInvocationError(
+            f"size: with 0 machines nothing would serve; `salt-run fleet.destroy {fleet.name}` lets the fleet go, "
+            f"or write allow_outage: true in immutable:fleets:{fleet.name}"
+        )
+    for sentence in impossible(fleet):
+        raise SaltInvocationError(f"size: with {fleet.size} machines {sentence}")
+
+
+def _ended_as(ended: Rollout, expected: Sequence[Outcome], ledger: Ledger) -> Rollout:
+    if expected and ended.outcome not in expected:
+        raise Failed(_told(ended, ledger.entries(ended.id)))
+    return ended
+
+
+def _machines(ledger: Ledger, instances: Mapping[str, Instance], now: float) -> Iterator[Machine]:
+    """Return the machines as far as one list tells: who serves is taken for healthy."""
+    records, taints, protected = ledger.records(), ledger.tainted(), ledger.protected()
     for record in records.values():
         instance = instances.get(record.minion_id)
-        phase: Phase = "doomed" if record.doomed else "serving" if record.ready_since is not None else "booting"
         lost = record.ref is not None and (instance is None or not instance.running)
         fault = "it is gone or has stopped" if lost and not record.doomed else None
+        well = phase(record) not in ("doomed", "booting") and not fault
         yield Machine(
             record.minion_id,
             record.generation,
-            phase,
+            phase(record),
             record.born,
             since=now,
-            health="yes" if phase == "serving" and not fault else "unknown",
+            health="yes" if well else "unknown",
             fault=fault,
             taint=taints.get(record.minion_id),
+            ready_since=record.ready_since,
+            healthy_since=record.healthy_since,
+            drain_since=record.drain_since,
+            kept_until=record.kept_until,
+            protect=protected.get(record.minion_id),
         )
     for instance in instances.values():
         if instance.minion_id not in records:

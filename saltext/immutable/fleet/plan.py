@@ -2,314 +2,319 @@
 
 Rules that hold for every plan:
 
-* a healthy serving machine is removed only if at least ``min(old size, new size) - max_unavailable`` healthy
+* a healthy serving machine is taken out only if at least ``min(old size, new size) - max_unavailable`` healthy
   serving ones remain; one whose health is unknown is neither counted nor less protected;
-* a tainted machine is none of the wanted generation, whatever it was launched as, but serves while it is healthy;
-* nothing is launched when ``size + max_surge`` machines occupy a place; doomed ones are counted apart;
-* a rollout ends done, rolled back or paused, and ``progress_within`` makes silence impossible.
+* nothing is launched when ``size + max_surge`` machines occupy a place; kept and doomed ones are counted apart;
+* a rollout ends done, rolled back, aborted or paused, and ``progress_within`` makes silence impossible.
+
+`goal` says what a rollout is after, `tally` sorts the machines by that, `verdicts` says how far it is and how it
+ends; each function below names one kind of action. The cost is one walk over the machines, and sorting those that
+may go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any
 
+from saltext.immutable.fleet.goal import Goal, goal, soak, steps
+from saltext.immutable.fleet.state import Action, Limits, Machine, Plan, Rollout
+from saltext.immutable.fleet.tally import Tally, is_available, tally
+from saltext.immutable.fleet.verdicts import closed, ended, is_patient, judged, verdict
 from saltext.immutable.spec.model import Fleet
 
-Kind = Literal["roll", "rollback", "destroy"]
-Direction = Literal["forward", "back", "hold"]
-Outcome = Literal["done", "rolled back", "aborted", "paused"]
-Health = Literal["yes", "no", "unknown"]
-Phase = Literal["booting", "serving", "doomed"]
+FAR = float("inf")
+_AGE = attrgetter("born", "minion_id")
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """The recorded walk of a fleet from one generation to another."""
+class Moment:
+    """All that a plan is made from, sorted."""
 
-    id: int
-    fleet: str
-    kind: Kind
-    source: int | None
-    """Generation that the fleet comes from; None: it had none."""
-    target: int | None
-    """Pinned generation that it goes to; None: every machine goes."""
-    old_size: int
-    """Machines of the fleet when this rollout began."""
-    started: float
-    progress_at: float
-    """When something last went on."""
-    direction: Direction = "forward"
-    """``back``: the new machines go, the old stay. ``hold``: only what failed goes, then it is paused."""
-    failures: Mapping[str, float] = field(default_factory=dict)
-    """New machines that failed in this direction, and when."""
-    verdict: str = ""
-    """What the last plan said."""
-    outcome: Outcome | None = None
-    reason: str = ""
-    """Why it turned back, was paused or was aborted."""
-    ended: float | None = None
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What is known of one machine."""
-
-    minion_id: str
-    generation: int
-    phase: Phase
-    """``booting`` from when the launch is wanted; ``serving`` once it was ready; ``doomed``: it goes."""
-    born: float
-    since: float
-    """Since when ``health`` is what it is; booting machines: since when we wait."""
-    health: Health = "unknown"
-    note: str = ""
-    """Why the health is not ``yes``."""
-    fault: str | None = None
-    """Why it will never serve (again)."""
-    taint: str | None = None
-    """Why it is no longer what its image says: it serves until a newcomer takes its place."""
-
-
-@dataclass(frozen=True)
-class Action:
-    """One thing to do, and why."""
-
-    kind: Literal["launch", "destroy"]
-    generation: int
-    reason: str
-    minion_id: str | None = None
-    """The victim; a launch gets its random id later."""
-    failed: bool = False
-    """The victim never did its duty, so that its console is worth keeping."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to do now, what to remember, and when to ask again at the latest."""
-
-    actions: tuple[Action, ...]
+    fleet: Fleet
     rollout: Rollout
-    wake: float | None
+    aim: Goal
+    found: Tally
+    limits: Limits
+    now: float
+
+    @property
+    def soaked(self) -> bool:
+        """Tell whether the machines of the step have been healthy for long enough."""
+        reached = self.rollout.step_reached_at
+        return reached is not None and self.now >= reached + soak(self.fleet, self.rollout)
+
+    @property
+    def patient(self) -> bool:
+        """Tell whether it waits for the soak to end, or for somebody's approval."""
+        return is_patient(self.fleet, self.rollout, self.aim, self.found, self.soaked)
 
 
-@dataclass(frozen=True)
-class Goal:
-    """What a rollout is after at the moment."""
-
-    generation: int | None
-    size: int
-    floor: int
-    """Healthy serving machines that no removal may go below."""
-    places: int
-    """Machines that may exist, the doomed apart."""
-    stayed: float | None = None
-    """On the way back: what was born before this stays as it is, tainted or not."""
-
-    def has(self, machine: Machine) -> bool:
-        """Tell whether a machine is one of those that are wanted."""
-        stayed = self.stayed is not None and machine.born < self.stayed
-        return machine.generation == self.generation and (machine.taint is None or stayed)
-
-
-def goal(fleet: Fleet, rollout: Rollout) -> Goal:
-    """Return what the rollout is after: its target, or on the way back what the fleet had before."""
-    size = fleet.size if rollout.kind != "destroy" else 0
-    floor = max(0, min(rollout.old_size, size) - fleet.strategy.max_unavailable.down(size))
-    generation, stayed = rollout.target, None
-    if rollout.direction == "back":
-        generation, size = rollout.source, min(rollout.old_size, size) if rollout.source is not None else 0
-        stayed = rollout.started
-    return Goal(generation, size, floor, size + fleet.strategy.max_surge.up(fleet.size), stayed)
-
-
-def plan(fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], now: float) -> Plan:
+def plan(fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], limits: Limits, now: float) -> Plan:
     """Decide what happens next."""
-    faults = {machine.minion_id: why for machine in machines if (why := _fault(fleet, rollout, machine, now))}
-    losses = [
-        Action("destroy", m.generation, faults[m.minion_id], m.minion_id, failed=_counts(fleet, rollout, m))
-        for m in machines
-        if m.minion_id in faults
-    ]
-    rollout = _judge(fleet, rollout, [action for action in losses if action.failed], now)
-    if rollout.outcome:
-        return Plan((), rollout, None)
-    aim = goal(fleet, rollout)
-    alive = [m for m in machines if m.phase != "doomed" and m.minion_id not in faults]
-    doomed = len(machines) - len(alive)
-    steps = [] if rollout.direction == "hold" else list(_steps(fleet, aim, alive, doomed))
-    actions = (*losses, *steps)
-    rollout = replace(rollout, verdict=_verdict(aim, alive, doomed))
-    if not actions and not doomed:
-        rollout = _ended(rollout, aim, alive, now)
-    elif actions:
+    at = _at(fleet, rollout, machines, limits, now)
+    losses = _losses(at)
+    turned = judged(fleet, rollout, [action for action in losses if action.failed], at.patient, now)
+    if turned.outcome:
+        return Plan((), turned, None)
+    if losses or turned != rollout:
+        lost = {action.minion_id for action in losses}  # in any direction
+        machines = [m if m.minion_id not in lost else replace(m, phase="doomed") for m in machines]
+        at = _at(fleet, turned, machines, limits, now)
+        losses += [replace(action, failed=False) for action in _losses(at)]
+    at = _stepped(at, machines)
+    actions = (*losses, *_actions(at))
+    rollout = replace(at.rollout, verdict=verdict(fleet, at.rollout, at.aim, at.found, limits, at.soaked))
+    if actions:
         rollout = replace(rollout, progress_at=now)
-    return Plan(actions, rollout, None if rollout.outcome else _wake(fleet, rollout, alive))
+    elif not at.found.doomed:
+        rollout = ended(fleet, rollout, at.aim, at.found, at.soaked, limits, now)
+    return Plan(actions, rollout, None if rollout.outcome else _wake(replace(at, rollout=rollout)))
 
 
-def _steps(fleet: Fleet, aim: Goal, alive: Sequence[Machine], doomed: int) -> Iterator[Action]:
-    """Name the victims that may go now, then fill the places that are free."""
-    left = list(alive)
-    for machine, reason in _unwanted(aim, alive):
-        if _removable(machine, left, aim.floor):
-            left.remove(machine)
-            yield Action("destroy", machine.generation, reason, machine.minion_id)
-    there = sum(aim.has(machine) for machine in left)
-    missing = min(aim.size - there, aim.places - len(left))
-    if aim.generation is None or doomed + len(alive) - len(left) > fleet.size:
+def _losses(at: Moment) -> list[Action]:
+    return [Action("destroy", m.generation, why, m.minion_id, failed=counts) for m, why, counts in at.found.faulty]
+
+
+def _at(fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], limits: Limits, now: float) -> Moment:
+    aim = goal(fleet, rollout)
+    return Moment(fleet, rollout, aim, tally(fleet, rollout, aim, machines, now), limits, now)
+
+
+def _wake(at: Moment) -> float:
+    """Return when time alone may change the plan."""
+    reached = at.rollout.step_reached_at
+    soaking = reached + soak(at.fleet, at.rollout) if reached is not None and not at.soaked else FAR
+    stuck = FAR if at.patient else at.rollout.progress_at + at.fleet.strategy.progress_within
+    return min(at.found.wake, soaking, stuck, FAR if at.limits.until is None else at.limits.until)
+
+
+# Steps
+
+
+def _stepped(at: Moment, machines: Sequence[Machine]) -> Moment:
+    """Note which step is reached, and go on to the next one where soak and approval allow it."""
+    while at.rollout.direction == "forward":
+        at = replace(at, rollout=_reached(at))
+        last = at.rollout.step >= len(steps(at.fleet, at.rollout)) - 1
+        if last or not at.soaked or at.patient:
+            return at
+        rollout = replace(at.rollout, step=at.rollout.step + 1, step_reached_at=None, progress_at=at.now)
+        at = _at(at.fleet, rollout, machines, at.limits, at.now)
+    return at
+
+
+def _reached(at: Moment) -> Rollout:
+    """Note since when as many as the step wants are healthy, and when blue-green moves the traffic."""
+    rollout, reached = at.rollout, at.found.available_new >= at.aim.wanted
+    if at.aim.switch and rollout.switched_at is None:
+        ready = at.found.green >= at.aim.size and not at.patient and not closed(rollout, at.limits)
+        return replace(rollout, switched_at=at.now, progress_at=at.now) if ready else rollout
+    if reached and rollout.step_reached_at is None:
+        return replace(rollout, step_reached_at=at.now, progress_at=at.now)
+    return rollout if reached or rollout.step_reached_at is None else replace(rollout, step_reached_at=None)
+
+
+# Actions
+
+
+def _actions(at: Moment) -> Iterator[Action]:
+    if at.rollout.direction in ("hold", "stop"):
+        yield from _restored(at)
+        return
+    surplus = _surplus(at)
+    attached = list(_attached(at, surplus))
+    victims = [*_useless(at, surplus), *_victims(at, surplus)]
+    yield from attached
+    yield from victims
+    yield from _drained(at)
+    yield from _expired(at, attached)
+    yield from _launches(at, attached, victims)
+
+
+def _restored(at: Moment) -> Iterator[Action]:
+    """Stop where we are: what was being drained serves again; after an abort what is not in use yet goes."""
+    for machine in (*at.found.returning, *at.found.draining):
+        if machine.health != "no":
+            yield _act("attach", machine, "nothing more is replaced: it serves on")
+        elif _is_drained(at, machine):
+            yield _act("destroy", machine, f"it is drained, and it is not healthy: {machine.note}")
+    if at.rollout.direction == "stop":
+        for machine in (*at.found.booting, *at.found.standby, *at.found.idle):
+            yield _act("destroy", machine, "it does not serve yet, and nothing more is wanted")
+
+
+def _surplus(at: Moment) -> list[Machine]:
+    """Return the least useful of the right machines, as many as there are too many."""
+    excess = len(at.found.wanted) - at.aim.size
+    if excess <= 0:
+        return []
+    waiting = [m for m in at.found.wanted if m.phase != "serving"]
+    serving = [m for m in at.found.wanted if m.phase == "serving"]
+    return [*_least_useful_first(waiting), *_least_useful_first(serving)][:excess]
+
+
+def _attached(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
+    """Let newcomers serve that are healthy, and bring back what was drained or kept."""
+    for machine in at.found.returning:
+        yield _act("attach", machine, "it is wanted again")
+    if at.aim.switch and at.rollout.switched_at is None:
+        return
+    too_many = {machine.minion_id for machine in surplus}
+    for machine in at.found.standby:
+        if machine.health == "yes" and machine.minion_id not in too_many:
+            yield _act("attach", machine, "it is ready to serve")
+    free = at.aim.wanted - len(at.found.wanted)
+    spare = [m for m in at.found.kept if at.aim.has(m) and m.health == "yes"] if free > 0 else []
+    for machine in spare[:free]:
+        yield _act("attach", machine, "it was kept, and is wanted again")
+
+
+def _useless(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
+    """Name those that serve nobody, and need no care."""
+    for machine in at.found.idle:
+        yield _act("destroy", machine, at.aim.against(machine))
+    for machine in surplus:
+        if machine.phase in ("booting", "standby") and machine.protect is None:
+            yield _act("destroy", machine, _too_many(at))
+
+
+def _victims(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
+    """Name those that may be taken out now, the least useful first, and never below the floor."""
+    if at.aim.switch and (at.rollout.switched_at is None or not (at.fleet.traffic or at.soaked)):
+        return
+    stays = 0 if at.aim.mending else at.aim.size - max(at.aim.wanted, len(at.found.wanted))
+    quota = len(at.found.old) - max(0, stays)
+    room = _Room(at.aim.floor, at.found.available, at.found.serving, at.limits.disruptions)
+    kind = "drain" if at.fleet.traffic else "destroy"
+    for machine in _least_useful_first(at.found.old):
+        if quota <= 0 or room.spent:
+            break
+        if machine.protect is None and _may_go(at, machine) and room.take(machine, _available(at, machine)):
+            quota -= 1
+            yield _act(kind, machine, at.aim.against(machine))
+    for machine in surplus:
+        serves = machine.phase == "serving" and machine.protect is None
+        if serves and room.take(machine, _available(at, machine)):
+            yield _act(kind, machine, _too_many(at))
+
+
+def _available(at: Moment, machine: Machine) -> bool:
+    return is_available(at.fleet, machine, at.now)
+
+
+def _least_useful_first(machines: Sequence[Machine]) -> Iterator[Machine]:
+    """Yield the ill, the unknown, then the healthy, the tainted and older of each first; sort only what is used."""
+    for health in ("no", "unknown", "yes"):
+        some = [machine for machine in machines if machine.health == health]
+        yield from sorted((m for m in some if m.taint is not None), key=_AGE)
+        yield from sorted((m for m in some if m.taint is None), key=_AGE)
+
+
+def _may_go(at: Moment, machine: Machine) -> bool:
+    """Tell whether the windows let a machine go: what is not known to be well is no matter of choice."""
+    if not closed(at.rollout, at.limits):
+        return True
+    return at.aim.mending and machine.health != "yes"
+
+
+class _Room:
+    """How many may still be taken out."""
+
+    def __init__(self, floor: int, available: int, serving: int, disruptions: int | None) -> None:
+        self._floor, self._available, self._serving = floor, available, serving
+        self._disruptions = FAR if disruptions is None else disruptions
+
+    @property
+    def spent(self) -> bool:
+        """Tell whether nobody at all may be taken out any more."""
+        return self._serving <= self._floor
+
+    def take(self, machine: Machine, available: bool) -> bool:
+        """Take one out if enough remains. What is known to be ill may go while enough machines of any health remain:
+        a check that is itself wrong must not empty the fleet before one new machine has passed it.
+        """
+        if machine.health == "no":
+            allowed = self._serving - 1 >= self._floor
+        else:
+            allowed = self._available - available >= self._floor and self._disruptions > 0
+        if allowed:
+            self._available -= available
+            self._disruptions -= machine.health != "no"
+            self._serving -= 1
+        return allowed
+
+
+def _drained(at: Moment) -> Iterator[Action]:
+    """Let go of those that have no visitors any more, or keep them for a rollback."""
+    if at.aim.switch and not at.soaked:
+        return  # the way back is moving the traffic back
+    kept_for = at.fleet.strategy.keep_old
+    forward = at.rollout.kind == "roll" and at.rollout.direction == "forward"
+    room = at.aim.size - len(at.found.kept) - at.found.doomed if kept_for and forward else 0
+    for machine in at.found.draining:
+        worthy = machine.generation == at.rollout.source and machine.taint is None and machine.health != "no"
+        if not _is_drained(at, machine):
+            continue
+        if worthy and room > 0:
+            room -= 1
+            reason = f"drained, and kept for {kept_for:g} s, so that a rollback is quick"
+            yield replace(_act("keep", machine, reason), until=at.now + kept_for)
+        else:
+            yield _act("destroy", machine, "drained" if machine.sessions == 0 else "it was not drained in time")
+
+
+def _is_drained(at: Moment, machine: Machine) -> bool:
+    overdue = machine.drain_since is not None and at.now >= machine.drain_since + at.fleet.strategy.drain_within
+    return machine.sessions == 0 or overdue
+
+
+def _expired(at: Moment, attached: Sequence[Action]) -> Iterator[Action]:
+    """Let go of kept machines whose time is over, or that no rollback would bring back any more."""
+    back_again = {action.minion_id for action in attached}
+    ways, room = {at.rollout.source, at.rollout.target}, at.aim.size
+    for machine in at.found.kept:
+        if machine.minion_id in back_again or machine.kept_until is None:
+            continue
+        room -= 1
+        if at.now >= machine.kept_until or at.aim.size == 0:
+            yield _act("destroy", machine, "it was kept for a rollback, and its time is over")
+        elif room < 0:
+            yield _act("destroy", machine, f"more are kept than the {at.aim.size} that are wanted")
+        elif machine.taint is not None or machine.health == "no":
+            yield _act("destroy", machine, "it was kept for a rollback, and is not well")
+        elif machine.generation not in ways and not at.aim.mending:
+            yield _act("destroy", machine, "it was kept for a rollback that would not use it")
+
+
+def _launches(at: Moment, attached: Sequence[Action], victims: Sequence[Action]) -> Iterator[Action]:
+    """Fill the places that are free."""
+    gone = sum(action.kind == "destroy" for action in victims)
+    kept = {machine.minion_id for machine in at.found.kept}
+    returned = sum(action.minion_id in kept for action in attached)
+    there = len(at.found.wanted) + returned + _unlooked(at)
+    if at.aim.mending and closed(at.rollout, at.limits):
+        there += sum(machine.health == "yes" for machine in at.found.old)
+    places = at.aim.places - at.found.occupying - returned + gone
+    missing = min(at.aim.wanted - there, places, at.aim.places if at.limits.launches is None else at.limits.launches)
+    crowded = at.found.doomed + gone + len(at.found.kept) - returned > at.fleet.size
+    if at.aim.generation is None or crowded or (closed(at.rollout, at.limits) and not at.aim.mending):
         return
     for number in range(there + 1, there + 1 + missing):
-        yield Action("launch", aim.generation, f"{number} of {aim.size} on generation {aim.generation}")
+        yield Action("launch", at.aim.generation, f"{number} of {at.aim.wanted} on generation {at.aim.generation}")
 
 
-def _unwanted(aim: Goal, alive: Sequence[Machine]) -> Iterator[tuple[Machine, str]]:
-    """Name the machines that should go, the least useful first, with the reason."""
-    order = {"no": 0, "unknown": 1, "yes": 2}
-    ranked = sorted(alive, key=lambda m: (m.phase == "serving", order[m.health], m.taint is None, m.born, m.minion_id))
-    for machine in ranked:
-        if machine.generation != aim.generation:
-            wanted = f"generation {aim.generation} is wanted" if aim.generation else "no machine is wanted"
-            yield machine, f"generation {machine.generation} goes: {wanted}"
-        elif not aim.has(machine):
-            yield machine, f"tainted: {machine.taint}"
-    current = [machine for machine in ranked if aim.has(machine)]
-    for machine in current[: max(0, len(current) - aim.size)]:
-        yield machine, f"{len(current)} machines, {aim.size} are wanted"
+def _unlooked(at: Moment) -> int:
+    """Count kept machines that may come back as soon as somebody has looked at them."""
+    patience = at.fleet.strategy.unhealthy_for
+    return sum(m.health == "unknown" and at.aim.has(m) and at.now < m.since + patience for m in at.found.kept)
 
 
-def _removable(machine: Machine, left: Sequence[Machine], floor: int) -> bool:
-    """Tell whether enough remains. What is known to be ill may go while enough machines of any health remain:
-    a check that is itself wrong must not empty the fleet before one new machine has passed it.
-    """
-    if machine.phase != "serving":
-        return True
-    others = [other for other in left if other is not machine and other.phase == "serving"]
-    if machine.health == "no":
-        return len(others) >= floor
-    return sum(other.health == "yes" for other in others) >= floor
+def _too_many(at: Moment) -> str:
+    return f"{len(at.found.wanted)} machines, {at.aim.size} are wanted"
 
 
-def _counts(fleet: Fleet, rollout: Rollout, machine: Machine) -> bool:
-    """Tell whether the machine is one that this rollout launched for where it goes now.
-
-    What somebody changed since proves nothing about the image.
-    """
-    return goal(fleet, rollout).has(machine) and machine.born >= rollout.started
-
-
-def _fault(fleet: Fleet, rollout: Rollout, machine: Machine, now: float) -> str | None:
-    """Return why a machine must go for its own sake."""
-    if machine.phase == "doomed":
-        return None
-    deadline = _deadline(fleet, rollout, machine)
-    if machine.fault is None and deadline is not None and now >= deadline:
-        state = "not ready" if machine.phase == "booting" else "not healthy"
-        return f"{state} within {fleet.strategy.ready_within:g} s: {machine.note or 'it did not answer'}"
-    return machine.fault
-
-
-def _deadline(fleet: Fleet, rollout: Rollout, machine: Machine) -> float | None:
-    """Return when a machine that is not healthy is given up; old machines get no deadline."""
-    if machine.phase == "booting" or (machine.health != "yes" and _counts(fleet, rollout, machine)):
-        return machine.since + fleet.strategy.ready_within
-    return None
-
-
-def _judge(fleet: Fleet, rollout: Rollout, failed: Sequence[Action], now: float) -> Rollout:
-    """Count the failures; turn back or hold when there are too many, pause when nothing goes on."""
-    strategy = fleet.strategy
-    failures = {**rollout.failures, **{str(action.minion_id): now for action in failed}}
-    rollout = replace(rollout, failures=failures)
-    if failed and len(failures) > strategy.max_failures and rollout.direction != "hold":
-        return _turned(fleet, rollout, f"{failed[0].minion_id}: {failed[0].reason}", "hold", now)
-    if now >= rollout.progress_at + strategy.progress_within:
-        why = f"nothing went on for {strategy.progress_within:g} s: {rollout.verdict}"
-        return _turned(fleet, rollout, why, "pause", now)
-    return rollout
-
-
-def _turned(fleet: Fleet, rollout: Rollout, why: str, otherwise: Literal["hold", "pause"], now: float) -> Rollout:
-    """Send a rollout back where that is wanted and possible, else stop it."""
-    forward = rollout.direction == "forward"
-    reason = why if forward else f"{why} (on the way {rollout.direction} because of {rollout.reason})"
-    nowhere = rollout.source is None and rollout.old_size > 0  # it never was well, but some of it serves
-    if forward and rollout.kind == "roll" and fleet.strategy.on_failure == "rollback" and not nowhere:
-        return replace(rollout, direction="back", failures={}, progress_at=now, reason=reason)
-    if otherwise == "hold":
-        return replace(rollout, direction="hold", progress_at=now, reason=reason)
-    return _paused(replace(rollout, reason=reason), now)
-
-
-def _paused(rollout: Rollout, now: float) -> Rollout:
-    """Stop a rollout; its reason names the commands that lead on."""
-    again = f"`salt-run fleet.{rollout.kind} {rollout.fleet}` tries again"
-    way_back = rollout.kind == "roll" and rollout.source is not None
-    back = f", `salt-run fleet.rollback {rollout.fleet}` goes back" if way_back else ""
-    return replace(rollout, outcome="paused", reason=f"{rollout.reason}; {again}{back}", ended=now)
-
-
-def _ended(rollout: Rollout, aim: Goal, alive: Sequence[Machine], now: float) -> Rollout:
-    """Return the rollout with its outcome once nothing is left to do."""
-    if rollout.direction == "hold":
-        return _paused(rollout, now)
-    right = [m for m in alive if aim.has(m) and _right(rollout, m)]
-    if not len(right) == len(alive) == aim.size:
-        return rollout
-    return replace(rollout, outcome="done" if rollout.direction == "forward" else "rolled back", ended=now)
-
-
-def _right(rollout: Rollout, machine: Machine) -> bool:
-    """Tell whether a machine is as the end wants it. On the way back those that stayed need only serve as
-    before: a check that came with the new image may be one that the old image cannot pass.
-    """
-    stayed = rollout.direction == "back" and machine.born < rollout.started
-    return machine.phase == "serving" and (stayed or machine.health == "yes")
-
-
-def _verdict(aim: Goal, alive: Sequence[Machine], doomed: int) -> str:
-    """Say in a sentence without times how far it is."""
-    current = [m for m in alive if aim.has(m)]
-    tainted = [m for m in alive if m.generation == aim.generation and not aim.has(m)]
-    good = sum((m.phase, m.health) == ("serving", "yes") for m in current)
-    parts = [f"{good} of {aim.size} healthy on generation {aim.generation}"] if aim.generation else []
-    counts = {
-        "booting": sum(m.phase == "booting" for m in alive),
-        "serving but not healthy": sum(m.phase == "serving" and m.health == "no" for m in alive),
-        "of unknown health": sum(m.phase == "serving" and m.health == "unknown" for m in alive),
-        "tainted": len(tainted),
-        "of other generations": len(alive) - len(current) - len(tainted),
-        "going": doomed,
-    }
-    return ", ".join(parts + [f"{n} {what}" for what, n in counts.items() if n]) or "no machine is left"
-
-
-def _wake(fleet: Fleet, rollout: Rollout, alive: Sequence[Machine]) -> float:
-    """Return when time alone may change the plan."""
-    deadlines = [_deadline(fleet, rollout, machine) for machine in alive]
-    progress = rollout.progress_at + fleet.strategy.progress_within
-    return min([progress, *(at for at in deadlines if at is not None)])
-
-
-def _well(machine: Machine) -> Machine:
-    return machine if machine.phase == "doomed" else replace(machine, phase="serving", health="yes")
-
-
-def forecast(fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], now: float) -> list[Action]:
-    """Return every action up to the end, if all goes well and every serving machine is healthy."""
-    actions: list[Action] = []
-    aim = goal(fleet, rollout)
-    world = {m.minion_id: _well(m) if m.phase != "booting" or aim.has(m) else m for m in machines}
-    while True:
-        world = {key: machine for key, machine in world.items() if machine.phase != "doomed"}
-        step = plan(fleet, rollout, list(world.values()), now)
-        if not step.actions:
-            return actions
-        rollout = step.rollout
-        for action in step.actions:
-            actions.append(action)
-            if action.minion_id is not None:
-                del world[action.minion_id]
-            else:
-                name = f"new {len(actions)}"
-                world[name] = Machine(name, action.generation, "serving", now, now, health="yes")
+def _act(kind: Any, machine: Machine, reason: str) -> Action:
+    return Action(kind, machine.generation, reason, machine.minion_id)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from saltext.immutable.fleet.ledger import Record
-from saltext.immutable.fleet.plan import Health, Machine, Phase
+from saltext.immutable.fleet.state import Health, Machine, Phase
 from saltext.immutable.fleet.world import LOOK_WITHIN, Probe
 from saltext.immutable.providers import Instance
+from saltext.immutable.traffic import Standing
 
 NEVER = float("inf")
 
@@ -22,9 +23,21 @@ OVERDUE = LOOK_WITHIN + 5.0
 """A look that is under way for longer: what was known before is not known any more."""
 VERIFY = 2.0
 """Seconds between two questions to Salt about an intruder: anybody can raise the alarm on the bus."""
+OUT = Standing("out")
 
 
-@dataclass
+def phase(record: Record) -> Phase:
+    """Return what a machine is to the plan, as far as the books tell."""
+    if record.doomed:
+        return "doomed"
+    if record.ready_since is None:
+        return "booting"
+    if record.traffic == "in":
+        return "serving"
+    return "draining" if record.traffic == "drain" and record.kept_until is None else "standby"
+
+
+@dataclass(slots=True)
 class Track:
     """One machine: the record of what we want of it, and what was observed in this run."""
 
@@ -43,6 +56,10 @@ class Track:
     fault: str | None = None
     taint: str | None = None
     """Why it is no longer what its image says, as the books have it."""
+    protect: str | None = None
+    """Why it must not be taken away, as the books have it."""
+    standing: Standing | None = None
+    """How those who send the visitors see it; None: unknown."""
     started: bool = False
     proven: bool = False
     """It told the right digest in this run."""
@@ -55,26 +72,46 @@ class Track:
     contested: bool = False
     retry_at: float = 0.0
     """Before this it is not launched or destroyed again."""
+    route_at: float = 0.0
+    """Before this those who send the visitors are not told again."""
+    complaint: str = ""
+    """What the last of them said against it: told once."""
+    timer: float = NEVER
+    """When the driver will look at it at the latest."""
     busy: set[str] = field(default_factory=set)
 
-    def machine(self) -> Machine:
-        """Return what the plan needs to know."""
-        record = self.record
-        phase: Phase = "doomed" if record.doomed else "serving" if record.ready_since is not None else "booting"
+    def machine(self, routed: bool) -> Machine:
+        """Return what the plan needs to know. ``routed``: somebody sends the visitors."""
+        record, standing = self.record, self.standing
+        attached: bool | None = True
+        if routed:
+            attached = None if standing is None else standing.state == "in" and standing.up is not False
+        sessions = None if standing is None else standing.sessions if standing.state != "in" else None
+        if not routed:
+            sessions = 0
         return Machine(
             record.minion_id,
             record.generation,
-            phase,
+            phase(record),
             record.born,
             self.since,
             self.health,
             self.note,
             self.fault,
             self.taint,
+            record.ready_since,
+            record.healthy_since,
+            attached,
+            record.drain_since,
+            sessions,
+            record.kept_until,
+            self.protect,
         )
 
-    def see(self, instance: Instance, settled: bool) -> None:
-        """Take in that the provider lists it."""
+    def see(self, instance: Instance, settled: bool) -> bool:
+        """Take in that the provider lists it; tell whether that is news."""
+        if self.instance == instance and self.absent_since is None and self.record.ref is not None and self.listed:
+            return False
         self.instance = instance
         self.absent_since = None
         self.listed = self.listed or settled
@@ -84,17 +121,19 @@ class Track:
             self.record = replace(self.record, ref=instance.ref)
         if not instance.running and not self.record.doomed and self.fault is None:
             self.fault = "it has stopped"
+        return True
 
-    def miss(self, asked: float, now: float, settles: float) -> None:
-        """Take in that a complete list, asked for at ``asked``, is without it."""
+    def miss(self, asked: float, now: float, settles: float) -> bool:
+        """Take in that a complete list, asked for at ``asked``, is without it; tell whether that is news."""
         if asked < self.touched:
-            return
+            return False
         self.listed = True
         self.absent_since = now if self.absent_since is None else self.absent_since
         if self.absent_for(now, settles):
             self.instance = None
             if self.record.ref is not None and not self.record.doomed and self.fault is None:
                 self.fault = "it is gone"
+        return True
 
     def absent_for(self, now: float, settles: float) -> bool:
         """Tell whether it has been absent for long enough to be gone."""
@@ -106,6 +145,27 @@ class Track:
         self.absent_since = None
         self.listed = False
 
+    def stand(self, standing: Standing | None, now: float) -> bool:
+        """Take in how those who send the visitors see it; tell whether that is news."""
+        news = standing != self.standing
+        self.standing = standing
+        drained = standing is not None and standing.state != "in" and self.record.traffic == "drain"
+        if drained and self.record.drain_since is None:
+            self.record = replace(self.record, drain_since=now)
+        return news
+
+    @property
+    def to_attach(self) -> bool:
+        """Tell whether those who send the visitors still have to be told that it serves."""
+        record = self.record
+        wanted = record.traffic == "in" and record.ready_since is not None and not record.doomed
+        return wanted and self.standing is not None and self.standing.state != "in"
+
+    @property
+    def to_drain(self) -> bool:
+        """Tell whether they still send it visitors against our wish."""
+        return self.record.traffic != "in" and self.standing is not None and self.standing.state == "in"
+
     def suspect(self, now: float) -> None:
         """Take in that somebody is said to have knocked under its id."""
         if not self.contested:
@@ -115,13 +175,15 @@ class Track:
         """Return when the look that is under way takes too long for the health to be still what it was."""
         return self.asked + OVERDUE if "probe" in self.busy and self.health != "unknown" else NEVER
 
-    def doubt(self, now: float) -> None:
+    def doubt(self, now: float) -> bool:
         """Take in the time: a look that does not come back must not leave a machine healthy."""
-        if now >= self.overdue_at():
-            self.health, self.since = "unknown", now
-            self.note = f"a look at it takes longer than {OVERDUE:g} s"
+        if now < self.overdue_at():
+            return False
+        self.health, self.since = "unknown", now
+        self.note = f"a look at it takes longer than {OVERDUE:g} s"
+        return True
 
-    def answer(self, probe: Probe, asked: float, now: float) -> None:
+    def answer(self, probe: Probe, asked: float, now: float, patience: float) -> None:
         """Take in what a probe told; a newer question outdates an older one that was not answered well."""
         if asked < self.asked and probe.health != "yes":
             return
@@ -132,7 +194,15 @@ class Track:
             self.health = probe.health
             self.since = now if self.record.ready_since is not None else self.since
         self.note = probe.note
-        self.probe_at = now + self._patience()
+        self._remember(now)
+        self.probe_at = now + (max(patience, self._patience()) if self.health == "yes" else self._patience())
+
+    def _remember(self, now: float) -> None:
+        """Write down since when nobody found it unhealthy: who comes after us need not wait anew."""
+        if self.health == "yes" and self.record.healthy_since is None:
+            self.record = replace(self.record, healthy_since=now)
+        elif self.health == "no" and self.record.healthy_since is not None:
+            self.record = replace(self.record, healthy_since=None)
 
     def _patience(self) -> float:
         if self.record.ready_since is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -14,6 +15,7 @@ from saltext.immutable.minions import Event, LaunchFailed, NoAnswer
 from saltext.immutable.providers import Identity, Instance, Provider
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Fleet, FunctionCheck, HttpCheck
+from saltext.immutable.traffic import Standing, Traffic
 
 LOOK_WITHIN = 15.0
 """Seconds for all questions of one look at a machine. salt-run cannot end while one is under way."""
@@ -35,6 +37,9 @@ class Minions(Protocol):
 
     def contested(self, minion_id: str) -> bool:
         """Tell whether somebody knocked under this id with another key than the one that was accepted."""
+
+    def known(self) -> set[str]:
+        """Return the ids that have a stub or a key of any standing."""
 
     def accepted(self, minion_id: str) -> bool:
         """Tell whether a minion of this id has a key that the master accepted."""
@@ -61,8 +66,12 @@ class Probe:
     """It runs another image, or its launch phase failed: no patience mends that."""
 
 
+class BelowFloor(CommandExecutionError):  # type: ignore[misc]
+    """Those who send the visitors see fewer healthy machines than we do: nobody may be taken from them."""
+
+
 class World:
-    """One fleet's providers and minions. Its methods are called in threads and may block."""
+    """One fleet's providers, minions and traffic. Its methods are called in threads and may block."""
 
     def __init__(
         self,
@@ -73,7 +82,9 @@ class World:
         default: Provider,
         minions: Minions,
         clock: Callable[[], float] = time.time,
+        traffic: Traffic | None = None,
     ) -> None:
+        self._traffic = traffic
         self._fleet = fleet
         self._installation = installation
         self._generations = generations
@@ -99,16 +110,48 @@ class World:
         if not isinstance(said, Mapping) or said.get("ok") is not True:
             raise CommandExecutionError(f"immutable.launch says {said!r}")
 
+    @property
+    def routed(self) -> bool:
+        """Tell whether somebody sends the visitors."""
+        return self._traffic is not None
+
+    def standing(self) -> Mapping[str, Standing]:
+        """Return the machines as those who send the visitors see them."""
+        return {} if self._traffic is None else self._traffic.standing()
+
+    def attach(self, record: Record, address: str) -> None:
+        """Let a machine have visitors."""
+        if self._traffic is not None:
+            self._traffic.attach(record.minion_id, address)
+
+    def drain(self, record: Record, floor: int) -> None:
+        """Send a machine no new visitors, unless fewer than ``floor`` others would get them."""
+        if self._traffic is None:
+            return
+        standing = self._traffic.standing()
+        others = sum(
+            one.state == "in" and one.up is not False for key, one in standing.items() if key != record.minion_id
+        )
+        mine = standing.get(record.minion_id)
+        if mine is not None and mine.state == "in" and mine.up is not False and others < floor:
+            raise BelowFloor(f"without it {others} would have visitors, and the floor is {floor}")
+        self._traffic.drain(record.minion_id)
+
     def destroy(self, record: Record) -> str:
         """Ask for the end of a machine; return the last words of one that failed."""
         provider = self._provider(record)
         assert record.ref is not None
+        if self._traffic is not None:
+            with suppress(CommandExecutionError):  # it is told again before the machine is forgotten
+                self._traffic.remove(record.minion_id)
         words = self._console(provider, record.ref) if record.intent == "failed" else ""
         provider.destroy(record.ref)
         return words
 
     def forget(self, minion_id: str) -> None:
-        """Delete the keys of a machine that is gone."""
+        """Delete what is left of a machine that is gone: its place in the traffic and its keys."""
+        if self._traffic is not None:
+            self._traffic.remove(minion_id)
         self._minions.forget(minion_id)
 
     def contested(self, minion_id: str) -> bool:

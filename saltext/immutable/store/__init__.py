@@ -20,7 +20,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
-from sqlalchemy.schema import CreateTable
+from sqlalchemy.schema import CreateColumn, CreateTable
 
 from saltext.immutable.host import this_boot
 from saltext.immutable.store import schema
@@ -381,7 +381,19 @@ def _prepared(url: sa.URL) -> sa.Engine:
     with engine.begin() as tx:
         for table in schema.metadata.sorted_tables:
             tx.execute(CreateTable(table, if_not_exists=True))
+        _add_columns(tx)
     return engine
+
+
+def _add_columns(tx: sa.Connection) -> None:
+    """Give tables that an older version made the columns that came later; each is nullable or has a default."""
+    known = sa.inspect(tx)
+    for table in schema.metadata.sorted_tables:
+        there = {column["name"] for column in known.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                definition = CreateColumn(column).compile(dialect=tx.dialect)
+                tx.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
 
 
 def _prepare_sqlite(engine: sa.Engine) -> None:

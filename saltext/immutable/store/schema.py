@@ -57,6 +57,8 @@ generations = sa.Table(
     sa.Column("provider", sa.Text, nullable=False),
     sa.Column("settings", sa.JSON, nullable=False),
     sa.Column("created", sa.Float, nullable=False),
+    # Who sent the visitors: also when the fleet has left the pillar they must be told.
+    sa.Column("traffic", sa.JSON(none_as_null=True)),
 )
 
 rollouts = sa.Table(
@@ -76,6 +78,13 @@ rollouts = sa.Table(
     sa.Column("outcome", sa.Text),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("ended", sa.Float),
+    sa.Column("step", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("step_reached_at", sa.Float),
+    sa.Column("approved", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("switched_at", sa.Float),
+    sa.Column("replaces", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("paused_by", sa.Text),
+    sa.Column("held_from", sa.Text),
 )
 
 journal = sa.Table(
@@ -100,6 +109,11 @@ machines = sa.Table(
     sa.Column("born", sa.Float, nullable=False),
     sa.Column("ready_since", sa.Float),
     sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("healthy_since", sa.Float),
+    # What we want of those who send the visitors: in, drain or out.
+    sa.Column("traffic", sa.Text, nullable=False, server_default="in"),
+    sa.Column("drain_since", sa.Float),
+    sa.Column("kept_until", sa.Float),
 )
 
 # What ``fleet.plan`` foretold, and from what; a plan is good for one roll.
@@ -117,6 +131,52 @@ plans = sa.Table(
     sa.Column("used", sa.Float),
 )
 
+# What nobody may take away while it is well.
+protections = sa.Table(
+    "protections",
+    metadata,
+    sa.Column("minion_id", sa.Text, primary_key=True),
+    sa.Column("fleet", sa.Text, nullable=False, index=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("who", sa.Text),
+)
+
+# What operators want of a rollout that somebody else may be driving.
+orders = sa.Table(
+    "orders",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("fleet", sa.Text, nullable=False, index=True),
+    sa.Column("rollout", sa.ForeignKey("rollouts.id"), nullable=False),
+    sa.Column("what", sa.Text, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("who", sa.Text),
+    sa.Column("taken", sa.Float),
+)
+
+# Sizes that operators set in place of the pillar's. They hold until the pillar's own size changes.
+sizes = sa.Table(
+    "sizes",
+    metadata,
+    sa.Column("fleet", sa.Text, primary_key=True),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("instead_of", sa.Integer, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("who", sa.Text),
+)
+
+# What fleets may begin but have not written down yet; see fleet/budgets.py.
+reservations = sa.Table(
+    "reservations",
+    metadata,
+    sa.Column("fleet", sa.Text, primary_key=True),
+    sa.Column("launches", sa.Integer, nullable=False),
+    sa.Column("disruptions", sa.Integer, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
+
 # What is no longer what its image says. Adopted machines are of no fleet.
 taints = sa.Table(
     "taints",
@@ -127,6 +187,39 @@ taints = sa.Table(
     sa.Column("at", sa.Float, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("who", sa.Text),
+)
+
+# When a fleet was looked at for its upkeep, and how many seconds are usual between two looks.
+looks = sa.Table(
+    "looks",
+    metadata,
+    sa.Column("fleet", sa.Text, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("usual", sa.Float),
+)
+
+# Machines that were sick at the last look at their fleet, and since when.
+sickness = sa.Table(
+    "sickness",
+    metadata,
+    sa.Column("minion_id", sa.Text, primary_key=True),
+    sa.Column("fleet", sa.Text, nullable=False, index=True),
+    sa.Column("ailment", sa.Text, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("since", sa.Float, nullable=False),
+    sa.Column("seen_at", sa.Float, nullable=False),
+)
+
+# Keys and machines in no book, and since when they are seen.
+orphans = sa.Table(
+    "orphans",
+    metadata,
+    sa.Column("what", sa.Text, primary_key=True),
+    sa.Column("minion_id", sa.Text, primary_key=True),
+    sa.Column("fleet", sa.Text, nullable=False),
+    sa.Column("since", sa.Float, nullable=False),
+    # When its end was asked for; its key goes when no list shows it any more.
+    sa.Column("ended", sa.Float),
 )
 
 # The journal of what is done outside rollouts. It outlives the machines.

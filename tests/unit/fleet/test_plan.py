@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saltext.immutable.fleet.plan import Machine, Rollout, forecast, plan
+from saltext.immutable.fleet.forecast import forecast
+from saltext.immutable.fleet.plan import plan
+from saltext.immutable.fleet.state import UNLIMITED, Machine, Rollout
 from saltext.immutable.spec.model import Amount, Fleet, ProviderSpec, Strategy
 
 NOW = 1000.0
@@ -30,7 +32,7 @@ def machines(picture: str) -> list[Machine]:
             "booting": {"phase": "booting", "health": "unknown"},
             "late": {"phase": "booting", "health": "no", "since": NOW - 601, "note": "no nginx"},
             "broken": {"phase": "booting", "health": "no", "fault": "it runs another image"},
-            "unwell": {"health": "no"},
+            "unwell": {"health": "no", "since": NOW - 5},
             "ill": {"health": "no", "since": NOW - 601},
             "unknown": {"health": "unknown"},
             "stopped": {"fault": "it has stopped"},
@@ -104,7 +106,7 @@ def decided(step) -> str:
     ],
 )
 def test_forward(picture, decision):
-    assert decided(plan(FLEET, ROLLOUT, machines(picture), NOW)) == decision
+    assert decided(plan(FLEET, ROLLOUT, machines(picture), UNLIMITED, NOW)) == decision
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ def test_forward(picture, decision):
     ],
 )
 def test_a_tainted_machine_serves_until_it_is_replaced(picture, decision):
-    assert decided(plan(FLEET, ROLLOUT, machines(picture), NOW)) == decision
+    assert decided(plan(FLEET, ROLLOUT, machines(picture), UNLIMITED, NOW)) == decision
 
 
 @pytest.mark.parametrize(
@@ -140,12 +142,12 @@ def test_a_tainted_machine_serves_until_it_is_replaced(picture, decision):
     [
         pytest.param("new:late", "new-3: not ready within 600 s: no nginx", id="not ready in time"),
         pytest.param("new:broken", "new-3: it runs another image", id="what can never serve"),
-        pytest.param("new:ill", "new-3: not healthy within 600 s", id="a newcomer that stays unwell"),
+        pytest.param("new:ill", "new-3: not healthy for 10 s", id="a newcomer that stays unwell"),
         pytest.param("new:stopped", "new-3: it has stopped", id="a newcomer that dies after it was ready"),
     ],
 )
 def test_a_failed_newcomer_turns_the_rollout_back(picture, reason):
-    step = plan(FLEET, ROLLOUT, machines("old:serving old:serving old:serving " + picture), NOW)
+    step = plan(FLEET, ROLLOUT, machines("old:serving old:serving old:serving " + picture), UNLIMITED, NOW)
     assert decided(step) == "destroy new-3"
     assert step.actions[0].failed
     assert step.rollout.direction == "back"
@@ -154,17 +156,17 @@ def test_a_failed_newcomer_turns_the_rollout_back(picture, reason):
 
 @pytest.mark.parametrize("picture", ["old:stopped", "old:ill", "old:late"])
 def test_old_machines_that_fail_are_not_held_against_the_new_image(picture):
-    step = plan(FLEET, ROLLOUT, machines(f"{picture} old:serving old:serving new:booting"), NOW)
+    step = plan(FLEET, ROLLOUT, machines(f"{picture} old:serving old:serving new:booting"), UNLIMITED, NOW)
     assert step.rollout.direction == "forward"
     assert not step.rollout.failures
 
 
 def test_failures_are_allowed_as_written():
-    patient = replace(FLEET, strategy=replace(FLEET.strategy, max_failures=1))
+    patient = replace(FLEET, strategy=replace(FLEET.strategy, max_failures=Amount(1)))
     picture = machines("old:serving old:serving old:serving new:broken")
-    first = plan(patient, ROLLOUT, picture, NOW)
+    first = plan(patient, ROLLOUT, picture, UNLIMITED, NOW)
     assert decided(first) == "destroy new-3, launch 2"
-    again = plan(patient, first.rollout, [*picture[:3], replace(picture[3], minion_id="another")], NOW)
+    again = plan(patient, first.rollout, [*picture[:3], replace(picture[3], minion_id="another")], UNLIMITED, NOW)
     assert again.rollout.direction == "back"
 
 
@@ -181,34 +183,34 @@ def test_failures_are_allowed_as_written():
 )
 def test_back(picture, decision):
     back = replace(ROLLOUT, direction="back", reason="new-9: no nginx")
-    assert decided(plan(FLEET, back, machines(picture), NOW)) == decision
+    assert decided(plan(FLEET, back, machines(picture), UNLIMITED, NOW)) == decision
 
 
 def test_of_what_stayed_and_is_too_much_on_the_way_back_the_tainted_goes():
     back = replace(ROLLOUT, direction="back", source=2, reason="new-9: no nginx")
     stayed = [replace(one, born=100.0) for one in machines("new:serving new:tainted new:serving new:serving")]
-    step = plan(FLEET, back, stayed, NOW)
+    step = plan(FLEET, back, stayed, UNLIMITED, NOW)
     assert decided(step) == "destroy new-1"
 
 
 def test_a_tainted_machine_is_told_of():
-    step = plan(FLEET, ROLLOUT, machines("new:tainted new:serving new:serving old:serving"), NOW)
+    step = plan(FLEET, ROLLOUT, machines("new:tainted new:serving new:serving old:serving"), UNLIMITED, NOW)
     assert step.rollout.verdict == "2 of 3 healthy on generation 2, 1 tainted, 1 of other generations"
-    step = plan(FLEET, ROLLOUT, machines("new:serving new:tainted new:serving new:serving"), NOW)
+    step = plan(FLEET, ROLLOUT, machines("new:serving new:tainted new:serving new:serving"), UNLIMITED, NOW)
     assert [action.reason for action in step.actions] == ["tainted: by hand"]
 
 
 def test_what_was_launched_on_the_way_back_must_be_healthy():
     back = replace(ROLLOUT, direction="back", reason="new-9: no nginx")
     *stayed, last = machines("old:serving old:serving old:unwell")
-    assert decided(plan(FLEET, back, [*stayed, replace(last, born=950.0)], NOW)) == "wait"
+    assert decided(plan(FLEET, back, [*stayed, replace(last, born=950.0)], UNLIMITED, NOW)) == "wait"
 
 
 def test_a_first_generation_rolls_back_to_nothing():
     first = replace(ROLLOUT, source=None, old_size=0)
-    step = plan(FLEET, first, machines("new:broken new:serving new:booting"), NOW)
+    step = plan(FLEET, first, machines("new:broken new:serving new:booting"), UNLIMITED, NOW)
     assert decided(step) == "destroy new-0 new-2 new-1"
-    assert plan(FLEET, step.rollout, [], NOW).rollout.outcome == "rolled back"
+    assert plan(FLEET, step.rollout, [], UNLIMITED, NOW).rollout.outcome == "rolled back"
 
 
 @pytest.mark.parametrize(
@@ -219,35 +221,35 @@ def test_a_first_generation_rolls_back_to_nothing():
     ],
 )
 def test_what_cannot_turn_back_holds_and_is_paused(changes, commands):
-    step = plan(FLEET, replace(ROLLOUT, **changes), machines("old:serving old:serving new:broken"), NOW)
+    step = plan(FLEET, replace(ROLLOUT, **changes), machines("old:serving old:serving new:broken"), UNLIMITED, NOW)
     assert step.rollout.direction == "hold"
     assert "destroy new-2" in decided(step)
     assert "launch" not in decided(step)
-    held = plan(FLEET, step.rollout, machines("old:serving old:serving"), NOW)
+    held = plan(FLEET, step.rollout, machines("old:serving old:serving"), UNLIMITED, NOW)
     assert held.rollout.outcome == "paused"
     assert all(f"`salt-run {command}" in held.rollout.reason for command in commands)
 
 
 def test_on_failure_pause_leaves_the_healthy_ones():
     fleet = replace(FLEET, strategy=replace(FLEET.strategy, on_failure="pause"))
-    step = plan(fleet, ROLLOUT, machines("old:serving old:serving old:serving new:broken"), NOW)
+    step = plan(fleet, ROLLOUT, machines("old:serving old:serving old:serving new:broken"), UNLIMITED, NOW)
     assert (decided(step), step.rollout.direction) == ("destroy new-3", "hold")
 
 
 def test_silence_turns_back_and_then_pauses():
     silent = replace(ROLLOUT, progress_at=NOW - FLEET.strategy.progress_within, verdict="waiting")
     picture = machines("old:unknown old:unknown old:serving new:serving")
-    back = plan(FLEET, silent, picture, NOW).rollout
+    back = plan(FLEET, silent, picture, UNLIMITED, NOW).rollout
     assert (back.direction, back.reason) == ("back", "nothing went on for 1200 s: waiting")
-    paused = plan(FLEET, replace(back, progress_at=silent.progress_at), picture, NOW)
+    paused = plan(FLEET, replace(back, progress_at=silent.progress_at), picture, UNLIMITED, NOW)
     assert (paused.rollout.outcome, paused.actions) == ("paused", ())
 
 
 def test_a_fleet_is_destroyed_all_at_once():
     rollout = replace(ROLLOUT, kind="destroy", target=None)
-    step = plan(FLEET, rollout, machines("old:serving old:unwell new:booting old:doomed"), NOW)
+    step = plan(FLEET, rollout, machines("old:serving old:unwell new:booting old:doomed"), UNLIMITED, NOW)
     assert decided(step) == "destroy new-2 old-1 old-0"
-    assert plan(FLEET, rollout, [], NOW).rollout.outcome == "done"
+    assert plan(FLEET, rollout, [], UNLIMITED, NOW).rollout.outcome == "done"
 
 
 @pytest.mark.parametrize(
@@ -259,13 +261,13 @@ def test_a_fleet_is_destroyed_all_at_once():
     ],
 )
 def test_the_size_is_live(size, decision):
-    step = plan(replace(FLEET, size=size), ROLLOUT, machines("new:serving " * 3), NOW)
+    step = plan(replace(FLEET, size=size), ROLLOUT, machines("new:serving " * 3), UNLIMITED, NOW)
     assert decided(step) == decision
 
 
 def test_without_surge_one_goes_before_one_comes():
     strategy = Strategy(max_surge=Amount(0), max_unavailable=Amount(1))
-    step = plan(replace(FLEET, strategy=strategy), ROLLOUT, machines("old:serving " * 3), NOW)
+    step = plan(replace(FLEET, strategy=strategy), ROLLOUT, machines("old:serving " * 3), UNLIMITED, NOW)
     assert decided(step) == "destroy old-0, launch 2"
 
 
@@ -303,7 +305,7 @@ def test_whatever_is_there_the_floor_and_the_places_hold(picture, size, old_size
     target = None if kind == "destroy" else 2
     rollout = replace(ROLLOUT, kind=kind, target=target, old_size=old_size, direction=direction)
     there = machines(picture)
-    step = plan(fleet, rollout, there, NOW)
+    step = plan(fleet, rollout, there, UNLIMITED, NOW)
     victims = {action.minion_id for action in step.actions if action.kind == "destroy"}
     launches = sum(action.kind == "launch" for action in step.actions)
     healthy = {m.minion_id for m in there if (m.phase, m.health, m.fault) == ("serving", "yes", None)}

@@ -1,0 +1,79 @@
+"""What operators want of a rollout that may be driven by another process: written down here, taken up by its driver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from salt.exceptions import CommandExecutionError
+
+from saltext.immutable.fleet.state import Rollout
+from saltext.immutable.fleet.verdicts import paused, turned_back
+
+What = Literal["pause", "abort", "back", "approve"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """One wish of an operator, about one rollout."""
+
+    id: int
+    rollout: int
+    what: What
+    at: float
+    reason: str
+    who: str | None
+
+    def __str__(self) -> str:
+        by = f" by {self.who}" if self.who else ""
+        return f"{self.what}{by}: {self.reason}" if self.reason else f"{self.what}{by}"
+
+
+def obeyed(rollout: Rollout, orders: Sequence[Order], now: float) -> Rollout:
+    """Return the rollout as the orders want it; what does not fit it any more changes nothing."""
+    for order in orders:
+        if order.rollout == rollout.id and rollout.outcome is None and refusal(rollout, order.what) is None:
+            rollout = _obeyed(rollout, order, now)
+    return rollout
+
+
+def _obeyed(rollout: Rollout, order: Order, now: float) -> Rollout:
+    if order.what == "approve":
+        return replace(rollout, approved=rollout.step + 1, progress_at=now)
+    if order.what == "pause":
+        return paused(replace(rollout, reason=str(order)), "operator", now)
+    if order.what == "back":
+        if rollout.direction == "back":
+            return rollout
+        return turned_back(rollout, str(order), now)
+    return replace(rollout, direction="stop", progress_at=now, reason=str(order))
+
+
+def refusal(rollout: Rollout, what: What) -> str | None:
+    """Say why an order cannot be given to this rollout."""
+    name = f"rollout {rollout.id} of fleet {rollout.fleet}"
+    if rollout.outcome not in (None, "paused"):
+        return f"{name} has ended: {rollout.outcome}"
+    if what == "back" and rollout.kind != "roll":
+        return f"{name} is a {rollout.kind}, which cannot be rolled back; `salt-run fleet.abort {rollout.fleet}` ends it"
+    if rollout.direction == "stop" and what != "abort":
+        return f"{name} is being aborted: {rollout.reason}"
+    if what == "approve" and (rollout.direction != "forward" or rollout.outcome):
+        return f"{name} does not go forward at the moment: {rollout.reason}"
+    if what == "pause" and rollout.outcome:
+        return f"{name} is paused already: {rollout.reason}"
+    if what == "pause" and rollout.kind == "destroy":
+        return f"{name} destroys the fleet; `salt-run fleet.abort {rollout.fleet}` stops it"
+    return None
+
+
+def require(rollout: Rollout | None, fleet: str, what: What) -> Rollout:
+    """Return the rollout that an order is about, or say why there is none."""
+    if rollout is None:
+        raise CommandExecutionError(
+            f"fleet {fleet} has no rollout that is under way or paused; `salt-run fleet.status {fleet}` tells"
+        )
+    if why := refusal(rollout, what):
+        raise CommandExecutionError(why)
+    return rollout

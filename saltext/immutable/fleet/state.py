@@ -1,0 +1,134 @@
+"""What a plan is made from and what it says: rollouts, machines, limits, actions. Times are seconds since the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["roll", "rollback", "scale", "replace", "reconcile", "destroy"]
+Direction = Literal["forward", "back", "hold", "stop"]
+Outcome = Literal["done", "rolled back", "aborted", "paused"]
+PausedBy = Literal["operator", "failure", "window"]
+Health = Literal["yes", "no", "unknown"]
+Phase = Literal["booting", "standby", "serving", "draining", "doomed"]
+
+MENDING = ("scale", "replace", "reconcile")
+"""Kinds that keep every sound machine, of whatever generation, and fill up with the last good one."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The recorded walk of a fleet from one generation to another."""
+
+    id: int
+    fleet: str
+    kind: Kind
+    source: int | None
+    """Generation that the fleet comes from; None: it had none."""
+    target: int | None
+    """Pinned generation that it goes to; None: every machine goes."""
+    old_size: int
+    """Machines of the fleet when this rollout began."""
+    started: float
+    progress_at: float
+    """When something last went on."""
+    direction: Direction = "forward"
+    """``back``: the new machines go, the old stay. ``hold``: only what failed goes, then it is paused.
+    ``stop``: what does not serve yet goes, the rest stays as it is."""
+    held_from: Direction | None = None
+    """Where it was going when it was held."""
+    step: int = 0
+    """Which of the strategy's steps it is at, from 0."""
+    step_reached_at: float | None = None
+    """Since when all machines of the step are healthy."""
+    approved: int = 0
+    """How many steps somebody approved."""
+    switched_at: float | None = None
+    """When a blue-green rollout moved the traffic."""
+    replaces: int = 0
+    """Machines that had to be replaced or added when it began: what a share of failures is of."""
+    failures: Mapping[str, float] = field(default_factory=dict)
+    """New machines that failed in this direction, and when."""
+    verdict: str = ""
+    """What the last plan said: how far it is, and what it waits for."""
+    outcome: Outcome | None = None
+    paused_by: PausedBy | None = None
+    reason: str = ""
+    """Why it turned back, was paused or was aborted."""
+    ended: float | None = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is known of one machine."""
+
+    minion_id: str
+    generation: int
+    phase: Phase
+    """``booting`` from when the launch is wanted; ``standby`` and ``draining``: it was ready, but gets no (new)
+    visitors; ``serving`` otherwise; ``doomed``: it goes."""
+    born: float
+    since: float
+    """Since when ``health`` is what it is; booting machines: since when we wait."""
+    health: Health = "unknown"
+    note: str = ""
+    """Why the health is not ``yes``."""
+    fault: str | None = None
+    """Why it will never serve (again)."""
+    taint: str | None = None
+    """Why it is no longer what its image says: it serves until a newcomer takes its place."""
+    ready_since: float | None = None
+    """When it was ready for the first time."""
+    healthy_since: float | None = None
+    """Since when nobody found it unhealthy; None: since ``since``."""
+    attached: bool | None = True
+    """Whether visitors are sent to it, as those say who send them; None: they do not tell."""
+    drain_since: float | None = None
+    sessions: int | None = None
+    """Visitors that a draining machine still has; None: unknown."""
+    kept_until: float | None = None
+    """How long it stays for a rollback; it is no part of the fleet meanwhile."""
+    protect: str | None = None
+    """Why nobody may take it away while it is well."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the rest of the world leaves us."""
+
+    launches: int | None = None
+    """More launches that may be begun now; None: any number."""
+    disruptions: int | None = None
+    """More healthy machines that may be taken out now."""
+    closed: str | None = None
+    """Why nothing may be changed by choice now."""
+    until: float | None = None
+    """When the window opens or closes."""
+
+
+UNLIMITED = Limits()
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing to do, and why."""
+
+    kind: Literal["launch", "attach", "drain", "keep", "destroy"]
+    generation: int
+    reason: str
+    minion_id: str | None = None
+    """Whom it is done to; a launch gets its random id later."""
+    failed: bool = False
+    """The victim never did its duty, so that its console is worth keeping."""
+    until: float | None = None
+    """How long a drained machine is kept."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do now, what to remember, and when to ask again at the latest."""
+
+    actions: tuple[Action, ...]
+    rollout: Rollout
+    wake: float | None
