@@ -16,15 +16,17 @@ _NAMED = 5
 def difference(old: Tree, new: Tree) -> dict[str, Any]:
     """Return how image ``new`` differs from ``old``, without the parts that are the same.
 
-    Each image has ``name``, ``digest``, ``settings`` (data of any depth) and ``contents`` (what ``bake.contents``
-    finds, or None). Returns from, to, same; packages, settings and recipes with added, removed and changed, each a
-    mapping of name to value; states and files likewise, each a list of names; also (sentences); size (bytes more or
-    less); and unknown: sentences about what cannot be told.
+    Each image has ``name``, ``digest``, ``settings`` (data of any depth; None: it is deleted) and ``contents`` (what
+    ``bake.contents`` finds, or None). Returns from, to, same; packages, settings and recipes with added, removed and
+    changed, each a mapping of name to value; states and files likewise, each a list of names; also (sentences); size
+    (bytes more or less); and unknown: sentences about what cannot be told.
     """
     told = {"from": old["name"], "to": new["name"], "same": old["digest"] == new["digest"]}
     if told["same"]:
         return told
-    parts: dict[str, Any] = {"settings": _changes(_flat(old["settings"]), _flat(new["settings"]))}
+    parts: dict[str, Any] = {}
+    if old["settings"] is not None:
+        parts["settings"] = _changes(_flat(old["settings"]), _flat(new["settings"]))
     lacking = [image["name"] for image in (old, new) if image["contents"] is None]
     if lacking:
         why = "was not written down when it was baked, or it is deleted"

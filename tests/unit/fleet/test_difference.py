@@ -100,6 +100,11 @@ def test_an_image_whose_contents_nobody_wrote_down_says_so_and_shows_its_setting
     ]
 
 
+def test_of_a_deleted_image_nothing_is_told_as_added():
+    found = difference({**image("1"), "settings": None}, image("2", CONTENTS, salt="3008"))
+    assert set(found) == {"from", "to", "same", "unknown"}
+
+
 def test_an_image_does_not_differ_from_itself():
     assert difference(image("1"), image("1")) == {"from": "web@1", "to": "web@1", "same": True}
 
