@@ -55,7 +55,8 @@ class Balancer:
         self.address = loopback(str(self.home))
         self.socket, self.operator = f"{self.home}/admin.sock", f"{self.home}/operator.sock"
         self.remote = f"{self.address}:9999"
-        self.url = f"http://{self.address}:{port}/"
+        self.place = f"{self.address}:{port}"
+        self.url = f"http://{self.place}/"
         config = CONFIG.format(home=self.home, address=self.address, port=port, backend=backend)
         self._file = self.home / "haproxy.cfg"
         self.home.mkdir(parents=True, exist_ok=True)
@@ -63,10 +64,18 @@ class Balancer:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Balancer:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> Balancer:
+        """Start it, and return when it answers."""
         self._start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """End it at once, whoever it serves."""
         for process in self._processes:
             process.kill()
             process.wait()
@@ -77,6 +86,11 @@ class Balancer:
         old = self._processes[-1]
         self._start("-x", self.socket, "-sf", str(old.pid))
 
+    def servers(self) -> list[str]:
+        """Return the names of the servers in the backend."""
+        rows = [line.split() for line in self._said("show servers state web") if line[:1].isdigit()]
+        return [row[3] for row in rows if len(row) > 3]
+
     def _start(self, *more: str) -> None:
         command = [program(), "-db", "-f", str(self._file), *more]
         with (self.home / "haproxy.log").open("ab") as log:
@@ -85,19 +99,23 @@ class Balancer:
         until = time.monotonic() + 10.0
         while self._pid() != process.pid:
             if process.poll() is not None or time.monotonic() > until:
-                self.__exit__()
+                self.stop()
                 raise RuntimeError(f"HAProxy does not start: {(self.home / 'haproxy.log').read_text()}")
             time.sleep(0.02)
 
     def _pid(self) -> int | None:
         """Return who answers at the socket: after a reload that may still be the old process for a moment."""
-        with suppress(OSError), socket.socket(socket.AF_UNIX) as door:
+        with suppress(OSError):
+            return next((int(line.split()[1]) for line in self._said("show info") if line.startswith("Pid:")), None)
+        return None
+
+    def _said(self, command: str) -> list[str]:
+        with socket.socket(socket.AF_UNIX) as door:
             door.settimeout(1.0)
             door.connect(self.socket)
-            door.sendall(b"show info\n")
+            door.sendall(f"{command}\n".encode())
             with door.makefile() as lines:
-                return next((int(line.split()[1]) for line in lines if line.startswith("Pid:")), None)
-        return None
+                return lines.read().splitlines()
 
 
 def program() -> str:
