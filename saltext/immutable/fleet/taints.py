@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from saltext.immutable.store import Lease, Store
 from saltext.immutable.store.schema import deeds, machines, taints
 
-Kind = Literal["hand", "drift", "break_glass"]
+Kind = Literal["hand", "drift", "break_glass", "sick"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,12 @@ class Taints:
     def last(self, minion_id: str, among: tuple[str, ...]) -> Deed | None:
         """Return the newest deed of these kinds that concerns a machine."""
         where = (deeds.c.minion_id == minion_id, deeds.c.what.in_(among))
+        found = self._deeds(sa.select(deeds).where(*where).order_by(deeds.c.id.desc()).limit(1))
+        return found[0] if found else None
+
+    def last_of_fleet(self, fleet: str, among: tuple[str, ...]) -> Deed | None:
+        """Return the newest deed of these kinds that concerns a fleet and none of its machines in particular."""
+        where = (deeds.c.fleet == fleet, deeds.c.minion_id.is_(None), deeds.c.what.in_(among))
         found = self._deeds(sa.select(deeds).where(*where).order_by(deeds.c.id.desc()).limit(1))
         return found[0] if found else None
 

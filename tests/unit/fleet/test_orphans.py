@@ -1,0 +1,231 @@
+"""What nobody wants is found, told of, remembered and removed; what is wanted, or cannot be seen, is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from salt.exceptions import CommandExecutionError
+
+from saltext.immutable.fleet.ledger import Entry, Ledger, Record
+from saltext.immutable.fleet.orphans import Book, Orphans
+from saltext.immutable.fleet.taints import Deed, Taints
+from saltext.immutable.providers import Instance
+from saltext.immutable.spec.model import Definitions, Fleet, ProviderSpec
+from saltext.immutable.store import Store
+from saltext.immutable.store.schema import journal, rollouts
+
+ONE, TWO = "web-0123456789abcdef", "web-fedcba9876543210"
+GHOST = "ghost-0123456789abcdef"
+FLEET = Fleet("web", "web", 1, "web-{token}", ProviderSpec("p"), orphan_grace=100.0)
+
+
+@dataclass
+class Estate:
+    """Books, Salt's keys and one provider, in the hands of a test."""
+
+    store: Store = field(default_factory=lambda: Store.open("sqlite://"))
+    now: float = 1000.0
+    keys: set[str] = field(default_factory=set)
+    instances: dict[str, Instance] = field(default_factory=dict)
+    lists: bool = True
+    stubborn: bool = False
+    settles: float = 0.0
+    said: list[str] = field(default_factory=list)
+    definitions: Definitions = field(default_factory=lambda: Definitions({}, {"web": FLEET}))
+
+    def __post_init__(self) -> None:
+        self.taints, self.minions = Taints(self.store), self
+
+    # Operations
+
+    def clock(self) -> float:
+        return self.now
+
+    def deed(self, what: str, minion_id: str, fleet: str, reason: str) -> Deed:
+        return Deed(self.now, fleet, minion_id, what, reason)
+
+    def ledger(self, name: str) -> Ledger:
+        return Ledger(self.store, name)
+
+    def world(self, fleet: Fleet, ledger: Ledger) -> Estate:
+        return self
+
+    # Salt
+
+    def known(self) -> set[str]:
+        return set(self.keys)
+
+    def forget(self, minion_id: str) -> None:
+        self.keys.discard(minion_id)
+
+    # Provider
+
+    def list(self, fleet: str | None) -> list[Instance]:
+        if not self.lists:
+            raise CommandExecutionError("the provider cannot be reached")
+        return list(self.instances.values())
+
+    def destroy(self, ref: str) -> None:
+        if self.stubborn:
+            raise CommandExecutionError("try again")
+        del self.instances[ref.removeprefix("ref-")]
+
+    # The test's hands
+
+    def launch(self, minion_id: str, fleet: str = "web", installation: str | None = None) -> None:
+        mine = self.store.installation if installation is None else installation
+        self.instances[minion_id] = Instance(
+            f"ref-{minion_id}", minion_id, fleet, 1, "1" * 64, True, None, self.now, mine
+        )
+        self.keys.add(minion_id)
+
+    def note(self, minion_id: str, booked: bool = False) -> None:
+        """Let the journal, or a book too, know an id."""
+        ledger = Ledger(self.store, "web")
+        with self.store.lease("fleet web") as lease:
+            rollout = ledger.begin(lease, "roll", 1, self.now)
+            record = Record(minion_id, "web", 1, "launched", self.now)
+            entry = Entry(self.now, "launch", minion_id, "1 of 1")
+            ledger.commit(lease, rollout, [record] if booked else [], [], [entry])
+
+    def collect(self, name: str = "all", **more: Any) -> list[tuple[str, str]]:
+        orphans = Orphans(self, lambda spec: self, lambda message, tag, **data: self.said.append(tag))  # type: ignore
+        return [(one["minion_id"], one["done"]) for one in orphans.collect(name, **more)]
+
+
+@pytest.fixture
+def estate():
+    made = Estate()
+    yield made
+    made.store.close()
+
+
+def test_the_journal_of_this_test_is_the_stores(estate):
+    estate.note(ONE)
+    with estate.store.read() as connection:
+        assert connection.execute(sa.select(journal.c.minion_id)).scalars().all() == [ONE]
+        assert connection.execute(sa.select(rollouts.c.fleet)).scalars().all() == ["web"]
+
+
+def test_a_key_of_ours_is_told_of_once_and_removed_after_the_grace(estate):
+    estate.note(ONE)
+    estate.keys = {ONE, "builder", "web-pet"}
+    assert estate.collect() == [(ONE, "reported")]
+    estate.now += 99
+    assert estate.collect() == [(ONE, "reported")] and estate.said == ["web/orphan"]
+    estate.now += 1
+    assert estate.collect(test=True) == [(ONE, "would be removed")] and ONE in estate.keys
+    assert estate.collect() == [(ONE, "removed")]
+    assert estate.keys == {"builder", "web-pet"} and Book(estate.store).remembered() == {}
+    assert [deed.what for deed in estate.taints.deeds("web")] == ["orphan removed", "orphan"]
+    assert estate.collect() == []
+
+
+def test_a_key_that_the_journal_does_not_know_stays_for_ever(estate):
+    estate.keys = {ONE}
+    estate.collect()
+    estate.now += 10_000
+    assert estate.collect() == [(ONE, "reported")] and estate.keys == {ONE}
+
+
+def test_what_is_in_a_book_or_listed_is_wanted(estate):
+    estate.note(ONE, booked=True)
+    estate.note(TWO)
+    estate.keys = {ONE}
+    estate.launch(TWO, installation="another master's")
+    assert estate.collect() == [(TWO, "reported")], "another's machine keeps no key here"
+    estate.instances.clear()
+    estate.launch(TWO)
+    assert estate.collect() == [(TWO, "reported")] and list(Book(estate.store).remembered()) == [("machine", TWO)]
+
+
+def test_what_comes_back_into_the_books_is_forgotten_as_an_orphan(estate):
+    estate.note(ONE)
+    estate.keys = {ONE}
+    estate.collect()
+    estate.note(ONE, booked=True)
+    estate.now += 1000
+    assert estate.collect() == [] and estate.keys == {ONE}
+    assert Book(estate.store).remembered() == {}
+
+
+@pytest.mark.parametrize("fleet", ["web", "gone"])
+def test_a_machine_in_no_book_goes_after_the_grace_with_its_key(estate, fleet):
+    estate.launch(GHOST, fleet)
+    assert estate.collect() == [(GHOST, "reported")]
+    estate.now += 3600
+    assert estate.collect() == [(GHOST, "removed")]
+    assert (estate.instances, estate.keys, Book(estate.store).remembered()) == ({}, set(), {})
+    assert estate.said == [f"{fleet}/orphan", f"{fleet}/orphan-removed"]
+
+
+def test_its_key_waits_until_no_list_that_lags_could_miss_it(estate):
+    estate.settles = 60.0
+    estate.launch(GHOST, "gone")
+    estate.collect()
+    estate.now += 3600
+    estate.collect()
+    assert estate.keys == {GHOST}
+    estate.now += 59
+    assert estate.collect() == [] and estate.keys == {GHOST}
+    estate.now += 1
+    assert estate.collect() == [] and estate.keys == set()
+    assert Book(estate.store).remembered() == {}
+
+
+def test_one_that_cannot_be_destroyed_stays_and_is_tried_again(estate):
+    estate.launch(GHOST, "gone")
+    estate.collect()
+    estate.now, estate.stubborn = estate.now + 3600, True
+    assert estate.collect() == [(GHOST, "stays: try again")] and estate.keys == {GHOST}
+    estate.stubborn = False
+    assert estate.collect() == [(GHOST, "removed")] and estate.keys == set()
+
+
+def test_a_provider_that_does_not_list_stops_it(estate):
+    estate.note(ONE)
+    estate.keys = {ONE}
+    estate.collect()
+    estate.now, estate.lists = estate.now + 3600, False
+    with pytest.raises(CommandExecutionError, match="cannot be reached"):
+        estate.collect()
+    assert estate.keys == {ONE}
+
+
+def test_fleets_that_are_left_alone_and_others_are_not_looked_at(estate):
+    estate.note(ONE)
+    estate.keys = {ONE}
+    estate.launch(GHOST, "gone")
+    assert estate.collect(but={"web"}) == [(GHOST, "reported")]
+    assert estate.collect("web") == [(ONE, "reported")]
+    estate.now += 3600
+    assert estate.collect("web", but={"web"}) == [] and ONE in estate.keys
+    assert estate.collect("web") == [(ONE, "removed")] and GHOST in estate.instances
+    assert [key for key in Book(estate.store).remembered()] == [("machine", GHOST)]
+
+
+def test_another_masters_machine_and_one_that_is_a_glob_are_none_of_ours(estate):
+    estate.launch(GHOST, "gone", installation="another")
+    estate.launch("*", "gone")
+    estate.keys = {"builder"}
+    for _ in range(2):
+        assert estate.collect() == []
+        estate.now += 10_000
+    assert len(estate.instances) == 2 and estate.keys == {"builder"}
+
+
+def test_a_look_that_only_tells_remembers_nothing(estate):
+    estate.launch(GHOST, "gone")
+    assert estate.collect(test=True) == [(GHOST, "reported")]
+    assert Book(estate.store).remembered() == {} and estate.said == []
+
+
+def test_the_pillars_grace_counts(estate):
+    estate.definitions = Definitions({}, {"web": replace(FLEET, orphan_grace=5.0)})
+    estate.launch(ONE)
+    estate.collect()
+    estate.now += 5
+    assert estate.collect() == [(ONE, "removed")]
