@@ -190,7 +190,7 @@ def _difference(told: Data) -> Iterator[str]:
         for what, names in told.get(part, {}).items():
             entries = [f"{name} {value}" for name, value in names.items()] if isinstance(names, Mapping) else names
             more = [f"and {len(entries) - _SHOWN} more (--out=json)"] if len(entries) > _SHOWN else []
-            yield f"  {len(entries)} {part} {what}: {', '.join([*entries[:_SHOWN], *more])}"
+            yield f"  {part} {what} ({len(entries)}): {', '.join([*entries[:_SHOWN], *more])}"
     yield from (f"  also changed: {what}" for what in told.get("also", ()))
     if told.get("size"):
         yield f"  size: {told['size'] / 1e6:+.1f} MB"
