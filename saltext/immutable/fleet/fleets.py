@@ -1,0 +1,355 @@
+"""What every command on fleets needs: definitions, books, worlds, leases, and how a rollout is driven."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from saltext.immutable import providers, traffic
+from saltext.immutable.fleet.budgets import Budget
+from saltext.immutable.fleet.checks import require_answers
+from saltext.immutable.fleet.drive import Driver
+from saltext.immutable.fleet.effects import Effects, Pool
+from saltext.immutable.fleet.forecast import forecast
+from saltext.immutable.fleet.ledger import Entry, Generation, Ledger, fleets_with_machines
+from saltext.immutable.fleet.state import UNLIMITED, Action, Kind, Limits, Machine, Outcome, Rollout
+from saltext.immutable.fleet.taints import Deed, Taints
+from saltext.immutable.fleet.track import phase
+from saltext.immutable.fleet.verdicts import revived
+from saltext.immutable.fleet.windows import Level, opening
+from saltext.immutable.fleet.world import Minions, World
+from saltext.immutable.providers import Instance, Provider
+from saltext.immutable.spec.model import Definitions, Fleet, ProviderSpec, Settings, TrafficSpec
+from saltext.immutable.store import Holder, Lease, Store
+from saltext.immutable.traffic import Traffic
+
+LAST_WORDS = 25
+"""Lines of a failed machine's console that an error shows."""
+
+Say = Callable[[Entry], None]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a command would do."""
+
+    fleet: str
+    kind: Kind
+    current: int | None
+    image: str | None
+    """Name of the image that would run; None: no machine would."""
+    actions: tuple[Action, ...]
+    continues: bool
+    """An interrupted rollout would be carried on."""
+    digest: str | None = None
+    """Of the image that would run."""
+    machines: tuple[Machine, ...] = ()
+    """What it was made from."""
+
+    @property
+    def nothing(self) -> bool:
+        """Tell whether all is as it should be."""
+        return not self.actions and not self.continues
+
+
+class Failed(CommandExecutionError):  # type: ignore[misc]
+    """A rollout ended otherwise than it was asked to."""
+
+
+class Fleets:
+    """The fleets of one master, with everything that is needed from the outside given to them."""
+
+    def __init__(
+        self,
+        store: Store,
+        definitions: Definitions,
+        minions: Minions,
+        load: Callable[[ProviderSpec], Provider],
+        say: Say,
+        *,
+        clock: Callable[[], float] = time.time,
+        token: Callable[[], str] = lambda: secrets.token_hex(8),
+        effects: Callable[[Callable[[], bool]], Effects] | None = None,
+        user: str | None = None,
+        jid: str | None = None,
+        settings: Settings | None = None,
+        route: Callable[[TrafficSpec], Traffic] | None = None,
+        nap: Callable[[float], None] = time.sleep,
+        hear: Callable[[], AbstractContextManager[Callable[[], bool]]] | None = None,
+    ) -> None:
+        self.store, self.definitions, self.minions = store, definitions, minions
+        self._load, self._say, self.clock, self._token = load, say, clock, token
+        self.effects = effects or (lambda stopped: Pool(minions.poll, stopped))
+        self.user, self.jid = user, jid
+        self.taints = Taints(store)
+        self._settings, self._nap = settings or Settings(), nap
+        self._route = route or router({})
+        self.hear = hear or signals
+
+    def definition(self, name: str) -> Fleet:
+        """Return what the pillar says of a fleet whose machines are to be launched."""
+        fleet = self.find(name)
+        require_answers(fleet)
+        return fleet
+
+    def closed(self, fleet: Fleet) -> str | None:
+        """Return why a fleet may not be changed by choice now."""
+        return self.windows(fleet)(self.clock()).closed
+
+    def names(self) -> list[str]:
+        """Return the fleets that are in the pillar or have machines."""
+        return sorted({*self.definitions.fleets, *fleets_with_machines(self.store)})
+
+    def ledger(self, name: str) -> Ledger:
+        """Return the books of a fleet that is in the pillar or was there once."""
+        self.find(name, gone=True)
+        return Ledger(self.store, name)
+
+    def instances(self, name: str) -> dict[str, Instance]:
+        """Return a fleet's machines as their providers list them, by minion id."""
+        world = self.world(self.find(name, gone=True), Ledger(self.store, name))
+        return {instance.minion_id: instance for instance in world.list()}
+
+    def deed(self, what: str, minion_id: str, fleet: str | None, reason: str) -> Deed:
+        """Return a line of the journal: what is done here and now, by the user that Salt knows."""
+        return Deed(self.clock(), fleet, minion_id, what, reason, self.user, self.jid)
+
+    def holder(self, name: str) -> Holder | None:
+        """Return who works on a fleet at the moment."""
+        return self.store.holder(f"fleet {name}")
+
+    def image_name(self, generation: Generation | None) -> str | None:
+        """Return what people call a generation's image, also after it was deleted."""
+        if generation is None:
+            return None
+        known = {image.digest: image.name for image in self.store.images()}
+        return known.get(generation.image, f"{generation.image[:12]} (deleted)")
+
+    # How
+
+    def _begin(
+        self, fleet: Fleet, ledger: Ledger, lease: Lease, kind: Kind, target: int, now: bool = False
+    ) -> Rollout | None:
+        """Begin a rollout and drive it; None: there is nothing to do."""
+        unfinished = ledger.unfinished()
+        foreseen = self._look(fleet, ledger, kind, target)
+        if unfinished is None and foreseen.nothing:
+            return None
+        if kind == "roll" and not now and (closed := self.closed(fleet)):
+            raise CommandExecutionError(f"fleet {fleet.name} is {closed}; now=True rolls it all the same")
+        replaces = sum(action.kind == "launch" for action in foreseen.actions)
+        return self._drive(fleet, ledger, lease, ledger.begin(lease, kind, target, self.clock(), replaces), now=now)
+
+    def _drive(
+        self,
+        fleet: Fleet,
+        ledger: Ledger,
+        lease: Lease,
+        rollout: Rollout,
+        expected: Sequence[Outcome] = ("done",),
+        *,
+        now: bool = False,
+    ) -> Rollout:
+        with self.hear() as stopped:
+            driver = Driver(
+                fleet,
+                revived(rollout, self.clock()),
+                ledger,
+                lease,
+                self.world(fleet, ledger, rollout.source, rollout.target),
+                self.effects(stopped),
+                clock=self.clock,
+                new_id=lambda: fleet.minion_id.format(token=self._token()),
+                say=self._say,
+                stopped=stopped,
+                windows=self.windows(fleet) if not now else lambda _: UNLIMITED,
+                budget=Budget(fleet.name, fleet.budgets, self._settings.budgets),
+            )
+            ended = driver.run()
+        return ended_as(ended, expected, ledger)
+
+    def windows(self, fleet: Fleet) -> Callable[[float], Limits]:
+        """Return what tells whether the fleet may be changed by choice at a time."""
+        levels = (
+            Level(f"immutable:fleets:{fleet.name}:windows", fleet.windows),
+            Level("config immutable:windows", self._settings.windows),
+        )
+        if not any(level.windows for level in levels):
+            return lambda _: UNLIMITED
+
+        def limits(now: float) -> Limits:
+            found = opening(levels, now)
+            return Limits(until=found.until) if found.is_open else Limits(closed=found.reason, until=found.opens)
+
+        return limits
+
+    def _look(self, fleet: Fleet, ledger: Ledger, kind: Kind, target: int | None, image: str | None = None) -> Forecast:
+        now, unfinished, lineage = self.clock(), ledger.unfinished(), ledger.lineage()
+        fleet = ledger.sized(fleet)
+        source = lineage[-1] if lineage else None
+        rollout = Rollout(0, fleet.name, kind, source, target, ledger.old_size(), started=now, progress_at=now)
+        machines = self.machines(fleet, ledger, now)
+        generation = ledger.generations().get(target) if target is not None else None
+        digest = image or (generation.image if generation else None)
+        return Forecast(
+            fleet.name,
+            kind,
+            source,
+            self.store.image(image).name if image else self.image_name(generation),
+            tuple(forecast(fleet, rollout, machines, now)),
+            continues=unfinished is not None or any(m.phase == "doomed" for m in machines),
+            digest=digest,
+            machines=tuple(machines),
+        )
+
+    def machines(self, fleet: Fleet, ledger: Ledger, now: float) -> list[Machine]:
+        """Return a fleet's machines as far as the books and one list tell."""
+        instances = {one.minion_id: one for one in self.world(fleet, ledger).list()}
+        return list(_machines(ledger, instances, now))
+
+    def world(self, fleet: Fleet, ledger: Ledger, *numbers: int | None) -> World:
+        """Return the fleet's world: generations that have machines, or get some, may have other settings."""
+        generations = ledger.generations()
+        needed = {record.generation for record in ledger.records().values()}.union(numbers)
+        default = self._load(fleet.provider)
+        loaded = [(fleet.provider, default)]
+        by_number: dict[int, Provider] = {}
+        for number, generation in generations.items():
+            if number in needed:
+                found = [provider for spec, provider in loaded if spec == generation.provider]
+                by_number[number] = found[0] if found else self._load(generation.provider)
+                loaded.append((generation.provider, by_number[number]))
+        traffic = None if fleet.traffic is None else self._route(fleet.traffic)
+        return World(fleet, ledger.installation, generations, by_number, default, self.minions, self.clock, traffic)
+
+    def find(self, name: str, gone: bool = False) -> Fleet:
+        """Return the definition of a fleet; of one that left the pillar, what is needed to destroy it."""
+        fleets = self.definitions.fleets
+        if name in fleets:
+            return fleets[name]
+        history = Ledger(self.store, name).generations() if gone else {}
+        if not history:
+            raise SaltInvocationError(
+                f"immutable:fleets:{name} is not in the pillar; there are: {', '.join(sorted(fleets)) or 'none'}"
+            )
+        newest = history[max(history)]
+        return Fleet(name, recipe="", size=0, minion_id="", provider=newest.provider, traffic=newest.traffic)
+
+    def _image(self, fleet: Fleet, ref: str | None) -> str:
+        return self.store.image(ref or f"{fleet.recipe}:{fleet.channel}").digest
+
+    def _way_back(self, ledger: Ledger, number: int | None) -> int:
+        """Return the generation to roll back to; its image must be there."""
+        lineage, unfinished = ledger.lineage(), ledger.unfinished()
+        if number is None and unfinished and unfinished.kind == "rollback":
+            number = unfinished.target
+        if number is None:
+            # While a rollout to another generation is unfinished, the last good one is what it came from.
+            good = lineage if unfinished and unfinished.target != unfinished.source else lineage[:-1]
+            if not good:
+                known = ", ".join(map(str, ledger.generations())) or "none"
+                raise SaltInvocationError(
+                    f"fleet {ledger.fleet} has no good generation to go back to; "
+                    f"name one with generation=N (there are: {known})"
+                )
+            number = good[-1]
+        self.store.image(ledger.generation(number).image)
+        return number
+
+    def lease(self, name: str) -> AbstractContextManager[Lease]:
+        """Return the right to work on a fleet."""
+        return self.store.lease(f"fleet {name}", user=self.user, jid=self.jid)
+
+
+def loader(opts: Mapping[str, Any]) -> Callable[[ProviderSpec], Provider]:
+    """Return what loads the providers that are installed."""
+    return lambda spec: providers.load(spec.name, spec.settings, opts)
+
+
+def router(opts: Mapping[str, Any]) -> Callable[[TrafficSpec], Traffic]:
+    """Return what loads the adapters of those who send the visitors."""
+    return lambda spec: traffic.load(spec.name, spec.settings, opts)
+
+
+def last_good(ledger: Ledger) -> int:
+    """Return the generation that the fleet runs; raise if it has none."""
+    lineage = ledger.lineage()
+    if not lineage:
+        raise CommandExecutionError(
+            f"fleet {ledger.fleet} runs no generation yet; `salt-run fleet.roll {ledger.fleet}` launches it"
+        )
+    return lineage[-1]
+
+
+def ended_as(ended: Rollout, expected: Sequence[Outcome], ledger: Ledger) -> Rollout:
+    """Return a rollout that ended as it was asked to; raise what came between."""
+    if expected and ended.outcome not in expected:
+        raise Failed(_told(ended, ledger.entries(ended.id)))
+    return ended
+
+
+def _machines(ledger: Ledger, instances: Mapping[str, Instance], now: float) -> Iterator[Machine]:
+    """Return the machines as far as one list tells: who serves is taken for healthy."""
+    records, taints, protected = ledger.records(), ledger.tainted(), ledger.protected()
+    for record in records.values():
+        instance = instances.get(record.minion_id)
+        lost = record.ref is not None and (instance is None or not instance.running)
+        fault = "it is gone or has stopped" if lost and not record.doomed else None
+        well = phase(record) not in ("doomed", "booting") and not fault
+        yield Machine(
+            record.minion_id,
+            record.generation,
+            phase(record),
+            record.born,
+            since=now,
+            health="yes" if well else "unknown",
+            fault=fault,
+            taint=taints.get(record.minion_id),
+            ready_since=record.ready_since,
+            healthy_since=record.healthy_since,
+            drain_since=record.drain_since,
+            kept_until=record.kept_until,
+            protect=protected.get(record.minion_id),
+        )
+    for instance in instances.values():
+        if instance.minion_id not in records:
+            fault = "it is tagged as ours but is in no book"
+            yield Machine(instance.minion_id, instance.generation, "booting", instance.born, since=now, fault=fault)
+
+
+def _told(rollout: Rollout, entries: list[Entry]) -> str:
+    """Say how a rollout ended and why, with the last words of the machines that failed."""
+    lines = [f"fleet {rollout.fleet}: {rollout.kind} {rollout.outcome}: {rollout.reason}"]
+    for entry in entries:
+        if entry.what == "console":
+            lines += [f"--- console of {entry.minion_id} ---", *entry.reason.rstrip().splitlines()[-LAST_WORDS:]]
+    return "\n".join(lines)
+
+
+@contextmanager
+def signals() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a wish to stop; a second one interrupts."""
+    wish = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield wish.is_set
+        return
+
+    def hear(signum: int, _frame: object) -> None:
+        if wish.is_set():
+            raise KeyboardInterrupt
+        wish.set()
+
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield wish.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,82 @@
+"""One rollout, told afterwards or while it runs: where it went, what was ordered, and its journal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from salt.exceptions import SaltInvocationError
+
+from saltext.immutable.fleet.difference import leaves_moved
+from saltext.immutable.fleet.ledger import Generation, Ledger
+from saltext.immutable.fleet.operations import Operations
+from saltext.immutable.fleet.orders import Order
+from saltext.immutable.fleet.report import date, entry, rolled
+from saltext.immutable.fleet.state import Rollout
+from saltext.immutable.store.schema import orders, rollouts
+
+_DIGITS = 18
+"""Longer numbers are none that a database keeps."""
+
+
+def show(operations: Operations, number: object, fleet: str | None = None) -> dict[str, Any]:
+    """Return a rollout with both generations, what differs in their launch settings, orders, failures and timeline."""
+    rollout = _find(operations, number, fleet)
+    ledger = operations.ledger(rollout.fleet)
+    known = ledger.generations()
+    ways = {way: known.get(at) if at is not None else None for way, at in _ways(rollout).items()}
+    return {
+        "fleet": rollout.fleet,
+        **rolled(rollout),
+        **{way: _generation(operations, generation) for way, generation in ways.items()},
+        "settings_changed": list(leaves_moved(*(_settings(generation) for generation in ways.values()))),
+        "old_size": rollout.old_size,
+        "direction": rollout.direction,
+        "failures": {who: round(at - rollout.started, 2) for who, at in rollout.failures.items()},
+        "orders": _orders(operations, rollout),
+        "timeline": [entry(one, rollout.started) for one in ledger.entries(rollout.id)],
+    }
+
+
+def _ways(rollout: Rollout) -> dict[str, int | None]:
+    return {"from": rollout.source, "to": rollout.target}
+
+
+def _find(operations: Operations, number: object, fleet: str | None) -> Rollout:
+    """Return the rollout of this number, which is of one fleet only."""
+    digits = str(number)
+    known = int(digits) if digits.isdecimal() and len(digits) < _DIGITS else 0  # they begin with 1
+    with operations.store.read() as connection:
+        found = connection.execute(sa.select(rollouts.c.fleet).where(rollouts.c.id == known)).scalar()
+    if found is None or fleet not in (None, found):
+        of = f"; it is one of fleet {found}" if found else ""
+        raise SaltInvocationError(
+            f"fleet {fleet or 'all'}: there is no rollout {digits}{of}; "
+            f"`salt-run fleet.history {fleet or 'all'}` shows the numbers"
+        )
+    return next(rollout for rollout in Ledger(operations.store, found).rollouts() if rollout.id == known)
+
+
+def _generation(operations: Operations, generation: Generation | None) -> dict[str, Any] | None:
+    if generation is None:
+        return None
+    return {
+        "generation": generation.number,
+        "image": operations.image_name(generation),
+        "provider": generation.provider.name,
+        "settings": dict(generation.provider.settings),
+        "created": date(generation.created),
+    }
+
+
+def _settings(generation: Generation | None) -> dict[str, Any]:
+    return dict(generation.provider.settings) if generation else {}
+
+
+def _orders(operations: Operations, rollout: Rollout) -> list[str]:
+    """Return what operators ordered of it, and when."""
+    columns = (orders.c.id, orders.c.rollout, orders.c.what, orders.c.at, orders.c.reason, orders.c.who)
+    query = sa.select(*columns).where(orders.c.rollout == rollout.id).order_by(orders.c.id)
+    with operations.store.read() as connection:
+        found = [Order(**row) for row in connection.execute(query).mappings()]
+    return [f"{date(order.at)} {order}" for order in found]
