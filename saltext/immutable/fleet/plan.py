@@ -214,10 +214,14 @@ def _least_useful_first(machines: Sequence[Machine]) -> Iterator[Machine]:
 
 
 def _may_go(at: Moment, machine: Machine) -> bool:
-    """Tell whether the windows let a machine go: what is not known to be well is no matter of choice."""
-    if not closed(at.rollout, at.limits):
-        return True
-    return at.aim.mending and machine.health != "yes"
+    """Tell whether the windows let a machine go: what is known not to be well is no matter of choice."""
+    return not closed(at.rollout, at.limits) or (at.aim.mending and not _may_be_well(at, machine))
+
+
+def _may_be_well(at: Moment, machine: Machine) -> bool:
+    """Tell whether a machine is well, or nobody has had the time to look at it yet."""
+    unseen = machine.health == "unknown" and at.now < machine.since + at.fleet.strategy.unhealthy_for
+    return machine.health == "yes" or unseen
 
 
 class _Room:
@@ -296,7 +300,7 @@ def _launches(at: Moment, attached: Sequence[Action], victims: Sequence[Action])
     returned = sum(action.minion_id in kept for action in attached)
     there = len(at.found.wanted) + returned + _unlooked(at)
     if at.aim.mending and closed(at.rollout, at.limits):
-        there += sum(machine.health == "yes" for machine in at.found.old)
+        there += sum(_may_be_well(at, machine) for machine in at.found.old)
     places = at.aim.places - at.found.occupying - returned + gone
     missing = min(at.aim.wanted - there, places, at.aim.places if at.limits.launches is None else at.limits.launches)
     crowded = at.found.doomed + gone + len(at.found.kept) - returned > at.fleet.size

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from saltext.immutable.fleet.goal import Goal, soak, steps
-from saltext.immutable.fleet.state import Action, Direction, Limits, PausedBy, Rollout
+from saltext.immutable.fleet.state import Action, Direction, Limits, Machine, PausedBy, Rollout
 from saltext.immutable.fleet.tally import Tally
 from saltext.immutable.spec.model import Fleet
 
@@ -88,12 +88,26 @@ def ended(fleet: Fleet, rollout: Rollout, aim: Goal, found: Tally, soaked: bool,
     if rollout.direction == "back":
         return _came_back(rollout, aim, found, now)
     by_choice = limits.closed is not None and _waits_for_windows(rollout)
-    left = 0 if by_choice and rollout.kind == "reconcile" else len(found.old)
-    if not (under_way or left) and found.available_new == len(found.wanted) == aim.size - (len(found.old) - left):
-        return replace(rollout, outcome="done", ended=now) if soaked else rollout
+    waiting = len(found.old) if by_choice and rollout.kind == "reconcile" else 0
+    left = len(found.old) - waiting
+    right = found.available_new + _borne(fleet, rollout, found, now)
+    if not (under_way or left) and right == len(found.wanted) and aim.size - waiting <= right <= aim.size:
+        return replace(rollout, outcome="done", ended=now) if soaked or rollout.kind == "reconcile" else rollout
     if by_choice and rollout.kind == "roll" and not under_way:
         return paused(replace(rollout, reason=str(limits.closed)), "window", now)
     return rollout
+
+
+def _borne(fleet: Fleet, rollout: Rollout, found: Tally, now: float) -> int:
+    """Count machines that upkeep found and that are not well: whether they stay is judged at its next look."""
+    if rollout.kind != "reconcile":
+        return 0
+    before = [m for m in found.wanted if m.phase == "serving" and m.born < rollout.started]
+    return sum(m.health == "no" or _silent(fleet, m, now) for m in before)
+
+
+def _silent(fleet: Fleet, machine: Machine, now: float) -> bool:
+    return machine.health == "unknown" and now >= machine.since + fleet.strategy.ready_within
 
 
 def _came_back(rollout: Rollout, aim: Goal, found: Tally, now: float) -> Rollout:

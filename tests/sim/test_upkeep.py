@@ -1,0 +1,353 @@
+"""Upkeep in virtual time: a schedule that looks every five minutes at a fleet whose machines die, fall ill or drift."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from saltext.immutable.fleet.drive import Interrupted
+from saltext.immutable.fleet.orphans import Orphans
+from saltext.immutable.fleet.upkeep import Upkeep
+from saltext.immutable.spec.model import Amount, Strategy, Window
+
+from .simulated import Faults, Killed, Simulated
+
+EVERY = 300.0
+
+
+@dataclass
+class Schedule:
+    """The master's schedule, and what it heard."""
+
+    estate: Any
+    said: list[str] = field(default_factory=list)
+
+    def tell(self, message: str, tag: str, **data: Any) -> None:
+        self.said.append(tag)
+
+    def look(self, test: bool = False) -> dict[str, Any]:
+        """Look once, as the schedule does."""
+        return Upkeep(self.estate.operations(), self.tell, "web", lambda: False).tend(test)
+
+    def wait(self, seconds: float = EVERY) -> None:
+        self.estate.world.wait(self.estate.world.now + seconds) if not self.estate.world._heap else self._pass(seconds)
+
+    def _pass(self, seconds: float) -> None:
+        until = self.estate.world.now + seconds
+        while self.estate.world.now < until:
+            self.estate.world.wait(until)
+
+    def again(self, times: int = 1, every: float = EVERY) -> dict[str, Any]:
+        """Look a few times more, and return the last answer."""
+        for _ in range(times):
+            self._pass(every)
+            told = self.look()
+        return told
+
+    @property
+    def deeds(self) -> list[str]:
+        return [deed.what for deed in reversed(self.estate.operations().taints.deeds("web"))]
+
+
+@pytest.fixture
+def rolled(estate):
+    """Return what makes a fleet that was rolled, and its schedule."""
+
+    def make(faults: Faults | None = None, **changes: Any) -> Schedule:
+        made = estate(Simulated(1, faults), **{"size": 5, **changes})
+        made.publish("1" * 64)
+        made.operations().roll("web")
+        return Schedule(made)
+
+    return make
+
+
+def machines(schedule: Schedule) -> list[str]:
+    return sorted(schedule.estate.ledger.records())
+
+
+def test_a_fleet_that_is_well_is_left_alone(rolled):
+    schedule = rolled()
+    before, rollouts = machines(schedule), len(schedule.estate.ledger.rollouts())
+    told = schedule.again(5)
+    assert (told["did"], told["result"]) == ("nothing", True)
+    assert machines(schedule) == before and len(schedule.estate.ledger.rollouts()) == rollouts
+    assert schedule.said == [] and schedule.deeds == []
+
+
+@pytest.mark.parametrize("how", ["stops", "vanishes"])
+def test_a_dead_machine_is_replaced_at_the_next_look(rolled, how):
+    schedule = rolled()
+    victim = machines(schedule)[2]
+    if how == "stops":
+        schedule.estate.world._die(victim)
+    else:
+        del schedule.estate.world.machines[victim]
+    assert schedule.look(test=True)["did"] == "would mend" and victim in machines(schedule)
+    told = schedule.look()
+    assert (told["did"], told["result"]) == ("mended", True), told
+    assert len(machines(schedule)) == 5 and victim not in machines(schedule)
+    schedule.estate.assert_in_order()
+    assert schedule.estate.ledger.rollouts()[0].kind == "reconcile"
+
+
+def test_a_machine_that_a_lagging_list_misses_is_no_dead_one(rolled):
+    schedule = rolled(Faults(lags=True))
+    schedule._pass(60)
+    victim = machines(schedule)[0]
+    hidden = schedule.estate.world.machines.pop(victim)
+    assert schedule.look()["did"] == "nothing"
+    schedule.estate.world.machines[victim] = hidden
+    assert schedule.again(2)["did"] == "nothing" and victim in machines(schedule)
+
+
+@pytest.mark.parametrize("ill", ["unreachable", "unhealthy"])
+def test_a_machine_that_runs_is_replaced_after_a_while(rolled, ill):
+    schedule = rolled(unreachable_for=600.0)
+    world, victim = schedule.estate.world, machines(schedule)[2]
+    if ill == "unreachable":
+        world.machines[victim].up = False
+    else:
+        world.sick.add(victim)
+    first = schedule.look()
+    assert (first["did"], list(first["sick"])) == ("nothing", [victim])
+    assert schedule.again()["did"] == "nothing"
+    told = schedule.again()
+    assert (told["did"], told["sick"][victim]["for"]) == ("mended", 600), told
+    assert victim not in machines(schedule) and len(machines(schedule)) == 5
+    assert schedule.deeds == ["tainted"] and schedule.said == ["web/tainted"]
+    schedule.estate.assert_in_order()
+    assert schedule.again()["did"] == "nothing"
+
+
+def test_one_that_is_ill_meanwhile_does_not_hold_up_what_replaces_another(rolled):
+    schedule = rolled(size=10, unreachable_for=600.0)
+    dead, silent, ill = machines(schedule)[:3]
+    schedule.estate.fleet = replace(schedule.estate.fleet, sick_limit=Amount(3))
+    schedule.estate.world._die(dead)
+    schedule.estate.world.machines[silent].up = False
+    schedule.estate.world.sick.add(ill)
+    told = schedule.look()
+    assert (told["did"], set(told["sick"])) == ("mended", {dead, silent, ill}), told
+    assert dead not in machines(schedule) and {silent, ill} < set(machines(schedule))
+    told = schedule.again(2)
+    assert told["did"] == "mended" and not {silent, ill} & set(machines(schedule))
+    assert schedule.deeds == ["tainted", "tainted"]
+    schedule.estate.assert_in_order()
+
+
+def test_one_that_recovers_is_not_replaced(rolled):
+    schedule = rolled(unreachable_for=600.0)
+    victim = machines(schedule)[2]
+    for _ in range(3):
+        schedule.estate.world.sick.add(victim)
+        schedule.look()
+        schedule.again()
+        schedule.estate.world.sick.discard(victim)
+        schedule.again()
+    assert victim in machines(schedule) and schedule.deeds == []
+
+
+def test_a_network_that_is_gone_replaces_nobody(rolled):
+    schedule = rolled(unreachable_for=600.0)
+    before, world = machines(schedule), schedule.estate.world
+    for machine in world.machines.values():
+        machine.up = False
+    told = schedule.again(20)
+    assert (told["did"], told["result"]) == ("alarm", False) and "could be the master" in told["reason"]
+    assert machines(schedule) == before
+    for machine in world.machines.values():
+        machine.up = True
+    assert schedule.again(2)["did"] == "nothing" and machines(schedule) == before
+    assert schedule.deeds == ["alarm", "alarm over"] and schedule.said == ["web/alarm"] * 20
+
+
+def test_a_master_that_was_down_replaces_nobody_at_its_first_look(rolled):
+    schedule = rolled(unreachable_for=600.0)
+    world, victim = schedule.estate.world, machines(schedule)[2]
+    schedule.again(3)
+    world.sick.add(victim)
+    schedule.again()
+    assert schedule.again(every=36_000.0)["did"] == "nothing", "who knows how it was meanwhile"
+    assert schedule.again(2)["did"] == "mended" and victim not in machines(schedule)
+
+
+def test_too_many_sick_machines_are_not_replaced_until_somebody_looked(rolled):
+    schedule = rolled()
+    world, before = schedule.estate.world, machines(schedule)
+    for name in before[:2]:
+        world._die(name)
+    told = schedule.again(4)
+    assert (told["did"], told["result"]) == ("alarm", False) and "2 machines of 5 are sick" in told["reason"]
+    assert machines(schedule) == before and schedule.deeds == ["alarm"]
+    schedule.estate.fleet = replace(schedule.estate.fleet, sick_limit=Amount(2))
+    assert schedule.again()["did"] == "mended"
+    assert schedule.deeds == ["alarm", "alarm over"]
+    schedule.estate.assert_in_order()
+
+
+def test_tainted_and_old_machines_are_replaced_in_a_window_and_dead_ones_at_any_time(rolled):
+    schedule = rolled()
+    closed = Window("0 0 1 1 *", 60.0)
+    schedule.estate.fleet = replace(schedule.estate.fleet, windows=(closed,), max_age=3 * 86400.0)
+    tainted, dead = machines(schedule)[:2]
+    schedule.estate.taint(tainted)
+    told = schedule.look()
+    assert told["did"] == "nothing" and "vim /etc/motd" in told["waits"][0] and "closed" in told["waits"][0]
+    schedule.estate.world._die(dead)
+    told = schedule.again()
+    assert told["did"] == "mended", told
+    assert tainted in machines(schedule) and dead not in machines(schedule)
+    assert len(machines(schedule)) == 5 and schedule.again()["did"] == "nothing"
+    schedule.estate.fleet = replace(schedule.estate.fleet, windows=())
+    assert schedule.again()["did"] == "mended" and tainted not in machines(schedule)
+    before = machines(schedule)
+    assert schedule.again(every=3 * 86400.0)["did"] == "mended"
+    assert not set(before) & set(machines(schedule)) and len(machines(schedule)) == 5
+    schedule.estate.assert_in_order()
+
+
+def test_one_that_is_tainted_and_ill_is_replaced_outside_windows_too(rolled):
+    schedule = rolled(unreachable_for=600.0)
+    schedule.estate.fleet = replace(schedule.estate.fleet, windows=(Window("0 0 1 1 *", 60.0),))
+    well, ill = machines(schedule)[:2]
+    schedule.estate.taint(well)
+    schedule.estate.taint(ill)
+    schedule.estate.world.sick.add(ill)
+    schedule.look()
+    told = schedule.again(2)
+    assert told["did"] == "mended" and well in machines(schedule) and ill not in machines(schedule), told
+    assert len(machines(schedule)) == 5 and schedule.again()["did"] == "nothing"
+    schedule.estate.assert_in_order()
+
+
+def test_the_size_is_corrected(rolled):
+    schedule = rolled()
+    schedule.estate.resize(3)
+    assert schedule.look()["did"] == "mended" and len(machines(schedule)) == 3
+    schedule.estate.resize(6)
+    assert schedule.look()["did"] == "mended" and len(machines(schedule)) == 6
+    schedule.estate.assert_in_order()
+
+
+def test_a_roll_that_was_killed_is_carried_on(rolled):
+    schedule = rolled()
+    schedule.estate.publish("2" * 64)
+    kill_after(schedule, launches=2)
+    with pytest.raises(Killed):
+        schedule.estate.operations().roll("web")
+    schedule.estate.say = schedule.estate.story.append
+    free(schedule)
+    assert schedule.look(test=True)["did"] == "would carry on"
+    told = schedule.look()
+    assert (told["did"], told["result"]) == ("carried on", True)
+    assert schedule.estate.running() == ["2" * 64] * 5
+    schedule.estate.assert_in_order()
+
+
+def kill_after(schedule: Schedule, launches: int) -> None:
+    """Let the process die when it says that it launches its n-th machine."""
+    said: list[str] = []
+
+    def say(entry: Any) -> None:
+        said.append(entry.what)
+        if said.count("launch") >= launches:
+            raise Killed
+
+    schedule.estate.say = say
+
+
+def free(schedule: Schedule) -> None:
+    """Let the lease of the dead run out."""
+    schedule._pass(60.0)
+
+
+def test_who_is_driven_is_left_alone(rolled):
+    schedule = rolled()
+    schedule.estate.world._die(machines(schedule)[0])
+    with schedule.estate.store.lease("fleet web"):
+        told = schedule.look()
+        assert (told["did"], told["result"]) == ("busy", True)
+    assert schedule.look()["did"] == "mended"
+
+
+def test_a_fleet_that_left_the_pillar_is_never_touched(rolled):
+    schedule = rolled()
+    schedule.estate.world._die(machines(schedule)[0])
+    schedule.estate.pillar = {}
+    before = machines(schedule)
+    told = schedule.again(3)
+    assert (told["did"], told["result"]) == ("alarm", False) and "not in the pillar" in told["reason"]
+    assert machines(schedule) == before and schedule.deeds == ["alarm"]
+
+
+def test_mending_that_fails_alarms_and_is_tried_ever_more_rarely(rolled):
+    schedule = rolled(strategy=Strategy(max_surge=Amount(1), ready_within=600.0))
+    world = schedule.estate.world
+    world._die(machines(schedule)[0])
+    world.dead_on_arrival = 3
+    began = []
+    for _ in range(30):
+        before = len(schedule.estate.ledger.rollouts())
+        told = schedule.again()
+        if len(schedule.estate.ledger.rollouts()) > before:
+            began.append(world.now)
+        if told["did"] == "mended":
+            break
+    assert told["did"] == "mended" and len(began) == 4
+    assert "alarm over" in schedule.deeds and schedule.said.count("web/alarm") >= 3
+    schedule.estate.assert_in_order()
+
+
+def test_a_roll_that_failed_is_left_to_its_operator(rolled):
+    schedule = rolled(strategy=Strategy(max_surge=Amount(1), ready_within=30.0, on_failure="pause"))
+    schedule.estate.publish("2" * 64)
+    schedule.estate.world.faults.ill["2" * 64] = "unhealthy"
+    with pytest.raises(Exception, match="paused"):
+        schedule.estate.operations().roll("web")
+    count = len(schedule.estate.ledger.rollouts())
+    told = schedule.again(3)
+    assert (told["did"], told["result"]) == ("left", True) and "fleet.rollback web" in told["reason"]
+    assert len(schedule.estate.ledger.rollouts()) == count
+
+
+def test_ctrl_c_while_looking_ends_it(rolled):
+    schedule = rolled()
+    with pytest.raises(Interrupted):
+        Upkeep(schedule.estate.operations(), schedule.tell, "web", lambda: True).tend()
+    assert schedule.look()["did"] == "nothing"
+
+
+def test_orphans_go_with_their_keys_after_the_grace(rolled):
+    schedule = rolled(minion_id="web-{token}", orphan_grace=3600.0)
+    world = schedule.estate.world
+    gone = machines(schedule)[0]
+    world._die(gone)
+    schedule.look()
+
+    def collect() -> list[tuple[str, str]]:
+        orphans = Orphans(schedule.estate.operations(), schedule.estate.load, schedule.tell)
+        return [(one["what"], one["done"]) for one in orphans.collect("all")]
+
+    assert collect() == []
+    with another_book(schedule) as ghost:
+        assert collect() == [("machine", "reported")]
+        world.now += 3600
+        assert collect() == [("machine", "removed")]
+    assert ghost not in world.machines and ghost not in world.keys
+    schedule.estate.assert_in_order()
+
+
+@contextmanager
+def another_book(schedule: Schedule):
+    """Launch a machine that no book knows: as if the store had been put back to yesterday's."""
+    from saltext.immutable.providers import Identity
+
+    ghost = "web-00000000000000ff"
+    identity = Identity(ghost, "web", 1, schedule.estate.store.installation)
+    schedule.estate.world.expect(ghost)
+    schedule.estate.world._create("1" * 64, identity)
+    yield ghost
