@@ -20,7 +20,7 @@ from contextlib import ExitStack, closing, contextmanager
 try:
     from saltext.immutable import minions, spec
     from saltext.immutable.bake import bake as baking
-    from saltext.immutable.fleet import care, operations, relaunch, report, survey
+    from saltext.immutable.fleet import care, operations, proposal, relaunch, report, story, survey, tables
     from saltext.immutable.runner import shown, telling
     from saltext.immutable.store import Store
 
@@ -40,7 +40,8 @@ def _operations(name):
     """Give the commands everything they need (and what tells of progress), and take it back."""
     with ExitStack() as undo:
         say = undo.enter_context(telling(__opts__))
-        store = undo.enter_context(closing(Store.open(spec.settings(__opts__).store)))
+        settings = spec.settings(__opts__)
+        store = undo.enter_context(closing(Store.open(settings.store)))
         salt = undo.enter_context(closing(minions.Minions(__opts__)))
 
         def tell(entry):
@@ -58,17 +59,23 @@ def _operations(name):
                 tell,
                 user=globals().get("__user__"),
                 jid=globals().get("__jid__"),
+                settings=settings,
+                route=operations.router(__opts__),
             ),
             say,
         )
 
 
-def plan(name):
+def plan(name, image=None):
     """
     Tell what ``fleet.roll`` would do now, if all goes well: each launch and each victim with its reason.
 
     Returns fleet, verdict (``done``, ``roll`` or ``continue``), reason, the generation that runs, the image
-    that would run, changes, actions, and warnings about the master's config.
+    that would run, changes, actions, difference (how that image differs from the one that runs), plan (an id:
+    ``fleet.roll web plan=ID`` does exactly this, or nothing), and warnings about the master's config.
+
+    image
+        Another image than the channel's, as for ``fleet.roll``.
 
     CLI Example:
 
@@ -77,15 +84,16 @@ def plan(name):
         salt-run fleet.plan web
     """
     with _operations(name) as (fleet, _):
-        told = report.foretold(fleet.foresee(name, "roll"))
-    return shown(__opts__, {**told, "warnings": report.warnings(__opts__)})
+        told = proposal.propose(fleet, name, image)
+    return shown(__opts__, {**told, "warnings": report.warnings(__opts__)}, tables.plan)
 
 
-def roll(name, image=None, test=False):
+def roll(name, image=None, test=False, plan=None, now=False):
     """
     Bring a fleet to the image of its channel, never with fewer healthy machines than its strategy allows.
 
-    An interrupted roll is carried on first. When new machines fail, they go and the old ones stay.
+    An interrupted roll is carried on first. When new machines fail, they go and the old ones stay. Where an operator
+    paused a rollout nothing is begun.
 
     image
         Another image than the channel's: ``web@3f2a9c1d04be``, ``web:candidate`` or a digest.
@@ -93,25 +101,38 @@ def roll(name, image=None, test=False):
     test
         Only name what would be launched and destroyed.
 
+    plan
+        The id of a plan that ``fleet.plan`` showed: exactly that is done, with that plan's image, or nothing, and each
+        difference is named. A plan is good for one roll.
+
+    now
+        Also outside the fleet's windows.
+
     CLI Example:
 
     .. code-block:: bash
 
         salt-run fleet.roll web
         salt-run fleet.roll web test=True
+        salt-run fleet.roll web plan=p1a2b3c4d
     """
     with _operations(name) as (fleet, _):
         if test:
-            return shown(__opts__, report.foretold(fleet.foresee(name, "roll", image=image)))
-        return shown(__opts__, report.ended(fleet, name, fleet.roll(name, image)))
+            return shown(__opts__, report.foretold(fleet.foresee(name, "roll", image=image)), tables.plan)
+        return shown(__opts__, report.ended(fleet, name, fleet.roll(name, image, plan=plan, now=now)))
 
 
-def rollback(name, generation=None, test=False):
+def rollback(name, generation=None, reason="", test=False):
     """
     Bring a fleet back to the last good generation before the current one, without baking.
 
+    A roll that is under way or paused turns back, whoever drives it. Machines that ``keep_old`` kept serve again first.
+
     generation
         The number of another generation (see ``fleet.history``).
+
+    reason
+        Why, for whoever reads the journal.
 
     test
         Only name what would be launched and destroyed.
@@ -125,8 +146,183 @@ def rollback(name, generation=None, test=False):
     """
     with _operations(name) as (fleet, _):
         if test:
-            return shown(__opts__, report.foretold(fleet.foresee(name, "rollback", generation=generation)))
-        return shown(__opts__, report.ended(fleet, name, fleet.rollback(name, generation)))
+            return shown(__opts__, report.foretold(fleet.foresee(name, "rollback", generation=generation)), tables.plan)
+        return shown(__opts__, report.ended(fleet, name, fleet.rollback(name, generation, reason)))
+
+
+def _steered(name, what, reason, test):
+    """Give an order to the rollout of a fleet that is under way or paused."""
+    with _operations(name) as (fleet, _):
+        if test:
+            return shown(__opts__, report.foretold(fleet.foresee_order(name, what)), tables.plan)
+        return shown(__opts__, report.ended(fleet, name, fleet.steer(name, what, reason)))
+
+
+def pause(name, reason="", test=False):
+    """
+    Stop a fleet's rollout where it is, whoever drives it: calls under way end, nothing more is begun.
+
+    Nothing goes on, by schedule or by ``fleet.roll``, before ``fleet.resume``, ``fleet.rollback`` or ``fleet.abort``.
+
+    reason
+        Why, for whoever reads the journal.
+
+    test
+        Only tell what would be done.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run fleet.pause web reason='the database is slow'
+    """
+    return _steered(name, "pause", reason, test)
+
+
+def resume(name, now=False, test=False):
+    """
+    Go on with a rollout that was paused or interrupted; failures that paused it are forgiven.
+
+    now
+        Also outside the fleet's windows.
+
+    test
+        Only name what would be launched and destroyed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run fleet.resume web
+    """
+    with _operations(name) as (fleet, _):
+        if test:
+            return shown(__opts__, report.foretold(fleet.foresee_order(name, None)), tables.plan)
+        return shown(__opts__, report.ended(fleet, name, fleet.carry_on(name, now)))
+
+
+def abort(name, reason="", test=False):
+    """
+    End a fleet's rollout where it is, whoever drives it: what serves stays, newcomers that do not serve yet go.
+
+    The fleet may run machines of two generations afterwards; ``fleet.roll`` and ``fleet.rollback`` mend that.
+
+    reason
+        Why, for whoever reads the journal.
+
+    test
+        Only name what would be destroyed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run fleet.abort web reason='wrong channel'
+    """
+    return _steered(name, "abort", reason, test)
+
+
+def approve(name, reason="", test=False):
+    """
+    Let a rollout that waits for approval take its next step (or move the traffic), whoever drives it.
+
+    reason
+        Why, for whoever reads the journal.
+
+    test
+        Only tell what would be done.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run fleet.approve web reason='the graphs look good'
+    """
+    return _steered(name, "approve", reason, test)
+
+
+def scale(name, size, test=False):
+    """
+    Set how many machines a fleet has, in place of the pillar's size until that is changed.
+
+    A rollout that is under way takes it up; a paused one does when it is resumed.
+
+    test
+        Only name what would be launched and destroyed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run fleet.scale web 5
+    """
+    with _operations(name) as (fleet, _):
+        if test:
+            return shown(__opts__, report.foretold(fleet.foresee(name, "scale", size=size)), tables.plan)
+        return shown(__opts__, report.ended(fleet, name, fleet.scale(name, size)))
+
+
+def replace(minion_id, reason="an operator replaces it", test=False):
+    """
+    Let a newcomer take the place of one machine, of the generation that the fleet runs.
+
+    reason
+        Why, for whoever reads the journal.
+
+    test
+        Only tell what would be done.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run fleet.replace web-6f1c0d2a93b47e58.example.com reason='its disk makes noises'
+    """
+    with _operations(None) as (fleet, say):
+        name = fleet.fleet_of(minion_id)
+        if test:
+            return shown(__opts__, care.Care(fleet, say).taint(minion_id, reason, test=True))
+        return shown(__opts__, report.ended(fleet, name, fleet.replace(minion_id, reason)))
+
+
+def protect(minion_id, reason=None, test=False):
+    """
+    Let no rollout take a machine away while it is well; ``protected`` in the strategy says whether they wait.
+
+    reason
+        Why, for whoever reads the journal.
+
+    test
+        Only tell what would be done.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run fleet.protect web-6f1c0d2a93b47e58.example.com reason='a core dump is being taken'
+    """
+    with _operations(None) as (fleet, say):
+        return shown(__opts__, care.Care(fleet, say).protect(minion_id, reason, test))
+
+
+def unprotect(minion_id, reason=None, test=False):
+    """
+    Let rollouts take a machine away again.
+
+    reason
+        Why, for whoever reads the journal.
+
+    test
+        Only tell what would be done.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run fleet.unprotect web-6f1c0d2a93b47e58.example.com
+    """
+    with _operations(None) as (fleet, say):
+        return shown(__opts__, care.Care(fleet, say).unprotect(minion_id, reason, test))
 
 
 def destroy(name, test=False):
@@ -145,7 +341,7 @@ def destroy(name, test=False):
     """
     with _operations(name) as (fleet, _):
         if test:
-            return shown(__opts__, report.foretold(fleet.foresee(name, "destroy")))
+            return shown(__opts__, report.foretold(fleet.foresee(name, "destroy")), tables.plan)
         return shown(__opts__, report.ended(fleet, name, fleet.destroy(name)))
 
 
@@ -308,9 +504,11 @@ def end_break_glass(minion_id):
 
 def status(name):
     """
-    Return a fleet's generation, image, machines (and which are tainted) and last rollout, and who works on it.
+    Return a fleet's generation, image, size, machines and last rollout, what it waits for, and who works on it.
 
-    ``all`` returns every fleet, and the tainted machines that no fleet launched.
+    Of each machine: generation, image, phase, health and visitors as far as they are known, address, age (s), why
+    it is tainted or protected, and for how long it is kept. ``all`` returns every fleet, and the tainted machines that
+    no fleet launched. To people it is a table; ``--out=json`` gives the data.
 
     CLI Example:
 
@@ -320,8 +518,29 @@ def status(name):
     """
     with _operations(name) as (fleet, _):
         if name == "all":
-            return shown(__opts__, report.status_of_all(fleet, time.time()))
-        return shown(__opts__, report.status(fleet, name, time.time()))
+            return shown(__opts__, report.status_of_all(fleet, time.time()), tables.status)
+        return shown(__opts__, report.status(fleet, name, time.time()), tables.status)
+
+
+def show(rollout, fleet=None):
+    """
+    Return one rollout with its journal: what was done to which machine, when (in seconds since it began) and why.
+
+    rollout
+        Its number; ``fleet.history`` and ``fleet.status`` show it.
+
+    fleet
+        The fleet that it has to be of.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run fleet.show 12
+        salt-run fleet.show 12 web --out=json
+    """
+    with _operations(fleet) as (work, _):
+        return shown(__opts__, story.show(work, rollout, fleet), tables.rollout)
 
 
 def history(name):

@@ -64,6 +64,34 @@ class Care:
         self._say(deed, f"{deed.fleet or ADOPTED}/untainted")
         return self._told(deed, "it is not tainted any more", changed=True)
 
+    # Protection
+
+    def protect(self, minion_id: str, reason: str | None, test: bool = False) -> dict[str, Any]:
+        """Let no rollout take a machine away while it is well."""
+        ledger = self._operations.ledger(self._operations.fleet_of(minion_id))
+        deed = self._operations.deed("protected", minion_id, ledger.fleet, _said(reason))
+        if minion_id in ledger.protected():
+            return self._told(deed, f"it is protected already: {ledger.protected()[minion_id]}", changed=False)
+        if test:
+            return {**self._told(deed, f"it would be protected: {deed.reason}", changed=False), "result": None}
+        ledger.protect(minion_id, deed.reason, deed.who, deed.at)
+        self._taints.note(deed)
+        self._say(deed, f"{deed.fleet}/protected")
+        return self._told(deed, f"it is protected: {deed.reason}", changed=True)
+
+    def unprotect(self, minion_id: str, reason: str | None = None, test: bool = False) -> dict[str, Any]:
+        """Let rollouts take a machine away again."""
+        ledger = self._operations.ledger(self._operations.fleet_of(minion_id))
+        deed = self._operations.deed("unprotected", minion_id, ledger.fleet, plain(str(reason or "")))
+        if minion_id not in ledger.protected():
+            return self._told(deed, "it is not protected", changed=False)
+        if test:
+            return {**self._told(deed, "it would not be protected any more", changed=False), "result": None}
+        ledger.unprotect(minion_id)
+        self._taints.note(deed)
+        self._say(deed, f"{deed.fleet}/unprotected")
+        return self._told(deed, "it is not protected any more", changed=True)
+
     # Break-glass
 
     def break_glass(

@@ -191,9 +191,18 @@ class Fleets:
 
         return limits
 
-    def _look(self, fleet: Fleet, ledger: Ledger, kind: Kind, target: int | None, image: str | None = None) -> Forecast:
+    def _look(
+        self,
+        fleet: Fleet,
+        ledger: Ledger,
+        kind: Kind,
+        target: int | None,
+        image: str | None = None,
+        *,
+        sized: bool = False,
+    ) -> Forecast:
         now, unfinished, lineage = self.clock(), ledger.unfinished(), ledger.lineage()
-        fleet = ledger.sized(fleet)
+        fleet = fleet if sized else ledger.sized(fleet)
         source = lineage[-1] if lineage else None
         rollout = Rollout(0, fleet.name, kind, source, target, ledger.old_size(), started=now, progress_at=now)
         machines = self.machines(fleet, ledger, now)

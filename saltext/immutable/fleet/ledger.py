@@ -179,6 +179,18 @@ class Ledger:
         query = sa.select(protections.c.minion_id, protections.c.reason).where(protections.c.fleet == self.fleet)
         return {row["minion_id"]: row["reason"] for row in self._rows(query)}
 
+    def protect(self, minion_id: str, reason: str, who: str | None, now: float) -> None:
+        """Write down that a machine must not be taken away; this needs no lease."""
+        row = {"minion_id": minion_id, "fleet": self.fleet, "at": now, "reason": reason, "who": who}
+        with self._store.write() as tx:
+            tx.execute(sa.delete(protections).where(protections.c.minion_id == minion_id))
+            tx.execute(sa.insert(protections).values(row))
+
+    def unprotect(self, minion_id: str) -> None:
+        """Take that back; this needs no lease."""
+        with self._store.write() as tx:
+            tx.execute(sa.delete(protections).where(protections.c.minion_id == minion_id))
+
     def orders(self) -> list[Order]:
         """Return the orders that nobody has taken up yet, the oldest first."""
         columns = (orders.c.id, orders.c.rollout, orders.c.what, orders.c.at, orders.c.reason, orders.c.who)

@@ -10,10 +10,13 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.fleet.fleets import Failed, Fleets, Forecast, ended_as, last_good, loader, router, signals
+from saltext.immutable.fleet.forecast import forecast
 from saltext.immutable.fleet.ledger import Ledger
-from saltext.immutable.fleet.orders import What, require
+from saltext.immutable.fleet.orders import Order, What, obeyed, require
 from saltext.immutable.fleet.plans import Plans, ground, require_same
 from saltext.immutable.fleet.state import MENDING, Kind, Outcome, Rollout
+from saltext.immutable.fleet.verdicts import revived
+from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Fleet
 from saltext.immutable.spec.strategy import impossible
 from saltext.immutable.store import Held, Lease
@@ -68,8 +71,7 @@ class Operations(Fleets):
         """
         fleet, ledger = self.definition(name), Ledger(self.store, name)
         unfinished = ledger.unfinished()
-        rolling = unfinished is not None and unfinished.kind == "roll" and unfinished.source is not None
-        if rolling and unfinished and generation in (None, unfinished.source):
+        if self._is_turned(unfinished, generation):
             return self.steer(name, "back", reason)
         with self.lease(name) as lease:
             target, unfinished = self._way_back(ledger, generation), ledger.unfinished()
@@ -100,8 +102,8 @@ class Operations(Fleets):
         A rollout that is under way takes it up; one that is paused does when it is resumed.
         """
         fleet, ledger = self.definition(name), Ledger(self.store, name)
-        declared = self.definitions.fleets[name].size
-        _require_size(replace(fleet, size=size))
+        declared = fleet.size
+        _require_size(replace(fleet, size=_count(size)))
         last_good(ledger)
         ledger.resize(size, declared, self.user, self.clock())
         unfinished = ledger.unfinished()
@@ -109,11 +111,16 @@ class Operations(Fleets):
             return self.follow(name, unfinished)
         return None if unfinished else self.mend(name, "scale")
 
-    def replace(self, minion_id: str, reason: str) -> Rollout | None:
-        """Let a newcomer take the place of one machine."""
+    def fleet_of(self, minion_id: str) -> str:
+        """Return the fleet of a machine."""
         name = self.taints.fleet_of(minion_id)
         if name is None:
             raise SaltInvocationError(f"{minion_id} is no machine of a fleet; `salt-run fleet.status all` names them")
+        return name
+
+    def replace(self, minion_id: str, reason: str) -> Rollout | None:
+        """Let a newcomer take the place of one machine."""
+        name = self.fleet_of(minion_id)
         self.definition(name)
         unfinished = Ledger(self.store, name).unfinished()
         self._require_free(unfinished)
@@ -145,26 +152,38 @@ class Operations(Fleets):
             return self._drive(fleet, ledger, lease, unfinished, now=now)
 
     def steer(self, name: str, what: What, reason: str = "") -> Rollout:
-        """Give an order to the rollout of a fleet, and see it through, whoever drives it."""
+        """Give an order to the rollout of a fleet, and see it through, whoever drives it.
+
+        An approval is taken up by who drives the rollout; where somebody does, nobody waits for its end.
+        """
         ledger = self.ledger(name)
         rollout = require(ledger.unfinished(), name, what)
         ledger.order(rollout, what, reason, self.user, self.clock())
-        return self.follow(name, rollout, EXPECTED[what])
+        return self.follow(name, rollout, EXPECTED[what], wait=what != "approve")
 
-    def follow(self, name: str, rollout: Rollout, expected: Sequence[Outcome] = ("done",)) -> Rollout:
+    def follow(
+        self, name: str, rollout: Rollout, expected: Sequence[Outcome] = ("done",), *, wait: bool = True
+    ) -> Rollout:
         """Wait for the end of a rollout, and drive it where nobody else does."""
         ledger = self.ledger(name)
-        gone = rollout.kind == "destroy"
         while True:
             with suppress(Held), self.lease(name) as lease:
                 now = ledger.rollout(rollout.id)
-                if now.outcome in (None, "paused") and not (now.outcome and "paused" in expected):
-                    fleet = self.find(name, gone=True) if gone else self.definition(name)
-                    return self._drive(fleet, ledger, lease, now, expected)
-                return ended_as(now, expected, ledger)
-            if not expected:
+                over = now.outcome not in (None, "paused") or (now.outcome in expected)
+                if over:
+                    return ended_as(now, expected, ledger)
+                fleet = self.find(name, gone=True) if rollout.kind == "destroy" else self.definition(name)
+                return self._drive(fleet, ledger, lease, now, expected)
+            if not wait:
                 return ledger.rollout(rollout.id)
             self._nap(FOLLOW_EVERY)
+
+    @staticmethod
+    def _is_turned(unfinished: Rollout | None, generation: int | None) -> bool:
+        """Tell whether to roll back is to turn a roll back that is not over."""
+        if unfinished is None or unfinished.kind != "roll" or unfinished.source is None:
+            return False
+        return unfinished.source != unfinished.target and generation in (None, unfinished.source)
 
     def _require_free(self, unfinished: Rollout | None) -> None:
         """Refuse to go on where an operator said pause."""
@@ -175,16 +194,39 @@ class Operations(Fleets):
                 f"`salt-run fleet.abort {name}` ends it here"
             )
 
-    def foresee(self, name: str, kind: Kind, *, generation: int | None = None, image: str | None = None) -> Forecast:
+    def foresee_order(self, name: str, what: What | None) -> Forecast:
+        """Return what would be done if an order were given now; None: to go on."""
+        ledger, now = self.ledger(name), self.clock()
+        rollout = require(ledger.unfinished(), name, what)
+        fleet = ledger.sized(self.find(name, gone=True))
+        orders = [Order(0, rollout.id, what, now, "", self.user)] if what else []
+        machines = self.machines(fleet, ledger, now)
+        steered = obeyed(revived(rollout, now), orders, now)
+        actions = () if steered.outcome else forecast(fleet, steered, machines, now)
+        image = self.image_name(ledger.generations().get(steered.target or 0))
+        return Forecast(name, rollout.kind, rollout.source, image, tuple(actions), continues=True)
+
+    def foresee(
+        self,
+        name: str,
+        kind: Kind,
+        *,
+        generation: int | None = None,
+        image: str | None = None,
+        size: int | None = None,
+    ) -> Forecast:
         """Return what a command would do now, if all went well. Nothing is done."""
         ledger = Ledger(self.store, name)
         if kind == "destroy":
             return self._look(self.find(name, gone=True), ledger, kind, None)
         fleet = self.definition(name)
         if kind == "rollback":
+            if self._is_turned(ledger.unfinished(), generation):
+                return self.foresee_order(name, "back")
             return self._look(fleet, ledger, kind, self._way_back(ledger, generation))
         if kind in MENDING:
-            return self._look(fleet, ledger, kind, last_good(ledger))
+            sized = ledger.sized(fleet) if size is None else replace(fleet, size=size)
+            return self._look(sized, ledger, kind, last_good(ledger), sized=size is not None)
         digest, known = self._image(fleet, image), ledger.generations()
         newest = known[max(known)] if known else None
         if newest and (newest.image, newest.provider) == (digest, fleet.provider):
@@ -196,6 +238,13 @@ class Operations(Fleets):
         ledger = Ledger(self.store, foreseen.fleet)
         fleet, image = ledger.sized(self.definition(foreseen.fleet)), self.store.image(str(foreseen.digest))
         return ground(fleet, image, foreseen.current, ledger.unfinished(), foreseen.machines)
+
+
+def _count(size: object) -> int:
+    try:
+        return reading.count(size)
+    except ValueError as err:
+        raise SaltInvocationError(f"size: {err}") from err
 
 
 def _require_size(fleet: Fleet) -> None:

@@ -50,13 +50,14 @@ def _obeyed(rollout: Rollout, order: Order, now: float) -> Rollout:
     return replace(rollout, direction="stop", progress_at=now, reason=str(order))
 
 
-def refusal(rollout: Rollout, what: What) -> str | None:
-    """Say why an order cannot be given to this rollout."""
+def refusal(rollout: Rollout, what: What | None) -> str | None:
+    """Say why an order cannot be given to this rollout; None: to go on."""
     name = f"rollout {rollout.id} of fleet {rollout.fleet}"
     if rollout.outcome not in (None, "paused"):
         return f"{name} has ended: {rollout.outcome}"
     if what == "back" and rollout.kind != "roll":
-        return f"{name} is a {rollout.kind}, which cannot be rolled back; `salt-run fleet.abort {rollout.fleet}` ends it"
+        again = f"`salt-run fleet.abort {rollout.fleet}` ends it"
+        return f"{name} is a {rollout.kind}, which cannot be rolled back; {again}"
     if rollout.direction == "stop" and what != "abort":
         return f"{name} is being aborted: {rollout.reason}"
     if what == "approve" and (rollout.direction != "forward" or rollout.outcome):
@@ -68,7 +69,7 @@ def refusal(rollout: Rollout, what: What) -> str | None:
     return None
 
 
-def require(rollout: Rollout | None, fleet: str, what: What) -> Rollout:
+def require(rollout: Rollout | None, fleet: str, what: What | None) -> Rollout:
     """Return the rollout that an order is about, or say why there is none."""
     if rollout is None:
         raise CommandExecutionError(

@@ -7,11 +7,17 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
+from salt.exceptions import CommandExecutionError
+
+from saltext.immutable.fleet.goal import goal
 from saltext.immutable.fleet.ledger import Entry, Ledger, Record
 from saltext.immutable.fleet.operations import Forecast, Operations
-from saltext.immutable.fleet.plan import Rollout
+from saltext.immutable.fleet.sickness import Sicknesses
+from saltext.immutable.fleet.state import Rollout
 from saltext.immutable.fleet.taints import Deed, Taint
+from saltext.immutable.fleet.track import phase
 from saltext.immutable.providers import Instance
+from saltext.immutable.spec.model import Fleet
 
 
 def warnings(opts: Mapping[str, Any]) -> list[str]:
@@ -50,7 +56,7 @@ def ended(operations: Operations, name: str, rollout: Rollout | None) -> dict[st
     generation = ledger.generation(lineage[-1]) if lineage else None
     told: dict[str, Any] = {
         "fleet": name,
-        "outcome": "done",
+        "outcome": (rollout.outcome or "under way") if rollout else "done",
         "generation": generation.number if generation else None,
         "image": operations.image_name(generation),
         "size": ledger.size(),
@@ -63,30 +69,60 @@ def ended(operations: Operations, name: str, rollout: Rollout | None) -> dict[st
         **told,
         "reason": rollout.reason or rollout.verdict,
         "seconds": seconds,
-        "timeline": [_line(entry, rollout.started) for entry in entries],
+        "timeline": [entry(one, rollout.started) for one in entries],
     }
 
 
 def status(operations: Operations, name: str, now: float) -> dict[str, Any]:
-    """Return what a fleet is made of now and what its last rollout came to."""
+    """Return what a fleet is made of now, what happens to it, and what operators want of it."""
     ledger = operations.ledger(name)
-    instances = operations.instances(name)
     lineage, rollouts = ledger.lineage(), ledger.rollouts()
     generation = ledger.generation(lineage[-1]) if lineage else None
     holder = operations.holder(name)
-    records = ledger.records().values()
+    records, (instances, unlisted) = list(ledger.records().values()), _listed(operations, name)
     taints = operations.taints.of(name)
-    machines = [_machine(operations, ledger, r, instances.get(r.minion_id), now) for r in records]
     return {
         "fleet": name,
         "generation": generation.number if generation else None,
         "image": operations.image_name(generation),
-        "size": sum(not record.doomed for record in records),
+        "size": sum(not record.doomed and record.kept_until is None for record in records),
+        **_sizes(operations, ledger),
         "tainted": sum(record.minion_id in taints for record in records),
-        "machines": [{**one, "tainted": _reasons(taints.get(one["minion_id"], []))} for one in machines],
-        "rollout": _rollout(rollouts[0]) if rollouts else None,
+        "machines": _machines(operations, ledger, records, instances, now),
+        "unlisted": unlisted,
+        "rollout": _present(ledger.sized(operations.find(name, gone=True)), rollouts[0], records) if rollouts else None,
+        "orders": [f"{order} (rollout {order.rollout})" for order in ledger.orders()],
         "held_by": str(holder) if holder else None,
     }
+
+
+def _listed(operations: Operations, name: str) -> tuple[dict[str, Instance] | None, str | None]:
+    """Return what the provider lists; where it cannot be asked only the books speak, and it is said why."""
+    try:
+        return operations.instances(name), None
+    except CommandExecutionError as err:
+        return None, f"the provider does not list the machines, this is what the books say: {err}"
+
+
+def _sizes(operations: Operations, ledger: Ledger) -> dict[str, Any]:
+    """Return how many machines are wanted, and who says so where it is not the pillar."""
+    declared = operations.definitions.fleets.get(ledger.fleet)
+    if declared is None:
+        return {"wanted": None, "size_set": None}
+    wanted = ledger.wanted_size(declared.size)
+    by_hand = f"{wanted} by fleet.scale, until the pillar says otherwise than {declared.size}"
+    return {"wanted": wanted, "size_set": by_hand if wanted != declared.size else None}
+
+
+def _present(fleet: Fleet, rollout: Rollout, records: Sequence[Record]) -> dict[str, Any]:
+    """Return the last rollout; one that is not over with how many machines are ready of how many."""
+    told = rolled(rollout)
+    if rollout.outcome not in (None, "paused"):
+        return {**told, "progress": None}
+    aim = goal(fleet, rollout)
+    ready = [record for record in records if phase(record) == "serving"]
+    right = sum(aim.mending or record.generation == aim.generation for record in ready)
+    return {**told, "progress": [right, aim.size] if aim.size else None}
 
 
 def history(operations: Operations, name: str) -> dict[str, Any]:
@@ -99,11 +135,11 @@ def history(operations: Operations, name: str) -> dict[str, Any]:
                 "generation": one.number,
                 "image": operations.image_name(one),
                 "provider": one.provider.name,
-                "created": _date(one.created),
+                "created": date(one.created),
             }
             for one in reversed(ledger.generations().values())
         ],
-        "rollouts": [_rollout(one) for one in ledger.rollouts()],
+        "rollouts": [rolled(one) for one in ledger.rollouts()],
         "deeds": [_deed(one) for one in operations.taints.deeds(name)],
     }
 
@@ -121,46 +157,77 @@ def history_of_all(operations: Operations) -> dict[str, Any]:
 
 
 def _deed(deed: Deed) -> dict[str, Any]:
-    return {"at": _date(deed.at), **{key: value for key, value in asdict(deed).items() if key not in ("at", "fleet")}}
+    return {"at": date(deed.at), **{key: value for key, value in asdict(deed).items() if key not in ("at", "fleet")}}
 
 
 def _reasons(taints: Sequence[Taint]) -> list[str]:
     return [taint.reason for taint in taints]
 
 
-def _machine(
-    operations: Operations, ledger: Ledger, record: Record, instance: Instance | None, now: float
-) -> dict[str, Any]:
-    phase = "serving" if record.ready_since is not None else "booting"
-    if record.doomed or instance is None or not instance.running:
-        phase = "doomed" if record.doomed else "stopped" if instance else "absent"
-    known = ledger.generations().get(record.generation)
+def _machines(
+    operations: Operations,
+    ledger: Ledger,
+    records: Sequence[Record],
+    instances: Mapping[str, Instance] | None,
+    now: float,
+) -> list[dict[str, Any]]:
+    """Return the machines with all that the books and the provider's list say of them."""
+    known, taints = ledger.generations(), operations.taints.of(ledger.fleet)
+    protected = ledger.protected()
+    sick = Sicknesses(operations.store, ledger.fleet).known()
+    routed = any(generation.traffic for generation in known.values())
+    told = []
+    for record in records:
+        minion_id, ailing = record.minion_id, sick.get(record.minion_id)
+        told.append(
+            {
+                **_machine(record, (instances or {}).get(minion_id), now, listed=instances is not None),
+                "image": operations.image_name(known.get(record.generation)),
+                "traffic": record.traffic if routed else None,
+                "health": ailing.ailment if ailing else "yes" if record.healthy_since is not None else None,
+                "note": f"{ailing.ailment} for {round(now - ailing.since)} s: {ailing.note}" if ailing else None,
+                "tainted": _reasons(taints.get(minion_id, [])),
+                "protected": protected.get(minion_id),
+                "kept_for": max(0, round(record.kept_until - now)) if record.kept_until is not None else None,
+            }
+        )
+    return told
+
+
+def _machine(record: Record, instance: Instance | None, now: float, listed: bool) -> dict[str, Any]:
+    what: str = "kept" if record.kept_until is not None else phase(record)
+    if listed and not record.doomed and (instance is None or not instance.running):
+        what = "stopped" if instance else "absent"
     return {
         "minion_id": record.minion_id,
         "generation": record.generation,
-        "image": operations.image_name(known),
-        "phase": phase,
+        "phase": what,
         "address": instance.address if instance else None,
         "age": round(now - record.born),
     }
 
 
-def _rollout(rollout: Rollout) -> dict[str, Any]:
+def rolled(rollout: Rollout) -> dict[str, Any]:
+    """Return where a rollout went and what it came to."""
     return {
         "id": rollout.id,
         "kind": rollout.kind,
         "from": rollout.source,
         "to": rollout.target,
-        "started": _date(rollout.started),
+        "started": date(rollout.started),
         "seconds": round(rollout.ended - rollout.started, 1) if rollout.ended else None,
         "outcome": rollout.outcome or "unfinished",
+        "paused_by": rollout.paused_by,
+        "step": rollout.step + 1,
+        "approved": rollout.approved,
         "verdict": rollout.verdict,
         "reason": rollout.reason,
     }
 
 
-def _line(entry: Entry, began: float) -> dict[str, Any]:
-    return _telling({**asdict(entry), "at": round(entry.at - began, 2)})
+def entry(one: Entry, began: float) -> dict[str, Any]:
+    """Return a line of the journal, in seconds since its rollout began."""
+    return _telling({**asdict(one), "at": round(one.at - began, 2)})
 
 
 def _telling(row: dict[str, Any]) -> dict[str, Any]:
@@ -168,5 +235,6 @@ def _telling(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if value is not None and value is not False}
 
 
-def _date(at: float) -> str:
+def date(at: float) -> str:
+    """Return a time as people and programs read it."""
     return datetime.fromtimestamp(at, timezone.utc).isoformat(sep=" ", timespec="seconds")
