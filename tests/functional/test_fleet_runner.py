@@ -13,10 +13,13 @@ import salt.utils.event
 import yaml
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from salt.exceptions import CommandExecutionError
 from salt.utils.data import repack_dictlist
 from salt.utils.reactor import Reactor
 
 from saltext.immutable import glass, minions, providers
+from saltext.immutable.bake import contents
+from saltext.immutable.fleet.ledger import Ledger
 from saltext.immutable.minions import Event
 from saltext.immutable.providers import Identity, Instance
 from saltext.immutable.store import Image, Store
@@ -228,9 +231,7 @@ def test_plan_roll_status_rollback_destroy(run, rack, store, bus):
     assert run("fleet.plan", "web")[1]["verdict"] == "done"
 
     publish(store, TWO)
-    assert run("fleet.roll", "web", test=True)[1]["changes"]["destroy"] == sorted(
-        rack.machines, key=lambda name: (rack.machines[name].born, name)
-    )
+    assert run("fleet.roll", "web", test=True)[1]["changes"]["destroy"] == list(Ledger(store, "web").records())
     ok, status = run("fleet.status", "web")
     assert {machine["phase"] for machine in status["machines"]} == {"serving"}
     assert run("fleet.roll", "web")[0]
@@ -422,3 +423,98 @@ def test_the_state_fails_when_the_roll_does(run, rack, store):
     assert not ok
     assert failed["result"] is False
     assert "nginx is dead" in failed["comment"]
+
+
+def bake(store, digest, **packages):
+    """Publish an image of which it is written down what went into it."""
+    made = {"sls": {"web": digest[:12]}, "files": {}, "recipe": {}, "tree": digest, "pillar": "p", "tops": ""}
+    found = {"packages": packages, "states": {"web": made}, "grains": {}, "size": 1000, "files": 10}
+    contents.keep(store, digest, found)
+    publish(store, digest)
+
+
+def test_a_plan_shows_how_the_images_differ_and_is_done_exactly_once(run, rack, store):
+    bake(store, ONE, nginx="1.22", bash="5.2")
+    first = run("fleet.plan", "web")[1]
+    assert first["difference"] == {"from": None, "to": "web@111111111111", "same": False}
+    assert run("fleet.roll", "web", plan=first["plan"])[0]
+    settled = run("fleet.plan", "web")[1]
+    assert (settled["plan"], settled["difference"]["same"]) == (None, True)
+
+    bake(store, TWO, nginx="1.24", curl="8")
+    plan = run("fleet.plan", "web")[1]
+    assert plan["difference"]["packages"] == {
+        "added": {"curl": "8"},
+        "removed": {"bash": "5.2"},
+        "changed": {"nginx": "1.22 -> 1.24"},
+    }
+    assert plan["difference"]["states"] == {"changed": ["web"]}
+    ok, done = run("fleet.roll", "web", plan=plan["plan"])
+    assert (ok, done["image"]) == (True, "web@222222222222")
+    ok, said = run("fleet.roll", "web", plan=plan["plan"])
+    assert not ok and "a plan is good for one roll" in said
+
+
+def test_a_plan_is_refused_when_the_world_moved(run, rack, store, machines):
+    bake(store, TWO)
+    plan = run("fleet.plan", "web")[1]["plan"]
+    assert run("fleet.taint", machines[0], reason="vim")[0]
+    bake(store, "3" * 64)
+    ok, said = run("fleet.roll", "web", plan=plan)
+    assert not ok
+    for words in ("image web@333333333333 would run, not web@222222222222", f"is tainted now: {machines[0]}"):
+        assert words in said
+    assert "nothing was done" in said and set(rack.machines) == set(machines)
+    ok, said = run("fleet.roll", "web", plan="p0badf00d")
+    assert not ok and f"there is no plan 'p0badf00d' of fleet web; there are: {plan}" in said
+
+
+def test_a_plan_of_another_image_than_the_channels(run, rack, store, machines):
+    bake(store, TWO)
+    plan = run("fleet.plan", "web", image="web@111111111111")[1]
+    assert (plan["verdict"], plan["plan"]) == ("done", None)
+    store.set_channel("web", "stable", ONE)
+    plan = run("fleet.plan", "web", image="web@222222222222")[1]["plan"]
+    assert run("fleet.roll", "web", plan=plan)[1]["image"] == "web@222222222222"
+
+
+def test_a_rollout_is_shown_with_its_timeline(run, rack, store, machines):
+    publish(store, TWO)
+    rack.ill.add(TWO)
+    run("fleet.roll", "web")
+    newest = run("fleet.history", "web")[1]["rollouts"][0]
+    ok, shown = run("fleet.show", newest["id"])
+    assert ok, shown
+    assert (shown["kind"], shown["outcome"], shown["fleet"]) == ("roll", "rolled back", "web")
+    assert (shown["from"]["image"], shown["to"]["image"]) == ("web@111111111111", "web@222222222222")
+    [(failed, why)] = shown["failures"].items()
+    assert "nginx is dead" in why
+    whats = [line["what"] for line in shown["timeline"] if line.get("minion_id") == failed]
+    assert (whats[0], whats[-1]) == ("launch", "gone")
+    assert run("fleet.show", newest["id"], "web")[1] == shown
+    for wrong in ((newest["id"], "db"), (4711,), ("web",)):
+        ok, said = run("fleet.show", *wrong)
+        assert not ok and "there is no rollout" in said and "fleet.history" in said
+
+
+def test_a_status_is_told_although_the_provider_cannot_be_asked(run, rack, machines, monkeypatch):
+    def fail(fleet=None):
+        raise CommandExecutionError("the cloud is down")
+
+    monkeypatch.setattr(rack, "list", fail)
+    ok, status = run("fleet.status", "web")
+    assert ok and "the cloud is down" in status["unlisted"]
+    assert {machine["phase"] for machine in status["machines"]} == {"serving"}, "unknown is not absent"
+
+
+def test_people_read_text(opts, run, rack, store, machines):
+    opts.update({"__cli": "salt-run", "fun": "fleet.status"})
+    publish(store, TWO)
+    status = run("fleet.status", "web")[1]
+    assert status["outputter"] == "txt"
+    assert status["data"].startswith("fleet web: 3 of 3 machines, generation 1, web@111111111111\n")
+    assert all(machine in status["data"] for machine in machines)
+    plan = run("fleet.plan", "web")[1]["data"]
+    assert "exactly this: salt-run fleet.roll web plan=p" in plan
+    assert run("fleet.show", 1)[1]["data"].startswith("roll 1 of fleet web: done\n")
+    assert run("fleet.status", "all")[1]["data"].startswith("fleet web: 3 of 3 machines, generation 1")

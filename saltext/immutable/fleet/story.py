@@ -24,6 +24,7 @@ def show(operations: Operations, number: object, fleet: str | None = None) -> di
     rollout = _find(operations, number, fleet)
     ledger = operations.ledger(rollout.fleet)
     known = ledger.generations()
+    timeline = [entry(one, rollout.started) for one in ledger.entries(rollout.id)]
     ways = {way: known.get(at) if at is not None else None for way, at in _ways(rollout).items()}
     return {
         "fleet": rollout.fleet,
@@ -32,9 +33,9 @@ def show(operations: Operations, number: object, fleet: str | None = None) -> di
         "settings_changed": list(leaves_moved(*(_settings(generation) for generation in ways.values()))),
         "old_size": rollout.old_size,
         "direction": rollout.direction,
-        "failures": {who: round(at - rollout.started, 2) for who, at in rollout.failures.items()},
+        "failures": {line["minion_id"]: line["reason"] for line in timeline if line["what"] == "failed"},
         "orders": _orders(operations, rollout),
-        "timeline": [entry(one, rollout.started) for one in ledger.entries(rollout.id)],
+        "timeline": timeline,
     }
 
 
