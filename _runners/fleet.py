@@ -15,12 +15,14 @@ A command that fails or is interrupted exits non-zero and says why; the same com
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from functools import partial
 
 try:
     from saltext.immutable import minions, spec
     from saltext.immutable.bake import bake as baking
-    from saltext.immutable.fleet import care, operations, proposal, relaunch, report, story, survey, tables
+    from saltext.immutable.fleet import care, operations, proposal, relaunch, report, story, survey, tables, upkeep
+    from saltext.immutable.fleet.orphans import Orphans
     from saltext.immutable.runner import shown, telling
     from saltext.immutable.store import Store
 
@@ -36,12 +38,17 @@ def __virtual__():
 
 
 @contextmanager
-def _operations(name):
-    """Give the commands everything they need (and what tells of progress), and take it back."""
+def _operations(name, stopped=None, like=None):
+    """
+    Give the commands everything they need (and what tells of progress), and take it back.
+
+    ``like``: operations of another thread, whose store and definitions are shared; ``stopped`` tells whether that one
+    was told to stop.
+    """
     with ExitStack() as undo:
         say = undo.enter_context(telling(__opts__))
         settings = spec.settings(__opts__)
-        store = undo.enter_context(closing(Store.open(settings.store)))
+        store = like.store if like else undo.enter_context(closing(Store.open(settings.store)))
         salt = undo.enter_context(closing(minions.Minions(__opts__)))
 
         def tell(entry):
@@ -53,7 +60,7 @@ def _operations(name):
         yield (
             operations.Operations(
                 store,
-                minions.definitions(__opts__),
+                like.definitions if like else minions.definitions(__opts__),
                 salt,
                 operations.loader(__opts__),
                 tell,
@@ -61,6 +68,7 @@ def _operations(name):
                 jid=globals().get("__jid__"),
                 settings=settings,
                 route=operations.router(__opts__),
+                hear=(lambda: nullcontext(stopped)) if stopped else None,
             ),
             say,
         )
@@ -411,6 +419,36 @@ def drift(name, full=False, taint=False, minion=None):
     """
     with _operations(name) as (fleet, say):
         found = survey.survey(fleet, say, name, full=full, taint=taint, minion=minion)
+    if found["retcode"]:
+        __context__["retcode"] = found["retcode"]
+    return shown(__opts__, found)
+
+
+def reconcile(name="all", orphans=True, test=False):
+    """
+    Keep a fleet, or ``all``, as it should be: made for the master's schedule, every few minutes.
+
+    Carries on what was interrupted; replaces machines that are dead, that do not answer or are not healthy for
+    ``unreachable_for``, that are tainted or too old; corrects the size; collects keys and machines that nobody wants.
+    With more sick machines than ``sick_limit``, or when nobody answers this master, nothing is replaced: that is told
+    of as event ``immutable/<fleet>/alarm``. Exits with 1 where a fleet alarmed or failed.
+
+    orphans
+        False: leave keys and machines that are in no book alone. The first look only reports them.
+
+    test
+        Only tell what would be done.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run fleet.reconcile web
+        salt-run fleet.reconcile all test=True
+    """
+    with _operations(None) as (fleet, say):
+        collect = Orphans(fleet, operations.loader(__opts__), say).collect if orphans else None
+        found = upkeep.upkeep(fleet, name, partial(_operations, like=fleet), collect, test)
     if found["retcode"]:
         __context__["retcode"] = found["retcode"]
     return shown(__opts__, found)

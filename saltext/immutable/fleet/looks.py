@@ -40,7 +40,7 @@ def look(operations: Operations, fleet: Fleet, stopped: Stopped) -> Look:
         world.settles,
         leaving=len(records) - len(staying),
         unfinished=ledger.unfinished() is not None,
-        closed=operations.windows(fleet)(operations.clock()).closed,
+        closed=operations.closed(fleet),
     )
 
 

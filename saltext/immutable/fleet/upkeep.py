@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextvars
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import Any
@@ -29,6 +29,11 @@ from saltext.immutable.store import Held
 
 FLEETS_AT_A_TIME = 4
 ALARMS = ("alarm", "alarm over")
+
+Open = Callable[[str, Stopped], AbstractContextManager[tuple[Operations, Tell]]]
+"""Gives a thread operations of its own, and what tells of the fleet that is named."""
+Collect = Callable[[str, Collection[str], bool], list[dict[str, Any]]]
+"""Collects orphans of a fleet, or of all, but of those named."""
 
 
 class Upkeep:
@@ -73,7 +78,7 @@ class Upkeep:
             settled=bool(ledger.lineage()),
             machines=bool(ledger.records()),
             trials=reconcile.trials(ledger.rollouts()),
-            closed=self._operations.windows(fleet)(self._operations.clock()).closed,
+            closed=self._operations.closed(fleet),
         )
 
     # Look
@@ -189,16 +194,29 @@ def at_once(names: Sequence[str], tend: Callable[[str], dict[str, Any]], stopped
     return {name: found[name] for name in names}
 
 
-def reconcile_all(
-    names: Sequence[str],
-    open_: Callable[[str, Stopped], AbstractContextManager[tuple[Operations, Tell]]],
-    stopped: Stopped,
-    test: bool = False,
-) -> dict[str, dict[str, Any]]:
-    """Tend fleets, each with operations of its own (``open_``), and return what was done to each."""
+def upkeep(
+    operations: Operations, name: str, open_: Open, collect: Collect | None, test: bool = False
+) -> dict[str, Any]:
+    """Tend a fleet, or all, then collect what nobody wants; ``retcode`` is 1 where somebody has to know."""
+    names = operations.names() if name == "all" else [operations.find(name, gone=True).name]
+    with operations.hear() as stopped:
 
-    def tend(name: str) -> dict[str, Any]:
-        with open_(name, stopped) as (operations, tell):
-            return Upkeep(operations, tell, name, stopped).tend(test)
+        def tend(one: str) -> dict[str, Any]:
+            try:
+                with open_(one, stopped) as (own, tell):
+                    return Upkeep(own, tell, one, stopped).tend(test)
+            except SaltException as err:
+                return {"fleet": one, **_told("failed", plain(str(err)), failed=True)}
 
-    return at_once(names, tend, stopped)
+        found = at_once(names, tend, stopped)
+    failed = [one for one, told in found.items() if not told["result"]]
+    orphans = {} if collect is None else _collected(lambda: collect(name, failed, test))
+    stuck = "waits" in orphans or any(one["done"].startswith("stays") for one in orphans.get("orphans", []))
+    return {"fleets": found, **orphans, "retcode": int(bool(failed) or stuck)}
+
+
+def _collected(collect: Callable[[], list[dict[str, Any]]]) -> dict[str, Any]:
+    try:
+        return {"orphans": collect()}
+    except SaltException as err:
+        return {"waits": f"nothing is collected: {plain(str(err))}"}
