@@ -31,7 +31,7 @@ def warnings(opts: Mapping[str, Any]) -> list[str]:
 
 def foretold(forecast: Forecast) -> dict[str, Any]:
     """Return what a command would do: every launch and every victim, in order, with its reason."""
-    victims = [action.minion_id for action in forecast.actions if action.minion_id]
+    victims = [action.minion_id for action in forecast.actions if action.kind == "destroy"]
     launches = sum(action.kind == "launch" for action in forecast.actions)
     if forecast.nothing:
         verdict, reason = "done", "every machine is as it should be"
