@@ -126,7 +126,8 @@ def roll(name, image=None, test=False, plan=None, now=False):
     """
     with _operations(name) as (fleet, _):
         if test:
-            return shown(__opts__, report.foretold(fleet.foresee(name, "roll", image=image)), tables.plan)
+            asked = fleet.planned(name, plan, image)[1] if plan else fleet.foresee(name, "roll", image=image)
+            return shown(__opts__, report.foretold(asked), tables.plan)
         return shown(__opts__, report.ended(fleet, name, fleet.roll(name, image, plan=plan, now=now)))
 
 

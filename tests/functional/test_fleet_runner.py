@@ -449,6 +449,8 @@ def test_a_plan_shows_how_the_images_differ_and_is_done_exactly_once(run, rack, 
         "changed": {"nginx": "1.22 -> 1.24"},
     }
     assert plan["difference"]["states"] == {"changed": ["web"]}
+    assert run("fleet.roll", "web", plan=plan["plan"], test=True)[1]["actions"] == plan["actions"]
+    assert "leave image out" in run("fleet.roll", "web", plan=plan["plan"], image="web@222222222222")[1]
     ok, done = run("fleet.roll", "web", plan=plan["plan"])
     assert (ok, done["image"]) == (True, "web@222222222222")
     ok, said = run("fleet.roll", "web", plan=plan["plan"])
@@ -460,6 +462,7 @@ def test_a_plan_is_refused_when_the_world_moved(run, rack, store, machines):
     plan = run("fleet.plan", "web")[1]["plan"]
     assert run("fleet.taint", machines[0], reason="vim")[0]
     bake(store, "3" * 64)
+    assert run("fleet.roll", "web", plan=plan, test=True)[0] is False
     ok, said = run("fleet.roll", "web", plan=plan)
     assert not ok
     for words in ("image web@333333333333 would run, not web@222222222222", f"is tainted now: {machines[0]}"):

@@ -46,13 +46,13 @@ def test_a_plan_names_what_differs_and_is_done_once(shop):
 
 def exactly_once(shop, plan: str, image: str) -> None:
     [machine] = shop.salt_run("fleet.status", "shop").data["machines"]
-    shop.salt_run("fleet.taint", machine["minion_id"])
+    shop.salt_run("fleet.taint", machine["minion_id"], "reason='vim'")
     refused = shop.salt_run("fleet.roll", "shop", f"plan={plan}", check=False)
     assert refused.returncode == 1
     assert f"1 machine is tainted now: {machine['minion_id']}" in refused.stderr + refused.stdout
     [same] = shop.salt_run("fleet.status", "shop").data["machines"]
     assert same["minion_id"] == machine["minion_id"], "nothing was touched"
-    shop.salt_run("fleet.untaint", machine["minion_id"])
+    shop.salt_run("fleet.untaint", machine["minion_id"], "reason='a false alarm'")
     assert shop.salt_run("fleet.roll", "shop", f"plan={plan}").data["image"] == image
     again = shop.salt_run("fleet.roll", "shop", f"plan={plan}", check=False)
     assert (again.returncode, "good for one roll" in again.stderr + again.stdout) == (1, True)

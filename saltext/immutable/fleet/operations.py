@@ -13,7 +13,7 @@ from saltext.immutable.fleet.fleets import Failed, Fleets, Forecast, ended_as, l
 from saltext.immutable.fleet.forecast import forecast
 from saltext.immutable.fleet.ledger import Ledger
 from saltext.immutable.fleet.orders import Order, What, obeyed, require
-from saltext.immutable.fleet.plans import Plans, ground, require_same
+from saltext.immutable.fleet.plans import Plans, Saved, ground, require_same
 from saltext.immutable.fleet.state import MENDING, Kind, Outcome, Rollout
 from saltext.immutable.fleet.verdicts import revived
 from saltext.immutable.spec import reading
@@ -45,15 +45,14 @@ class Operations(Fleets):
 
         ``now``: also outside the fleet's windows. ``plan``: exactly what this plan says, with its image, or nothing.
         """
-        fleet, ledger, plans = self.definition(name), Ledger(self.store, name), Plans(self.store, name)
+        fleet, ledger = self.definition(name), Ledger(self.store, name)
         with self.lease(name) as lease:
             unfinished = ledger.unfinished()
             self._require_free(unfinished)
             if plan is not None:
-                saved = plans.find(plan)
-                image, foreseen = saved.image, self.foresee(name, "roll", image=saved.image)
-                require_same(saved, self.ground(foreseen), foreseen.actions)
-                plans.use(lease, saved, self.clock())
+                saved, _ = self.planned(name, plan, image)
+                Plans(self.store, name).use(lease, saved, self.clock())
+                image = saved.image
             carried_on = None
             if unfinished and unfinished.kind == "roll" and unfinished.paused_by in (None, "window"):
                 carried_on = self._drive(fleet, ledger, lease, unfinished, now=now)
@@ -232,6 +231,15 @@ class Operations(Fleets):
         if newest and (newest.image, newest.provider) == (digest, fleet.provider):
             return self._look(fleet, ledger, kind, newest.number)
         return self._look(fleet, ledger, kind, len(known) + 1, digest)
+
+    def planned(self, name: str, plan: str, image: str | None = None) -> tuple[Saved, Forecast]:
+        """Return a plan that was kept, and what a roll would do now; they are the same, or this raises."""
+        saved = Plans(self.store, name).find(plan)
+        if image is not None:
+            raise SaltInvocationError(f"image: plan {saved.id} says which image is meant; leave image out")
+        foreseen = self.foresee(name, "roll", image=saved.image)
+        require_same(saved, self.ground(foreseen), foreseen.actions)
+        return saved, foreseen
 
     def ground(self, foreseen: Forecast) -> dict[str, Any]:
         """Return all that a forecast of a roll stands on; see `plans.ground`."""

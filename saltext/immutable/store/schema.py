@@ -27,7 +27,7 @@ channels = sa.Table(
     sa.Column("digest", sa.ForeignKey("images.digest"), nullable=False),
 )
 
-# What went into an image, for comparing it with another one. It goes with its image, but for that needs no lock.
+# What went into an image, for comparing it with another one.
 contents = sa.Table(
     "contents",
     metadata,
