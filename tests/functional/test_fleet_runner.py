@@ -500,6 +500,29 @@ def test_a_rollout_is_shown_with_its_timeline(run, rack, store, machines):
         assert not ok and "there is no rollout" in said and "fleet.history" in said
 
 
+def test_orders_are_shown_where_they_still_mean_something(run, store, machines):
+    ledger = Ledger(store, "web")
+    [ended] = ledger.rollouts()
+    ledger.order(ended, "pause", "too late", "jane", time.time())
+    assert run("fleet.status", "web")[1]["orders"] == []
+    with store.lease("fleet web") as lease:
+        running = ledger.begin(lease, "roll", 1, time.time())
+    ledger.order(running, "pause", "lunch", "jane", time.time())
+    status = run("fleet.status", "web")[1]
+    assert status["orders"] == ["pause by jane: lunch"]
+    assert status["rollout"]["progress"] == [3, 3]
+    newest, oldest = run("fleet.history", "web")[1]["orders"]
+    assert (newest["rollout"], newest["reason"], newest["taken"]) == (running.id, "lunch", False)
+    assert run("fleet.show", ended.id)[1]["orders"] == [oldest]
+
+
+def test_a_size_that_an_operator_set_is_told_as_one(run, store, machines):
+    Ledger(store, "web").resize(5, 3, "jane", time.time())
+    status = run("fleet.status", "web")[1]
+    assert (status["size"], status["wanted"]) == (3, 5)
+    assert status["size_set"] == "5 by fleet.scale, until the pillar says otherwise than 3"
+
+
 def test_a_status_is_told_although_the_provider_cannot_be_asked(run, rack, machines, monkeypatch):
     def fail(fleet=None):
         raise CommandExecutionError("the cloud is down")

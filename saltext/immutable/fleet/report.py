@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
+import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.fleet.goal import goal
@@ -18,6 +19,7 @@ from saltext.immutable.fleet.taints import Deed, Taint
 from saltext.immutable.fleet.track import phase
 from saltext.immutable.providers import Instance
 from saltext.immutable.spec.model import Fleet
+from saltext.immutable.store.schema import orders
 
 
 def warnings(opts: Mapping[str, Any]) -> list[str]:
@@ -91,7 +93,7 @@ def status(operations: Operations, name: str, now: float) -> dict[str, Any]:
         "machines": _machines(operations, ledger, records, instances, now),
         "unlisted": unlisted,
         "rollout": _present(ledger.sized(operations.find(name, gone=True)), rollouts[0], records) if rollouts else None,
-        "orders": [f"{order} (rollout {order.rollout})" for order in ledger.orders()],
+        "orders": [str(order) for order in ledger.orders() if order.rollout == _unfinished(ledger)],
         "held_by": str(holder) if holder else None,
     }
 
@@ -112,6 +114,12 @@ def _sizes(operations: Operations, ledger: Ledger) -> dict[str, Any]:
     wanted = ledger.wanted_size(declared.size)
     by_hand = f"{wanted} by fleet.scale, until the pillar says otherwise than {declared.size}"
     return {"wanted": wanted, "size_set": by_hand if wanted != declared.size else None}
+
+
+def _unfinished(ledger: Ledger) -> int | None:
+    """Return the rollout that orders may still change."""
+    rollout = ledger.unfinished()
+    return rollout.id if rollout else None
 
 
 def _present(fleet: Fleet, rollout: Rollout, records: Sequence[Record]) -> dict[str, Any]:
@@ -140,6 +148,7 @@ def history(operations: Operations, name: str) -> dict[str, Any]:
             for one in reversed(ledger.generations().values())
         ],
         "rollouts": [rolled(one) for one in ledger.rollouts()],
+        "orders": ordered(operations, name),
         "deeds": [_deed(one) for one in operations.taints.deeds(name)],
     }
 
@@ -205,6 +214,15 @@ def _machine(record: Record, instance: Instance | None, now: float, listed: bool
         "address": instance.address if instance else None,
         "age": round(now - record.born),
     }
+
+
+def ordered(operations: Operations, fleet: str) -> list[dict[str, Any]]:
+    """Return what operators ordered of a fleet's rollouts, the newest first; ``taken``: a driver took it up."""
+    query = sa.select(orders).where(orders.c.fleet == fleet).order_by(orders.c.id.desc())
+    with operations.store.read() as connection:
+        rows = [dict(row) for row in connection.execute(query).mappings()]
+    shown = ("rollout", "what", "who", "reason")
+    return [{"at": date(row["at"]), **{key: row[key] for key in shown}, "taken": bool(row["taken"])} for row in rows]
 
 
 def rolled(rollout: Rollout) -> dict[str, Any]:

@@ -10,10 +10,9 @@ from salt.exceptions import SaltInvocationError
 from saltext.immutable.fleet.difference import leaves_moved
 from saltext.immutable.fleet.ledger import Generation, Ledger
 from saltext.immutable.fleet.operations import Operations
-from saltext.immutable.fleet.orders import Order
-from saltext.immutable.fleet.report import date, entry, rolled
+from saltext.immutable.fleet.report import date, entry, ordered, rolled
 from saltext.immutable.fleet.state import Rollout
-from saltext.immutable.store.schema import orders, rollouts
+from saltext.immutable.store.schema import rollouts
 
 _DIGITS = 18
 """Longer numbers are none that a database keeps."""
@@ -34,7 +33,7 @@ def show(operations: Operations, number: object, fleet: str | None = None) -> di
         "old_size": rollout.old_size,
         "direction": rollout.direction,
         "failures": {line["minion_id"]: line["reason"] for line in timeline if line["what"] == "failed"},
-        "orders": _orders(operations, rollout),
+        "orders": [order for order in ordered(operations, rollout.fleet) if order["rollout"] == rollout.id],
         "timeline": timeline,
     }
 
@@ -72,12 +71,3 @@ def _generation(operations: Operations, generation: Generation | None) -> dict[s
 
 def _settings(generation: Generation | None) -> dict[str, Any]:
     return dict(generation.provider.settings) if generation else {}
-
-
-def _orders(operations: Operations, rollout: Rollout) -> list[str]:
-    """Return what operators ordered of it, and when."""
-    columns = (orders.c.id, orders.c.rollout, orders.c.what, orders.c.at, orders.c.reason, orders.c.who)
-    query = sa.select(*columns).where(orders.c.rollout == rollout.id).order_by(orders.c.id)
-    with operations.store.read() as connection:
-        found = [Order(**row) for row in connection.execute(query).mappings()]
-    return [f"{date(order.at)} {order}" for order in found]

@@ -118,9 +118,15 @@ def rollout(told: Data, width: int) -> str:
     lines += [f"{way}: {_generation(told[way])}" for way in ("from", "to")]
     lines += [f"settings changed: {line(change)}" for change in told["settings_changed"]]
     lines += [f"{key}: {told[key]}" for key in ("verdict", "reason") if told[key]]
-    lines += [f"order: {order}" for order in told.get("orders", ())]
+    lines += [f"ordered {order['at']}: {_order(order)}" for order in told["orders"]]
     text = [row for one in lines for row in _wrapped(one, width)]
     return "\n".join([*text, "", *timeline(told["timeline"], width)])
+
+
+def _order(order: Data) -> str:
+    by = f" by {order['who']}" if order["who"] else ""
+    late = "" if order["taken"] else " (not taken up yet)"
+    return f"{order['what']}{by}{late}" + (f": {order['reason']}" if order["reason"] else "")
 
 
 def _generation(told: Data | None) -> str:

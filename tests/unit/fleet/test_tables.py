@@ -139,6 +139,9 @@ SHOWN = {
     "settings_changed": ["memory: 1G -> 2G"],
     "verdict": "3 of 3 healthy on generation 2",
     "reason": "nginx is dead",
+    "orders": [
+        {"at": "2026-11-28 02:00:30+00:00", "rollout": 12, "what": "back", "who": "jane", "reason": "", "taken": False}
+    ],
     "timeline": [
         {"at": 0.0, "what": "launch", "minion_id": WEB_B, "reason": "1 of 3 on generation 3"},
         {"at": 9.26, "what": "console", "minion_id": WEB_B, "reason": "line one\n\x1b[31mline two"},
@@ -156,6 +159,7 @@ def test_a_rollout_as_a_timeline():
         "settings changed: memory: 1G -> 2G",
         "verdict: 3 of 3 healthy on generation 2",
         "reason: nginx is dead",
+        "ordered 2026-11-28 02:00:30+00:00: back by jane (not taken up yet)",
         "",
         " 0.0 s  launch   web-0a1b2c3d4e5f6071.example.com  1 of 3 on generation 3",
         " 9.3 s  console  web-0a1b2c3d4e5f6071.example.com",
