@@ -21,8 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from examples.watch import Watch
-from tests.support.estate import Answer, Estate
+from examples.watch import Visitors, Watch
+from tests.support.estate import MARK, Answer, Estate
+from tests.support.haproxy import Balancer
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "build/demo.json"
@@ -72,8 +73,9 @@ def fetch(address: str) -> Page:
 class Operator:
     """Types commands, and reads what they say."""
 
-    def __init__(self, estate: Estate) -> None:
+    def __init__(self, estate: Estate, balancer: Balancer) -> None:
         self.estate = estate
+        self.balancer = balancer
         self.images: dict[str, str] = {}
         """Version of the page -> name of its image."""
         self.leaks: dict[str, int] = {}
@@ -126,14 +128,19 @@ class Operator:
         image = self.images[version].partition("@")[2]
         wrong = [page for page in found if (page.version, page.image) != (version, image)]
         need(not wrong, f"not version {version} of image {image}: {wrong}")
+        need(fetch(self.balancer.place).version == version, f"HAProxy shows another version than {version}")
         return f"{len(found)} machines show version {version} of {self.images[version]}"
 
     def watched(self, *words: str, fails: bool = False) -> tuple[Answer, str]:
         """Type a command while visitors come: never fewer machines than the fleet's size may answer."""
-        with Watch(str(self.estate.net.subnet), SIZE) as watch:
+        with Watch(str(self.estate.net.subnet), SIZE) as watch, Visitors(self.balancer.place) as visitors:
             answer = self.run(*words, fails=fails)
         need(not watch.low, f"only {watch.low} of {SIZE} machines answered at some moment")
-        return answer, f"asked {watch.times} times, at least {SIZE} machines answered each time"
+        lost = "; ".join(visitors.lost[:3])
+        need(not lost, f"{len(visitors.lost)} of {visitors.seen.total()} requests through HAProxy were lost: {lost}")
+        need(visitors.seen, "nobody came through HAProxy")
+        served = ", ".join(f"version {version} {count} times" for version, count in sorted(visitors.seen.items()))
+        return answer, f"never fewer than {SIZE} machines, no request lost: HAProxy served {served}"
 
 
 def bake_base(me: Operator) -> str:
@@ -211,7 +218,10 @@ def destroy(me: Operator) -> str:
 
 
 def nothing_left(me: Operator) -> str:
-    return me.count()
+    standing = me.balancer.servers()
+    need(not standing, f"HAProxy still knows {standing}")
+    me.balancer.stop()
+    return f"no servers in HAProxy, {me.count()}"
 
 
 STORY: dict[str, Callable[[Operator], str]] = {
@@ -254,15 +264,27 @@ def take(name: str, act: Callable[[], str]) -> Step:
     return step
 
 
-def start(estate: Estate) -> str:
-    """Start the master, with the example's orchestration beside its states."""
+def start(estate: Estate, balancer: Balancer) -> str:
+    """Start the master, with the example's orchestration beside its states, and the HAProxy that sends the visitors."""
     estate.up()
     shutil.copytree(ROOT / "examples/orch", estate.home / "orch", dirs_exist_ok=True)
-    return f"config in {estate.etc.relative_to(ROOT)}, machines on {estate.net.bridge} ({estate.net.subnet})"
+    balancer.start()
+    route(estate.pillar / "immutable.sls", balancer)
+    places = f"machines on {estate.net.bridge} ({estate.net.subnet}), visitors at {balancer.url}"
+    return f"config in {estate.etc.relative_to(ROOT)}, {places}"
+
+
+def route(pillar: Path, balancer: Balancer) -> None:
+    """Let HAProxy send the visitors: what the example pillar has as a comment, with the socket of this HAProxy."""
+    before = pillar.read_text()
+    after = before.replace("# traffic:", "traffic:").replace("/run/haproxy/admin.sock", balancer.socket)
+    need(after != before, f"{pillar} has no traffic to switch on")
+    pillar.write_text(after)
 
 
 def end(me: Operator) -> str:
-    """End the master, and whatever a step that failed has left."""
+    """End the master and HAProxy, and whatever a step that failed has left."""
+    me.balancer.stop()
     me.estate.down()
     return me.count()
 
@@ -279,7 +301,7 @@ def keep(me: Operator) -> str:
 
 def tell(me: Operator, kept: bool) -> list[Step]:
     """Tell the story up to its end or to the first step that fails; nothing of it stays, unless it shall be kept."""
-    steps = [take("start a private master", lambda: start(me.estate))]
+    steps = [take("start a private master", lambda: start(me.estate, me.balancer))]
     rest = {**STORY, "keep it running": keep} if kept else STORY
     try:
         for name, act in rest.items():
@@ -307,6 +329,7 @@ USE = """
 It is running. Try:
     {bin}/salt-run -c .demo/etc fleet.status web
     {bin}/salt -c .demo/etc 'web-*' immutable.status
+    curl {url}
     edit .demo/pillar/web.sls, then
     {bin}/salt-run -c .demo/etc state.orchestrate release saltenv=orch
 Remove it with
@@ -326,12 +349,12 @@ def main() -> int:
     if asked.clean:
         estate.end()
         return 0
-    me = Operator(estate)
+    me = Operator(estate, Balancer(home / "haproxy", "option httpchk GET /", env={MARK: str(estate.home)}))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     steps = tell(me, asked.keep)
     ok = report(steps, me.leaks)
     if ok and asked.keep:
-        print(USE.format(bin=Path(sys.executable).parent.relative_to(ROOT)))
+        print(USE.format(bin=Path(sys.executable).parent.relative_to(ROOT), url=me.balancer.url))
     return 0 if ok else 1
 
 

@@ -1,16 +1,20 @@
-"""Visitors of a fleet while it changes: they come again and again, and count the machines that answer."""
+"""Who looks at a fleet while it changes: visitors that come through HAProxy, and somebody who counts the machines."""
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import threading
 import urllib.request
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 
 PAUSE, PATIENCE = 0.3, 2.0
 PLACES = 8
 """Machines get the lowest free addresses of their subnet."""
+VISITORS, REST, LONG = 4, 0.02, 10.0
+"""Visitors that come at the same time, seconds between two requests of one, and those after which it gives up."""
 
 
 class Watch:
@@ -57,3 +61,48 @@ def _answers(address: str) -> bool:
     with suppress(OSError), direct.open(f"http://{address}/", timeout=PATIENCE) as page:
         return b"version" in page.read()
     return False
+
+
+class Visitors:
+    """Ask through HAProxy until told to stop, half of them on one connection; ``lost`` is what brought no page."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._visit, args=(number % 2 == 0,), daemon=True) for number in range(VISITORS)
+        ]
+        self.seen: Counter[str] = Counter()
+        self.lost: list[str] = []
+
+    def __enter__(self) -> Visitors:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _visit(self, stays: bool) -> None:
+        connection = http.client.HTTPConnection(self._place, timeout=LONG)
+        while not self._stop.wait(REST):
+            try:
+                self.seen[_asked(connection)] += 1
+            except (OSError, http.client.HTTPException) as err:
+                self.lost.append(repr(err))
+                connection.close()
+            if not stays:
+                connection.close()
+        connection.close()
+
+
+def _asked(connection: http.client.HTTPConnection) -> str:
+    """Return the version that the page shows."""
+    connection.request("GET", "/")
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    if answer.status != 200 or "version " not in text:
+        raise http.client.HTTPException(f"{answer.status}: {text[:80]}")
+    return text.partition("version ")[2].partition("<")[0]

@@ -20,3 +20,5 @@ immutable:
       health:
         - {fun: service.status, args: [nginx]}
         - {http: 'http://{address}/'}
+      # HAProxy sends the visitors: docs/traffic.md says what it needs. make demo has one of its own.
+      # traffic: {haproxy: {socket: /run/haproxy/admin.sock, backend: web}}
