@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import random
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -351,3 +352,57 @@ def another_book(schedule: Schedule):
     schedule.estate.world.expect(ghost)
     schedule.estate.world._create("1" * 64, identity)
     yield ghost
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_whatever_befalls_a_fleet_it_is_mended_once_the_world_is_calm(rolled, seed):
+    """Machines die, fall ill, fall silent, recover or drift; the network goes and comes; sometimes we are killed."""
+    schedule = rolled(unreachable_for=600.0, size=6)
+    estate, world = schedule.estate, schedule.estate.world
+    dice = random.Random(seed)
+    world.faults.launch_fails, world.faults.list_fails = 0.1, 0.05
+    for _ in range(20):
+        befall(schedule, dice)
+        world.faults.killed = dice.choice([0.0, 0.0, 0.02])
+        with suppress(Killed):
+            schedule.again()
+        world.faults.killed = 0.0
+    calm(schedule)
+    told = {}
+    for _ in range(40):
+        told = schedule.again()
+        if told["did"] == "nothing":
+            break
+    assert told["did"] == "nothing" and len(machines(schedule)) == 6, f"seed {seed}: {told}"
+    estate.assert_in_order()
+
+
+def befall(schedule: Schedule, dice: random.Random) -> None:
+    """Let something happen to one machine, or to the network."""
+    world, names = schedule.estate.world, sorted(schedule.estate.world.machines)
+    victim = dice.choice(names) if names else None
+    what = dice.choice(["dies", "ill", "silent", "tainted", "recovers", "network", "nothing", "nothing"])
+    up = all(not one.instance.running or one.up for one in world.machines.values())
+    if what == "network":
+        for one in world.machines.values():
+            one.up = not up
+    elif victim is not None and what == "dies":
+        world._die(victim)
+    elif victim is not None and what == "ill":
+        world.sick.add(victim)
+    elif victim is not None and what == "silent":
+        world.machines[victim].up = False
+    elif victim is not None and what == "tainted":
+        schedule.estate.taint(victim)
+    elif what == "recovers":
+        world.sick.clear()
+
+
+def calm(schedule: Schedule) -> None:
+    """End all that is wrong but the dead, whom somebody lets be replaced, however many they are."""
+    estate, world = schedule.estate, schedule.estate.world
+    world.faults.launch_fails = world.faults.list_fails = 0.0
+    world.sick.clear()
+    for one in world.machines.values():
+        one.up = one.instance.running
+    estate.fleet = replace(estate.fleet, sick_limit=Amount(100, percent=True))
