@@ -19,7 +19,7 @@ from saltext.immutable.machines.machine import Machine
 from saltext.immutable.minions import Jobs, Minions, NoAnswer
 from saltext.immutable.providers import Identity
 from saltext.immutable.providers.nspawn import Nspawn
-from tests.bench import drifting, guarding
+from tests.bench import drifting, guarding, planning
 from tests.support.estate import Estate, wait_for
 
 _versions = itertools.count(1)
@@ -122,6 +122,11 @@ def _answers(opts: dict[str, Any], name: str) -> None:
     wait_for(answers)
 
 
+def milliseconds(ours: float, bare: float) -> float:
+    """Return ours in milliseconds."""
+    return ours * 1000
+
+
 def alone(ours: float, bare: float) -> float:
     """Return ours as it is; the baseline is there for the ratio."""
     return ours
@@ -140,5 +145,7 @@ FIGURES = {
     "guard_unsealed_call_ratio": Figure("x", "core's direct_call", guarding.unsealed_call, ratio),
     "drift_metadata_20k_s": Figure("s", "find over the same files", drifting.metadata, alone),
     "drift_full_20k_s": Figure("s", "sha256sum of the same files", drifting.full, alone),
+    "plan_10000_ms": Figure("ms", "a walk over the same machines", planning.ten_thousand, milliseconds),
+    "plan_growth_ratio": Figure("x", "a machine of 10,000", planning.growth, ratio),
     "drift_memory_20k_mb": Figure("MB", "a bare Python", drifting.memory, operator.sub, "megabytes"),
 }
