@@ -8,7 +8,7 @@ from typing import Any
 
 from saltext.immutable.fleet.diagnosis import Look, Sight
 from saltext.immutable.fleet.drive import Interrupted
-from saltext.immutable.fleet.effects import Task
+from saltext.immutable.fleet.effects import AT_A_TIME, Task
 from saltext.immutable.fleet.ledger import Record
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.fleet.world import LOOK_WITHIN, Probe, World
@@ -19,7 +19,7 @@ from saltext.immutable.spec.model import Fleet
 WITNESSES = 8
 """Machines of other fleets that are asked whether this master is heard at all."""
 PATIENCE = LOOK_WITHIN + 5.0
-"""Seconds for all answers of one look."""
+"""Seconds for the answers of as many machines as are asked at once: all of 100 have 4 times as long as those of 20."""
 
 Stopped = Callable[[], bool]
 
@@ -81,7 +81,7 @@ def _probed(
     running = [one for one in records if (found := instances.get(one.minion_id)) and found.running]
     calls = {one.minion_id: partial(world.probe, one, instances[one.minion_id].address, False) for one in running}
     answers = _asked(operations, calls, stopped)
-    late = Probe("unknown", f"a look at it takes longer than {PATIENCE:g} s")
+    late = Probe("unknown", "a look at it takes too long")
     return {minion_id: answers.get(minion_id, late) for minion_id in calls}
 
 
@@ -104,7 +104,7 @@ def _asked(operations: Operations, calls: Mapping[str, Callable[[], Any]], stopp
     try:
         for minion_id, call in calls.items():
             effects.submit(Task("probe", minion_id, clock()), call)
-        deadline = clock() + PATIENCE
+        deadline = clock() + PATIENCE * -(-len(calls) // AT_A_TIME)
         while len(found) < len(calls) and clock() < deadline:
             if stopped():
                 raise Interrupted("stopped while looking; the next look begins anew")

@@ -65,7 +65,7 @@ class Upkeep:
         if way.course == "carry on":
             return self._driven(self._operations.carry_on, "carried on", way.reason)
         if way.failed and not test:
-            self._alarm(way.reason)
+            self._alarm(way.reason, news=way.course != "rest")  # that the trial failed is written down already
         rests = {} if way.until is None else {"again_in": round(way.until - self._operations.clock())}
         return {**_told({"leave": "left"}.get(way.course, way.course), way.reason, failed=way.failed), **rests}
 
@@ -138,11 +138,11 @@ class Upkeep:
 
     # Tell
 
-    def _alarm(self, reason: str) -> None:
-        """Fire an alarm; write it down where it is news."""
+    def _alarm(self, reason: str, news: bool = True) -> None:
+        """Fire an alarm; write it down where it is ``news``, and not what was written last."""
         deed = self._deed("alarm", plain(reason))
         last = self._operations.taints.last_of_fleet(self._name, ALARMS)
-        if last is None or (last.what, last.reason) != (deed.what, deed.reason):
+        if news and (last is None or (last.what, last.reason) != (deed.what, deed.reason)):
             self._operations.taints.note(deed)
         data = {"fleet": self._name, "reason": deed.reason, "at": deed.at}
         self._tell(f"alarm {self._name}: {deed.reason}", f"{self._name}/alarm", **data)
