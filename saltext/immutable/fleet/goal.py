@@ -24,6 +24,10 @@ class Goal:
     """Healthy serving machines that nobody may be taken from."""
     places: int
     """Machines that may exist, the kept and the doomed apart."""
+    stays: int = 0
+    """How many of the generation that it comes from serve on during the present step."""
+    source: int | None = None
+    """What these are launched from where some are lost."""
     mending: bool = False
     """Machines of any generation are right."""
     switch: bool = False
@@ -43,6 +47,10 @@ class Goal:
         if right and machine.taint is None and machine.born >= self.youngest_old:
             return True
         return self.spares and machine.protect is not None and self.size > 0
+
+    def keeps(self, machine: Machine) -> bool:
+        """Tell whether a machine that is not wanted in the end is one that this step needs."""
+        return self.stays > 0 and machine.generation == self.source and machine.taint is None
 
     def against(self, machine: Machine) -> str:
         """Say why a machine is not one of those."""
@@ -66,13 +74,15 @@ def goal(fleet: Fleet, rollout: Rollout) -> Goal:
     switch = strategy.blue_green and forward and rollout.kind == "roll"
     surge = size if switch else strategy.max_surge.up(fleet.size)
     taken = steps(fleet, rollout)
-    wanted = taken[rollout.step].up(size) if forward and rollout.step < len(taken) - 1 else size
+    wanted = min(size, taken[rollout.step].up(size)) if forward and rollout.step < len(taken) - 1 else size
     return Goal(
         generation,
         size,
-        min(wanted, size),
+        wanted,
         floor,
         size + surge,
+        stays=size - wanted,
+        source=rollout.source,
         mending=rollout.kind in MENDING,
         switch=switch,
         stayed=stayed,
@@ -90,9 +100,11 @@ def _youngest_old(fleet: Fleet, rollout: Rollout) -> float:
 
 
 def is_quick(fleet: Fleet, rollout: Rollout) -> bool:
-    """Tell whether it takes no steps and no soak: mending, and the way back to what was good not long ago."""
+    """Tell whether it takes no steps and no soak: mending, the way back to what was good not long ago, and the first
+    roll, where no visitor has anything to lose.
+    """
     if rollout.kind == "roll":
-        return rollout.direction != "forward"
+        return rollout.direction != "forward" or rollout.old_size == 0
     if rollout.kind != "rollback":
         return True
     if rollout.source is None or rollout.target is None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from operator import attrgetter
+from heapq import heapify, heappop
 from typing import Any
 
 from saltext.immutable.fleet.goal import Goal, goal, soak, steps
@@ -26,7 +26,6 @@ from saltext.immutable.fleet.verdicts import closed, ended, is_patient, judged, 
 from saltext.immutable.spec.model import Fleet
 
 FAR = float("inf")
-_AGE = attrgetter("born", "minion_id")
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,17 @@ class Moment:
         return reached is not None and self.now >= reached + soak(self.fleet, self.rollout)
 
     @property
+    def idle_since(self) -> float:
+        """Return since when somebody might ask why nothing goes on: a soak is no idleness."""
+        reached = self.rollout.step_reached_at
+        return max(self.rollout.progress_at, -FAR if reached is None else reached + soak(self.fleet, self.rollout))
+
+    @property
+    def stays(self) -> int:
+        """Return how many of the old ones serve on in this step."""
+        return 0 if self.aim.mending else max(0, self.aim.size - max(self.aim.wanted, len(self.found.wanted)))
+
+    @property
     def patient(self) -> bool:
         """Tell whether it waits for the soak to end, or for somebody's approval."""
         return is_patient(self.fleet, self.rollout, self.aim, self.found, self.soaked)
@@ -56,7 +66,8 @@ def plan(fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], limits: Li
     """Decide what happens next."""
     at = _at(fleet, rollout, machines, limits, now)
     losses = _losses(at)
-    turned = judged(fleet, rollout, [action for action in losses if action.failed], at.patient, now)
+    failed = [action for action in losses if action.failed]
+    turned = judged(fleet, rollout, failed, FAR if at.patient else at.idle_since, now)
     if turned.outcome:
         return Plan((), turned, None)
     if losses or turned != rollout:
@@ -87,7 +98,7 @@ def _wake(at: Moment) -> float:
     """Return when time alone may change the plan."""
     reached = at.rollout.step_reached_at
     soaking = reached + soak(at.fleet, at.rollout) if reached is not None and not at.soaked else FAR
-    stuck = FAR if at.patient else at.rollout.progress_at + at.fleet.strategy.progress_within
+    stuck = FAR if at.patient else at.idle_since + at.fleet.strategy.progress_within
     return min(at.found.wake, soaking, stuck, FAR if at.limits.until is None else at.limits.until)
 
 
@@ -163,7 +174,7 @@ def _attached(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
     if at.aim.switch and at.rollout.switched_at is None:
         return
     too_many = {machine.minion_id for machine in surplus}
-    for machine in at.found.standby:
+    for machine in (*at.found.standby, *(m for m in at.found.refill if m.phase == "standby")):
         if machine.health == "yes" and machine.minion_id not in too_many:
             yield _act("attach", machine, "it is ready to serve")
     free = at.aim.wanted - len(at.found.wanted)
@@ -176,6 +187,8 @@ def _useless(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
     """Name those that serve nobody, and need no care."""
     for machine in at.found.idle:
         yield _act("destroy", machine, at.aim.against(machine))
+    for machine in at.found.refill[max(0, at.stays - len(at.found.old)) :]:
+        yield _act("destroy", machine, f"{len(at.found.old)} of generation {machine.generation} serve, that is enough")
     for machine in surplus:
         if machine.phase in ("booting", "standby") and machine.protect is None:
             yield _act("destroy", machine, _too_many(at))
@@ -185,8 +198,7 @@ def _victims(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
     """Name those that may be taken out now, the least useful first, and never below the floor."""
     if at.aim.switch and (at.rollout.switched_at is None or not (at.fleet.traffic or at.soaked)):
         return
-    stays = 0 if at.aim.mending else at.aim.size - max(at.aim.wanted, len(at.found.wanted))
-    quota = len(at.found.old) - max(0, stays)
+    quota = len(at.found.old) - at.stays
     room = _Room(at.aim.floor, at.found.available, at.found.serving, at.limits.disruptions)
     kind = "drain" if at.fleet.traffic else "destroy"
     for machine in _least_useful_first(at.found.old):
@@ -208,9 +220,10 @@ def _available(at: Moment, machine: Machine) -> bool:
 def _least_useful_first(machines: Sequence[Machine]) -> Iterator[Machine]:
     """Yield the ill, the unknown, then the healthy, the tainted and older of each first; sort only what is used."""
     for health in ("no", "unknown", "yes"):
-        some = [machine for machine in machines if machine.health == health]
-        yield from sorted((m for m in some if m.taint is not None), key=_AGE)
-        yield from sorted((m for m in some if m.taint is None), key=_AGE)
+        some = [(m.taint is None, m.born, m.minion_id, m) for m in machines if m.health == health]
+        heapify(some)
+        while some:
+            yield heappop(some)[-1]
 
 
 def _may_go(at: Moment, machine: Machine) -> bool:
@@ -308,6 +321,16 @@ def _launches(at: Moment, attached: Sequence[Action], victims: Sequence[Action])
         return
     for number in range(there + 1, there + 1 + missing):
         yield Action("launch", at.aim.generation, f"{number} of {at.aim.wanted} on generation {at.aim.generation}")
+    yield from _refills(at, places - max(0, missing))
+
+
+def _refills(at: Moment, places: int) -> Iterator[Action]:
+    """Take the place of old machines that were lost while a step lasts: a soak or an approval may take days."""
+    lacking = at.stays - len(at.found.old) - len(at.found.refill)
+    if at.aim.stays == 0 or at.aim.source is None:
+        return
+    for _ in range(min(lacking, places, places if at.limits.launches is None else at.limits.launches)):
+        yield Action("launch", at.aim.source, f"{at.stays} of generation {at.aim.source} serve on in this step")
 
 
 def _unlooked(at: Moment) -> int:

@@ -28,6 +28,8 @@ class Tally:
     """Right, ready, and without visitors."""
     returning: list[Machine] = field(default_factory=list)
     """Right, and about to be drained by an order that is not wanted any more."""
+    refill: list[Machine] = field(default_factory=list)
+    """Not right, but on their way to take the place of old ones that were lost while a step lasts."""
     idle: list[Machine] = field(default_factory=list)
     """Not right, and of no use to anybody."""
     old: list[Machine] = field(default_factory=list)
@@ -49,7 +51,7 @@ class Tally:
     @property
     def occupying(self) -> int:
         """Count the places that are taken: all but the kept and the doomed."""
-        return len(self.wanted) + len(self.idle) + len(self.old) + len(self.draining)
+        return sum(map(len, (self.wanted, self.refill, self.idle, self.old, self.draining)))
 
 
 def tally(fleet: Fleet, rollout: Rollout, aim: Goal, machines: Sequence[Machine], now: float) -> Tally:
@@ -73,7 +75,7 @@ def tally(fleet: Fleet, rollout: Rollout, aim: Goal, machines: Sequence[Machine]
             wake = min(wake, due)
         if machine.kept_until is not None and phase == "standby":
             found.kept.append(machine)
-            wake = min(wake, machine.kept_until)
+            wake = min(wake, machine.kept_until) if machine.kept_until > now else wake
             continue
         healthy = False
         if machine.health == "yes" and phase != "booting":
@@ -91,7 +93,8 @@ def tally(fleet: Fleet, rollout: Rollout, aim: Goal, machines: Sequence[Machine]
             elif machine.health == "unknown":
                 found.unknown += 1
         elif phase == "draining" and machine.drain_since is not None:
-            wake = min(wake, machine.drain_since + strategy.drain_within)
+            drained = machine.drain_since + strategy.drain_within
+            wake = min(wake, drained) if drained > now else wake
         if right and not (phase == "draining" and machine.health == "no"):
             found.wanted.append(machine)
             found.green += healthy
@@ -99,8 +102,10 @@ def tally(fleet: Fleet, rollout: Rollout, aim: Goal, machines: Sequence[Machine]
                 _waiting(found, machine).append(machine)
         elif phase == "serving":
             found.old.append(machine)
+        elif phase == "draining":
+            found.draining.append(machine)
         else:
-            (found.draining if phase == "draining" else found.idle).append(machine)
+            (found.refill if aim.keeps(machine) else found.idle).append(machine)
     found.wake = wake
     return found
 

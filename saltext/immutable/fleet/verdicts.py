@@ -11,10 +11,10 @@ from saltext.immutable.fleet.tally import Tally
 from saltext.immutable.spec.model import Fleet
 
 
-def judged(fleet: Fleet, rollout: Rollout, failed: Sequence[Action], patient: bool, now: float) -> Rollout:
+def judged(fleet: Fleet, rollout: Rollout, failed: Sequence[Action], idle_since: float, now: float) -> Rollout:
     """Count the failures; turn back or hold when there are too many, pause when nothing goes on.
 
-    ``patient``: somebody else's turn, or the soak, is what it waits for.
+    ``idle_since``: since when nothing has, soak and approvals left out.
     """
     strategy = fleet.strategy
     failures = {**rollout.failures, **{str(action.minion_id): now for action in failed}}
@@ -23,7 +23,7 @@ def judged(fleet: Fleet, rollout: Rollout, failed: Sequence[Action], patient: bo
     borne = not strategy.max_failures.exceeded(len(failures), max(1, rollout.replaces))
     if failed and not borne and rollout.direction not in ("hold", "stop"):
         return _turned(fleet, rollout, f"{failed[0].minion_id}: {failed[0].reason}", "hold", now)
-    if not patient and now >= rollout.progress_at + strategy.progress_within:
+    if now >= idle_since + strategy.progress_within:
         why = f"nothing went on for {strategy.progress_within:g} s: {rollout.verdict}"
         return _turned(fleet, rollout, why, None, now)
     return rollout

@@ -188,7 +188,6 @@ def test_argo_waits_for_promotion_at_a_pause_without_duration():
     assert (walk.rollout.outcome, walk.count(NEW)) == ("done", 5)
 
 
-@pytest.mark.xfail(reason="while a step waits, only its own machines are launched", strict=True)
 def test_argo_restores_what_was_lost_while_it_waits_for_promotion():
     walk = Walk(fleet_of(5, steps=["20%", "100%"], approve=True), old(5)).go()
     for lost in ("old-002", "old-003"):
@@ -262,7 +261,6 @@ def test_auto_scaling_keeps_min_healthy(size, min_healthy, least):
     assert walk.waves[0] == (size - least, size - least), "terminated and launched in the same breath"
 
 
-@pytest.mark.xfail(reason="when a soak ends, its own time is taken for a lack of progress", strict=True)
 def test_auto_scaling_waits_at_checkpoints():
     walk = Walk(fleet_of(10, 0, "20%", steps=["20%", "50%", "100%"], soak=3600.0), old(10)).go()
     assert (walk.rollout.outcome, walk.reached) == ("done", [2, 5, 10])
