@@ -207,7 +207,7 @@ def resume(name, now=False, test=False):
     with _operations(name) as (fleet, _):
         if test:
             return shown(__opts__, report.foretold(fleet.foresee_order(name, None)), tables.plan)
-        return shown(__opts__, report.ended(fleet, name, fleet.carry_on(name, now)))
+        return shown(__opts__, report.ended(fleet, name, fleet.resume(name, now)))
 
 
 def abort(name, reason="", test=False):

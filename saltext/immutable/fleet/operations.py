@@ -139,6 +139,11 @@ class Operations(Fleets):
                 self._drive(fleet, ledger, lease, unfinished)
             return self._begin(fleet, ledger, lease, kind, target)
 
+    def resume(self, name: str, now: bool = False) -> Rollout | None:
+        """Go on with a rollout that was paused or interrupted; there has to be one."""
+        require(self.ledger(name).unfinished(), name, None)
+        return self.carry_on(name, now)
+
     def carry_on(self, name: str, now: bool = False) -> Rollout | None:
         """Go on with a rollout that was interrupted or paused; None: there is none."""
         ledger = Ledger(self.store, name)
