@@ -140,7 +140,7 @@ def _actions(at: Moment) -> Iterator[Action]:
     victims = [*_useless(at, surplus), *_victims(at, surplus)]
     yield from attached
     yield from victims
-    yield from _drained(at)
+    yield from _drained(at, surplus)
     yield from _expired(at, attached)
     yield from _launches(at, attached, victims)
 
@@ -162,18 +162,19 @@ def _surplus(at: Moment) -> list[Machine]:
     excess = len(at.found.wanted) - at.aim.size
     if excess <= 0:
         return []
-    waiting = [m for m in at.found.wanted if m.phase != "serving"]
+    waiting = [m for m in at.found.wanted if m.phase in ("booting", "standby")]
     serving = [m for m in at.found.wanted if m.phase == "serving"]
-    return [*_least_useful_first(waiting), *_least_useful_first(serving)][:excess]
+    return [*at.found.returning, *_least_useful_first(waiting), *_least_useful_first(serving)][:excess]
 
 
 def _attached(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
     """Let newcomers serve that are healthy, and bring back what was drained or kept."""
+    too_many = {machine.minion_id for machine in surplus}
     for machine in at.found.returning:
-        yield _act("attach", machine, "it is wanted again")
+        if machine.minion_id not in too_many:
+            yield _act("attach", machine, "it is wanted again")
     if at.aim.switch and at.rollout.switched_at is None:
         return
-    too_many = {machine.minion_id for machine in surplus}
     for machine in (*at.found.standby, *(m for m in at.found.refill if m.phase == "standby")):
         if machine.health == "yes" and machine.minion_id not in too_many:
             yield _act("attach", machine, "it is ready to serve")
@@ -264,14 +265,14 @@ class _Room:
         return allowed
 
 
-def _drained(at: Moment) -> Iterator[Action]:
+def _drained(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
     """Let go of those that have no visitors any more, or keep them for a rollback."""
     if at.aim.switch and not at.soaked:
         return  # the way back is moving the traffic back
     kept_for = at.fleet.strategy.keep_old
     forward = at.rollout.kind == "roll" and at.rollout.direction == "forward"
     room = at.aim.size - len(at.found.kept) - at.found.doomed if kept_for and forward else 0
-    for machine in at.found.draining:
+    for machine in (*at.found.draining, *(m for m in surplus if m.phase == "draining")):
         worthy = machine.generation == at.rollout.source and machine.taint is None and machine.health != "no"
         if not _is_drained(at, machine):
             continue
