@@ -1,51 +1,26 @@
-"""A world in virtual time: machines, Salt and the thread pool, with seeded faults. Nothing waits, nothing is real."""
+"""A world in virtual time: machines, Salt and visitors, with seeded faults. Nothing waits, nothing is real."""
 
 from __future__ import annotations
 
 import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
-from salt.exceptions import CommandExecutionError, SaltException
+from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.fleet.effects import Completion, Task
 from saltext.immutable.minions import Event, NoAnswer
 from saltext.immutable.providers import Identity, Instance
 
+from .faults import Faults, Killed
+from .processes import Process
+from .visitors import Visitors
+
+__all__ = ["Faults", "Killed", "Simulated"]
+
 SETTLES = 5.0
-SECONDS = {"list": 0.05, "launch": 0.3, "destroy": 0.2, "forget": 0.05, "probe": 0.1, "verify": 0.02, "relaunch": 1.0}
-
-
-class Killed(BaseException):
-    """The process is no more: nothing of its own runs after this."""
-
-
-@dataclass
-class Faults:
-    """How likely each thing goes wrong, and what is wrong with which image."""
-
-    launch_fails: float = 0.0
-    launch_hangs: float = 0.0
-    unanswered: float = 0.0
-    """The provider's host does not say whether it launched or destroyed."""
-    probe_hangs: float = 0.0
-    rumour: float = 0.0
-    """A minion says of another one that it was denied."""
-    never_up: float = 0.0
-    start_lost: float = 0.0
-    intruder: float = 0.0
-    dies: float = 0.0
-    no_answer: float = 0.0
-    list_fails: float = 0.0
-    destroy_fails: float = 0.0
-    killed: float = 0.0
-    tainted: float = 0.0
-    """Somebody changes a machine by hand within its first minute."""
-    lags: bool = False
-    ill: dict[str, str] = field(default_factory=dict)
-    """Image -> unhealthy | wrong | crashes | dies."""
 
 
 @dataclass
@@ -53,10 +28,12 @@ class SimulatedMachine:
     instance: Instance
     up: bool = False
     visible_from: float = 0.0
+    ill_since: float | None = None
+    """In the world's own time; None: it is well."""
 
 
 class Simulated:
-    """Provider, minions and effects at once: they share one heap of things to come."""
+    """Provider and minions at once; processes share its heap of things to come."""
 
     concurrency = 4
 
@@ -64,14 +41,23 @@ class Simulated:
         self.random = random.Random(seed)
         self.faults = faults or Faults()
         self.now = 1_000_000.0
+        self.ahead = 0.0
+        """By how much the wall clock is ahead of the world's own time."""
         self.machines: dict[str, SimulatedMachine] = {}
         self.keys: dict[str, str] = {}
         self.intruded: set[str] = set()
         self.settles = SETTLES if self.faults.lags else 0.0
         self._heap: list[tuple[float, int, Any]] = []
         self._sequence = 0
-        self._calls: dict[int, tuple[Task, Callable[[], Any]]] = {}
-        self._late = 0.0
+        self.processes: list[Process] = []
+        self.main = Process(self)
+        self.visitors = Visitors(self)
+        self.gone: list[tuple[float, Instance]] = []
+        """Destroyed machines that a list still shows, and until when."""
+        self.hidden: dict[str, tuple[float, float]] = {}
+        """Machines that a list does not show, from when until when."""
+        self.strays = 0
+        """Calls of processes that are no more which came through all the same."""
         self.names = 0
         self.sick: set[str] = set()
         """Machines that are not healthy."""
@@ -80,72 +66,60 @@ class Simulated:
         self.relaunch_breaks: set[str] = set()
         self.taint: Callable[[str], None] = lambda name: None
         """Write down that a machine is tainted."""
+        self.taken: Callable[[str, str], None] = lambda name, how: None
+        """Somebody of ours takes a machine away from its visitors."""
         self.dead_on_arrival = 0
         """Of the next machines, how many never come up."""
 
+    # Time
+
     def clock(self) -> float:
-        return self.now
+        return self.now + self.ahead
+
+    def later(self, seconds: float, thing: Any) -> int:
+        """Let something happen: call it, or let every process hear it."""
+        self._sequence += 1
+        heapq.heappush(self._heap, (self.now + seconds, self._sequence, thing))
+        return self._sequence
+
+    def happens_before(self, until: float) -> bool:
+        """Tell whether anything happens until then, by the wall clock."""
+        return bool(self._heap) and self._heap[0][0] + self.ahead <= until
+
+    def step(self) -> None:
+        """Let the next thing happen."""
+        at, _, thing = heapq.heappop(self._heap)
+        self.now = max(self.now, at)
+        if isinstance(thing, Event):
+            for process in self.processes:
+                process.heard.append(thing)
+        else:
+            thing()
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time go by."""
+        end = self.now + seconds
+        while self._heap and self._heap[0][0] <= end:
+            self.step()
+        self.now = max(self.now, end)
+
+    def happens(self, likely: float) -> bool:
+        return likely > 0 and self.random.random() < likely
 
     def token(self) -> str:
         self.names += 1
         return f"{self.names:03}"
 
-    def happens(self, likely: float) -> bool:
-        return likely > 0 and self.random.random() < likely
-
-    def later(self, seconds: float, thing: Any) -> int:
-        self._sequence += 1
-        heapq.heappush(self._heap, (self.now + seconds, self._sequence, thing))
-        return self._sequence
-
-    # Effects
+    # Effects of the one process that most tests have
 
     def submit(self, task: Task, call: Callable[[], Any]) -> None:
-        self._perhaps_die()
-        seconds = SECONDS[task.kind]
-        if task.kind == "launch" and self.happens(self.faults.launch_hangs):
-            seconds = 45.0
-        if task.kind == "probe" and self.happens(self.faults.probe_hangs):
-            seconds = 45.0
-        number = self.later(seconds * self.random.uniform(0.5, 1.5), "completion")
-        self._calls[number] = (task, call)
+        self.main.submit(task, call)
 
     def wait(self, until: float) -> tuple[list[Completion], list[Event]]:
-        self._perhaps_die()
-        while self._heap and self._heap[0][0] <= until:
-            self.now, number, thing = heapq.heappop(self._heap)
-            if isinstance(thing, Event):
-                return [], [thing]
-            if thing != "completion":
-                thing()
-            elif number in self._calls:
-                completion = self._completed(*self._calls.pop(number))
-                self._perhaps_die()
-                return [completion], []
-        assert until < float("inf"), "nothing would ever happen"
-        self.now = max(self.now, until)
-        return [], []
+        return self.main.wait(until)
 
     def close(self) -> None:
-        self._calls.clear()
-
-    @staticmethod
-    def _completed(task: Task, call: Callable[[], Any]) -> Completion:
-        try:
-            return Completion(task, value=call())
-        except SaltException as err:
-            return Completion(task, error=err)
-
-    def _perhaps_die(self) -> None:
-        if not self.happens(self.faults.killed):
-            return
-        for task, call in list(self._calls.values()):
-            if task.kind in ("launch", "destroy", "forget") and self.happens(0.5):
-                self._late = self.random.choice([0.0, self.settles * 0.3])
-                self._completed(task, call)
-                self._late = 0.0
-        self._calls.clear()
-        raise Killed
+        self.main.close()
 
     # Provider
 
@@ -153,28 +127,25 @@ class Simulated:
         return image
 
     def launch(self, published: str, identity: Identity) -> str:
-        if self._late:
-            self.later(self._late, lambda: self._create(published, identity))
-        elif self.happens(self.faults.launch_fails):
+        if self.happens(self.faults.launch_fails):
             if self.happens(0.5):
                 self._create(published, identity)
             raise CommandExecutionError("no capacity")
-        elif self.happens(self.faults.unanswered):
+        if self.happens(self.faults.unanswered):
             if self.happens(0.5):
                 self._create(published, identity)
             raise NoAnswer("the host does not answer")
-        else:
-            self._create(published, identity)
+        self._create(published, identity)
         return f"ref-{identity.minion_id}"
 
     def _create(self, image: str, identity: Identity) -> None:
         name = identity.minion_id
         if name in self.machines:
             return
-        place = (image, True, "10.0.0.9", self.now, identity.installation)
+        place = (image, True, "10.0.0.9", self.clock(), identity.installation)
         instance = Instance(f"ref-{name}", name, identity.fleet, identity.generation, *place)
         lag = self.random.uniform(0, SETTLES * 0.6) if self.faults.lags else 0.0
-        self.machines[name] = SimulatedMachine(instance, visible_from=self.now + lag)
+        self.machines[name] = SimulatedMachine(instance, visible_from=self.now + lag, ill_since=self.now)
         if self.dead_on_arrival:
             self.dead_on_arrival -= 1
         elif not self.happens(self.faults.never_up) and self.faults.ill.get(image) != "dies":
@@ -186,6 +157,7 @@ class Simulated:
         if name not in self.machines or not self.machines[name].instance.running:
             return
         self.machines[name].up = True
+        self.machines[name].ill_since = None if name not in self.sick else self.now
         self.keys[name] = "accepted" if name in self.keys else "pending"
         if self.happens(self.faults.intruder):
             self.intruded.add(name)
@@ -193,28 +165,66 @@ class Simulated:
             self.later(0.0, Event("denied", name))
         if self.happens(self.faults.tainted):
             self.later(self.random.uniform(0, 60), lambda: self.taint(name))
+        if self.happens(self.faults.falls_ill):
+            self.later(self.random.uniform(0, 120), lambda: self.fall_ill(name, self.random.uniform(1, 60)))
+        if self.happens(self.faults.slandered):
+            self.later(self.random.uniform(0, 120), lambda: self.visitors.slander(name, self.random.uniform(1, 60)))
         if not self.happens(self.faults.start_lost):
             self.later(0.0, Event("started", name))
+        if self.happens(self.faults.start_twice):
+            self.later(self.random.uniform(0, 9), Event("started", name))
         if self.faults.ill.get(self.machines[name].instance.image) == "crashes":
             self.later(self.random.uniform(2, 9), lambda: self._die(name))
 
+    def fall_ill(self, name: str, seconds: float) -> None:
+        """Let a machine be unhealthy for a while."""
+        if name in self.machines and self.machines[name].ill_since is None:
+            self.sick.add(name)
+            self.machines[name].ill_since = self.now
+            self.later(seconds, lambda: self._recover(name))
+
+    def _recover(self, name: str) -> None:
+        self.sick.discard(name)
+        if name in self.machines and self.machines[name].up:
+            self.machines[name].ill_since = None
+
     def _die(self, name: str) -> None:
-        if name in self.machines:
-            machine = self.machines[name]
-            fields = {**vars(machine.instance), "running": False}
-            self.machines[name] = SimulatedMachine(Instance(**fields), False, machine.visible_from)
+        machine = self.machines.get(name)
+        if machine is not None and machine.instance.running:
+            machine.instance = replace(machine.instance, running=False)
+            machine.up = False
+            machine.ill_since = self.now if machine.ill_since is None else machine.ill_since
 
     def list(self, fleet: str | None = None) -> list[Instance]:
         if self.happens(self.faults.list_fails):
             raise CommandExecutionError("the provider cannot be reached")
-        return [one.instance for one in self.machines.values() if one.visible_from <= self.now]
+        if self.faults.lags:
+            return self._lagging()
+        return [one.instance for one in self.machines.values()]
+
+    def _lagging(self) -> list[Instance]:
+        """Return what a list shows that is late: at most three fifths of what the provider says it settles in."""
+        if self.machines and self.happens(self.faults.list_misses):
+            name = self.random.choice(sorted(self.machines))
+            if self.hidden.get(name, (0.0, 0.0))[1] + SETTLES < self.now:
+                self.hidden[name] = (self.now, self.now + SETTLES * 0.6)
+        there = [
+            one.instance
+            for name, one in self.machines.items()
+            if one.visible_from <= self.now and self.hidden.get(name, (0.0, 0.0))[1] <= self.now
+        ]
+        return there + [instance for until, instance in self.gone if self.now < until]
 
     def destroy(self, ref: str) -> None:
         if self.happens(self.faults.destroy_fails):
             raise CommandExecutionError("try again")
         unanswered = self.happens(self.faults.unanswered)
-        if not unanswered or self.happens(0.5):
-            self.machines.pop(ref.removeprefix("ref-"), None)
+        name = ref.removeprefix("ref-")
+        if (not unanswered or self.happens(0.5)) and name in self.machines:
+            self.taken(name, "destroy")
+            machine = self.machines.pop(name)
+            if self.faults.lags:
+                self.gone.append((self.now + self.random.uniform(0, SETTLES * 0.6), machine.instance))
         if unanswered:
             raise NoAnswer("the host does not answer")
 
@@ -266,3 +276,10 @@ class Simulated:
     def check(self, minion_id: str, address: str | None, check: Any, within: float) -> str | None:
         image = self.image_of(minion_id, within)
         return "nginx is dead" if minion_id in self.sick or self.faults.ill.get(image) == "unhealthy" else None
+
+    def is_well(self, name: str, lately: float = 0.0) -> bool:
+        """Tell whether a machine could serve, or could ``lately`` seconds ago."""
+        machine = self.machines.get(name)
+        if machine is None or self.faults.ill.get(machine.instance.image) in ("unhealthy", "wrong"):
+            return False
+        return machine.ill_since is None or (lately > 0 and machine.ill_since > self.now - lately)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import replace
 from textwrap import dedent
+from unittest import mock
 
 import pytest
 
@@ -152,12 +153,12 @@ def test_who_is_told_to_stop_lets_those_under_way_end(fleet, monkeypatch):
     assert told_of(made) == ["relaunched", "relaunch"]
 
 
-def test_who_was_killed_begins_anew(fleet):
+def test_who_was_killed_begins_anew(fleet, monkeypatch):
     made = fleet()
-    made.world.faults.killed = 1.0
+    monkeypatch.setattr(made.world, "submit", mock.Mock(side_effect=Killed))
     with pytest.raises(Killed):
         run(made)
-    made.world.faults.killed = 0.0
+    monkeypatch.undo()
     made.world.relaunched.clear()
     run(made)
     assert made.world.relaunched == ["web-001", "web-002", "web-003"]

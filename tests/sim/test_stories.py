@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 from salt.exceptions import SaltInvocationError
 
-from saltext.immutable.fleet import operations, report
+from saltext.immutable.fleet import fleets, report
 from saltext.immutable.fleet.drive import Interrupted
 from saltext.immutable.fleet.operations import Failed
 from saltext.immutable.minions import Event, NoAnswer
@@ -163,7 +163,7 @@ def test_a_roll_that_is_carried_on_keeps_its_target_and_then_follows_the_channel
 def test_who_is_told_to_stop_finishes_what_is_under_way(fleet, monkeypatch):
     fleet.publish(TWO)
     heard = []
-    monkeypatch.setattr(operations, "signals", lambda: nullcontext(lambda: "launch" in heard))
+    monkeypatch.setattr(fleets, "signals", lambda: nullcontext(lambda: "launch" in heard))
     fleet.story.clear()
     with pytest.raises(Interrupted, match="`salt-run fleet.roll web` carries on"):
         _hear(fleet, heard).roll("web")
@@ -220,7 +220,7 @@ def test_a_look_that_does_not_come_back_leaves_nobody_healthy(fleet, monkeypatch
     def hanging(task, call):
         looks.extend([task] if (task.kind, task.minion_id) == ("probe", "web-004") else [])
         if task in looks and len(looks) > 1:
-            world._calls[world.later(1e6, "completion")] = (task, call)
+            world.main.put(1e6, task, call)
         else:
             submit(task, call)
 

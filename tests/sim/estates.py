@@ -1,0 +1,133 @@
+"""A fleet in a simulated world, as an operator sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from unittest import mock
+
+import sqlalchemy as sa
+
+from saltext.immutable.fleet import drive
+from saltext.immutable.fleet.ledger import Entry, Ledger
+from saltext.immutable.fleet.operations import Operations
+from saltext.immutable.fleet.taints import Deed, Taints
+from saltext.immutable.spec.model import Amount, Definitions, Fleet, FunctionCheck, ProviderSpec, Settings, Strategy
+from saltext.immutable.store import Image, Store
+from saltext.immutable.store.schema import leases, metadata
+
+from .invariants import Guardian
+from .processes import Desk, Process
+from .simulated import Simulated
+from .visitors import Visitors
+
+FLEET = Fleet(
+    name="web",
+    recipe="web",
+    size=3,
+    minion_id="web-{token}",
+    provider=ProviderSpec("simulated"),
+    strategy=Strategy(max_surge=Amount(1), ready_within=30.0, progress_within=90.0),
+    health=(FunctionCheck("service.status", ("nginx",)),),
+)
+_stores: list[Store] = []
+
+
+@dataclass
+class Estate:
+    """A fleet, its world and its books."""
+
+    world: Simulated
+    store: Store
+    fleet: Fleet
+    story: list[Entry]
+    say: Callable[[Entry], None]
+    pillar: dict[str, Fleet] | None = None
+    loadable: set[str] = field(default_factory=lambda: {"simulated", "another"})
+    settings: Settings | None = None
+
+    def operations(self, process: Process | None = None, **changes: Any) -> Operations:
+        """Return the commands, as given by a process (None: the one that never dies)."""
+        return Operations(
+            self.store if process is None else Desk.of(self.store, process),
+            Definitions({}, {self.fleet.name: self.fleet} if self.pillar is None else self.pillar),
+            self.world,
+            self.load,
+            lambda entry: self.say(entry),
+            clock=self.world.clock,
+            token=self.world.token,
+            effects=lambda stopped: self.world if process is None else process,
+            route=self.route,
+            nap=self.world.pass_time,
+            settings=self.settings,
+            **changes,
+        )
+
+    def load(self, spec: ProviderSpec) -> Simulated:
+        assert spec.name in self.loadable, f"provider {spec.name} is not installed"
+        return self.world
+
+    def route(self, spec: object) -> Visitors:
+        return self.world.visitors
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.store, self.fleet.name)
+
+    def publish(self, image: str) -> None:
+        """Bake an image and let the channel name it."""
+        self.store.add_image(Image(image, "web", (image,), self.world.clock(), True, {}))
+        self.store.set_channel("web", "stable", image)
+
+    def running(self) -> list[str]:
+        """Return the images of the machines that are there."""
+        return sorted(one.instance.image for one in self.world.machines.values())
+
+    def taint(self, minion_id: str, kind: Any = "hand") -> None:
+        """Write down that somebody changed a machine."""
+        taints = Taints(self.store)
+        if fleet := taints.fleet_of(minion_id):
+            taints.add(kind, Deed(self.world.clock(), fleet, minion_id, "tainted", "vim /etc/motd", "jane"))
+
+    def resize(self, size: int) -> None:
+        self.fleet = replace(self.fleet, size=size)
+
+    def bury(self) -> None:
+        """Let the lease of a process that was killed be free, as that of a dead pid is."""
+        with self.store.write() as tx:
+            tx.execute(sa.update(leases).values(until=0.0))
+
+    def assert_in_order(self) -> None:
+        """Assert that the machines are those in the books, and that each has exactly its key and its visitors."""
+        records = self.ledger.records()
+        kept = {key for key, record in records.items() if not record.doomed}
+        assert set(records) == kept, "no order is left unresolved"
+        assert set(self.world.machines) == kept, "the machines are those in the books"
+        assert set(self.world.keys) == kept, "one key for each machine, and no other"
+        assert set(self.world.visitors.servers) <= kept, "visitors are sent to nobody else"
+
+
+def store_of(world: Simulated) -> Store:
+    """Return an empty store with the world's clock: one in memory, swept each time."""
+    if not _stores:
+        _stores.append(Store.open("sqlite://"))
+    store = _stores[0]
+    store.clock = world.clock
+    with store.write() as tx:
+        for table in reversed(metadata.sorted_tables):
+            if table.name != "meta":
+                tx.exec_driver_sql(f"DELETE FROM {table.name}")
+    return store
+
+
+@contextmanager
+def settled(world: Simulated, store: Store | None = None, **changes: Any) -> Iterator[Estate]:
+    """Make an estate from a simulated world, watched by a guardian."""
+    story: list[Entry] = []
+    made = Estate(world, store or store_of(world), replace(FLEET, **changes), story, story.append)
+    guardian = Guardian(world)
+    world.taint, world.taken = made.taint, guardian.taken
+    with mock.patch.object(drive, "plan", guardian.plan):
+        yield made
