@@ -146,6 +146,16 @@ def test_an_image_is_kept_for(
     assert bool(store.images()) == bool(needed)
 
 
+def test_an_image_of_a_machine_is_kept_whatever_its_generation(store: Store) -> None:
+    store.add_image(image("aaaaaaa1"))
+    _remember(store, [2, 3], "aborted")
+    row = dict(minion_id="web-1", fleet="web", generation=1, intent="launched", born=1, reason="")
+    with store.write() as tx:
+        tx.execute(sa.insert(tables.machines).values(row))
+    with pytest.raises(CommandExecutionError, match="generation 1 of fleet web"):
+        store.delete_image("aaaaaaa1" * 8)
+
+
 def test_an_image_in_a_channel_is_kept(store: Store) -> None:
     store.add_image(image("aaaaaaa1"))
     store.set_channel("web", "stable", "aaaaaaa1" * 8)

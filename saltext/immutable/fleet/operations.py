@@ -54,7 +54,8 @@ class Operations(Fleets):
                 Plans(self.store, name).use(lease, saved, self.clock())
                 image = saved.image
             carried_on = None
-            if unfinished and unfinished.kind == "roll" and unfinished.paused_by in (None, "window"):
+            going = unfinished is not None and (unfinished.outcome is None or unfinished.paused_by == "window")
+            if unfinished and going and unfinished.kind == "roll":
                 carried_on = self._drive(fleet, ledger, lease, unfinished, now=now)
             return self._roll(fleet, ledger, lease, image, now) or carried_on
 

@@ -33,6 +33,7 @@ from saltext.immutable.store.schema import (
     generations,
     images,
     leases,
+    machines,
     meta,
     rollouts,
 )
@@ -356,13 +357,14 @@ def _names(found: list[Image]) -> str:
 
 
 def _needed(tx: sa.Connection, digest: str, but_channels: bool) -> list[str]:
-    """Return who needs an image: channels, and the generations that fleets run, go to or could go back to."""
+    """Return who needs an image: channels, and generations that have machines, or that fleets go or could go to."""
     in_channels = [
         f"channel {row.recipe}:{row.channel}"
         for row in tx.execute(sa.select(channels).where(channels.c.digest == digest))
         if not but_channels
     ]
     kept = {(row.name, number) for row in tx.execute(sa.select(fleets)) for number in row.lineage[-2:]}
+    kept |= {(row.fleet, row.generation) for row in tx.execute(sa.select(machines))}
     walked = tx.execute(sa.select(rollouts).where(UNFINISHED)).all()
     kept |= {(row.fleet, number) for row in walked for number in (row.source, row.target)}
     in_fleets = [
