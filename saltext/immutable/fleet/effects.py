@@ -16,6 +16,8 @@ from salt.exceptions import SaltException
 from saltext.immutable.minions import Event
 
 Call = Literal["list", "traffic", "launch", "attach", "drain", "destroy", "forget", "probe", "verify", "relaunch"]
+QUESTIONS = frozenset({"list", "traffic", "probe", "verify"})
+"""Calls that change nothing: nobody is harmed when they are cut off."""
 
 TICK = 0.05
 """Seconds between two looks at Salt's event bus."""
@@ -55,13 +57,46 @@ class Effects(Protocol):
         """Start no more; do not wait for calls that only ask."""
 
 
+class Askers:
+    """Threads that the end of the process does not wait for; as many as there were calls at once."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._threads = 0
+        self._idle = threading.Semaphore(0)
+        self._todo: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._closed = False
+
+    def submit(self, call: Callable[[], None]) -> None:
+        """Let an idle thread, or a new one, make a call; with all of them busy, the first that is free again."""
+        self._todo.put(call)
+        if not self._idle.acquire(blocking=False) and self._threads < self._workers:
+            self._threads += 1
+            threading.Thread(target=self._work, name="fleet asks", daemon=True).start()
+
+    def close(self) -> None:
+        """Start no more calls, and let the idle threads end."""
+        self._closed = True
+        for _ in range(self._threads):
+            self._todo.put(lambda: None)
+
+    def _work(self) -> None:
+        while not self._closed:
+            self._todo.get()()
+            self._idle.release()
+
+
 class Pool:
-    """Calls in threads."""
+    """Calls in threads. The end of the process waits for those that change something, whatever ends it.
+
+    It does not wait for a question: that may be about a machine that is gone by now, and answered by nobody.
+    """
 
     def __init__(self, poll: Callable[[], list[Event]], stopped: Callable[[], bool], workers: int = 32) -> None:
         self._poll = poll
         self._stopped = stopped
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="fleet")
+        self._askers = Askers(workers)
         self._done: queue.SimpleQueue[Completion | BaseException] = queue.SimpleQueue()
 
     def submit(self, task: Task, call: Callable[[], Any]) -> None:
@@ -75,7 +110,10 @@ class Pool:
             except BaseException as err:
                 self._done.put(err)
 
-        self._threads.submit(run)
+        if task.kind in QUESTIONS:
+            self._askers.submit(run)
+        else:
+            self._threads.submit(run)
 
     def wait(self, until: float) -> tuple[list[Completion], list[Event]]:
         """Return as soon as a call came back, Salt said something or we are to stop."""
@@ -89,6 +127,7 @@ class Pool:
     def close(self) -> None:
         """Start no more calls."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._askers.close()
 
     def _taken(self, patience: float) -> list[Completion]:
         taken: list[Completion] = []

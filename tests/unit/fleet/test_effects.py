@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -14,6 +16,7 @@ from saltext.immutable.fleet.operations import signals
 from saltext.immutable.minions import Event
 
 TASK = Task("launch", "web-1", 0.0)
+PROBE = Task("probe", "web-1", 0.0)
 FAR = time.time() + 3600
 
 
@@ -63,6 +66,52 @@ def test_it_returns_with_nothing_when(until, stopped):
     pool = Pool(list, lambda: stopped)
     assert pool.wait(until) == ([], [])
     pool.close()
+
+
+ENDING = """
+import sys, threading
+from saltext.immutable.fleet.effects import Pool, Task
+pool = Pool(list, lambda: False)
+begun, told = threading.Event(), threading.Event()
+
+def change():
+    begun.set()
+    told.wait()
+    print("changed")
+
+pool.submit(Task("probe", "web-1", 0.0), threading.Event().wait)
+pool.submit(Task("destroy", "web-1", 0.0), change)
+begun.wait()
+pool.close()
+told.set()
+"""
+
+
+def test_the_end_of_the_process_waits_for_changes_and_not_for_questions():
+    ended = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "changed\n", "")
+
+
+@pytest.mark.parametrize(
+    ("questions", "threads"),
+    [pytest.param(1, 1, id="one is enough for one"), pytest.param(5, 2, id="and there are never more than workers")],
+)
+def test_threads_that_ask(pool, questions, threads):
+    before, under_way, answered = set(threading.enumerate()), threading.Event(), 0
+    for _ in range(questions):
+        pool.submit(PROBE, under_way.wait)
+    assert len(set(threading.enumerate()) - before) == threads
+    under_way.set()
+    while answered < questions:
+        answered += len(pool.wait(FAR)[0])
+
+
+def test_an_idle_thread_asks_the_next_question(pool):
+    threads = set()
+    for _ in range(20):
+        pool.submit(PROBE, lambda: threads.add(threading.get_ident()))
+        assert len(pool.wait(FAR)[0]) == 1
+    assert 1 <= len(threads) <= 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
