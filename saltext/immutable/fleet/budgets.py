@@ -7,9 +7,11 @@ and are on their way out. Only what a driver is about to write down needs a rese
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
+from saltext.immutable.fleet import queries
 from saltext.immutable.spec.model import Amount, Budgets
 from saltext.immutable.store import Lease
 from saltext.immutable.store.schema import machines, meta, reservations
@@ -41,8 +43,8 @@ class Budget:
         """Reserve what is needed as far as the budgets leave it, and return that."""
         with lease.write() as tx:
             # The transactions of two fleets must not both find the last place free: they wait for each other here.
-            tx.execute(sa.update(meta).where(meta.c.key == "installation").values(key="installation"))
-            tx.execute(sa.delete(reservations).where(reservations.c.fleet == self.fleet))
+            tx.execute(_WAIT)
+            tx.execute(queries.DROP_RESERVATION, {"of_fleet": self.fleet})
             granted = Need(
                 min(need.launches, self._room(tx, "launches", size, now)),
                 min(need.disruptions, self._room(tx, "disruptions", size, now)),
@@ -56,8 +58,7 @@ class Budget:
         if own is not None:
             room = own - _under_way(tx, what, self.fleet)
         if common is not None:
-            reserved = sa.select(sa.func.coalesce(sa.func.sum(reservations.c[what]), 0))
-            others = tx.execute(reserved.where(reservations.c.at > now - WRITTEN_WITHIN)).scalar_one()
+            others = tx.execute(_RESERVED[what], {"after": now - WRITTEN_WITHIN}).scalar_one()
             room = min(room, common - _under_way(tx, what, None) - others)
         return max(0, room)
 
@@ -69,10 +70,25 @@ def _number(limit: Amount | None, size: int) -> int | None:
 
 def _under_way(tx: sa.Connection, what: str, fleet: str | None) -> int:
     """Count what is being launched or taken out in a fleet, or in all (None)."""
-    leaving = sa.or_(machines.c.intent.in_(("doomed", "failed")), machines.c.traffic == "drain")
-    where = {
-        "launches": (machines.c.ready_since.is_(None), machines.c.intent.in_(("launch", "launched"))),
-        "disruptions": (machines.c.ready_since.is_not(None), machines.c.kept_until.is_(None), leaving),
-    }[what]
-    count = sa.select(sa.func.count()).select_from(machines).where(*where)
-    return int(tx.execute(count if fleet is None else count.where(machines.c.fleet == fleet)).scalar_one())
+    if fleet is None:
+        return int(tx.execute(_UNDER_WAY[what]).scalar_one())
+    return int(tx.execute(_UNDER_WAY_IN[what], {"of_fleet": fleet}).scalar_one())
+
+
+def _counting(*where: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    return sa.select(sa.func.count()).select_from(machines).where(*where)
+
+
+_WAIT = sa.update(meta).where(meta.c.key == "installation").values(key="installation")
+_LEAVING = sa.or_(machines.c.intent.in_(("doomed", "failed")), machines.c.traffic == "drain")
+_UNDER_WAY = {
+    "launches": _counting(machines.c.ready_since.is_(None), machines.c.intent.in_(("launch", "launched"))),
+    "disruptions": _counting(machines.c.ready_since.is_not(None), machines.c.kept_until.is_(None), _LEAVING),
+}
+_UNDER_WAY_IN = {what: count.where(machines.c.fleet == queries.FLEET) for what, count in _UNDER_WAY.items()}
+_RESERVED = {
+    what: sa.select(sa.func.coalesce(sa.func.sum(reservations.c[what]), 0)).where(
+        reservations.c.at > sa.bindparam("after")
+    )
+    for what in ("launches", "disruptions")
+}

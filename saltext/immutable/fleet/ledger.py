@@ -9,6 +9,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from salt.exceptions import SaltInvocationError
 
+from saltext.immutable.fleet import queries
 from saltext.immutable.fleet.orders import Order
 from saltext.immutable.fleet.state import Kind, Rollout
 from saltext.immutable.spec.model import Fleet, ProviderSpec, TrafficSpec
@@ -21,7 +22,6 @@ from saltext.immutable.store.schema import (
     machines,
     orders,
     protections,
-    reservations,
     rollouts,
     sizes,
     taints,
@@ -153,6 +153,13 @@ class Ledger:
         query = sa.select(rollouts).where(rollouts.c.fleet == self.fleet, rollouts.c.id == number)
         return Rollout(**self._rows(query)[0])
 
+    def left_halfway(self) -> bool:
+        """Tell whether the last roll was given up while machines of its generation were there: they still are."""
+        last = next((one for one in self.rollouts() if one.kind in ("roll", "rollback", "destroy")), None)
+        if last is None or last.kind != "roll" or last.outcome != "aborted" or last.target in self.lineage()[-1:]:
+            return False
+        return any(one.generation == last.target and not one.doomed for one in self.records().values())
+
     def entries(self, rollout: int) -> list[Entry]:
         """Return the timeline of a rollout."""
         columns = (journal.c.at, journal.c.what, journal.c.minion_id, journal.c.reason)
@@ -193,7 +200,7 @@ class Ledger:
 
     def orders(self) -> list[Order]:
         """Return the orders that nobody has taken up yet, the oldest first."""
-        columns = (orders.c.id, orders.c.rollout, orders.c.what, orders.c.at, orders.c.reason, orders.c.who)
+        columns = [orders.c[name] for name in ("id", "rollout", "what", "at", "reason", "who", "step")]
         where = (orders.c.fleet == self.fleet, orders.c.taken.is_(None))
         return [Order(**row) for row in self._rows(sa.select(*columns).where(*where).order_by(orders.c.id))]
 
@@ -201,7 +208,13 @@ class Ledger:
         """Write down an order; this needs no lease."""
         row = {"fleet": self.fleet, "rollout": rollout.id, "what": what, "at": now, "reason": reason, "who": who}
         with self._store.write() as tx:
-            tx.execute(sa.insert(orders).values(row))
+            tx.execute(sa.insert(orders).values(**row, step=rollout.step))
+
+    def forget_pauses(self, lease: Lease, rollout: Rollout, now: float) -> None:
+        """Take up what asked for a pause that is over: it must not pause what is resumed."""
+        where = (orders.c.rollout == rollout.id, orders.c.what == "pause", orders.c.taken.is_(None))
+        with lease.write() as tx:
+            tx.execute(sa.update(orders).where(*where).values(taken=now))
 
     def resize(self, size: int, instead_of: int, who: str | None, now: float) -> None:
         """Set a size in place of the pillar's; this needs no lease."""
@@ -210,6 +223,13 @@ class Ledger:
             tx.execute(sa.delete(sizes).where(sizes.c.fleet == self.fleet))
             if size != instead_of:
                 tx.execute(sa.insert(sizes).values(row))
+
+    def forget_size(self, lease: Lease, declared: int) -> None:
+        """Forget a size that was set in place of another one than the pillar's: it must not come back with that."""
+        where = (sizes.c.fleet == self.fleet, sizes.c.instead_of != declared)
+        if self._rows(sa.select(sizes.c.size).where(*where)):
+            with lease.write() as tx:
+                tx.execute(sa.delete(sizes).where(*where))
 
     def wanted_size(self, declared: int) -> int:
         """Return the size that counts: an operator's, as long as the pillar's is what it was then."""
@@ -223,7 +243,23 @@ class Ledger:
 
     def news(self, declared: int) -> News:
         """Return what others wrote meanwhile."""
-        return News(self.tainted(), self.protected(), self.orders(), self.wanted_size(declared))
+        with self._store.read() as connection:
+            rows = connection.execute(queries.NEWS, {"of_fleet": self.fleet}).all()
+        if not rows:
+            return News({}, {}, (), declared)
+        told: dict[str, list[Any]] = {}
+        for row in rows:
+            told.setdefault(row.told, []).append(row)
+        first = sorted(told.get("taint", ()), key=lambda row: (row.at, row.word), reverse=True)
+        return News(
+            {row.minion_id: row.reason for row in first},
+            {row.minion_id: row.reason for row in told.get("protection", ())},
+            [
+                Order(row.id, row.number, row.word, row.at, row.reason, row.who, row.step)
+                for row in sorted(told.get("order", ()), key=lambda row: row.id)
+            ],
+            next((row.number for row in told.get("size", ()) if row.id == declared), declared),
+        )
 
     def pin(
         self, lease: Lease, image: str, provider: ProviderSpec, now: float, traffic: TrafficSpec | None = None
@@ -273,21 +309,20 @@ class Ledger:
         """Write one step: the rollout, what is intended with its machines, and the journal, all or nothing."""
         values = {**vars(rollout), "failures": dict(rollout.failures)}
         with lease.write() as tx:
-            for minion_id in gone:
-                for table in (taints, protections):
-                    tx.execute(sa.delete(table).where(table.c.minion_id == minion_id))
-            for minion_id in [*gone, *(record.minion_id for record in changed)]:
-                tx.execute(sa.delete(machines).where(machines.c.minion_id == minion_id))
             if taken:
                 tx.execute(sa.update(orders).where(orders.c.id.in_(taken)).values(taken=rollout.progress_at))
-            tx.execute(sa.delete(reservations).where(reservations.c.fleet == self.fleet))
-            for table, rows in (
-                (machines, [vars(record) for record in changed]),
-                (journal, [{"rollout": rollout.id, **vars(entry)} for entry in entries]),
+            left = [{"of_minion": minion_id} for minion_id in gone]
+            for statement, rows in (
+                (queries.DROP_TAINTS, left),
+                (queries.DROP_PROTECTIONS, left),
+                (queries.DROP_MACHINE, [*left, *({"of_minion": record.minion_id} for record in changed)]),
+                (queries.DROP_RESERVATION, [{"of_fleet": self.fleet}]),
+                (queries.ADD_MACHINE, [vars(record) for record in changed]),
+                (queries.ADD_ENTRY, [{"rollout": rollout.id, **vars(entry)} for entry in entries]),
+                (queries.CHANGE_ROLLOUT, [{**values, "of_rollout": rollout.id}]),
             ):
                 if rows:
-                    tx.execute(sa.insert(table), rows)
-            tx.execute(sa.update(rollouts).where(rollouts.c.id == rollout.id).values(values))
+                    tx.execute(statement, rows)
             if rollout.outcome in ("done", "rolled back"):
                 self._settle(tx, rollout)
 

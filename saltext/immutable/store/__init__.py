@@ -38,6 +38,8 @@ from saltext.immutable.store.schema import (
     rollouts,
 )
 
+_MINE = sa.update(leases).where(leases.c.name == sa.bindparam("mine"), leases.c.epoch == sa.bindparam("my_epoch"))
+
 
 @dataclass(frozen=True)
 class Image:
@@ -139,17 +141,18 @@ class Lease:
         """Open a transaction that commits only while the lease is ours; it renews the lease."""
         with self._store.write() as tx:
             until = self._store.clock() + self.ttl
-            if not tx.execute(self._mine().values(until=until)).rowcount:
+            if not tx.execute(_MINE, {**self._me, "until": until}).rowcount:
                 raise Fenced(f"the lease {self.name!r} was taken over: this process may do no more")
             yield tx
 
     def release(self) -> None:
         """Let go; a lease that was lost already stays with its new holder."""
         with self._store.write() as tx:
-            tx.execute(self._mine().values(holder=None, until=0.0))
+            tx.execute(_MINE, {**self._me, "holder": None, "until": 0.0})
 
-    def _mine(self) -> sa.Update:
-        return sa.update(leases).where(leases.c.name == self.name, leases.c.epoch == self.epoch)
+    @property
+    def _me(self) -> dict[str, Any]:
+        return {"mine": self.name, "my_epoch": self.epoch}
 
 
 class Store:

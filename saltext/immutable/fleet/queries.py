@@ -1,0 +1,46 @@
+"""The statements that a driver makes at each step, built once: to build one takes longer than SQLite to run it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from saltext.immutable.store.schema import journal, machines, orders, protections, reservations, rollouts, sizes, taints
+
+FLEET: sa.BindParameter[str] = sa.bindparam("of_fleet")
+MINION: sa.BindParameter[str] = sa.bindparam("of_minion")
+ROLLOUT: sa.BindParameter[int] = sa.bindparam("of_rollout")
+_NOTHING = sa.null()
+
+
+def _news(what: str, table: sa.Table, **columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    names = ("id", "minion_id", "number", "at", "reason", "who", "word", "step")
+    told = [columns.get(name, _NOTHING).label(name) for name in names]
+    return sa.select(sa.literal(what).label("told"), *told).where(table.c.fleet == FLEET)
+
+
+NEWS = sa.union_all(
+    _news("taint", taints, minion_id=taints.c.minion_id, at=taints.c.at, reason=taints.c.reason, word=taints.c.kind),
+    _news("protection", protections, minion_id=protections.c.minion_id, reason=protections.c.reason),
+    _news("size", sizes, id=sizes.c.instead_of, number=sizes.c.size),
+    _news(
+        "order",
+        orders,
+        id=orders.c.id,
+        number=orders.c.rollout,
+        at=orders.c.at,
+        reason=orders.c.reason,
+        who=orders.c.who,
+        word=orders.c.what,
+        step=orders.c.step,
+    ).where(orders.c.taken.is_(None)),
+)
+"""What others wrote about a fleet: taints, protections, its size, and orders that nobody has taken up."""
+
+DROP_TAINTS = sa.delete(taints).where(taints.c.minion_id == MINION)
+DROP_PROTECTIONS = sa.delete(protections).where(protections.c.minion_id == MINION)
+DROP_MACHINE = sa.delete(machines).where(machines.c.minion_id == MINION)
+DROP_RESERVATION = sa.delete(reservations).where(reservations.c.fleet == FLEET)
+ADD_MACHINE, ADD_ENTRY = sa.insert(machines), sa.insert(journal)
+CHANGE_ROLLOUT = sa.update(rollouts).where(rollouts.c.id == ROLLOUT)
