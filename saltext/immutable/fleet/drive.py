@@ -40,7 +40,10 @@ LOOKS = 50
 """Looks at healthy machines in a second, at most: a large fleet is looked at less often."""
 CROWD = 40_000
 """Machines with which a plan is made once a second; with fewer, more often."""
+AWAKE = 1.0
+"""Seconds that the clock may go back: time servers do that."""
 CHANGES = frozenset({"launch", "destroy", "forget"})
+ASKS = frozenset({"list", "traffic", "probe"})
 ROUTES = frozenset({"attach", "drain"})
 
 Say = Callable[[Entry], None]
@@ -79,13 +82,15 @@ class Driver:
         records = ledger.records()
         self._tracks = {key: Track(record, since=now, probe_at=now) for key, record in records.items()}
         self._written = (rollout, records)
+        self._denied_until = now
+        """Others hold what the budgets allow: before this we do not ask again."""
         self._entries: list[Entry] = []
         self._taken: list[int] = []
         self._forgotten: dict[str, float] = {}
         """Machines that are gone for good, and since when: an older list may still show them."""
         self._pictures: dict[str, Machine] = {}
-        self._stale = set(self._tracks)
-        """Machines of which something changed since the last picture."""
+        self._stale = dict.fromkeys(self._tracks)
+        """Machines of which something changed since the last picture, in the order in which it did."""
         self._unwritten: set[str] = set()
         """Machines of which something changed since the last commit."""
         self._timers: list[tuple[float, str]] = []
@@ -93,12 +98,14 @@ class Driver:
         self._changing = 0
         self._list_at, self._routed_at = now, now if world.routed else NEVER
         self._beat_at = now + lease.ttl / 3
+        self._seen_at = self._awake_since = now
         self._read_news()
 
     def run(self) -> Rollout:
         """Go on until the rollout has an outcome, and return it."""
         try:
-            self._listed(self._clock(), self._world.list())
+            if not self.rollout.outcome:  # a pause must not depend on the provider
+                self._listed(self._clock(), self._world.list())
             while not self.rollout.outcome:
                 if self._stopped():
                     return self._stop()
@@ -144,12 +151,15 @@ class Driver:
         need = self._need(step)
         if not self._budget or need == Need():
             return step
-        granted = self._budget.reserve(self._lease, need, self._fleet.size, now)
-        if granted == need:
-            return step
+        granted = Need()
+        if now >= self._denied_until:
+            granted = self._budget.reserve(self._lease, need, self._fleet.size, now)
+            if granted == need:
+                return step
+            self._denied_until = now + RETRY
         limits = replace(limits, launches=granted.launches, disruptions=granted.disruptions)
         step = plan(self._fleet, self.rollout, machines, limits, now)
-        return replace(step, wake=min(step.wake, now + RETRY) if step.wake is not None else None)
+        return replace(step, wake=min(step.wake, self._denied_until) if step.wake is not None else None)
 
     def _need(self, step: Plan) -> Need:
         taken = [self._pictures[a.minion_id] for a in step.actions if a.minion_id and a.kind in ("drain", "destroy")]
@@ -169,19 +179,25 @@ class Driver:
 
     def _changed(self, name: str) -> None:
         """Look at a machine again: something about it is news."""
-        self._stale.add(name)
+        self._stale[name] = None
         self._unwritten.add(name)
         self._due_now.add(name)
 
     # Observe
 
     def _observe(self, completions: list[Completion], events: list[Event]) -> None:
+        now = self._clock()
+        if not self._seen_at - AWAKE < now < self._seen_at + self._lease.ttl:
+            self._awake(now)
+        self._seen_at = now
         for event in events:
             self._heard(event)
         for completion in completions:
             task = completion.task
             self._changing -= task.kind in CHANGES
-            if task.kind == "list":
+            if task.kind in ASKS and not self._awake_since <= task.asked <= now:
+                self._ask_anew(task, now)
+            elif task.kind == "list":
                 self._list_came(completion)
             elif task.kind == "traffic":
                 self._traffic_came(completion)
@@ -190,6 +206,27 @@ class Driver:
                 track.busy.discard(task.kind)
                 getattr(self, f"_{task.kind}_came")(track, completion, self._clock())
                 self._changed(task.minion_id)
+
+    def _awake(self, now: float) -> None:
+        """Take what was known for unknown: the clock jumped, or we have slept, nobody knows for how long."""
+        self._awake_since = self._list_at = self._beat_at = self._denied_until = now
+        self._routed_at = now if self._world.routed else NEVER
+        reached = self.rollout.step_reached_at
+        self.rollout = replace(
+            self.rollout, progress_at=now, step_reached_at=None if reached is None else min(reached, now)
+        )
+        self._timers.clear()
+        for minion_id, track in self._tracks.items():
+            track.forget(now)
+            track.timer = NEVER
+            self._changed(minion_id)
+
+    def _ask_anew(self, task: Task, now: float) -> None:
+        """Leave an answer alone that is from before the clock jumped."""
+        if task.kind == "list":
+            self._list_at = now
+        elif task.kind == "traffic":
+            self._routed_at = now
 
     def _heard(self, event: Event) -> None:
         track = self._tracks.get(event.minion_id)
@@ -250,7 +287,7 @@ class Driver:
             told = news.taints.get(minion_id), news.protections.get(minion_id)
             if told != (track.taint, track.protect):
                 track.taint, track.protect = told
-                self._stale.add(minion_id)
+                self._stale[minion_id] = None
         if news.size != self._fleet.size:
             self._note("size", f"{news.size} in place of {self._fleet.size} machines are wanted")
             self._fleet = replace(self._fleet, size=news.size)
@@ -350,6 +387,7 @@ class Driver:
         track.complaint = complaint
 
     def _went_on(self, now: float) -> None:
+        self._denied_until = now  # our own may have left room in the budgets
         self.rollout = replace(self.rollout, progress_at=now)
 
     # Take and commit
@@ -437,7 +475,7 @@ class Driver:
         """Submit what is due for one machine; tell whether nothing is left that only lacks a free call."""
         name, done = track.record.minion_id, True
         if track.doubt(now):
-            self._stale.add(name)
+            self._stale[name] = None
         for kind, call in self._due(track, now):
             if kind in CHANGES and self._changing >= self._world.concurrency:
                 done = False

@@ -108,6 +108,23 @@ class Track:
             self.protect,
         )
 
+    def forget(self, now: float) -> None:
+        """Take in that nobody knows how long ago all this was: it is looked at anew, and waited for anew."""
+        self.since = self.probe_at = self.asked = now
+        if self.health == "yes":
+            self.health, self.note = "unknown", "nobody has looked at it since the clock jumped"
+        self.standing = None
+        self.retry_at = self.route_at = 0.0
+        self.touched = min(self.touched, now)
+        self.absent_since = None if self.absent_since is None else now
+        self.busy.discard("probe")
+        record = self.record
+        self.record = replace(
+            record,
+            healthy_since=None if record.healthy_since is None else min(record.healthy_since, now),
+            drain_since=None if record.drain_since is None else min(record.drain_since, now),
+        )
+
     def see(self, instance: Instance, settled: bool) -> bool:
         """Take in that the provider lists it; tell whether that is news."""
         if self.instance == instance and self.absent_since is None and self.record.ref is not None and self.listed:
