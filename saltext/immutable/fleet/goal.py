@@ -100,11 +100,13 @@ def _youngest_old(fleet: Fleet, rollout: Rollout) -> float:
 
 
 def is_quick(fleet: Fleet, rollout: Rollout) -> bool:
-    """Tell whether it takes no steps and no soak: mending, the way back to what was good not long ago, and the first
-    roll, where no visitor has anything to lose.
+    """Tell whether it takes no steps and no soak: mending, the way back to what was good not long ago, and where
+    nothing serves yet, so that no visitor has anything to lose.
     """
+    if rollout.old_size == 0:
+        return True
     if rollout.kind == "roll":
-        return rollout.direction != "forward" or rollout.old_size == 0
+        return rollout.direction != "forward"
     if rollout.kind != "rollback":
         return True
     if rollout.source is None or rollout.target is None:

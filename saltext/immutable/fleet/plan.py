@@ -140,9 +140,9 @@ def _actions(at: Moment) -> Iterator[Action]:
     victims = [*_useless(at, surplus), *_victims(at, surplus)]
     yield from attached
     yield from victims
-    yield from _drained(at, surplus)
-    yield from _expired(at, attached)
-    yield from _launches(at, attached, victims)
+    done = [*_drained(at, surplus), *_expired(at, attached)]
+    yield from done
+    yield from _launches(at, attached, [*victims, *done])
 
 
 def _restored(at: Moment) -> Iterator[Action]:
@@ -307,10 +307,10 @@ def _expired(at: Moment, attached: Sequence[Action]) -> Iterator[Action]:
             yield _act("destroy", machine, "it was kept for a rollback that would not use it")
 
 
-def _launches(at: Moment, attached: Sequence[Action], victims: Sequence[Action]) -> Iterator[Action]:
-    """Fill the places that are free."""
-    gone = sum(action.kind == "destroy" for action in victims)
+def _launches(at: Moment, attached: Sequence[Action], leaving: Sequence[Action]) -> Iterator[Action]:
+    """Fill the places that are free, also those of machines that leave right now."""
     kept = {machine.minion_id for machine in at.found.kept}
+    gone = sum(action.kind != "drain" and action.minion_id not in kept for action in leaving)
     returned = sum(action.minion_id in kept for action in attached)
     there = len(at.found.wanted) + returned + _unlooked(at)
     if at.aim.mending and closed(at.rollout, at.limits):
@@ -322,15 +322,15 @@ def _launches(at: Moment, attached: Sequence[Action], victims: Sequence[Action])
         return
     for number in range(there + 1, there + 1 + missing):
         yield Action("launch", at.aim.generation, f"{number} of {at.aim.wanted} on generation {at.aim.generation}")
-    yield from _refills(at, places - max(0, missing))
+    yield from _refills(at, places - max(0, missing), max(0, missing))
 
 
-def _refills(at: Moment, places: int) -> Iterator[Action]:
+def _refills(at: Moment, places: int, begun: int) -> Iterator[Action]:
     """Take the place of old machines that were lost while a step lasts: a soak or an approval may take days."""
     lacking = at.stays - len(at.found.old) - len(at.found.refill)
     if at.aim.stays == 0 or at.aim.source is None:
         return
-    for _ in range(min(lacking, places, places if at.limits.launches is None else at.limits.launches)):
+    for _ in range(min(lacking, places, places if at.limits.launches is None else at.limits.launches - begun)):
         yield Action("launch", at.aim.source, f"{at.stays} of generation {at.aim.source} serve on in this step")
 
 
