@@ -24,6 +24,8 @@ class Order:
     at: float
     reason: str
     who: str | None
+    step: int | None = None
+    """At which step the rollout was: nobody approves a step that he has not seen."""
 
     def __str__(self) -> str:
         by = f" by {self.who}" if self.who else ""
@@ -39,6 +41,8 @@ def obeyed(rollout: Rollout, orders: Sequence[Order], now: float) -> Rollout:
 
 
 def _obeyed(rollout: Rollout, order: Order, now: float) -> Rollout:
+    if order.what == "approve" and order.step not in (None, rollout.step):
+        return rollout
     if order.what == "approve":
         return replace(rollout, approved=rollout.step + 1, progress_at=now)
     if order.what == "pause":
@@ -58,8 +62,10 @@ def refusal(rollout: Rollout, what: What | None) -> str | None:
     if what == "back" and rollout.kind != "roll":
         again = f"`salt-run fleet.abort {rollout.fleet}` ends it"
         return f"{name} is a {rollout.kind}, which cannot be rolled back; {again}"
+    if what == "back" and rollout.source is None and rollout.old_size > 0:
+        return f"{name} came from no good generation; `salt-run fleet.abort {rollout.fleet}` ends it here"
     if rollout.direction == "stop" and what != "abort":
-        return f"{name} is being aborted: {rollout.reason}"
+        return f"{name} is being aborted: {rollout.reason}; `salt-run fleet.abort {rollout.fleet}` sees it through"
     if what == "approve" and (rollout.direction != "forward" or rollout.outcome):
         return f"{name} does not go forward at the moment: {rollout.reason}"
     if what == "pause" and rollout.outcome:
