@@ -35,7 +35,8 @@ class Guardian:
     """How many machines really served when a rollout began, whatever its books say."""
     ready: set[str] = field(default_factory=set)
     """Machines that were put to work."""
-    floors: list[tuple[float, int]] = field(default_factory=list)
+    floors: dict[int, float] = field(default_factory=dict)
+    """When each floor held the last time."""
     fleet: Fleet | None = None
     condemned: set[str] = field(default_factory=set)
     """Machines that may go whatever they do: they failed, or nobody knows how they are."""
@@ -50,8 +51,7 @@ class Guardian:
         if rollout.id not in self.served:
             self.served[rollout.id] = sum(self._serves(m.minion_id) for m in machines)
         case = _Case(fleet, rollout, machines, limits, now, step, self._floor(fleet, rollout))
-        self.floors = [(at, floor) for at, floor in self.floors if at > self.world.now - LATELY]
-        self.floors.append((self.world.now, case.floor))
+        self.floors[case.floor] = self.world.now
         self.condemned |= {
             a.minion_id for a in step.actions if a.minion_id and a.kind == "destroy" and case.may_fall(a)
         }
@@ -76,11 +76,11 @@ class Guardian:
         """Hold to the floor what is taken away: what the world itself took down in the last moments is no fault of
         ours, and what a process that is no more had asked for cannot be called back.
         """
-        if not self.floors or name in self.condemned or self.world.strays or not self._serves(name):
+        floors = [floor for floor, at in self.floors.items() if at > self.world.now - LATELY]
+        if not floors or self.world.strays or name in self.condemned or not self._serves(name):
             return
         others = sum(self._serves(other, LATELY) for other in self.world.machines if other != name)
-        floor = min(floor for _, floor in self.floors)
-        assert others >= floor, f"{how} {name} leaves {others} at work, and the floor is {floor}"
+        assert others >= min(floors), f"{how} {name} leaves {others} at work, and the floor is {min(floors)}"
 
 
 @dataclass
@@ -150,8 +150,8 @@ def takes_no_more_places_than_allowed(case: _Case) -> None:
     victims = {a.minion_id for a in case.by_kind.get("destroy", ())}
     apart = ({m.minion_id for m in kept} | kept_now) - back
     gone = len(case.machines) - len(case.there) + len(victims - apart)
-    if launches or kept_now:
-        assert gone + len(apart) <= max(case.size, case.fleet.size), "few are doomed or kept while others come"
+    assert not kept_now or len(apart) <= case.size, "no more are kept than are wanted"
+    assert not launches or gone + len(apart) <= case.fleet.size, "few are doomed or kept while others come"
     if not launches:
         return
     green = case.fleet.strategy.blue_green and case.rollout.kind == "roll" and case.after.direction == "forward"
@@ -163,13 +163,10 @@ def takes_no_more_places_than_allowed(case: _Case) -> None:
 def keeps_to_the_steps(case: _Case) -> None:
     """Newcomers are as many as the step wants; it is passed after its soak, and with approval."""
     strategy, before, after = case.fleet.strategy, case.rollout, case.after
-    quick = before.kind != "roll" and not (
-        before.kind == "rollback"
-        and before.source is not None
-        and before.target is not None
-        and not 0 <= before.source - before.target <= strategy.fast_rollback
-    )
-    if before.direction != "forward" or case.turned or (before.kind == "roll" and before.old_size == 0):
+    quick = before.kind in (*MENDS, "destroy") or before.old_size == 0
+    if before.kind == "rollback" and before.source is not None and before.target is not None:
+        quick = quick or 0 <= before.source - before.target <= strategy.fast_rollback
+    if before.direction != "forward" or case.turned:
         return
     if after.step > before.step:
         assert not quick, "mending and quick rollbacks have no steps"

@@ -90,9 +90,10 @@ class Process:
         if self.waits == self.stalls_at:
             world.pass_time(world.random.uniform(31, 90))
             self.meanwhile()
-        while not self.inbox and not self.heard and world.happens_before(until):
+        ahead = world.ahead
+        while not self.inbox and not self.heard and world.happens_before(until) and world.ahead >= ahead:
             world.step()
-        if not self.inbox and not self.heard:
+        if not self.inbox and not self.heard and world.ahead >= ahead:
             assert until < float("inf"), "nothing would ever happen"
             world.now = max(world.now, until - world.ahead)
         told = self.inbox, self.heard
