@@ -201,7 +201,7 @@ def test_scale_is_taken_up_by_the_rollout_that_runs(fleet):
 
 def test_scale_of_a_paused_fleet_takes_effect_when_it_is_resumed(fleet):
     made = paused(fleet())
-    assert made.operations().scale("web", 4) is None
+    assert made.operations().scale("web", 4).outcome == "paused"
     made.operations().carry_on("web")
     assert made.running() == [TWO] * 4
 

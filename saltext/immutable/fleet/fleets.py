@@ -135,6 +135,11 @@ class Fleets:
 
     # How
 
+    def _require_open(self, fleet: Fleet, now: bool) -> None:
+        """Refuse to roll outside the windows, unless ``now``."""
+        if not now and (closed := self.closed(fleet)):
+            raise CommandExecutionError(f"fleet {fleet.name} is {closed}; now=True rolls it all the same")
+
     def _begin(
         self, fleet: Fleet, ledger: Ledger, lease: Lease, kind: Kind, target: int, now: bool = False
     ) -> Rollout | None:
@@ -143,8 +148,8 @@ class Fleets:
         foreseen = self._look(fleet, ledger, kind, target)
         if unfinished is None and foreseen.nothing:
             return None
-        if kind == "roll" and not now and (closed := self.closed(fleet)):
-            raise CommandExecutionError(f"fleet {fleet.name} is {closed}; now=True rolls it all the same")
+        if kind == "roll":
+            self._require_open(fleet, now)
         replaces = sum(action.kind == "launch" for action in foreseen.actions)
         return self._drive(fleet, ledger, lease, ledger.begin(lease, kind, target, self.clock(), replaces), now=now)
 
@@ -158,6 +163,9 @@ class Fleets:
         *,
         now: bool = False,
     ) -> Rollout:
+        if rollout.outcome == "paused":
+            ledger.forget_pauses(lease, rollout, self.clock())
+        ledger.forget_size(lease, fleet.size)
         with self.hear() as stopped:
             driver = Driver(
                 fleet,
@@ -262,7 +270,8 @@ class Fleets:
             number = unfinished.target
         if number is None:
             # While a rollout to another generation is unfinished, the last good one is what it came from.
-            good = lineage if unfinished and unfinished.target != unfinished.source else lineage[:-1]
+            away = unfinished is not None and unfinished.target != unfinished.source
+            good = lineage if away or ledger.left_halfway() else lineage[:-1]
             if not good:
                 known = ", ".join(map(str, ledger.generations())) or "none"
                 raise SaltInvocationError(
@@ -270,8 +279,15 @@ class Fleets:
                     f"name one with generation=N (there are: {known})"
                 )
             number = good[-1]
-        self.store.image(ledger.generation(number).image)
+        self._require_image(ledger.generation(number))
         return number
+
+    def _require_image(self, generation: Generation) -> None:
+        if all(image.digest != generation.image for image in self.store.images()):
+            raise SaltInvocationError(
+                f"generation {generation.number} of fleet {generation.fleet} ran image {generation.image[:12]}, which "
+                f"is deleted; `salt-run fleet.history {generation.fleet}` shows the others"
+            )
 
     def lease(self, name: str) -> AbstractContextManager[Lease]:
         """Return the right to work on a fleet."""

@@ -16,6 +16,7 @@ from saltext.immutable.fleet.orders import Order, What, obeyed, require
 from saltext.immutable.fleet.plans import Plans, Saved, ground, require_same
 from saltext.immutable.fleet.state import MENDING, Kind, Outcome, Rollout
 from saltext.immutable.fleet.verdicts import revived
+from saltext.immutable.fleet.world import plain
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Fleet
 from saltext.immutable.spec.strategy import impossible
@@ -51,6 +52,7 @@ class Operations(Fleets):
             self._require_free(unfinished)
             if plan is not None:
                 saved, _ = self.planned(name, plan, image)
+                self._require_open(fleet, now)  # else it would be used up for nothing
                 Plans(self.store, name).use(lease, saved, self.clock())
                 image = saved.image
             carried_on = None
@@ -99,17 +101,21 @@ class Operations(Fleets):
     def scale(self, name: str, size: int) -> Rollout | None:
         """Set the size of a fleet, in place of the pillar's until that changes; None when it has that size already.
 
-        A rollout that is under way takes it up; one that is paused does when it is resumed.
+        A rollout that is under way takes it up; one that is paused is returned, and does when it is resumed.
         """
         fleet, ledger = self.definition(name), Ledger(self.store, name)
         declared = fleet.size
         _require_size(replace(fleet, size=_count(size)))
         last_good(ledger)
-        ledger.resize(size, declared, self.user, self.clock())
         unfinished = ledger.unfinished()
+        if unfinished and unfinished.kind == "destroy":
+            raise CommandExecutionError(
+                f"rollout {unfinished.id} destroys the fleet; `salt-run fleet.abort {name}` stops it"
+            )
+        ledger.resize(size, declared, self.user, self.clock())
         if unfinished and unfinished.outcome is None:
             return self.follow(name, unfinished)
-        return None if unfinished else self.mend(name, "scale")
+        return unfinished or self.mend(name, "scale")
 
     def fleet_of(self, minion_id: str) -> str:
         """Return the fleet of a machine."""
@@ -124,7 +130,11 @@ class Operations(Fleets):
         self.definition(name)
         unfinished = Ledger(self.store, name).unfinished()
         self._require_free(unfinished)
-        self.taints.add("hand", self.deed("tainted", minion_id, name, reason))
+        if why := Ledger(self.store, name).protected().get(minion_id):
+            raise CommandExecutionError(
+                f"{minion_id} is protected: {why}; `salt-run fleet.unprotect {minion_id}` lets it go"
+            )
+        self.taints.add("hand", self.deed("tainted", minion_id, name, plain(str(reason))))
         if unfinished and unfinished.outcome is None:
             return self.follow(name, unfinished)
         return self.mend(name, "replace")
@@ -156,14 +166,16 @@ class Operations(Fleets):
             fleet = self.find(name, gone=True) if gone else self.definition(name)
             return self._drive(fleet, ledger, lease, unfinished, now=now)
 
-    def steer(self, name: str, what: What, reason: str = "") -> Rollout:
+    def steer(self, name: str, what: What, reason: object = "") -> Rollout:
         """Give an order to the rollout of a fleet, and see it through, whoever drives it.
 
         An approval is taken up by who drives the rollout; where somebody does, nobody waits for its end.
         """
         ledger = self.ledger(name)
         rollout = require(ledger.unfinished(), name, what)
-        ledger.order(rollout, what, reason, self.user, self.clock())
+        if what == "approve":
+            self._require_seen(self.find(name, gone=True), rollout)
+        ledger.order(rollout, what, plain(str(reason or "")), self.user, self.clock())
         return self.follow(name, rollout, EXPECTED[what], wait=what != "approve")
 
     def follow(
@@ -171,11 +183,17 @@ class Operations(Fleets):
     ) -> Rollout:
         """Wait for the end of a rollout, and drive it where nobody else does."""
         ledger = self.ledger(name)
+        ordered = "done" not in expected
         while True:
             with suppress(Held), self.lease(name) as lease:
                 now = ledger.rollout(rollout.id)
-                over = now.outcome not in (None, "paused") or (now.outcome in expected)
-                if over:
+                if now.outcome == "done" and "done" not in expected:
+                    raise Failed(
+                        f"fleet {name}: rollout {now.id}, a {now.kind}, was over before the order was taken up: it is "
+                        f"done, and nothing else was changed; `salt-run fleet.status {name}` tells what runs"
+                    )
+                # What an operator or a failure paused is not resumed by who only waited for its end.
+                if now.outcome not in (None, "paused") or now.outcome in expected or (now.outcome and not ordered):
                     return ended_as(now, expected, ledger)
                 fleet = self.find(name, gone=True) if rollout.kind == "destroy" else self.definition(name)
                 return self._drive(fleet, ledger, lease, now, expected)
@@ -189,6 +207,15 @@ class Operations(Fleets):
         if unfinished is None or unfinished.kind != "roll" or unfinished.source is None:
             return False
         return unfinished.source != unfinished.target and generation in (None, unfinished.source)
+
+    @staticmethod
+    def _require_seen(fleet: Fleet, rollout: Rollout) -> None:
+        """Refuse to approve what nobody can have looked at yet."""
+        if rollout.step_reached_at is None and not fleet.strategy.blue_green:
+            raise CommandExecutionError(
+                f"rollout {rollout.id} of fleet {rollout.fleet} has not reached step {rollout.step + 1} yet, so there "
+                f"is nothing to approve; `salt-run fleet.status {rollout.fleet}` tells what it waits for"
+            )
 
     def _require_free(self, unfinished: Rollout | None) -> None:
         """Refuse to go on where an operator said pause."""
@@ -230,8 +257,10 @@ class Operations(Fleets):
                 return self.foresee_order(name, "back")
             return self._look(fleet, ledger, kind, self._way_back(ledger, generation))
         if kind in MENDING:
-            sized = ledger.sized(fleet) if size is None else replace(fleet, size=size)
-            return self._look(sized, ledger, kind, last_good(ledger), sized=size is not None)
+            sized = ledger.sized(fleet) if kind != "scale" else replace(fleet, size=_count(size))
+            if kind == "scale":
+                _require_size(sized)
+            return self._look(sized, ledger, kind, last_good(ledger), sized=True)
         digest, known = self._image(fleet, image), ledger.generations()
         newest = known[max(known)] if known else None
         if newest and (newest.image, newest.provider) == (digest, fleet.provider):

@@ -154,6 +154,8 @@ orders = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("who", sa.Text),
     sa.Column("taken", sa.Float),
+    # At which step the rollout was.
+    sa.Column("step", sa.Integer),
 )
 
 # Sizes that operators set in place of the pillar's. They hold until the pillar's own size changes.

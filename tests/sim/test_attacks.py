@@ -1,0 +1,202 @@
+"""What a careless operator, a hostile minion and a clock that is set wrong try to do to rollouts."""
+
+from __future__ import annotations
+
+import pytest
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from saltext.immutable.fleet.operations import Failed
+from saltext.immutable.fleet.plans import Plans
+from saltext.immutable.spec.model import Amount, Window
+
+from .simulated import Killed
+from .test_steering import ONE, THREE, TWO, fleet, order, outcomes, paused
+from .test_stories import _kill_after
+
+__all__ = ["fleet"]
+
+STEPS = (Amount(1), Amount(2), Amount(100, percent=True))
+
+
+def rolled(made, *images):
+    for image in images:
+        made.publish(image)
+        made.operations().roll("web", now=True)
+    return made
+
+
+# Orders
+
+
+def test_a_pause_that_came_too_late_for_its_driver_does_not_pause_what_is_resumed(fleet):
+    made = paused(fleet())
+    made.ledger.order(made.ledger.unfinished(), "pause", "me too", "joe", made.world.now)
+    made.operations().resume("web")
+    assert outcomes(made) == [("roll", "done")]
+
+
+def test_a_second_approval_does_not_approve_the_next_step(fleet):
+    made = fleet({"steps": STEPS, "approve": True, "soak": 20.0})
+    seen = []
+
+    def approve_again():
+        with pytest.raises(CommandExecutionError, match="has not reached step 2 yet"):
+            made.operations().steer("web", "approve")
+        seen.append(made.ledger.unfinished().step)
+
+    order(made, 100.0, "approve")
+    order(made, 100.1, "approve")
+    made.world.later(103.0, approve_again)
+    made.world.later(600.0, lambda: seen.append(made.ledger.unfinished().step))
+    order(made, 700.0, "approve")
+    made.operations().roll("web")
+    assert seen == [1, 1], "the second step waits for an approval of its own"
+
+
+def test_a_step_that_is_not_reached_cannot_be_approved(fleet):
+    made = fleet({"steps": STEPS, "approve": True, "soak": 20.0})
+    _kill_after(made, "launch")
+    with pytest.raises(Killed):
+        made.operations().roll("web")
+    with pytest.raises(CommandExecutionError, match="has not reached step 1"):
+        made.operations().steer("web", "approve")
+
+
+def test_a_rollback_that_came_too_late_says_what_to_do(fleet):
+    made = fleet()
+    made.publish(TWO)
+    made.operations().roll("web")
+    over = made.ledger.rollouts()[0]
+    with pytest.raises(Failed, match="was over before.*`salt-run fleet.status web`"):
+        made.operations().follow("web", over, ("rolled back",))
+
+
+@pytest.mark.parametrize("reason", [4711, {"a": 1}, None, "bell\x07 and nul\x00"])
+def test_any_reason_can_be_written_down(fleet, reason):
+    made = paused(fleet())
+    made.operations().steer("web", "abort", reason)
+    said = made.ledger.rollouts()[0].reason
+    assert "\x07" not in said and "\x00" not in said
+
+
+def test_an_abort_that_was_interrupted_names_its_way_out(fleet):
+    made = fleet()
+    made.world.dead_on_arrival = 1
+    order(made, 1.0, "abort")
+    _kill_after(made, "stop")
+    with pytest.raises(Killed):
+        made.operations().roll("web")
+    with pytest.raises(CommandExecutionError, match="being aborted: .*`salt-run fleet.abort web`"):
+        made.operations().resume("web")
+    made.operations().steer("web", "abort")
+    assert outcomes(made) == [("roll", "aborted")]
+
+
+def test_a_pause_is_heard_while_the_provider_is_silent(fleet):
+    made = fleet()
+    _kill_after(made, "launched")
+    with pytest.raises(Killed):
+        made.operations().roll("web")
+    made.world.faults.list_fails = 1.0
+    made.operations().steer("web", "pause", "the provider is down")
+    assert made.ledger.unfinished().paused_by == "operator"
+
+
+def test_who_waits_for_a_rollout_does_not_resume_what_an_operator_pauses(fleet):
+    made = paused(fleet())
+    with pytest.raises(Failed, match="paused: pause by jane: because; `salt-run fleet.resume web`"):
+        made.operations().follow("web", made.ledger.unfinished())
+    assert made.ledger.unfinished().paused_by == "operator"
+
+
+# Sizes
+
+
+def test_the_size_of_a_paused_fleet_is_not_said_to_be_reached(fleet):
+    made = paused(fleet())
+    rollout = made.operations().scale("web", 4)
+    assert rollout.outcome == "paused"
+    assert made.ledger.wanted_size(3) == 4
+
+
+def test_a_size_that_was_given_up_does_not_come_back(fleet):
+    made = fleet()
+    made.operations().scale("web", 5)
+    made.resize(4)
+    made.operations().roll("web")
+    assert made.running() == [TWO] * 4
+    made.resize(3)
+    assert made.ledger.wanted_size(3) == 3
+
+
+@pytest.mark.parametrize("size", [0, -1, "five", True, None])
+def test_a_trial_refuses_the_sizes_that_the_command_refuses(fleet, size):
+    with pytest.raises(SaltInvocationError, match="size: "):
+        fleet().operations().foresee("web", "scale", size=size)
+
+
+def test_a_fleet_that_goes_is_not_scaled(fleet):
+    made = fleet()
+    _kill_after(made, "destroy")
+    with pytest.raises(Killed):
+        made.operations().destroy("web")
+    with pytest.raises(CommandExecutionError, match="destroys the fleet"):
+        made.operations().scale("web", 5)
+    assert made.ledger.wanted_size(3) == 3
+
+
+def test_a_protected_machine_is_not_replaced_in_vain(fleet):
+    made = fleet()
+    made.ledger.protect("web-002", "a core dump", "jane", made.world.now)
+    with pytest.raises(CommandExecutionError, match="web-002 .*protected: a core dump; `salt-run fleet.unprotect"):
+        made.operations().replace("web-002", "noise")
+    assert not made.ledger.tainted()
+
+
+# Ways back
+
+
+def test_an_aborted_roll_is_rolled_back_to_where_it_came_from(fleet):
+    made = rolled(fleet(), TWO)
+    made.publish(THREE)
+    order(made, 5.0, "abort")
+    with pytest.raises(Failed, match="aborted"):
+        made.operations().roll("web")
+    assert set(made.running()) == {TWO, THREE}
+    made.operations().rollback("web")
+    assert made.running() == [TWO] * 3
+    assert made.ledger.lineage() == [1, 2]
+    made.operations().rollback("web")
+    assert made.running() == [ONE] * 3
+
+
+def test_the_image_of_machines_that_serve_is_not_deleted(fleet):
+    made = rolled(fleet(), TWO)
+    made.publish(THREE)
+    order(made, 5.0, "abort")
+    with pytest.raises(Failed, match="aborted"):
+        made.operations().roll("web")
+    made.store.set_channel("web", "stable", TWO)
+    with pytest.raises(CommandExecutionError, match="needed by generation 3 of fleet web"):
+        made.store.delete_image(THREE)
+
+
+def test_a_rollback_to_a_deleted_image_says_so(fleet):
+    made = rolled(fleet(), TWO, THREE)
+    made.store.delete_image(ONE)
+    with pytest.raises(SaltInvocationError, match="generation 1 .*image 111111111111.* deleted.*fleet.history"):
+        made.operations().rollback("web", 1)
+
+
+# Plans
+
+
+def test_a_plan_is_not_used_up_where_no_window_is_open(fleet):
+    made = fleet(windows=(Window("0 2 * * sat", 3600.0),))
+    made.publish(TWO)
+    foreseen = made.operations().foresee("web", "roll")
+    plan = Plans(made.store, "web").save(made.operations().ground(foreseen), foreseen.actions, made.world.now)
+    with pytest.raises(CommandExecutionError, match="now=True"):
+        made.operations().roll("web", plan=plan)
+    made.operations().roll("web", plan=plan, now=True)
+    assert made.running() == [TWO] * 3
