@@ -105,7 +105,6 @@ class Driver:
         """Go on until the rollout has an outcome, and return it."""
         try:
             if not self.rollout.outcome:  # a pause must not depend on the provider
-                if not self.rollout.outcome:  # a pause must not depend on the provider
                 self._listed(self._clock(), self._world.list())
             while not self.rollout.outcome:
                 if self._stopped():
