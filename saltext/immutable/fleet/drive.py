@@ -264,7 +264,7 @@ class Driver:
                 self._adopt(instance, now)
         for minion_id, track in self._tracks.items():
             if minion_id in there:
-                news = track.see(there[minion_id], settled=asked >= track.touched)
+                news = track.see(there[minion_id], settled=asked >= track.touched, now=now)
             else:
                 news = track.miss(asked, now, self._world.settles)
             if news:

@@ -23,6 +23,8 @@ OVERDUE = LOOK_WITHIN + 5.0
 """A look that is under way for longer: what was known before is not known any more."""
 VERIFY = 2.0
 """Seconds between two questions to Salt about an intruder: anybody can raise the alarm on the bus."""
+CONFIRMED = 2.0
+"""Seconds for which lists have to say that a machine which was ready does not run."""
 OUT = Standing("out")
 
 
@@ -49,6 +51,8 @@ class Track:
     touched: float = 0.0
     """When its launch came back: a list that was asked for earlier says nothing of it."""
     absent_since: float | None = None
+    lost_since: float | None = None
+    """Since when lists say that it does not run, or is gone."""
     listed: bool = False
     """A list that was asked for late enough has been seen, with it or without it."""
     health: Health = "unknown"
@@ -95,8 +99,8 @@ class Track:
             phase(record),
             record.born,
             self.since,
-            self.health,
-            self.note,
+            self.health if self.lost_since is None or self.health == "no" else "unknown",
+            self.note if self.lost_since is None else "the provider says that it does not run",
             self.fault,
             self.taint,
             record.ready_since,
@@ -125,30 +129,41 @@ class Track:
             drain_since=None if record.drain_since is None else min(record.drain_since, now),
         )
 
-    def see(self, instance: Instance, settled: bool) -> bool:
+    def see(self, instance: Instance, settled: bool, now: float) -> bool:
         """Take in that the provider lists it; tell whether that is news."""
-        if self.instance == instance and self.absent_since is None and self.record.ref is not None and self.listed:
+        known = self.instance == instance and self.absent_since is None and self.listed
+        if known and self.record.ref is not None and (instance.running or self.fault is not None):
             return False
-        self.instance = instance
         self.absent_since = None
         self.listed = self.listed or settled
-        if self.record.ref is None and not self.record.doomed:
-            self.record = replace(self.record, intent="launched", ref=instance.ref)
-        elif self.record.ref is None:
-            self.record = replace(self.record, ref=instance.ref)
-        if not instance.running and not self.record.doomed and self.fault is None:
+        if self.record.ref is None and not self.record.doomed and not instance.running:
+            return True  # half made by somebody who was killed: its launch, which may be repeated, mends that
+        self.instance = instance
+        if self.record.ref is None:
+            intent = self.record.intent if self.record.doomed else "launched"
+            self.record = replace(self.record, intent=intent, ref=instance.ref)
+        self.lost_since = None if instance.running else self.lost_since or now
+        if self._is_lost(now):
             self.fault = "it has stopped"
         return True
+
+    def _is_lost(self, now: float) -> bool:
+        """Tell whether lists say for long enough that it does not run: one list may be wrong, and take a fleet."""
+        if self.lost_since is None or self.record.doomed or self.fault is not None:
+            return False
+        return self.record.ready_since is None or now >= self.lost_since + CONFIRMED
 
     def miss(self, asked: float, now: float, settles: float) -> bool:
         """Take in that a complete list, asked for at ``asked``, is without it; tell whether that is news."""
         if asked < self.touched:
             return False
         self.listed = True
+        if self.record.ref is not None:
+            self.lost_since = self.lost_since or now
         self.absent_since = now if self.absent_since is None else self.absent_since
         if self.absent_for(now, settles):
             self.instance = None
-            if self.record.ref is not None and not self.record.doomed and self.fault is None:
+            if self.record.ref is not None and self._is_lost(now):
                 self.fault = "it is gone"
         return True
 
