@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import combinations
 from typing import Any
 
 from salt.exceptions import SaltInvocationError
@@ -53,6 +54,12 @@ def _unresolved(found: Definitions) -> Iterator[str]:
         yield f"{ROOT}:recipes:{name}:writable: {sentence}"
     for name, sentence in _recipes.twins(found.recipes):
         yield f"{ROOT}:recipes:{name}:bake_id: {sentence}"
+    for one, other in combinations(found.fleets.values(), 2):
+        if one.traffic is not None and one.traffic == other.traffic:
+            yield (
+                f"{ROOT}:fleets:{other.name}:traffic: is that of fleet {one.name}, and each would count the other's "
+                "machines as its own; give each a prefix (or a backend) of its own"
+            )
     for fleet_ in found.fleets.values():
         if fleet_.recipe not in found.recipes:
             hint = nearest(fleet_.recipe, found.recipes)

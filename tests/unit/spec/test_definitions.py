@@ -455,3 +455,11 @@ def test_a_broken_pillar_is_no_empty_one(broken, sentence):
 def test_what_becomes_a_command_line_on_the_builder_is_only_that(source):
     with pytest.raises(SaltInvocationError, match="immutable:recipes:base:from"):
         definitions({"immutable": {"recipes": {"base": {"from": source}}}})
+
+
+def test_two_fleets_have_no_traffic_in_common():
+    shared = {"haproxy": {"socket": "/run/haproxy/admin.sock", "backend": "web"}}
+    told = refused(("fleets:web:traffic", shared), ("fleets:small:traffic", shared))
+    assert "immutable:fleets:small:traffic: is that of fleet web" in told
+    own = {"haproxy": {**shared["haproxy"], "prefix": "small"}}
+    assert definitions(pillar(("fleets:web:traffic", shared), ("fleets:small:traffic", own))).fleets["small"].traffic
