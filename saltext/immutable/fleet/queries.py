@@ -11,12 +11,21 @@ from saltext.immutable.store.schema import journal, machines, orders, protection
 FLEET: sa.BindParameter[str] = sa.bindparam("of_fleet")
 MINION: sa.BindParameter[str] = sa.bindparam("of_minion")
 ROLLOUT: sa.BindParameter[int] = sa.bindparam("of_rollout")
-_NOTHING = sa.null()
+# PostgreSQL has to be told of which type nothing is, where another part of the union has something.
+_TYPES: dict[str, Any] = {
+    "id": sa.Integer,
+    "minion_id": sa.Text,
+    "number": sa.Integer,
+    "at": sa.Float,
+    "reason": sa.Text,
+    "who": sa.Text,
+    "word": sa.Text,
+    "step": sa.Integer,
+}
 
 
 def _news(what: str, table: sa.Table, **columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    names = ("id", "minion_id", "number", "at", "reason", "who", "word", "step")
-    told = [columns.get(name, _NOTHING).label(name) for name in names]
+    told = [columns.get(name, sa.cast(sa.null(), of)).label(name) for name, of in _TYPES.items()]
     return sa.select(sa.literal(what).label("told"), *told).where(table.c.fleet == FLEET)
 
 
