@@ -24,19 +24,10 @@ from sqlalchemy.schema import CreateColumn, CreateTable
 
 from saltext.immutable.host import this_boot
 from saltext.immutable.store import schema
-from saltext.immutable.store.schema import (
-    UNFINISHED,
-    channels,
-    contents,
-    enrolled,
-    fleets,
-    generations,
-    images,
-    leases,
-    machines,
-    meta,
-    rollouts,
-)
+from saltext.immutable.store.channels import Move, What, move
+from saltext.immutable.store.needs import needed
+from saltext.immutable.store.revocations import Revocation, standing
+from saltext.immutable.store.schema import channels, contents, enrolled, images, leases, meta
 
 _MINE = sa.update(leases).where(leases.c.name == sa.bindparam("mine"), leases.c.epoch == sa.bindparam("my_epoch"))
 
@@ -268,15 +259,33 @@ class Store:
             f" (salt-run image.bake {recipe} makes one)"
         )
 
-    def delete_image(self, digest: str, *, with_channels: bool = False, test: bool = False) -> None:
+    def revoked(self) -> dict[str, Revocation]:
+        """Return the images that must not be rolled any more, by digest."""
+        with self.read() as connection:
+            return standing(connection)
+
+    def usable(self, ref: str) -> Image:
+        """Return the image that ``ref`` names, to roll or promote it; raise where it is revoked."""
+        image = self.image(ref)
+        if revocation := self.revoked().get(image.digest):
+            recipe, colon, channel = ref.partition(":")
+            promote = f"promote another: salt-run image.promote {recipe}@... channel={channel}"
+            mend = promote if colon else f"take another: salt-run image.list {image.recipe} names them"
+            raise CommandExecutionError(f"{revocation}; {mend}")
+        return image
+
+    def delete_image(
+        self, digest: str, *, with_channels: bool = False, test: bool = False, who: str | None = None
+    ) -> None:
         """Forget an image that nothing needs; ``with_channels``: channels that name it go too; ``test``: only check."""
         with self.write() as tx:
-            needed = _needed(tx, digest, with_channels)
-            if needed:
-                raise CommandExecutionError(f"image {digest[:12]} is needed by {', '.join(needed)}")
+            if found := needed(tx, digest, with_channels):
+                raise CommandExecutionError(f"image {digest[:12]} is needed by {', '.join(found)}")
             if test:
                 return
-            tx.execute(sa.delete(channels).where(channels.c.digest == digest))
+            why = f"image {digest[:12]} was deleted"
+            for row in tx.execute(sa.select(channels).where(channels.c.digest == digest)).all():
+                move(tx, Move(row.recipe, row.channel, self.clock(), "delete", digest, None, why, who))
             tx.execute(sa.delete(images).where(images.c.digest == digest))
             tx.execute(sa.delete(contents).where(contents.c.digest == digest))
 
@@ -308,13 +317,21 @@ class Store:
         with self.read() as connection:
             return cast("str | None", connection.execute(sa.select(channels.c.digest).where(*where)).scalar())
 
-    def set_channel(self, recipe: str, channel: str, digest: str) -> None:
-        """Let a channel name an image."""
-        row = {"recipe": recipe, "channel": channel, "digest": digest}
-        self._insert_absent(channels, row)
-        where = (channels.c.recipe == recipe, channels.c.channel == channel)
+    def set_channel(
+        self,
+        recipe: str,
+        channel: str,
+        digest: str,
+        *,
+        what: What = "bake",
+        reason: str = "",
+        who: str | None = None,
+    ) -> Move | None:
+        """Let a channel name an image that is not revoked, and write it down; None: it names that already."""
         with self.write() as tx:
-            tx.execute(sa.update(channels).where(*where).values(digest=digest))
+            if revocation := standing(tx).get(digest):
+                raise CommandExecutionError(f"{recipe}:{channel} stays as it is: {revocation}")
+            return move(tx, Move(recipe, channel, self.clock(), what, None, digest, reason, who))
 
     # Leases
 
@@ -357,25 +374,6 @@ class Store:
 def _names(found: list[Image]) -> str:
     names = [image.name for image in found[:10]] + (["..."] if len(found) > 10 else [])
     return ", ".join(names) or "none"
-
-
-def _needed(tx: sa.Connection, digest: str, but_channels: bool) -> list[str]:
-    """Return who needs an image: channels, and generations that have machines, or that fleets go or could go to."""
-    in_channels = [
-        f"channel {row.recipe}:{row.channel}"
-        for row in tx.execute(sa.select(channels).where(channels.c.digest == digest))
-        if not but_channels
-    ]
-    kept = {(row.name, number) for row in tx.execute(sa.select(fleets)) for number in row.lineage[-2:]}
-    kept |= {(row.fleet, row.generation) for row in tx.execute(sa.select(machines))}
-    walked = tx.execute(sa.select(rollouts).where(UNFINISHED)).all()
-    kept |= {(row.fleet, number) for row in walked for number in (row.source, row.target)}
-    in_fleets = [
-        f"generation {row.number} of fleet {row.fleet}"
-        for row in tx.execute(sa.select(generations).where(generations.c.image == digest))
-        if (row.fleet, row.number) in kept
-    ]
-    return sorted(in_channels) + sorted(in_fleets)
 
 
 def _prepared(url: sa.URL) -> sa.Engine:

@@ -27,6 +27,36 @@ channels = sa.Table(
     sa.Column("digest", sa.ForeignKey("images.digest"), nullable=False),
 )
 
+# What channels named, and since when. No foreign key: history outlives images.
+channel_moves = sa.Table(
+    "channel_moves",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("recipe", sa.Text, nullable=False, index=True),
+    sa.Column("channel", sa.Text, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("what", sa.Text, nullable=False),
+    sa.Column("source", sa.Text),
+    sa.Column("target", sa.Text),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("who", sa.Text),
+)
+
+# Images that must not be rolled any more, until that is lifted.
+revocations = sa.Table(
+    "revocations",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False, index=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("who", sa.Text),
+    sa.Column("lifted", sa.Float),
+    sa.Column("lifted_reason", sa.Text),
+    sa.Column("lifted_by", sa.Text),
+)
+
 # What went into an image, for comparing it with another one.
 contents = sa.Table(
     "contents",

@@ -1,0 +1,44 @@
+"""Images that must not be rolled any more. They outlive the image: a bake of the same inputs gives the same digest."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+
+import sqlalchemy as sa
+
+from saltext.immutable.store.schema import revocations
+
+
+@dataclass(frozen=True)
+class Revocation:
+    """Why an image must not be rolled any more."""
+
+    digest: str
+    name: str
+    """What people call the image."""
+    at: float
+    reason: str
+    who: str | None = None
+
+    def __str__(self) -> str:
+        date = datetime.fromtimestamp(self.at, timezone.utc).isoformat(sep=" ", timespec="seconds")
+        return f"{self.name} was revoked on {date}{f' by {self.who}' if self.who else ''}: {self.reason}"
+
+
+def standing(connection: sa.Connection) -> dict[str, Revocation]:
+    """Return the revocations that nobody took back, by digest."""
+    columns = [revocations.c[name] for name in Revocation.__dataclass_fields__]
+    query = sa.select(*columns).where(revocations.c.lifted.is_(None)).order_by(revocations.c.id)
+    return {row["digest"]: Revocation(**row) for row in connection.execute(query).mappings()}
+
+
+def add(tx: sa.Connection, revocation: Revocation) -> None:
+    """Write down that an image is revoked."""
+    tx.execute(sa.insert(revocations).values(asdict(revocation)))
+
+
+def lift(tx: sa.Connection, digest: str, at: float, reason: str, who: str | None) -> None:
+    """Write down that an image is revoked no more."""
+    where = (revocations.c.digest == digest, revocations.c.lifted.is_(None))
+    tx.execute(sa.update(revocations).where(*where).values(lifted=at, lifted_reason=reason, lifted_by=who))
