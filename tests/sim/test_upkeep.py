@@ -12,7 +12,7 @@ import pytest
 from saltext.immutable.fleet.drive import Interrupted
 from saltext.immutable.fleet.orphans import Orphans
 from saltext.immutable.fleet.upkeep import Upkeep
-from saltext.immutable.spec.model import Amount, Strategy, Window
+from saltext.immutable.spec.model import Amount, Strategy, TrafficSpec, Window
 
 from .simulated import Faults, Killed, Simulated
 
@@ -264,6 +264,27 @@ def kill_after(schedule: Schedule, launches: int) -> None:
 def free(schedule: Schedule) -> None:
     """Let the lease of the dead run out."""
     schedule._pass(60.0)
+
+
+def test_machines_that_haproxy_forgot_have_visitors_again(rolled):
+    schedule = rolled(traffic=TrafficSpec("simulated"))
+    before, visitors = machines(schedule), schedule.estate.world.visitors
+    visitors.reload()
+    dry = schedule.look(test=True)
+    assert dry["did"] == "would mend" and dry["reason"].count("is sent no visitors") == 5
+    assert schedule.look()["did"] == "mended"
+    assert (machines(schedule), sorted(visitors.servers)) == (before, before)
+    assert schedule.look()["did"] == "nothing"
+
+
+def test_nothing_is_done_about_visitors_while_nobody_knows_who_has_some(rolled):
+    schedule = rolled(traffic=TrafficSpec("simulated"))
+    schedule.estate.world.faults.traffic_fails = 1.0
+    rollouts = len(schedule.estate.ledger.rollouts())
+    told = schedule.look()
+    assert (told["did"], told["reason"]) == ("nothing", "nobody knows who has visitors: the socket cannot be reached")
+    schedule.estate.world.faults.traffic_fails = 0.0
+    assert len(schedule.estate.ledger.rollouts()) == rollouts
 
 
 def test_who_is_driven_is_left_alone(rolled):

@@ -51,6 +51,8 @@ class Sight:
     """It is no part of the fleet, and stays until then for a rollback."""
     left: bool = False
     """A rollout that ended left it before it was ready, or out of the traffic."""
+    cut_off: bool = False
+    """It should have visitors, and those who send them do not know it: a reload forgets what was told at run time."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ class Look:
     """An earlier trial to mend it did not end."""
     closed: str | None = None
     """Why no window is open."""
+    obstacle: str | None = None
+    """Why not all could be seen that is to be looked at."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ def diagnose(fleet: Fleet, look: Look, before: Mapping[str, Sickness], broken: b
         tuple(sick),
         tuple(one for one in ripe if one.ailment in UNWELL),
         (*(f"{one.minion_id}: {one.told}" for one in ripe), *_unsettled(fleet, look, members), *chosen),
-        (*(_waits(one, protected) for one in sick if one not in ripe), *waiting),
+        (*(_waits(one, protected) for one in sick if one not in ripe), *waiting, *filter(None, [look.obstacle])),
     )
 
 
@@ -193,6 +197,8 @@ def _unsettled(fleet: Fleet, look: Look, members: Sequence[Sight]) -> Iterator[s
     for sight in members:
         if sight.left:
             yield f"{sight.minion_id}: a rollout that ended left it unready, or out of the traffic"
+        elif sight.cut_off and sight.there == "running":
+            yield f"{sight.minion_id}: it serves, but is sent no visitors"
     for sight in look.sights:
         if sight.kept_until is not None and look.at >= sight.kept_until:
             yield f"{sight.minion_id}: it was kept for a rollback, and its time is over"

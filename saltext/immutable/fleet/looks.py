@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
+
+from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.fleet.diagnosis import Look, Sight
 from saltext.immutable.fleet.drive import Interrupted
 from saltext.immutable.fleet.effects import AT_A_TIME, Task
 from saltext.immutable.fleet.ledger import Record
 from saltext.immutable.fleet.operations import Operations
-from saltext.immutable.fleet.world import LOOK_WITHIN, Probe, World
+from saltext.immutable.fleet.track import OUT
+from saltext.immutable.fleet.world import LOOK_WITHIN, Probe, World, plain
 from saltext.immutable.minions import NoAnswer
 from saltext.immutable.providers import Instance
 from saltext.immutable.spec.model import Fleet
@@ -32,15 +35,17 @@ def look(operations: Operations, fleet: Fleet, stopped: Stopped) -> Look:
     staying = [record for record in records.values() if not record.doomed]
     members = [one for one in staying if one.kept_until is None and not _is_left(one)]
     probes = _probed(operations, world, members, instances, stopped)
+    cut_off, obstacle = _cut_off(world, members)
     taints, protections = ledger.tainted(), ledger.protected()
     return Look(
         operations.clock(),
-        tuple(_sight(one, instances.get(one.minion_id), probes, taints, protections) for one in staying),
+        tuple(_sight(one, instances.get(one.minion_id), probes, taints, protections, cut_off) for one in staying),
         _heard(operations, fleet, list(probes.values()), stopped),
         world.settles,
         leaving=len(records) - len(staying),
         unfinished=ledger.unfinished() is not None,
         closed=operations.closed(fleet),
+        obstacle=obstacle,
     )
 
 
@@ -50,6 +55,7 @@ def _sight(
     probes: Mapping[str, Probe],
     taints: Mapping[str, str],
     protections: Mapping[str, str],
+    cut_off: Collection[str],
 ) -> Sight:
     probe = probes.get(record.minion_id, Probe("unknown"))
     return Sight(
@@ -62,7 +68,20 @@ def _sight(
         protections.get(record.minion_id),
         record.kept_until,
         left=_is_left(record),
+        cut_off=record.minion_id in cut_off,
     )
+
+
+def _cut_off(world: World, members: Sequence[Record]) -> tuple[frozenset[str], str | None]:
+    """Return who should have visitors and is sent none, or why nobody knows."""
+    if not world.routed:
+        return frozenset(), None
+    try:
+        standing = world.standing()
+    except CommandExecutionError as err:
+        return frozenset(), f"nobody knows who has visitors: {plain(str(err))}"
+    wanted = [one.minion_id for one in members if one.traffic == "in"]
+    return frozenset(one for one in wanted if standing.get(one, OUT).state != "in"), None
 
 
 def _is_left(record: Record) -> bool:

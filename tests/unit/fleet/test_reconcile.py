@@ -237,6 +237,7 @@ AGED = replace(FLEET, max_age=5000.0)
             AGED, with_one(replace(sight("e"), born=NOW - 4999)), "a: older than 5000 s", "", id="others are old"
         ),
         pytest.param(FLEET, with_one(sight("e", left=True)), "left it unready", "", id="left by a rollout"),
+        pytest.param(FLEET, with_one(sight("e", cut_off=True)), "is sent no visitors", "", id="forgotten by HAProxy"),
         pytest.param(FLEET, with_one(sight("e", kept_until=NOW)), "its time is over", "", id="kept for long enough"),
         pytest.param(
             replace(FLEET, size=4), with_one(sight("e", "unknown", kept_until=NOW + 1)), "", "",
