@@ -200,3 +200,16 @@ def test_a_plan_is_not_used_up_where_no_window_is_open(fleet):
         made.operations().roll("web", plan=plan)
     made.operations().roll("web", plan=plan, now=True)
     assert made.running() == [TWO] * 3
+
+
+# Upkeep
+
+
+def test_upkeep_that_carries_a_roll_on_takes_its_generation_for_the_last_good_one(fleet):
+    made = fleet()
+    _kill_after(made, "ready")
+    with pytest.raises(Killed):
+        made.operations().roll("web")
+    made.operations().mend("web")
+    assert made.running() == [TWO] * 3
+    assert made.ledger.lineage() == [1, 2]

@@ -143,12 +143,12 @@ class Operations(Fleets):
         """Replace what is lost, ill or tainted, and fill up with the last good generation; None: all is well."""
         fleet, ledger = self.definition(name), Ledger(self.store, name)
         with self.lease(name) as lease:
-            target = last_good(ledger)
+            last_good(ledger)
             unfinished = ledger.unfinished()
             self._require_free(unfinished)
             if unfinished and unfinished.outcome is None:
                 self._drive(fleet, ledger, lease, unfinished)
-            return self._begin(fleet, ledger, lease, kind, target)
+            return self._begin(fleet, ledger, lease, kind, last_good(ledger))
 
     def resume(self, name: str, now: bool = False) -> Rollout | None:
         """Go on with a rollout that was paused or interrupted; there has to be one."""
