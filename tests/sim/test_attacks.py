@@ -15,6 +15,7 @@ from .test_stories import _kill_after
 
 __all__ = ["fleet"]
 
+HOUR = 3600.0
 STEPS = (Amount(1), Amount(2), Amount(100, percent=True))
 
 
@@ -213,3 +214,31 @@ def test_upkeep_that_carries_a_roll_on_takes_its_generation_for_the_last_good_on
     made.operations().mend("web")
     assert made.running() == [TWO] * 3
     assert made.ledger.lineage() == [1, 2]
+
+
+# Clocks
+
+
+@pytest.mark.parametrize("at", [0.5, 1.5, 3.0, 5.0])
+@pytest.mark.parametrize("leap", [-HOUR, HOUR])
+def test_a_clock_that_is_set_right_by_an_hour_neither_stalls_nor_fails_a_roll(fleet, at, leap):
+    made = fleet()
+    made.world.later(at, lambda: setattr(made.world, "ahead", leap))
+    began = made.world.now
+    made.operations().roll("web")
+    assert made.running() == [TWO] * 3
+    assert made.world.now - began < 120
+
+
+@pytest.mark.parametrize("strategy", [{}, {"skip_matching": False}, {"min_ready": 5.0}, {"soak": 10.0}])
+def test_a_clock_that_went_back_an_hour_between_a_kill_and_a_resume(fleet, strategy):
+    made = fleet(strategy)
+    _kill_after(made, "ready")
+    with pytest.raises(Killed):
+        made.operations().roll("web")
+    made.world.ahead = -HOUR
+    made.bury()
+    began = made.world.now
+    made.operations().resume("web")
+    assert made.running() == [TWO] * 3
+    assert made.world.now - began < 300

@@ -58,7 +58,8 @@ class Budget:
         if own is not None:
             room = own - _under_way(tx, what, self.fleet)
         if common is not None:
-            others = tx.execute(_RESERVED[what], {"after": now - WRITTEN_WITHIN}).scalar_one()
+            times = {"after": now - WRITTEN_WITHIN, "before": now + WRITTEN_WITHIN}
+            others = tx.execute(_RESERVED[what], times).scalar_one()
             room = min(room, common - _under_way(tx, what, None) - others)
         return max(0, room)
 
@@ -88,7 +89,7 @@ _UNDER_WAY = {
 _UNDER_WAY_IN = {what: count.where(machines.c.fleet == queries.FLEET) for what, count in _UNDER_WAY.items()}
 _RESERVED = {
     what: sa.select(sa.func.coalesce(sa.func.sum(reservations.c[what]), 0)).where(
-        reservations.c.at > sa.bindparam("after")
+        reservations.c.at > sa.bindparam("after"), reservations.c.at < sa.bindparam("before")
     )
     for what in ("launches", "disruptions")
 }

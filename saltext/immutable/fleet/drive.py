@@ -81,6 +81,8 @@ class Driver:
         now = clock()
         records = ledger.records()
         self._tracks = {key: Track(record, since=now, probe_at=now) for key, record in records.items()}
+        for track in self._tracks.values():
+            track.forget(now)  # what is written down may be of a time that has not come
         self._written = (rollout, records)
         self._denied_until = now
         """Others hold what the budgets allow: before this we do not ask again."""
@@ -414,7 +416,8 @@ class Driver:
         now = self._clock()
         if action.minion_id is None:
             minion_id = self._new_id()
-            record = Record(minion_id, self._fleet.name, action.generation, "launch", now, reason=action.reason)
+            born = max(now, self.rollout.started)  # also where the clock went back: it is one of this rollout's
+            record = Record(minion_id, self._fleet.name, action.generation, "launch", born, reason=action.reason)
             self._tracks[minion_id] = Track(record, since=now, probe_at=now + SILENT, listed=True)
             self._changed(minion_id)
             self._note("launch", action.reason, minion_id)
