@@ -91,6 +91,11 @@ class Balancer:
         rows = [line.split() for line in self._said("show servers state web") if line[:1].isdigit()]
         return [row[3] for row in rows if len(row) > 3]
 
+    def visited(self) -> list[str]:
+        """Return the names of the servers that get new visitors: up, and neither draining nor in maintenance."""
+        rows = [line.split() for line in self._said("show servers state web") if line[:1].isdigit()]
+        return [row[3] for row in rows if len(row) > 6 and (row[5], row[6]) == ("2", "0")]
+
     def _start(self, *more: str) -> None:
         command = [program(), "-db", "-f", str(self._file), *more]
         with (self.home / "haproxy.log").open("ab") as log:

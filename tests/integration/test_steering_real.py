@@ -1,0 +1,137 @@
+"""Rollouts of real machines behind a real HAProxy, steered by other salt-run processes, while visitors come and go."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from support.estate import wait_for
+from support.stage import Stage
+
+full = pytest.mark.skipif(not os.environ.get("IMMUTABLE_FULL"), reason="takes minutes: IMMUTABLE_FULL=1")
+
+
+@pytest.fixture(scope="module")
+def stage(estate, tmp_path_factory) -> Iterator[Stage]:
+    """Three machines at version 1 that have visitors, and an image of version 2 that nobody runs yet."""
+    with Stage(estate, tmp_path_factory.mktemp("stage"), max_surge=3) as found:
+        found.bake("1")
+        estate.salt_run("fleet.roll", "web")
+        found.is_sound()
+        found.bake("2")
+        yield found
+
+
+def kinds(timeline) -> Counter[str]:
+    return Counter(entry["what"] for entry in timeline)
+
+
+def test_a_roll_is_paused_resumed_and_approved_by_others_and_taken_back_by_the_traffic_alone(estate, stage):
+    stage.strategy(max_surge=3, steps=[1, "100%"], approve=True, keep_old="1h")
+    with stage.watched() as visitors:
+        began = stage.now()
+        roll = stage.begin("fleet.roll", "web")
+        stage.wait_for_entry("ready", after=began)
+        paused = estate.salt_run("fleet.pause", "web", "reason='lunch'").data
+        assert paused["outcome"] == "paused" and "lunch" in paused["reason"]
+        code, said = stage.ended(roll)
+        assert code == 1 and "fleet.resume" in said
+        refused = estate.salt_run("fleet.roll", "web", check=False)
+        assert refused.returncode == 1 and "paused" in refused.stdout + refused.stderr
+        assert "2" not in Counter(stage.generations().values())
+
+        resume = stage.begin("fleet.resume", "web")
+        stage.wait_until("fleet.approve")
+        assert Counter(stage.generations().values()) == {1: 2, 2: 1}
+        estate.salt_run("fleet.approve", "web", "reason='looks well'")
+        code, said = stage.ended(resume)
+        assert code == 0, said
+        stage.is_sound(kept=3)
+        assert set(stage.generations().values()) == {2}
+
+        back = estate.salt_run("fleet.rollback", "web").data
+        assert back["outcome"] == "done" and kinds(back["timeline"])["launch"] == 0
+        assert kinds(back["timeline"])["attach"] == 3
+        stage.is_sound()
+        assert set(stage.generations().values()) == {1}
+    assert set(map(str.strip, visitors.seen)) == {"1", "2"}
+
+
+@full
+def test_a_roll_is_taken_back_midway_by_another(estate, stage):
+    stage.strategy(steps=[1, "100%"], approve=True)
+    with stage.watched():
+        roll = stage.begin("fleet.roll", "web")
+        stage.wait_until("fleet.approve")
+        back = estate.salt_run("fleet.rollback", "web", "reason='a bad feeling'").data
+        assert (back["outcome"], set(stage.generations().values())) == ("rolled back", {1})
+        code, said = stage.ended(roll)
+        assert code == 1 and "a bad feeling" in said
+        stage.is_sound()
+
+
+@full
+def test_a_roll_is_aborted_by_another_and_the_fleet_stays_mixed(estate, stage):
+    stage.strategy(steps=[1, "100%"])
+    with stage.watched():
+        began = stage.now()
+        roll = stage.begin("fleet.roll", "web")
+        stage.wait_for_entry("step", after=began)
+        stage.wait_for_entry("launched", after=stage.now())
+        assert estate.salt_run("fleet.abort", "web", "reason='enough'").data["outcome"] == "aborted"
+        code, said = stage.ended(roll)
+        assert code == 1 and "enough" in said
+        stage.is_sound()
+        assert set(stage.generations().values()) == {1, 2}
+        stage.strategy(max_surge=3)
+        assert estate.salt_run("fleet.roll", "web").data["outcome"] == "done"
+        stage.is_sound()
+
+
+@full
+def test_a_fleet_is_scaled_and_one_machine_is_replaced(estate, stage):
+    with stage.watched():
+        before = set(stage.generations())
+        assert estate.salt_run("fleet.scale", "web", "4").data["size"] == 4
+        stage.is_sound(4)
+        assert before < set(stage.generations())
+        victim = min(before)
+        assert estate.salt_run("fleet.replace", victim, "reason='noisy'").data["outcome"] == "done"
+        stage.is_sound(4)
+        assert victim not in stage.generations()
+        assert len(before & set(stage.generations())) == 2
+        estate.salt_run("fleet.scale", "web", "3")
+        stage.is_sound()
+
+
+@full
+def test_a_reload_of_haproxy_forgets_the_machines_and_reconcile_puts_them_back(estate, stage):
+    stage.balancer.reload()
+    assert stage.balancer.servers() == []
+    estate.salt_run("fleet.reconcile", "web")
+    wait_for(lambda: len(stage.balancer.visited()) == 3, 30)
+    stage.is_sound()
+
+
+@full
+def test_blue_green_gives_the_traffic_back_when_a_newcomer_falls_ill_after_the_switch(estate, stage, inside):
+    before = stage.generations()
+    stage.bake("1")
+    stage.strategy(blue_green=True, soak="10m", unhealthy_for="2s")
+    with stage.watched(floor=2):  # one falls ill while it has visitors
+        began = stage.now()
+        roll = stage.begin("fleet.roll", "web")
+        stage.wait_for_entry("switch", after=began)
+        stage.wait_until("soak")
+        assert len(stage.balancer.visited()) == 3 and not set(before) & set(stage.generations())
+        newcomer = min(set(stage.generations()) - set(before))
+        fell = stage.now()
+        inside(newcomer, "systemctl stop nginx")
+        stage.wait_for_entry("back", after=fell)
+        code, said = stage.ended(roll)
+        assert code == 1 and "rolled back" in said
+        launched = [what for _, what, _ in stage.entries(fell) if what == "launch"]
+        assert launched == [] and stage.generations() == before
+        stage.is_sound()
