@@ -104,6 +104,7 @@ class _Case:
             self.by_kind.setdefault(action.kind, []).append(action)
         self.after = self.step.rollout
         """The rollout as it is from now on."""
+        self.is_green = self.fleet.strategy.blue_green and self.rollout.kind == "roll" and self.rollout.old_size > 0
         self.turned = self.after.direction != self.rollout.direction
 
     def named(self, *kinds: str) -> list[Machine]:
@@ -154,8 +155,11 @@ def takes_no_more_places_than_allowed(case: _Case) -> None:
     assert not launches or gone + len(apart) <= case.fleet.size, "few are doomed or kept while others come"
     if not launches:
         return
-    green = case.fleet.strategy.blue_green and case.rollout.kind == "roll" and case.after.direction == "forward"
-    surge = case.size if green else rounded_up(case.fleet.strategy.max_surge, case.size)
+    surge = (
+        case.size
+        if case.is_green and case.after.direction == "forward"
+        else rounded_up(case.fleet.strategy.max_surge, case.size)
+    )
     occupying = len(set(case.there) - victims - apart) + launches
     assert occupying <= case.size + surge, f"{occupying} places, {case.size} + {surge} are allowed"
 
@@ -186,7 +190,7 @@ def keeps_to_the_steps(case: _Case) -> None:
 
 
 def moves_blue_green_at_once(case: _Case) -> None:
-    if not case.fleet.strategy.blue_green or case.rollout.kind != "roll" or case.rollout.direction != "forward":
+    if not case.is_green or case.rollout.direction != "forward":
         return
     if case.after.switched_at is None and case.after.direction == "forward":
         assert not case.by_kind.get("drain"), "nobody is taken out before the traffic moves"

@@ -136,7 +136,7 @@ class Life:
     @staticmethod
     def _is_final(said: str) -> bool:
         """Tell whether trying again would not help: windows open again, providers come back."""
-        return not any(word in said for word in ("closed", "try again", "cannot be reached", "no capacity"))
+        return "is closed" not in said and "the provider cannot be reached" not in said
 
     def _process(self) -> Process:
         process = Process(self.world)
