@@ -71,7 +71,7 @@ def goal(fleet: Fleet, rollout: Rollout) -> Goal:
     if rollout.direction == "back":
         generation, size = rollout.source, min(rollout.old_size, size) if rollout.source is not None else 0
         stayed = rollout.started
-    switch = strategy.blue_green and forward and rollout.kind == "roll"
+    switch = strategy.blue_green and forward and rollout.kind == "roll" and rollout.old_size > 0
     surge = size if switch else strategy.max_surge.up(fleet.size)
     taken = steps(fleet, rollout)
     wanted = min(size, taken[rollout.step].up(size)) if forward and rollout.step < len(taken) - 1 else size
