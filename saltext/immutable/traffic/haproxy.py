@@ -185,13 +185,21 @@ class Backend:
         titles = next((line[2:].split() for line in lines if line.startswith("# be_id ")), None)
         if titles is None or lines[0].strip() != "1":
             raise CommandExecutionError(f"HAProxy at {self._place} lists its servers in a form that is unknown here")
-        rows = [dict(zip(titles, line.split(), strict=False)) for line in lines[1:] if line and line[0] != "#"]
-        return {row["srv_name"]: row for row in rows}
+        rows = [line.split() for line in lines[1:] if line and line[0] != "#"]
+        if any(len(row) < len(titles) for row in rows):
+            raise self._torn()
+        return {row["srv_name"]: row for row in (dict(zip(titles, row, strict=False)) for row in rows)}
 
     def _figures(self) -> dict[str, Mapping[str, str]]:
         """Return the counters of each server, by its name."""
         said = self._order("show", "stat", self._settings.backend, "4", "-1")
-        return {row["svname"]: row for row in csv.DictReader(said.removeprefix("# ").splitlines())}
+        rows = list(csv.DictReader(said.removeprefix("# ").splitlines()))
+        if any(None in row.values() or "svname" not in row for row in rows):
+            raise self._torn()
+        return {row["svname"]: row for row in rows}
+
+    def _torn(self) -> CommandExecutionError:
+        return CommandExecutionError(f"HAProxy at {self._place} broke off in the middle of its answer")
 
 
 def _standing(state: Mapping[str, str], figures: Mapping[str, str]) -> Standing:

@@ -389,3 +389,20 @@ def test_who_is_not_there_is_named(error, sentence, monkeypatch):
         runtime.Runtime("/run/a").order("show", "info")
     assert sentence in str(caught.value)
     assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("what", ["servers state", "stat"])
+def test_an_answer_that_breaks_off_is_an_error(what):
+    found, (behind,) = pretended()
+    found.attach("web-1", "10.0.0.2")
+    behind.figures["immutable:web-1"] = ("L7OK", 1, 0)
+    whole = behind.order
+
+    def torn(*words):
+        answer = whole(*words)
+        last = answer.rindex("\n")
+        return answer[: last + 12] if " ".join(words[1:]).startswith(what) else answer
+
+    found._backends[0]._order = torn
+    with pytest.raises(CommandExecutionError, match="HAProxy at /run/a broke off"):
+        found.standing()
