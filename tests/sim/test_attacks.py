@@ -9,6 +9,7 @@ from saltext.immutable.fleet.operations import Failed
 from saltext.immutable.fleet.plans import Plans
 from saltext.immutable.spec.model import Amount, Window
 
+from . import processes
 from .simulated import Killed
 from .test_steering import ONE, THREE, TWO, fleet, order, outcomes, paused
 from .test_stories import _kill_after
@@ -108,6 +109,16 @@ def test_who_waits_for_a_rollout_does_not_resume_what_an_operator_pauses(fleet):
     with pytest.raises(Failed, match="paused: pause by jane: because; `salt-run fleet.resume web`"):
         made.operations().follow("web", made.ledger.unfinished())
     assert made.ledger.unfinished().paused_by == "operator"
+
+
+def test_an_order_is_heard_while_a_list_hangs(fleet, monkeypatch):
+    made = fleet()
+    monkeypatch.setitem(processes.SECONDS, "list", 3000.0)
+    order(made, 5.0, "pause")
+    began = made.world.now
+    with pytest.raises(Failed, match="paused: pause by jane"):
+        made.operations().roll("web")
+    assert made.world.now - began < 30
 
 
 # Sizes

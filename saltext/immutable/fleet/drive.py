@@ -99,7 +99,7 @@ class Driver:
         self._due_now = set(self._tracks)
         self._changing = 0
         self._list_at, self._routed_at = now, now if world.routed else NEVER
-        self._beat_at = now + lease.ttl / 3
+        self._beat_at = self._news_at = now + lease.ttl / 3
         self._seen_at = self._awake_since = now
         self._read_news()
 
@@ -456,9 +456,11 @@ class Driver:
 
     def _obey(self, now: float) -> None:
         """Submit what is due."""
+        if now >= min(self._list_at, self._news_at):  # also while a list does not come back
+            self._news_at = now + self._lease.ttl / 3
+            self._read_news()
         if now >= self._list_at:
             self._list_at = NEVER
-            self._read_news()
             self._effects.submit(Task("list", "", now), self._world.list)
         if now >= self._routed_at:
             self._routed_at = NEVER

@@ -21,6 +21,8 @@ LOOK_WITHIN = 15.0
 """Seconds for all questions of one look at a machine. salt-run cannot end while one is under way."""
 NOTE = 2000
 """Characters of what a machine says that are kept."""
+CONSOLE = 20_000
+"""Of its console, the last ones."""
 
 
 class Minions(Protocol):
@@ -210,7 +212,8 @@ class World:
     @staticmethod
     def _console(provider: Provider, ref: str) -> str:
         try:
-            return provider.console(ref)
+            words = provider.console(ref)[-CONSOLE:]
+            return "\n".join(plain(line) for line in words.splitlines())
         except CommandExecutionError as err:
             return f"(its console cannot be read: {err})"
 

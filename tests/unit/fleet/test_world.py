@@ -102,3 +102,14 @@ def test_an_image_that_was_told_once_is_not_asked_for_again():
     machine = Machine()
     look(machine, proven=True)
     assert len(machine.allowed) == len(CHECKS)
+
+
+def test_last_words_are_only_printed():
+    machine = Machine()
+    machine.console = lambda ref: "x" * 30_000 + "\n\x1b]0;owned\x07\x00\nthe end"
+    machine.destroy = lambda ref: None
+    fleet = Fleet("web", "web", 1, "web-{token}", PROVIDER, health=CHECKS)
+    world = World(fleet, "installation", {}, {}, machine, machine, lambda: machine.now)
+    words = world.destroy(replace(RECORD, intent="failed"))
+    assert words.endswith("\n\\x1b]0;owned\\x07\\x00\nthe end")
+    assert len(words) < 21_000
