@@ -69,8 +69,16 @@ class Host:
 
     def discard(self, folder: Path) -> None:
         """Take a folder away in one step, then remove what is in it; what a kill leaves is removed by the next."""
+        self.set_aside(folder)
+        self.remove_discarded()
+
+    def set_aside(self, folder: Path) -> None:
+        """Take a folder away in one step, to be removed later."""
         if folder.exists():
             folder.rename(self.root / "tmp" / f"{_DISCARDED}{secrets.token_hex(6)}")
+
+    def remove_discarded(self) -> None:
+        """Remove what was taken away."""
         for discarded in (self.root / "tmp").glob(f"{_DISCARDED}*"):
             remove(discarded)
 

@@ -21,6 +21,7 @@ STORIES = ({"spec", "seal", "host"}, {"store", "minions"}, {"bake", "machines", 
 PURE = ("changes.py", "functions.py", "guard.py", "fleet/plan.py", "fleet/windows.py", "fleet/difference.py")
 PURE += tuple(f"fleet/{name}.py" for name in ("state", "goal", "tally", "verdicts", "forecast"))
 PURE += tuple(f"fleet/{name}.py" for name in ("reconcile", "diagnosis", "strays"))
+PURE += ("bake/retention.py",)
 WORLD = {"datetime", "io", "logging", "os", "random", "secrets", "shutil", "socket", "subprocess", "tempfile"}
 WORLD |= {"threading", "time", "urllib", "uuid"}
 CALENDAR = {"fleet/windows.py": {"cronsim", "datetime"}}

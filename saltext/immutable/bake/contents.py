@@ -14,6 +14,7 @@ from saltext.immutable.spec.model import Recipe
 from saltext.immutable.store import Store
 from saltext.immutable.store.schema import contents
 
+_NOT_MADE_FROM = ("source", "name", "keep", "keep_for")
 _SHORT = 12
 """Digits of a hash that are enough to tell that two differ."""
 
@@ -28,7 +29,7 @@ def of_states(recipe: Recipe, made_from: Mapping[str, Any], sls: Sequence[str] |
     applied = {name: _place(name, served) for name in sls or ()}
     folders = {str(PurePosixPath(path).parent) for path in applied.values() if path}
     return {
-        "recipe": {name: value for name, value in asdict(recipe).items() if name not in ("source", "name")},
+        "recipe": {name: value for name, value in asdict(recipe).items() if name not in _NOT_MADE_FROM},
         "sls": None if sls is None else {name: _short(served.get(path, "")) for name, path in sorted(applied.items())},
         "files": {path: _short(told) for path, told in served.items() if told and _beside(path, folders)},
         "tree": digest(made_from["files"])[:_SHORT],

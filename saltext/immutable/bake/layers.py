@@ -14,7 +14,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake import manifest
+from saltext.immutable.bake import manifest, verify
 from saltext.immutable.host import Host, run, sync_directory, write
 from saltext.immutable.machines import images, machine, overlay
 
@@ -52,8 +52,14 @@ def find(host: Host, key: str) -> Layer | None:
 
 
 def load(host: Host, digest: str) -> Layer:
-    """Return a layer of this host."""
-    return Layer(**json.loads((host.layers / digest / "layer.json").read_text()))
+    """Return a layer of this host; what is said of it has a sum of its own, as its digest covers only its files."""
+    try:
+        about = json.loads((host.layers / digest / "layer.json").read_text())
+        if about.pop("sum", None) not in (None, manifest.digest(about)):
+            raise ValueError("its sum is another one")
+        return Layer(**about)
+    except (AttributeError, TypeError, ValueError) as err:
+        raise verify.damaged_layer(host, digest, f"layer.json cannot be read: {err}") from err
 
 
 def commit(host: Host, workspace: Path, **about: Any) -> Layer:
@@ -70,11 +76,13 @@ def commit(host: Host, workspace: Path, **about: Any) -> Layer:
         size = sum(json.loads(line).get("size", 0) for line in lines)
         layer = Layer(digest=digest, files=len(lines), size=size, created=time.time(), **about)
         (staged / "manifest.gz").write_bytes(gzip.compress("".join(lines).encode(), 6, mtime=0))
-        (staged / "layer.json").write_text(json.dumps(asdict(layer)))
+        about_ = asdict(layer)
+        (staged / "layer.json").write_text(json.dumps({**about_, "sum": manifest.digest(about_)}))
         tree.rename(staged / "fs")
         run(["sync", "--file-system", staged])
         staged.rename(host.layers / digest)
         sync_directory(host.layers)
+        verify.note(host, digest)
     link(host, overlay.short(digest), f"../layers/{digest}/fs")
     return load(host, digest)
 
@@ -99,11 +107,11 @@ def lower(digests: list[str]) -> tuple[str, ...]:
     return tuple(overlay.short(digest) for digest in digests)
 
 
-def needed(host: Host) -> set[str]:
-    """Return the short names that an image or a machine of this host needs."""
-    names = {name for each in machine.machines(host) for name in each.lower}
-    for image in images.every(host).values():
-        names.update(lower(image["layers"]))
+def needed(host: Host, but_images: Sequence[str] = ()) -> set[str]:
+    """Return the short names that an image (other than these), a machine or a mount of this host needs."""
+    names = {name for each in machine.machines(host) for name in each.lower} | overlay.mounted()
+    for digest, image in images.every(host).items():
+        names.update(() if digest in but_images else lower(image["layers"]))
     return names
 
 
@@ -112,11 +120,17 @@ def drop(host: Host, digests: list[str]) -> list[str]:
     with host.lock("layers"):
         kept = needed(host)
         gone = [digest for digest in digests if overlay.short(digest) not in kept]
-        for digest in reversed(gone):
-            (host.l / overlay.short(digest)).unlink(missing_ok=True)
-            host.discard(host.layers / digest)
-        for key in host.keys.iterdir():
-            if key.read_text().partition("\n")[0] in gone:
-                key.unlink()
+        set_aside(host, gone)
+    host.remove_discarded()  # it may take long, and machines wait for the lock
     return gone
+
+
+def set_aside(host: Host, digests: Sequence[str]) -> None:
+    """Take layers away, to be removed later. Keys go first: what a kill leaves is then found by nobody."""
+    for key in host.keys.iterdir():
+        if key.read_text().partition("\n")[0] in digests:
+            key.unlink()
+    for digest in reversed(digests):
+        (host.l / overlay.short(digest)).unlink(missing_ok=True)
+        host.set_aside(host.layers / digest)
 

@@ -7,7 +7,9 @@ in, and 125-character paths would stop at 32 layers.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
@@ -15,6 +17,7 @@ from salt.exceptions import CommandExecutionError
 MOST = 64
 """Layers in a stack, the seal included."""
 _OPAQUE = "trusted.overlay.opaque"
+_LOWER = re.compile(r"\blowerdir\+?=([^, ]*)")
 _SAFE = "redirect_dir=off,metacopy=off,index=off"
 
 
@@ -46,6 +49,38 @@ def _file_system(path: Path) -> str:
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     above = [(Path(mount), kind) for _, mount, kind, *_ in mounts if path.resolve().is_relative_to(mount)]
     return max(above, key=lambda entry: len(entry[0].parts))[1]
+
+
+def mounted(proc: Path = Path("/proc")) -> set[str]:
+    """Return the short names of the layers that are mounted anywhere here, in any mount namespace."""
+    names: set[str] = set()
+    seen: set[str] = set()
+    for process in proc.glob("[0-9]*"):
+        # A process that ends meanwhile has no mounts any more.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            space = _namespace(process)
+            if space not in seen:
+                names.update(_lower((process / "mountinfo").read_text()))
+                seen.add(space)
+    return names
+
+
+def _namespace(process: Path) -> str:
+    """Return the mount namespace of a process; of one that hides it, what no other has."""
+    try:
+        return os.readlink(process / "ns/mnt")
+    except PermissionError:
+        return process.name
+
+
+def _lower(mountinfo: str) -> Iterator[str]:
+    """Yield the layers of the overlays among some mounts, by the names that `options` gives them."""
+    for line in mountinfo.splitlines():
+        kind, _, options_ = line.partition(" - ")[2].partition(" ")
+        if kind == "overlay":
+            for stack in _LOWER.findall(options_):
+                places = (Path(place) for place in stack.split(":") if place)
+                yield from (short(place.parent.name if place.name == "fs" else place.name) for place in places)
 
 
 def top_file(layers: Path, lower: Sequence[str], path: str) -> Path | None:

@@ -40,6 +40,7 @@ def fleet(name: str, read: Section) -> Fleet:
         sick_limit=read.take("sick_limit", reading.amount, Fleet.sick_limit),
         unreachable_for=read.take("unreachable_for", reading.duration, Fleet.unreachable_for),
         orphan_grace=read.take("orphan_grace", reading.duration, Fleet.orphan_grace),
+        revoked=read.take("revoked", reading.either("keep", "replace"), Fleet.revoked),
     )
     read.close()
     if read.sound:

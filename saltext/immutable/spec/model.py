@@ -77,6 +77,10 @@ class Recipe:
     """Paths (globs) that change by design: no drift."""
     secrets: tuple[str, ...] = ()
     """Pillar paths (globs, ``db:password``) whose values must not reach the image."""
+    keep: int | None = None
+    """Of its newest images ``image.prune`` keeps so many."""
+    keep_for: float | None = None
+    """Seconds for which ``image.prune`` keeps each of its images. With neither it keeps all."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +227,8 @@ class Fleet:
     """A machine that runs but does not answer is replaced after so many seconds."""
     orphan_grace: float = 3600.0
     """Keys and machines that nobody wants are removed so many seconds after they were first seen."""
+    revoked: Literal["keep", "replace"] = "keep"
+    """What ``fleet.reconcile`` does about a revoked image: nothing, or a roll to what the channel names now."""
 
 
 @dataclass(frozen=True)
@@ -267,3 +273,7 @@ class Settings:
     """When any fleet may be changed; the most restrictive of these and the fleet's own counts."""
     budgets: Budgets = Budgets()
     """How much may be under way in all fleets together: numbers, no shares."""
+    signing_key: Path | None = None
+    """The Ed25519 key (PEM) that signs images; None: one that is made below ``root`` on first use."""
+    trusted_keys: tuple[Path, ...] = ()
+    """Public keys (PEM) of others whose signatures count as our own does."""

@@ -178,6 +178,17 @@ def flag(value: object) -> bool:
     return value
 
 
+def either(one: str, other: str) -> Reader[Any]:
+    """Return what reads one of two words."""
+
+    def word(value: object) -> Any:
+        if value not in (one, other):
+            raise ValueError(f"must be {one} or {other}, not {said(value)}")
+        return value
+
+    return word
+
+
 def count(value: object) -> int:
     """Read a whole number, zero or more."""
     if isinstance(value, bool) or not isinstance(value, int):

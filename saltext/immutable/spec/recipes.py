@@ -51,6 +51,8 @@ def recipe(name: str, read: Section) -> Recipe:
         writable=read.take("writable", _writable, ()),
         mutable=read.take("mutable", _paths, ()),
         secrets=read.take("secrets", _pillar_paths, ()),
+        keep=read.take("keep", _keep, None),
+        keep_for=read.take("keep_for", reading.duration, None),
     )
     read.close()
     return found
@@ -157,6 +159,13 @@ def _paths(value: object) -> tuple[str, ...]:
 def _pillar_paths(value: object) -> tuple[str, ...]:
     what = "pillar path; write db:password or tls:*:key"
     return tuple(_only(_PILLAR_PATH, word, what) for word in reading.words(value))
+
+
+def _keep(value: object) -> int:
+    found = reading.count(value)
+    if not found:
+        raise ValueError("must be 1 or more; leave it out to keep every image, or write keep_for: 90d")
+    return found
 
 
 def _writable(value: object) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Amount, Fleet, Strategy
@@ -28,26 +27,15 @@ def strategy(read: Section) -> Strategy:
         unhealthy_for=read.take("unhealthy_for", reading.duration, Strategy.unhealthy_for),
         progress_within=read.take("progress_within", reading.duration, 2 * ready_within + min_ready + drain_within),
         max_failures=read.take("max_failures", _failures, Strategy.max_failures),
-        on_failure=_either(read, "on_failure", "rollback", "pause"),
+        on_failure=read.take("on_failure", reading.either("rollback", "pause"), Strategy.on_failure),
         drain_within=drain_within,
         keep_old=read.take("keep_old", reading.patience, Strategy.keep_old),
         skip_matching=read.take("skip_matching", reading.flag, Strategy.skip_matching),
-        protected=_either(read, "protected", "wait", "skip"),
+        protected=read.take("protected", reading.either("wait", "skip"), Strategy.protected),
         fast_rollback=read.take("fast_rollback", reading.count, Strategy.fast_rollback),
     )
     read.close()
     return found
-
-
-def _either(read: Section, key: str, default: Any, other: Any) -> Any:
-    """Read one of two words."""
-
-    def word(value: object) -> Any:
-        if value not in (default, other):
-            raise ValueError(f"must be {default} or {other}, not {reading.said(value)}")
-        return value
-
-    return read.take(key, word, default)
 
 
 def _steps(value: object) -> tuple[Amount, ...]:

@@ -27,7 +27,7 @@ from saltext.immutable.store import schema
 from saltext.immutable.store.channels import Move, What, move
 from saltext.immutable.store.needs import needed
 from saltext.immutable.store.revocations import Revocation, standing
-from saltext.immutable.store.schema import channels, contents, enrolled, images, leases, meta
+from saltext.immutable.store.schema import channels, contents, enrolled, images, leases, meta, proofs
 
 _MINE = sa.update(leases).where(leases.c.name == sa.bindparam("mine"), leases.c.epoch == sa.bindparam("my_epoch"))
 
@@ -288,6 +288,7 @@ class Store:
                 move(tx, Move(row.recipe, row.channel, self.clock(), "delete", digest, None, why, who))
             tx.execute(sa.delete(images).where(images.c.digest == digest))
             tx.execute(sa.delete(contents).where(contents.c.digest == digest))
+            tx.execute(sa.delete(proofs).where(proofs.c.digest == digest))
 
     def enrolled(self) -> set[str]:
         """Return the ids that bakes were given a key for, and not let go of."""
@@ -354,6 +355,18 @@ class Store:
         if row is None or holder is None or row.until <= self.clock():
             return None
         return None if holder.dead_here(Holder.this(self.clock())) else holder
+
+    def holders(self, beginning: str) -> dict[str, Holder]:
+        """Return who holds what now, of the leases whose names begin so."""
+        with self.read() as connection:
+            names = connection.execute(sa.select(leases.c.name).where(leases.c.name.startswith(beginning))).scalars()
+            found = {name: self.holder(name) for name in names.all()}
+        return {name: holder for name, holder in found.items() if holder is not None}
+
+    def forget_lease(self, name: str) -> None:
+        """Forget a lease that was released and whose name nobody takes a second time."""
+        with self.write() as tx:
+            tx.execute(sa.delete(leases).where(leases.c.name == name, leases.c.holder.is_(None)))
 
     def _acquire(self, name: str, ttl: float, me: Holder) -> Lease:
         self._insert_absent(leases, {"name": name, "epoch": 0, "holder": None, "until": 0.0})

@@ -65,6 +65,15 @@ contents = sa.Table(
     sa.Column("made_from", sa.JSON, nullable=False),
 )
 
+# What vouches for an image: the signed statement about it, and where it comes from (None: not written down).
+proofs = sa.Table(
+    "proofs",
+    metadata,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("signature", sa.JSON, nullable=False),
+    sa.Column("provenance", sa.JSON(none_as_null=True)),
+)
+
 # Ids that bake at the moment, and have a key on the master: whoever comes after a kill deletes it.
 enrolled = sa.Table("enrolled", metadata, sa.Column("minion_id", sa.Text, primary_key=True))
 

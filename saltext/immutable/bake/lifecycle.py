@@ -1,0 +1,192 @@
+"""What becomes of an image after its bake: channels are moved to it and back, or it is revoked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from saltext.immutable.spec import reading
+from saltext.immutable.store import Image, Store, needs, revocations
+from saltext.immutable.store.channels import Move, What, before, moves
+from saltext.immutable.store.revocations import Revocation
+
+Tell = Callable[..., None]
+"""Called with a sentence, a tag and data for what was done."""
+
+
+@dataclass(frozen=True)
+class Lifecycle:
+    """The images of one store, as operators judge them."""
+
+    store: Store
+    tell: Tell
+    who: str | None = None
+
+    # Channels
+
+    def promote(self, ref: str, channel: str, reason: str = "", test: bool = False) -> dict[str, Any]:
+        """Let a channel of the image's recipe name the image."""
+        return self._moved(self.store.usable(ref), _channel(channel), "promote", reason, test)
+
+    def rollback(self, recipe: str, channel: str, reason: str = "", test: bool = False) -> dict[str, Any]:
+        """Let a channel name again what it named before; revoked and deleted images are left out."""
+        history = self._history(recipe, _channel(channel))
+        images, revoked = {image.digest: image for image in self.store.images(recipe)}, self.store.revoked()
+        good = [images[digest] for digest in before(history) if digest in images and digest not in revoked]
+        if not good:
+            raise SaltInvocationError(
+                f"{recipe}:{channel} named no image before that is there and not revoked; "
+                f"`salt-run image.promote {recipe}@... channel={channel}` names one"
+            )
+        return self._moved(good[0], channel, "rollback", reason, test)
+
+    def channels(self, recipe: str) -> dict[str, Any]:
+        """Return the channels of a recipe with what each names, and how they were moved, the newest first."""
+        known = _Names(self.store)
+        with self.store.read() as connection:
+            history = moves(connection, recipe)
+        now = {
+            channel: known.told(digest)
+            for digest, named in self.store.channels().items()
+            if known.recipe(digest) == recipe
+            for channel in named
+        }
+        return {"recipe": recipe, "channels": now, "history": [known.line(one) for one in reversed(history)]}
+
+    def _history(self, recipe: str, channel: str) -> list[Move]:
+        with self.store.read() as connection:
+            return [one for one in moves(connection, recipe) if one.channel == channel]
+
+    def _moved(self, image: Image, channel: str, what: What, reason: str, test: bool) -> dict[str, Any]:
+        recipe, known = image.recipe, _Names(self.store)
+        source = self.store.channel(recipe, channel)
+        told = {"image": image.name, "channel": f"{recipe}:{channel}", "from": known.name(source)}
+        if source == image.digest:
+            return {**told, "changed": False, "comment": f"{recipe}:{channel} names {image.name} already"}
+        if test:
+            return {**told, "changed": True, "comment": f"{recipe}:{channel} would name {image.name}"}
+        self.store.set_channel(recipe, channel, image.digest, what=what, reason=reason, who=self.who)
+        comment = f"{recipe}:{channel} names {image.name}"
+        self.tell(comment, f"image/{what}", recipe=recipe, channel=channel, digest=image.digest, reason=reason)
+        return {**told, "changed": True, "comment": comment}
+
+    # Revocation
+
+    def revoke(self, ref: str, reason: str | None, cascade: bool = False, test: bool = False) -> dict[str, Any]:
+        """Let an image never be rolled again, with ``cascade`` also those that were baked on top of it."""
+        why, image = _reason(reason), self.store.image(ref)
+        above, revoked = descendants(image, self.store.images()), self.store.revoked()
+        meant = [image, *(above if cascade else ())]
+        fresh = [one for one in meant if one.digest not in revoked]
+        told: dict[str, Any] = {
+            "image": image.name,
+            "reason": why,
+            "revoked": [one.name for one in fresh],
+            "descendants": {one.name: one in fresh or one.digest in revoked for one in above},
+            "channels": self._channels_of(meant),
+            "fleets": self._fleets_of(meant),
+            "changed": bool(fresh),
+        }
+        if test or not fresh:
+            return told
+        with self.store.write() as tx:
+            for one in fresh:
+                because = why if one is image else f"{image.name}, which it is built on, was revoked: {why}"
+                row = Revocation(one.digest, one.name, self.store.clock(), because, self.who)
+                revocations.add(tx, row)
+        self.tell(f"revoked {', '.join(told['revoked'])}: {why}", "image/revoked", **told)
+        return told
+
+    def unrevoke(self, ref: str, reason: str | None, test: bool = False) -> dict[str, Any]:
+        """Take back that an image was revoked."""
+        why, image = _reason(reason), self.store.image(ref)
+        revoked = self.store.revoked()
+        others = [one.name for one in descendants(image, self.store.images()) if one.digest in revoked]
+        told = {"image": image.name, "changed": image.digest in revoked, "still_revoked": others, "reason": why}
+        if told["changed"] and not test:
+            with self.store.write() as tx:
+                revocations.lift(tx, image.digest, self.store.clock(), why, self.who)
+            self.tell(f"{image.name} is revoked no more: {why}", "image/unrevoked", **told)
+        return told
+
+    def _channels_of(self, images: Iterable[Image]) -> list[str]:
+        named = self.store.channels()
+        return sorted(f"{one.recipe}:{channel}" for one in images for channel in named.get(one.digest, ()))
+
+    def _fleets_of(self, images: Iterable[Image]) -> dict[str, dict[str, int]]:
+        """Return the fleets that run any of these images, each image with its number of machines."""
+        found: dict[str, dict[str, int]] = {}
+        with self.store.read() as connection:
+            for one in images:
+                for fleet, machines in needs.runners(connection, one.digest).items():
+                    found.setdefault(fleet, {})[one.name] = machines
+        return found
+
+
+class _Names:
+    """What people call images, also after they were deleted."""
+
+    def __init__(self, store: Store) -> None:
+        self._known = {image.digest: image for image in store.images()}
+        self._revoked = store.revoked()
+
+    def recipe(self, digest: str) -> str | None:
+        return self._known[digest].recipe if digest in self._known else None
+
+    def name(self, digest: str | None) -> str | None:
+        if digest is None:
+            return None
+        return self._known[digest].name if digest in self._known else f"{digest[:12]} (deleted)"
+
+    def told(self, digest: str) -> str:
+        revocation = self._revoked.get(digest)
+        return f"{self.name(digest)} (revoked: {revocation.reason})" if revocation else str(self.name(digest))
+
+    def line(self, one: Move) -> dict[str, Any]:
+        at = datetime.fromtimestamp(one.at, timezone.utc).isoformat(sep=" ", timespec="seconds")
+        way = {"from": self.name(one.source), "to": self.name(one.target)}
+        return {"at": at, "channel": one.channel, "what": one.what, **way, "reason": one.reason, "who": one.who}
+
+
+def descendants(image: Image, images: Sequence[Image]) -> list[Image]:
+    """Return those images that begin with all the layers of one, itself left out."""
+    size = len(image.layers)
+    return [one for one in images if one.layers[:size] == image.layers and one.digest != image.digest]
+
+
+def require_sound(
+    recipe: str, stack: Sequence[str], images: Sequence[Image], revoked: Mapping[str, Revocation]
+) -> None:
+    """Raise where a bake of a recipe has come to stand on the layers of a revoked image of another one."""
+    for image in images:
+        if image.digest in revoked and image.recipe != recipe and image.layers == tuple(stack):
+            raise CommandExecutionError(
+                f"{recipe} would be built on {revoked[image.digest]}; change what {image.recipe} is made from, "
+                f"or `salt-run image.unrevoke {image.name} reason=...`"
+            )
+
+
+def require_not_revoked(recipe: str, digest: str, revoked: Mapping[str, Revocation]) -> None:
+    """Raise where a bake of a recipe has come to an image that was revoked."""
+    if digest in revoked:
+        raise CommandExecutionError(
+            f"the same inputs give the same image, and {revoked[digest]}; change what {recipe} is made from, "
+            f"or `salt-run image.unrevoke {revoked[digest].name} reason=...`"
+        )
+
+
+def _reason(reason: str | None) -> str:
+    if not reason or not str(reason).strip():
+        raise SaltInvocationError("reason: say why, for whoever finds it in the history; write reason='...'")
+    return str(reason)
+
+
+def _channel(channel: str) -> str:
+    try:
+        return reading.name(channel)
+    except ValueError as err:
+        raise SaltInvocationError(f"channel: {err}") from err
