@@ -30,7 +30,7 @@ test: lint
 	$(BIN)/python -m pytest --durations=20 $(TESTS)
 
 test-full: export IMMUTABLE_FULL = 1
-test-full: export SIM_SEEDS = 2000
+test-full: export SIM_SEEDS = 25000
 test-full: test
 
 bench:
