@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from saltext.immutable import changes, spec
+from saltext.immutable.bake import turns
 from saltext.immutable.bake.bake import DOORS
 from saltext.immutable.hosts import Worker
 from saltext.immutable.spec.model import Settings
@@ -24,19 +25,21 @@ def _opened(settings: Settings) -> Iterator[Store]:
 
 
 def table(settings: Settings, recipe: str | None, now: float) -> dict[str, dict[str, Any]]:
-    """Return the images by name, the newest first, each with digest, age (s), size (bytes), layers, channels."""
+    """Return the images by name, the newest first, each with digest, age (s), size (bytes), layers ..."""
     with _opened(settings) as store:
         named = store.channels()
-        return {image.name: _row(image, named, now) for image in store.images(recipe)}
+        revoked = {digest: revocation.reason for digest, revocation in store.revoked().items()}
+        return {image.name: _row(image, named, revoked, now) for image in store.images(recipe)}
 
 
-def _row(image: Image, named: Mapping[str, list[str]], now: float) -> dict[str, Any]:
+def _row(image: Image, named: Mapping[str, list[str]], revoked: Mapping[str, str], now: float) -> dict[str, Any]:
     return {
         "digest": image.digest,
         "age": int(now - image.created),
         "size": sum(layer.get("size", 0) for layer in image.report.get("layers", ())),
         "layers": len(image.layers),
         "channels": named.get(image.digest, []),
+        "revoked": revoked.get(image.digest),
     }
 
 
@@ -47,7 +50,9 @@ def show(settings: Settings, ref: str) -> dict[str, Any]:
         report = dict(image.report)
         policy = _with_dangers(report.pop("policy", {}))
         channels = store.channels().get(image.digest, [])
-        return {"name": image.name, **asdict(image), "report": report, "policy": policy, "channels": channels}
+        revoked = str(store.revoked().get(image.digest, "")) or None
+        known = {"report": report, "policy": policy, "channels": channels, "revoked": revoked}
+        return {"name": image.name, **asdict(image), **known}
 
 
 def _with_dangers(policy: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,7 +61,9 @@ def _with_dangers(policy: Mapping[str, Any]) -> dict[str, Any]:
     return {**policy, **({"dangerous": dangerous} if dangerous else {})}
 
 
-def delete(opts: Mapping[str, Any], ref: str, *, with_channels: bool, test: bool) -> dict[str, Any]:
+def delete(
+    opts: Mapping[str, Any], ref: str, *, with_channels: bool, test: bool, who: str | None = None
+) -> dict[str, Any]:
     """Delete an image that nothing needs; return its name and the layers that went with it."""
     settings = spec.settings(opts)
     with _opened(settings) as store:
@@ -66,6 +73,8 @@ def delete(opts: Mapping[str, Any], ref: str, *, with_channels: bool, test: bool
         builder("drop_image", digest=image.digest, test=True)
         if test:
             return {"image": image.name, "deleted": False, "comment": f"{image.name} would be deleted"}
-        gone = builder("drop_image", digest=image.digest)
-        store.delete_image(image.digest, with_channels=with_channels)
+        with turns.deleting(store):
+            # The row first: what a kill leaves then is in no book, and image.prune removes it.
+            store.delete_image(image.digest, with_channels=with_channels, who=who)
+            gone = builder("drop_image", digest=image.digest)
         return {"image": image.name, "deleted": True, "layers": gone}

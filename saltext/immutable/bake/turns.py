@@ -45,9 +45,11 @@ def _wait(store: Store, recipe: str, say: Callable[..., None]) -> None:
 def deleting(store: Store) -> Iterator[None]:
     """Let no bake begin while the block runs; raise where one is under way."""
     with store.lease(_DELETING, LEASE):
-        for name, holder in store.holders(_BAKING).items():
-            recipe = name.removeprefix(_BAKING).partition(" ")[0]
-            raise CommandExecutionError(
-                f"{holder} bakes {recipe}, and no image is deleted meanwhile; do it again when that has ended"
-            )
+        for name in store.taken(_BAKING):
+            if holder := store.holder(name):
+                recipe = name.removeprefix(_BAKING).partition(" ")[0]
+                raise CommandExecutionError(
+                    f"{holder} bakes {recipe}, and no image is deleted meanwhile; do it again when that has ended"
+                )
+            store.forget_lease(name)  # that bake was killed
         yield

@@ -356,17 +356,16 @@ class Store:
             return None
         return None if holder.dead_here(Holder.this(self.clock())) else holder
 
-    def holders(self, beginning: str) -> dict[str, Holder]:
-        """Return who holds what now, of the leases whose names begin so."""
+    def taken(self, beginning: str) -> list[str]:
+        """Return the leases whose names begin so and that somebody took, who may be dead."""
+        where = (leases.c.name.startswith(beginning), leases.c.holder.is_not(None))
         with self.read() as connection:
-            names = connection.execute(sa.select(leases.c.name).where(leases.c.name.startswith(beginning))).scalars()
-            found = {name: self.holder(name) for name in names.all()}
-        return {name: holder for name, holder in found.items() if holder is not None}
+            return list(connection.execute(sa.select(leases.c.name).where(*where).order_by(leases.c.name)).scalars())
 
     def forget_lease(self, name: str) -> None:
-        """Forget a lease that was released and whose name nobody takes a second time."""
+        """Forget a lease that is over, and whose name nobody takes a second time."""
         with self.write() as tx:
-            tx.execute(sa.delete(leases).where(leases.c.name == name, leases.c.holder.is_(None)))
+            tx.execute(sa.delete(leases).where(leases.c.name == name))
 
     def _acquire(self, name: str, ttl: float, me: Holder) -> Lease:
         self._insert_absent(leases, {"name": name, "epoch": 0, "holder": None, "until": 0.0})
