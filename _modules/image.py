@@ -171,6 +171,44 @@ def drop_image(digest, test=False):
     return _call("drop_image", digest=digest, test=test)
 
 
+def image_users():
+    """
+    Return who uses images on this host, by digest.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.image_users
+    """
+    return _call("image_users")
+
+
+def collect(known, suites, bake_ids, test=False):
+    """
+    Remove what nothing needs on this host: images in no book, layers, keys, caches, what killed bakes left.
+
+    known
+        Digests of the images to keep.
+
+    suites
+        Suites that recipes have; downloads for others go.
+
+    bake_ids
+        Bake ids that recipes have; downloads for others go.
+
+    test
+        Only tell what would be removed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.collect '[3f2a9c1d04be...]' '[bookworm]' '[web-bake.example.com]' test=True
+    """
+    return _call("collect", known=known, suites=suites, bake_ids=bake_ids, test=test)
+
+
 def sweep():
     """
     Remove what killed bakes left on this host; return the names of their workspaces.

@@ -1,21 +1,26 @@
 """
-Images: baked from recipes of the pillar, listed, shown, deleted.
+Images: baked from recipes of the pillar, listed, shown, promoted, revoked, deleted.
 
 .. code-block:: bash
 
     salt-run image.bake web
     salt-run image.list
     salt-run image.show web:stable
-    salt-run image.delete web@3f2a9c1d04be test=True
+    salt-run image.promote web:candidate channel=stable
+    salt-run image.revoke web@3f2a9c1d04be reason='openssl 3.0.11'
+    salt-run image.prune test=True
 """
 
 import time
+from contextlib import closing, contextmanager
 
 try:
     from saltext.immutable import spec
     from saltext.immutable.bake import bake as baking
-    from saltext.immutable.bake import catalog
+    from saltext.immutable.bake import catalog, lifecycle
+    from saltext.immutable.bake import prune as pruning
     from saltext.immutable.runner import plainly, shown, telling
+    from saltext.immutable.store import Store
 
     MISSING = None
 except ImportError as err:
@@ -56,7 +61,8 @@ def bake(name, channel="stable", refresh=False, test=False):
         salt-run image.bake web test=True
     """
     with telling(__opts__) as say:
-        return shown(__opts__, baking.bake(name, __opts__, refresh=refresh, channel=channel, test=test, say=say))
+        how = {"refresh": refresh, "channel": channel, "test": test, "user": globals().get("__user__")}
+        return shown(__opts__, baking.bake(name, __opts__, say=say, **how))
 
 
 def list_(recipe=None):
@@ -95,6 +101,157 @@ def show(image):
         return shown(__opts__, catalog.show(spec.settings(__opts__), image))
 
 
+@contextmanager
+def _lifecycle():
+    """
+    Give what judges images, with the user that Salt knows.
+    """
+    with telling(__opts__) as say, closing(Store.open(spec.settings(__opts__).store)) as store:
+        yield lifecycle.Lifecycle(store, say, globals().get("__user__"))
+
+
+def promote(image, channel="stable", reason="", test=False):
+    """
+    Let a channel name an image. Fleets that follow the channel go there with their next roll.
+
+    A revoked image is refused.
+
+    image
+        ``web:candidate``, ``web@3f2a9c1d04be``, or a digest (or the beginning of one).
+
+    channel
+        The name that shall point to the image.
+
+    reason
+        Why, for whoever reads the history.
+
+    test
+        Only tell what would be done.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run image.promote web:candidate channel=stable reason='a week without a complaint'
+    """
+    with _lifecycle() as images:
+        return shown(__opts__, images.promote(image, channel, reason, test))
+
+
+def channels(recipe):
+    """
+    Show the channels of a recipe, and who moved them when, from where, to where, and why: the newest first.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run image.channels web
+    """
+    with _lifecycle() as images:
+        return shown(__opts__, images.channels(recipe))
+
+
+def rollback(recipe, channel="stable", reason="", test=False):
+    """
+    Let a channel name again what it named before; images that were revoked or deleted meanwhile are left out.
+
+    Machines stay as they are: ``fleet.roll`` brings a fleet to what its channel names, ``fleet.rollback`` needs no
+    channel.
+
+    channel
+        The channel that goes back.
+
+    reason
+        Why, for whoever reads the history.
+
+    test
+        Only tell what would be done.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run image.rollback web channel=stable reason='the shop is slow'
+    """
+    with _lifecycle() as images:
+        return shown(__opts__, images.rollback(recipe, channel, reason, test))
+
+
+def revoke(image, reason=None, cascade=False, test=False):
+    """
+    Let an image never be rolled again, nor promoted, nor built on.
+
+    Machines that run it go on: the answer names the fleets, and the channels that name it. Where a fleet says
+    ``revoked: replace``, ``fleet.reconcile`` rolls it to what its channel names as soon as that is another image.
+
+    image
+        ``web@3f2a9c1d04be``, a channel, or a digest (or the beginning of one).
+
+    reason
+        Why; whoever comes to the image is told.
+
+    cascade
+        Also revoke the images whose layers begin with those of this one. Without it they are only named.
+
+    test
+        Only tell what would be done.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run image.revoke base@3f2a9c1d04be reason='openssl 3.0.11' cascade=True
+    """
+    with _lifecycle() as images:
+        return shown(__opts__, images.revoke(image, reason, cascade, test))
+
+
+def unrevoke(image, reason=None, test=False):
+    """
+    Take back that an image was revoked. Those that were revoked with it are named, and stay revoked.
+
+    reason
+        Why, for whoever reads the books.
+
+    test
+        Only tell what would be done.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run image.unrevoke web@3f2a9c1d04be reason='it was the load balancer'
+    """
+    with _lifecycle() as images:
+        return shown(__opts__, images.unrevoke(image, reason, test))
+
+
+def prune(recipe=None, test=False):
+    """
+    Delete the images that their recipes keep no longer (``keep``, ``keep_for``), then what nothing needs any more.
+
+    That is: layers, keys, downloads for suites and recipes that are no more, and what killed bakes left. What a
+    channel, a machine, a mount, or a generation needs that a fleet runs or could go back to, stays. It is refused while
+    a bake is under way.
+
+    recipe
+        Delete images of this one only.
+
+    test
+        Only tell what would go, and why each other image stays.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run image.prune test=True
+        salt-run image.prune web
+    """
+    with telling(__opts__) as say:
+        return shown(__opts__, pruning.prune(__opts__, recipe, say, test=test, who=globals().get("__user__")))
+
+
 def delete(image, with_channels=False, test=False):
     """
     Delete an image and those of its layers that nothing else needs.
@@ -114,4 +271,5 @@ def delete(image, with_channels=False, test=False):
         salt-run image.delete web@3f2a9c1d04be test=True
     """
     with plainly():
-        return shown(__opts__, catalog.delete(__opts__, image, with_channels=with_channels, test=test))
+        who = globals().get("__user__")
+        return shown(__opts__, catalog.delete(__opts__, image, with_channels=with_channels, test=test, who=who))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import salt.version
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import __version__, minions, spec
-from saltext.immutable.bake import builder, contents, debian, inputs, manifest
+from saltext.immutable.bake import builder, contents, debian, garbage, inputs, lifecycle, manifest, turns
 from saltext.immutable.hosts import Doors, Worker
 from saltext.immutable.machines import network
 from saltext.immutable.minions import Minions, machine_config
@@ -34,6 +34,8 @@ DOORS: Doors = {
     "make_image": builder.make_image,
     "local_images": builder.local_images,
     "drop_image": builder.drop_image,
+    "image_users": garbage.image_users,
+    "collect": garbage.collect,
     "sweep": builder.sweep,
 }
 """What `_modules/image.py` offers, for a builder that is this process."""
@@ -53,6 +55,7 @@ def bake(
     channel: str = "stable",
     test: bool = False,
     say: Say = nothing,
+    user: str | None = None,
 ) -> dict[str, Any]:
     """Bake recipe ``name`` and make ``channel`` name the image.
 
@@ -67,8 +70,9 @@ def bake(
         raise SaltInvocationError(f"immutable:recipes: there is no recipe {name!r}; the pillar has {known}")
     store = Store.open(settings.store)
     try:
-        work = _Bake(opts, settings, store, Worker(opts, settings, "image", DOORS), refresh, test, say)
-        return work.bake(definitions.chain(name), channel)
+        work = _Bake(opts, settings, store, Worker(opts, settings, "image", DOORS), refresh, test, say, user)
+        with nullcontext() if test else turns.baking(store, name, say):
+            return work.bake(definitions.chain(name), channel)
     finally:
         store.close()
 
@@ -82,6 +86,7 @@ class _Bake:
     refresh: bool
     test: bool
     say: Say
+    user: str | None = None
     layers: list[dict[str, Any]] = field(default_factory=list)
     grains: dict[str, Any] = field(default_factory=dict)
     """Of the recipes so far: a child has those of its parents, and its own."""
@@ -105,6 +110,7 @@ class _Bake:
                 self._let_go(each)
                 for step in (self._source, self._minion, self._states):
                     step(each)
+                    self._refuse_revoked(recipe)
         seconds = round(time.monotonic() - began, 3)
         report: dict[str, Any] = {"layers": self.layers, "seconds": seconds, "channel": channel}
         report["cached"] = all(layer["cached"] for layer in self.layers)
@@ -112,6 +118,12 @@ class _Bake:
         for warning in report["warnings"]:
             self.say(f"warning: {warning}", "image/warning", recipe=recipe.name, warning=warning)
         return report | (self._preview if self.test else self._commit)(recipe, channel, report)
+
+    def _refuse_revoked(self, recipe: Recipe) -> None:
+        """Raise as soon as what is baked stands on an image that was revoked."""
+        if revoked := self.store.revoked():
+            stack = [layer["digest"] for layer in self.layers]
+            lifecycle.require_sound(recipe.name, stack, self.store.images(), revoked)
 
     @contextmanager
     def _alone(self, recipe: Recipe, wait: bool) -> Iterator[None]:
@@ -286,13 +298,14 @@ class _Bake:
     def _commit(self, recipe: Recipe, channel: str, report: Mapping[str, Any]) -> dict[str, Any]:
         versions = {"salt": salt.version.__version__, "pack": __version__}
         order = self._order(recipe)
+        lifecycle.require_not_revoked(recipe.name, manifest.image_digest(order), self.store.revoked())
         made = self.builder("make_image", order={**order, **versions})
         about = _short(report) | versions | {"policy": self.policy}
         image = Image(made["image"], recipe.name, tuple(order["layers"]), made["created"], recipe.read_only, about)
         moved = self.store.channel(recipe.name, channel) != image.digest
         contents.keep(self.store, image.digest, self._contents(order))
         self.store.add_image(image)
-        self.store.set_channel(recipe.name, channel, image.digest)
+        self.store.set_channel(recipe.name, channel, image.digest, who=self.user)
         return {"image": image.name, "digest": image.digest, "changed": moved, **_short(report)}
 
     def _contents(self, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -307,6 +320,7 @@ class _Bake:
 
     def _preview(self, recipe: Recipe, channel: str, report: Mapping[str, Any]) -> dict[str, Any]:
         digest = manifest.image_digest(self._order(recipe)) if report["cached"] else None
+        lifecycle.require_not_revoked(recipe.name, digest or "", self.store.revoked())
         image = f"{recipe.name}@{digest[:12]}" if digest else None
         moved = digest is None or self.store.channel(recipe.name, channel) != digest
         return {"image": image, "digest": digest, "changed": moved, "layers": _short(report)["layers"]}

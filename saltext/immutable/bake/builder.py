@@ -145,8 +145,9 @@ def drop_image(host: Host, digest: str, test: bool = False) -> list[str]:
     if test or not about.exists():
         return []
     stack = json.loads(about.read_text())["layers"]
-    (host.l / seal).unlink(missing_ok=True)
-    host.discard(about.parent)
+    with host.lock("layers"):
+        (host.l / seal).unlink(missing_ok=True)
+        host.set_aside(about.parent)
     return layers.drop(host, stack)
 
 

@@ -10,6 +10,7 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.bake import bake, contents, inputs
+from saltext.immutable.bake.lifecycle import Lifecycle
 from saltext.immutable.spec.model import Debian, Definitions, Guard, Minion, Parent, Recipe, Settings
 from saltext.immutable.store import Held, Store
 
@@ -306,3 +307,36 @@ def test_a_parent_that_is_being_baked_is_waited_for(baked, store, monkeypatch):
 
 def test_no_key_of_ours_is_the_key_of_a_layer(master):
     assert inputs.last(WEB) != inputs.key({"kind": "last"})
+
+
+# Revoked images
+
+
+def test_a_bake_that_comes_to_a_revoked_image_is_refused_with_the_reason(master, baked, store):
+    first = baked()
+    Lifecycle(store, bake.nothing).revoke(first["digest"], "openssl 3.0.11")
+    says = "the same inputs give the same image, .*: openssl 3.0.11; change what web is made from"
+    for test in (False, True):
+        with pytest.raises(CommandExecutionError, match=says):
+            baked(test=test)
+    master.tree = "2"
+    second = baked()
+    assert second["changed"] and store.channel("web", "stable") == second["digest"]
+
+
+def test_nothing_is_built_on_a_revoked_parent(master, baked, store):
+    master.recipes["base"] = replace(BASE, states=("common",))
+    parent = baked("base")
+    Lifecycle(store, bake.nothing).revoke(parent["digest"], "openssl 3.0.11")
+    with pytest.raises(CommandExecutionError, match="web would be built on base@.*openssl 3.0.11; change what base"):
+        baked()
+    assert master.built == []
+    master.candidates = {"nginx:amd64": "2"}
+    assert baked("base", refresh=True)["changed"], "the monthly rebuild is a way out"
+    assert baked()["changed"]
+
+
+def test_a_bake_writes_down_who_moved_the_channel(master, baked, store):
+    digest = baked(user="jane")["digest"]
+    [line] = Lifecycle(store, bake.nothing).channels("web")["history"]
+    assert (line["what"], line["from"], line["to"], line["who"]) == ("bake", None, f"web@{digest[:12]}", "jane")
