@@ -193,9 +193,10 @@ def moves_blue_green_at_once(case: _Case) -> None:
     if not case.is_green or case.rollout.direction != "forward":
         return
     if case.after.switched_at is None and case.after.direction == "forward":
-        assert not case.by_kind.get("drain"), "nobody is taken out before the traffic moves"
+        taken = [m for m in (*case.named("drain"), *case.named("destroy")) if m.phase == "serving" and case.counts(m)]
+        serving = sum(m.phase == "serving" for m in case.there.values())
+        assert not taken or serving - len(taken) >= case.size, "nobody who is wanted goes before the traffic moves"
         assert not [m for m in case.named("attach") if m.phase == "standby" and m.kept_until is None]
-        assert not [m for m in case.named("destroy") if m.phase == "serving" and case.counts(m)]
     elif case.rollout.switched_at is None and case.after.switched_at is not None:
         spared = [m for m in case.there.values() if m.protect and case.fleet.strategy.protected == "skip"]
         new = [m for m in case.there.values() if m.generation == case.rollout.target and m not in spared]

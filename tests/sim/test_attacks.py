@@ -7,7 +7,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.fleet.operations import Failed
 from saltext.immutable.fleet.plans import Plans
-from saltext.immutable.spec.model import Amount, Window
+from saltext.immutable.spec.model import Amount, TrafficSpec, Window
 
 from . import processes
 from .simulated import Killed
@@ -198,6 +198,19 @@ def test_a_rollback_to_a_deleted_image_says_so(fleet):
     made.store.delete_image(ONE)
     with pytest.raises(SaltInvocationError, match="generation 1 .*image 111111111111.* deleted.*fleet.history"):
         made.operations().rollback("web", 1)
+
+
+# Blue-green
+
+
+@pytest.mark.parametrize("traffic", [None, TrafficSpec("haproxy")])
+@pytest.mark.parametrize("size", [5, 2])
+def test_a_fleet_that_also_becomes_smaller_or_larger_moves_its_traffic_at_once(fleet, traffic, size):
+    made = fleet({"blue_green": True, "soak": 10.0}, traffic=traffic)
+    made.resize(size)
+    made.operations().roll("web")
+    assert made.running() == [TWO] * size
+    made.assert_in_order()
 
 
 # Plans

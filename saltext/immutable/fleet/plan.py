@@ -197,9 +197,10 @@ def _useless(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
 
 def _victims(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
     """Name those that may be taken out now, the least useful first, and never below the floor."""
+    stay = at.stays
     if at.aim.switch and (at.rollout.switched_at is None or not (at.fleet.traffic or at.soaked)):
-        return
-    quota = len(at.found.old) - at.stays
+        stay = at.aim.size  # more than these would take the places of newcomers for ever
+    quota = len(at.found.old) - stay
     room = _Room(at.aim.floor, at.found.available, at.found.serving, at.limits.disruptions)
     kind = "drain" if at.fleet.traffic else "destroy"
     for machine in _least_useful_first(at.found.old):
@@ -267,7 +268,7 @@ class _Room:
 
 def _drained(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
     """Let go of those that have no visitors any more, or keep them for a rollback."""
-    if at.aim.switch and not at.soaked:
+    if at.aim.switch and at.rollout.switched_at is not None and not at.soaked:
         return  # the way back is moving the traffic back
     kept_for = at.fleet.strategy.keep_old
     forward = at.rollout.kind == "roll" and at.rollout.direction == "forward"
