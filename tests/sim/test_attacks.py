@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from saltext.immutable.fleet import report
 from saltext.immutable.fleet.operations import Failed
 from saltext.immutable.fleet.plans import Plans
 from saltext.immutable.spec.model import Amount, TrafficSpec, Window
@@ -214,6 +215,17 @@ def test_a_fleet_that_also_becomes_smaller_or_larger_moves_its_traffic_at_once(f
 
 
 # Plans
+
+
+def test_what_is_in_the_way_is_not_taken_for_nothing_to_do(fleet):
+    made = fleet({"max_surge": Amount(0), "max_unavailable": Amount(1)})
+    for name in made.ledger.records():
+        made.ledger.protect(name, "a core dump", "jane", made.world.now)
+    foreseen = report.foretold(made.operations().foresee("web", "roll"))
+    assert foreseen["verdict"] == "roll"
+    assert "it would not end: " in foreseen["reason"] and "`salt-run fleet.unprotect`" in foreseen["reason"]
+    with pytest.raises(Failed, match="3 protected"):
+        made.operations().roll("web")
 
 
 def test_a_plan_is_not_used_up_where_no_window_is_open(fleet):

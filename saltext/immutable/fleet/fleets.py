@@ -53,11 +53,13 @@ class Forecast:
     """Of the image that would run."""
     machines: tuple[Machine, ...] = ()
     """What it was made from."""
+    stuck: str | None = None
+    """What it would wait for in vain."""
 
     @property
     def nothing(self) -> bool:
         """Tell whether all is as it should be."""
-        return not self.actions and not self.continues
+        return not self.actions and not self.continues and self.stuck is None
 
 
 class Failed(CommandExecutionError):  # type: ignore[misc]
@@ -216,15 +218,17 @@ class Fleets:
         machines = self.machines(fleet, ledger, now)
         generation = ledger.generations().get(target) if target is not None else None
         digest = image or (generation.image if generation else None)
+        actions, stuck = forecast(fleet, rollout, machines, now)
         return Forecast(
             fleet.name,
             kind,
             source,
             self.store.image(image).name if image else self.image_name(generation),
-            tuple(forecast(fleet, rollout, machines, now)),
+            tuple(actions),
             continues=unfinished is not None or any(m.phase == "doomed" for m in machines),
             digest=digest,
             machines=tuple(machines),
+            stuck=stuck,
         )
 
     def machines(self, fleet: Fleet, ledger: Ledger, now: float) -> list[Machine]:

@@ -14,8 +14,11 @@ from saltext.immutable.spec.model import Fleet
 APPROVED = 1_000_000
 
 
-def forecast(fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], now: float) -> list[Action]:
-    """Return every action up to the end, if every machine is well, windows are open and everything is approved.
+def forecast(
+    fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], now: float
+) -> tuple[list[Action], str | None]:
+    """Return every action up to the end, if every machine is well, windows are open and everything is approved;
+    and what it would wait for in vain, where there is no end.
 
     Time passes where the plan waits for it. A machine that would be launched is called ``new 1``, ``new 2`` ...
     """
@@ -30,10 +33,10 @@ def forecast(fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], now: f
             actions.append(action)
             _happen(fleet, world, action, f"new {sum(one.kind == 'launch' for one in actions)}", now)
         if rollout.outcome or step.wake is None:
-            return actions
+            return actions, None
         if not step.actions:
             if step.wake >= rollout.progress_at + fleet.strategy.progress_within:
-                return actions  # nothing but patience would end
+                return actions, rollout.verdict  # nothing but patience would end
             now = step.wake
 
 

@@ -234,9 +234,9 @@ class Operations(Fleets):
         orders = [Order(0, rollout.id, what, now, "", self.user)] if what else []
         machines = self.machines(fleet, ledger, now)
         steered = obeyed(revived(rollout, now), orders, now)
-        actions = () if steered.outcome else forecast(fleet, steered, machines, now)
+        actions, stuck = ([], None) if steered.outcome else forecast(fleet, steered, machines, now)
         image = self.image_name(ledger.generations().get(steered.target or 0))
-        return Forecast(name, rollout.kind, rollout.source, image, tuple(actions), continues=True)
+        return Forecast(name, rollout.kind, rollout.source, image, tuple(actions), continues=True, stuck=stuck)
 
     def foresee(
         self,

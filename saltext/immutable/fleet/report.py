@@ -40,6 +40,7 @@ def foretold(forecast: Forecast) -> dict[str, Any]:
     else:
         verdict = "continue" if forecast.continues else forecast.kind
         reason = f"{launches} to launch, {len(victims)} to destroy"
+        reason += f"; it would not end: {forecast.stuck}" if forecast.stuck else ""
     return {
         "fleet": forecast.fleet,
         "verdict": verdict,

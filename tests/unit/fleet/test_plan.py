@@ -273,13 +273,13 @@ def test_without_surge_one_goes_before_one_comes():
 
 @pytest.mark.parametrize("picture", ["new:tainted new:serving new:serving", "new:touched new:serving new:serving"])
 def test_the_forecast_replaces_what_is_tainted(picture):
-    actions = forecast(FLEET, ROLLOUT, machines(picture), NOW)
+    actions, _ = forecast(FLEET, ROLLOUT, machines(picture), NOW)
     assert [a.minion_id for a in actions if a.kind == "destroy"] == ["new-0"]
     assert [a.reason for a in actions if a.kind == "launch"] == ["3 of 3 on generation 2"]
 
 
 def test_the_forecast_names_every_victim_once_and_fills_the_fleet():
-    actions = forecast(FLEET, ROLLOUT, machines("old:serving old:unknown old:serving new:booting"), NOW)
+    actions, _ = forecast(FLEET, ROLLOUT, machines("old:serving old:unknown old:serving new:booting"), NOW)
     assert sorted(a.minion_id for a in actions if a.kind == "destroy") == ["old-0", "old-1", "old-2"]
     assert [a.reason for a in actions if a.kind == "launch"] == ["2 of 3 on generation 2", "3 of 3 on generation 2"]
     assert all(action.reason for action in actions)

@@ -34,5 +34,5 @@ def test_a_machine_too_many_that_is_being_drained_is_not_put_back(sessions, deci
 
 
 def test_the_forecast_of_a_smaller_fleet_ends():
-    actions = forecast(FLEET, SCALE, SERVING, NOW)
+    actions, _ = forecast(FLEET, SCALE, SERVING, NOW)
     assert [(action.kind, action.minion_id) for action in actions] == [("drain", "web-0"), ("destroy", "web-0")]
