@@ -142,6 +142,90 @@ def make_image(order):
     return _call("make_image", order=order)
 
 
+def keep_proof(digest, proof):
+    """
+    Put beside an image what vouches for it: its signature, and where it comes from.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.keep_proof 3f2a9c1d04be... '{signature: {...}, provenance: {...}}'
+    """
+    return _call("keep_proof", digest=digest, proof=proof)
+
+
+def verify_image(digest, trusted):
+    """
+    Read all of an image; fail unless it is as it was signed.
+
+    trusted
+        The public keys (base64) whose signatures count.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.verify_image 3f2a9c1d04be... '[11qYAYKxCrfV...=]'
+    """
+    return _call("verify_image", digest=digest, trusted=trusted)
+
+
+def require_image(digest, trusted):
+    """
+    Return the digest of an image that is on this host as it was signed, or fail.
+
+    trusted
+        The public keys (base64) whose signatures count.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.require_image 3f2a9c1d04be... '[11qYAYKxCrfV...=]'
+    """
+    return _call("require_image", digest=digest, trusted=trusted)
+
+
+def find_image(digest):
+    """
+    Return what an image is made of, what of it is signed, and its signature.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.find_image 3f2a9c1d04be...
+    """
+    return _call("find_image", digest=digest)
+
+
+def software(digest):
+    """
+    Return the Debian packages and Python distributions of an image, with their licenses.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.software 3f2a9c1d04be...
+    """
+    return _call("software", digest=digest)
+
+
+def compare_images(old, new):
+    """
+    Return how the files and the enabled units of two images differ.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.compare_images 3f2a9c1d04be... 77f07e9cbf34...
+    """
+    return _call("compare_images", old=old, new=new)
+
+
 def local_images():
     """
     Return the images whose layers are on this host, by digest.

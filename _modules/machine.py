@@ -6,6 +6,7 @@ What the ``nspawn`` provider calls; as root, on the host that the master config 
 
 try:
     from saltext.immutable import spec
+    from saltext.immutable.bake import verify
     from saltext.immutable.host import Host
     from saltext.immutable.machines import doors
 
@@ -80,14 +81,17 @@ def console(minion_id, lines=60):
     return doors.console(_host(), minion_id, lines)
 
 
-def require(digest):
+def require(digest, trusted):
     """
-    Return the digest of an image whose layers are all on this host, or fail.
+    Return the digest of an image that is on this host as it was signed, or fail.
+
+    trusted
+        The public keys (base64) whose signatures count.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt-call machine.require 3f2a9c1d04be...
+        salt-call machine.require 3f2a9c1d04be... '[11qYAYKxCrfV...=]'
     """
-    return doors.require(_host(), digest)
+    return verify.require(_host(), digest, trusted)

@@ -9,6 +9,8 @@ Images: baked from recipes of the pillar, listed, shown, promoted, revoked, dele
     salt-run image.promote web:candidate channel=stable
     salt-run image.revoke web@3f2a9c1d04be reason='openssl 3.0.11'
     salt-run image.prune test=True
+    salt-run image.diff web:stable web:candidate
+    salt-run image.verify web:stable
 """
 
 import time
@@ -19,6 +21,8 @@ try:
     from saltext.immutable.bake import bake as baking
     from saltext.immutable.bake import catalog, lifecycle
     from saltext.immutable.bake import prune as pruning
+    from saltext.immutable.bake.evidence import evidence
+    from saltext.immutable.fleet.proposal import images
     from saltext.immutable.runner import plainly, shown, telling
     from saltext.immutable.store import Store
 
@@ -250,6 +254,101 @@ def prune(recipe=None, test=False):
     """
     with telling(__opts__) as say:
         return shown(__opts__, pruning.prune(__opts__, recipe, say, test=test, who=globals().get("__user__")))
+
+
+def verify(image):
+    """
+    Read all of an image, and fail unless every file of it is as it was signed.
+
+    A launch and a bake do the same, but read a layer only when the builder first uses it after a boot, and again once
+    anything in it was touched.
+
+    image
+        ``web:stable``, ``web@3f2a9c1d04be``, or a digest (or the beginning of one).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run image.verify web:stable
+    """
+    with plainly(), evidence(__opts__) as known:
+        return shown(__opts__, known.verify(image))
+
+
+def sign(image):
+    """
+    Sign an image that has no signature: one that was baked before images were signed.
+
+    Its layers are compared with its digest first. That its seal is the one that was baked nobody can prove any more:
+    whoever signs vouches for it. Where there is a doubt, bake again.
+
+    image
+        ``web@3f2a9c1d04be``, a channel, or a digest (or the beginning of one).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run image.sign web@3f2a9c1d04be
+    """
+    with plainly(), evidence(__opts__) as known:
+        return shown(__opts__, known.sign(image))
+
+
+def sbom(image):
+    """
+    Return the bill of materials of an image (CycloneDX 1.6): its Debian packages and Python distributions.
+
+    image
+        ``web:stable``, ``web@3f2a9c1d04be``, or a digest (or the beginning of one).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run image.sbom web:stable --out=json > web.cdx.json
+    """
+    with plainly(), evidence(__opts__) as known:
+        return shown(__opts__, known.sbom(image))
+
+
+def provenance(image):
+    """
+    Return where an image comes from (in-toto, SLSA provenance 1): of what it was made, by whom, where and when.
+
+    image
+        ``web:stable``, ``web@3f2a9c1d04be``, or a digest (or the beginning of one).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run image.provenance web:stable --out=json
+    """
+    with plainly(), evidence(__opts__) as known:
+        return shown(__opts__, known.provenance(image))
+
+
+def diff(old, new):
+    """
+    Tell how two images differ: packages, state files, pillar, settings, size; inside, their files and services.
+
+    Of files the 200 largest changes of each kind are named, with how many bytes they are more or less.
+
+    old, new
+        ``web:stable``, ``web@3f2a9c1d04be``, or a digest (or the beginning of one).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run image.diff web:stable web:candidate
+    """
+    with plainly(), evidence(__opts__) as known:
+        before, after = known.store.image(old), known.store.image(new)
+        told = images(known.store, before.digest, after.digest)
+        return shown(__opts__, told if told["same"] else {**told, "inside": known.inside(before, after)})
 
 
 def delete(image, with_channels=False, test=False):

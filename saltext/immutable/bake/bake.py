@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext
@@ -12,7 +13,20 @@ import salt.version
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import __version__, minions, spec
-from saltext.immutable.bake import builder, contents, debian, garbage, inputs, lifecycle, manifest, turns
+from saltext.immutable.bake import (
+    builder,
+    compare,
+    contents,
+    debian,
+    garbage,
+    inputs,
+    lifecycle,
+    manifest,
+    provenance,
+    software,
+    turns,
+    verify,
+)
 from saltext.immutable.hosts import Doors, Worker
 from saltext.immutable.machines import network
 from saltext.immutable.minions import Minions, machine_config
@@ -32,6 +46,12 @@ DOORS: Doors = {
     "state_layer": builder.state_layer,
     "candidates": builder.candidates,
     "make_image": builder.make_image,
+    "keep_proof": builder.keep_proof,
+    "verify_image": builder.verify_image,
+    "require_image": verify.require,
+    "find_image": builder.find_image,
+    "software": software.software,
+    "compare_images": compare.compare,
     "local_images": builder.local_images,
     "drop_image": builder.drop_image,
     "image_users": garbage.image_users,
@@ -95,6 +115,8 @@ class _Bake:
     policy: dict[str, Any] = field(default_factory=dict)
     made_from: dict[str, Any] = field(default_factory=dict)
     """By recipe: what its layer of states was made from, for comparing images."""
+    inputs: dict[str, Any] = field(default_factory=dict)
+    """Likewise of the other layers, by what they are called."""
     candidates: dict[str, str] = field(default_factory=dict)
     """Today's version of each package of the last image, when that was asked for."""
 
@@ -157,6 +179,7 @@ class _Bake:
         order = {"suite": source.suite, "components": list(source.components), "mirror": source.mirror}
         made_from = inputs.of_debian(source, self.builder("sources", **order))
         order |= {"what": f"debian {source.suite}", "packages": list(source.packages)}
+        self.inputs[f"debian {source.suite}"] = made_from
         self._layer("debian_layer", inputs.key(made_from), order)
 
     def _minion(self, recipe: Recipe) -> None:
@@ -165,6 +188,7 @@ class _Bake:
         made_from = inputs.of_minion(recipe.minion, self._below)
         requirement = made_from["requirement"]
         order = {"what": f"minion {requirement}", "requirement": requirement, "version": __version__, **self._place()}
+        self.inputs[order["what"]] = made_from
         self._layer("minion_layer", inputs.key(made_from), order)
 
     def _states(self, recipe: Recipe) -> None:
@@ -303,10 +327,25 @@ class _Bake:
         about = _short(report) | versions | {"policy": self.policy}
         image = Image(made["image"], recipe.name, tuple(order["layers"]), made["created"], recipe.read_only, about)
         moved = self.store.channel(recipe.name, channel) != image.digest
+        where_from = provenance.document(image.name, image.digest, self._origins(), self._run(recipe, report, versions))
+        provenance.vouch(self.builder, self.store, self.settings, image, made, where_from)
         contents.keep(self.store, image.digest, self._contents(order))
         self.store.add_image(image)
         self.store.set_channel(recipe.name, channel, image.digest, who=self.user)
         return {"image": image.name, "digest": image.digest, "changed": moved, **_short(report)}
+
+    def _origins(self) -> list[dict[str, Any]]:
+        """Return the layers, each with what it was made from."""
+        origins = self.inputs | {f"states of {name}": made_from for name, made_from in self.made_from.items()}
+        return [{**layer, "inputs": origins.get(layer["what"])} for layer in self.layers]
+
+    def _run(self, recipe: Recipe, report: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
+        """Return by whom, where, when and how it was baked."""
+        finished = time.time()
+        times = {"started": finished - report["seconds"], "finished": finished}
+        builder = self.settings.builder or socket.gethostname()
+        own = {"builder": builder, "who": self.user, "refresh": self.refresh, "grains": self.grains}
+        return {"recipe": recipe.name, "policy": self.policy, "versions": versions, **own, **times}
 
     def _contents(self, order: Mapping[str, Any]) -> dict[str, Any]:
         size = sum(layer.get("size", 0) for layer in self.layers)

@@ -12,7 +12,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake import debian, layers, manifest, minion, outside, proof, secrets, states, updates
+from saltext.immutable.bake import debian, layers, manifest, minion, outside, proof, secrets, states, updates, verify
 from saltext.immutable.bake.workshop import workshop
 from saltext.immutable.host import Host, remove, write
 from saltext.immutable.machines import images, overlay
@@ -94,7 +94,7 @@ def candidates(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
 
 def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     """Make an image of finished layers; ``order``: recipe, layers, read_only, grains, policy, salt, pack.
-    Idempotent.
+    Idempotent. Return what is to be signed, ``above``, and ``proof`` where it was signed already.
 
     Seal and grains are a layer of their own above the others, so the seal can name the digest that it is not part of.
     """
@@ -103,6 +103,7 @@ def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     _require_directories(host, order)
     about = images.file(host, digest)
     if not about.exists():
+        verify.require_layers(host, order["layers"])
         seal = {name: order[name] for name in ("recipe", "read_only", "policy", "salt", "pack")}
         seal |= {"image": digest, "created": time.time()}
         tree = about.parent / "seal"
@@ -114,7 +115,22 @@ def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         proof.like_below(host, tree, order["layers"])
         write(about, json.dumps({**order, **seal}))
     layers.link(host, images.seal_link(digest), f"../images/{digest}/seal")
-    return dict(json.loads(about.read_text()))
+    return find_image(host, digest)
+
+
+def find_image(host: Host, digest: str) -> dict[str, Any]:
+    """Return what an image is made of, with ``above``: what is to be signed, and ``proof`` where it is."""
+    return {**images.read(host, digest), "above": verify.above(host, digest), "proof": verify.proof(host, digest)}
+
+
+def keep_proof(host: Host, digest: str, proof: Mapping[str, Any]) -> None:
+    """Put beside an image what vouches for it: its signature, and where it comes from."""
+    verify.keep_proof(host, digest, proof)
+
+
+def verify_image(host: Host, digest: str, trusted: Sequence[str]) -> dict[str, Any]:
+    """Read all of an image; raise unless it is as one of ``trusted`` signed it."""
+    return verify.image(host, digest, trusted)
 
 
 def _require_directories(host: Host, order: Mapping[str, Any]) -> None:
@@ -144,7 +160,7 @@ def drop_image(host: Host, digest: str, test: bool = False) -> list[str]:
         raise CommandExecutionError(f"machines run this image: {', '.join(users)}")
     if test or not about.exists():
         return []
-    stack = json.loads(about.read_text())["layers"]
+    stack = images.read(host, digest)["layers"]
     with host.lock("layers"):
         (host.l / seal).unlink(missing_ok=True)
         host.set_aside(about.parent)
@@ -188,7 +204,7 @@ def _end_processes(host: Host, place: Path) -> None:
 def _on(host: Host, below: list[str]) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Give a workspace whose ``fs`` is the difference to the layers ``below``."""
     with _work(host) as place:
-        images.require_layers(host, below)
+        verify.require_layers(host, below)
         (place / "fs").mkdir(mode=0o755)
         outside.lend_resolver(place / "fs")
         yield place, layers.lower(below)

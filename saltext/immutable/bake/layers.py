@@ -14,7 +14,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake import manifest, verify
+from saltext.immutable.bake import manifest, times, verify
 from saltext.immutable.host import Host, run, sync_directory, write
 from saltext.immutable.machines import images, machine, overlay
 
@@ -68,7 +68,8 @@ def commit(host: Host, workspace: Path, **about: Any) -> Layer:
     The order is the promise: content on disk, then the name; what a crash leaves is either no layer, or a whole one.
     """
     tree = workspace / "fs"
-    lines = manifest.lines(tree)
+    since = (workspace / "lock").stat().st_mtime  # when the work began
+    lines = manifest.as_lines(times.settle(tree, manifest.entries(tree), since))
     digest = hashlib.sha256("".join(lines).encode()).hexdigest()
     if not (host.layers / digest).exists():
         staged = workspace / "layer"

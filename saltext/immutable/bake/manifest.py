@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,59 +21,63 @@ def entries(root: Path) -> Iterator[dict[str, Any]]:
     ``xattrs`` (hex), ``same_as`` (path of the first hard link).
     """
     seen: dict[tuple[int, int], str] = {}
-    for path in _walk(root):
-        info = path.lstat()
-        entry = _entry(root, path, info)
+    base = str(root).rstrip("/")
+    for path in _paths(root):
+        place = f"{base}/{path}"
+        info = os.lstat(place)
+        entry = _entry(path, place, info)
         if stat.S_ISREG(info.st_mode) and info.st_nlink > 1:
-            first = seen.setdefault((info.st_dev, info.st_ino), entry["path"])
-            if first != entry["path"]:
+            first = seen.setdefault((info.st_dev, info.st_ino), path)
+            if first != path:
                 entry["same_as"] = first
         yield entry
 
 
-def _walk(root: Path) -> list[Path]:
-    found = [root]
+def _paths(root: Path) -> list[str]:
+    found, start = ["."], len(str(root).rstrip("/")) + 1
     for folder, folders, files in os.walk(root):
-        found += [Path(folder, name) for name in (*folders, *files)]
-    return sorted(found, key=lambda path: str(path.relative_to(root)))
+        below = folder[start:]
+        found += [f"{below}/{name}" if below else name for name in (*folders, *files)]
+    return sorted(found)
 
 
-def _entry(root: Path, path: Path, info: os.stat_result) -> dict[str, Any]:
+def _entry(path: str, place: str, info: os.stat_result) -> dict[str, Any]:
     entry: dict[str, Any] = {
-        "path": str(path.relative_to(root)),
+        "path": path,
         "mode": stat.S_IMODE(info.st_mode),
         "uid": info.st_uid,
         "gid": info.st_gid,
         "mtime": int(info.st_mtime),
     }
-    if xattrs := {name: os.getxattr(path, name, follow_symlinks=False).hex() for name in _xattrs(path)}:
+    if xattrs := {name: os.getxattr(place, name, follow_symlinks=False).hex() for name in _xattrs(place)}:
         entry["xattrs"] = xattrs
-    return {**entry, **_kind(path, info)}
+    return {**entry, **_kind(place, info)}
 
 
-def _xattrs(path: Path) -> list[str]:
+def _xattrs(path: str) -> list[str]:
     """Return the attributes that are part of the content; overlay's own bookkeeping of origins is not."""
     names = sorted(os.listxattr(path, follow_symlinks=False))
     return [name for name in names if not name.startswith("trusted.overlay.") or name.endswith(".opaque")]
 
 
-def _kind(path: Path, info: os.stat_result) -> dict[str, Any]:
+def _kind(path: str, info: os.stat_result) -> dict[str, Any]:
     mode = info.st_mode
     if stat.S_ISDIR(mode):
         return {"type": "dir"}
     if stat.S_ISLNK(mode):
         return {"type": "link", "target": os.readlink(path)}
     if stat.S_ISREG(mode):
-        return {"type": "file", "size": info.st_size, "sha256": _sha256(path)}
+        return {"type": "file", "size": info.st_size, "sha256": sha256(path)}
     if stat.S_ISCHR(mode) and info.st_rdev == 0:
         return {"type": "whiteout"}
     kinds = {stat.S_IFCHR: "char", stat.S_IFBLK: "block", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket"}
     return {"type": kinds[stat.S_IFMT(mode)], "device": [os.major(info.st_rdev), os.minor(info.st_rdev)]}
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: str) -> str:
+    """Return the hash of a file's content."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open(path, "rb", buffering=0) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
@@ -81,7 +85,12 @@ def _sha256(path: Path) -> str:
 
 def lines(root: Path) -> list[str]:
     """Return the manifest, one canonical JSON object a line."""
-    return [canonical(entry) + "\n" for entry in entries(root)]
+    return as_lines(entries(root))
+
+
+def as_lines(found: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return entries as a manifest has them."""
+    return [canonical(entry) + "\n" for entry in found]
 
 
 def image_digest(order: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ VENV = "/opt/salt"
 EXTENSION_MODULES = "usr/lib/immutable/extension_modules"
 _INSIDE = "/run/immutable"
 _TOOLCHAIN = ("--no-install-recommends", "gcc", "libc6-dev", "python3-dev")
-_COMPILE = f"{VENV}/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash {VENV}/lib"
+_COMPILE = f"{VENV}/bin/python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash {VENV}/lib"
 # Our units, and what wants them: `systemctl enable` of a layer that no systemd runs in.
 _UNITS = {
     "salt-minion.service": ("multi-user.target",),
@@ -48,7 +48,7 @@ def build(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[st
         if _install(machine, order).returncode:
             _compile(host, order, lower)
             _checked(_install(machine, order), f"{order['requirement']} could not be installed")
-        machine.run(_COMPILE.split())  # a file that does not compile is not ours to judge
+        machine.run(_COMPILE.split(), env={"PYTHONHASHSEED": "0"})  # a file that does not compile is not ours to judge
         asked = machine.run([f"{VENV}/bin/salt-call", "--local", "--out=json", "grains.items"])
         grains = _checked(asked, "Salt does not run in this image")
     return dict(json.loads(grains)["local"])
@@ -118,6 +118,8 @@ def finish(tree: Path) -> None:
     for command in ("salt-call", "salt-minion"):
         _link(tree, f"usr/bin/{command}", f"{VENV}/bin/{command}")
     (tree / EXTENSION_MODULES).mkdir(parents=True)
+    for file in (tree / VENV.lstrip("/")).glob("lib/python*/site-packages/*.dist-info/uv_cache.json"):
+        file.unlink()  # when our wheel was made
     scrub.scrub(tree)
 
 

@@ -1,8 +1,9 @@
-"""Take out of a layer what belongs to one machine, or only to its making."""
+"""Take out of a layer what belongs to one machine, or only to its making; also the day of it."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from saltext.immutable.host import remove
@@ -22,6 +23,7 @@ _GONE = (
     "var/cache/apt/*.bin",
     "var/cache/apt/archives/*",
     "var/cache/debconf/*-old",
+    "var/cache/ldconfig/*",
     "var/cache/salt/*",
     "var/lib/apt/lists/*",
     "var/lib/dbus/machine-id",
@@ -43,6 +45,14 @@ _SSH_KEYS = "etc/ssh/ssh_host_*_key*"
 _OWN_SSH_KEYS = Path("/var/lib/immutable/etc/ssh")
 """Where immutable-ssh-host-keys.service makes those of one machine."""
 _LOGS = "var/log"
+_CRONTABS = "var/spool/cron/crontabs/*"
+_INSTALLED = re.compile(rb"^# \(\S+ installed on .*\)\n", re.MULTILINE)
+"""When, and from which temporary file: crontab(1) writes it over each table."""
+_SHADOWS = ("etc/shadow", "etc/shadow-")
+_AGELESS = re.compile(rb"^([^:\n]*:[^:\n]*):[1-9]\d*:([^:\n]*:(?:99999)?:)", re.MULTILINE)
+"""Of who never need change a password: the day on which it was changed last; 0 means that it must be now."""
+_DAY = b"18262"
+"""2020-01-01, as /etc/shadow counts."""
 
 
 def scrub(tree: Path) -> None:
@@ -58,11 +68,21 @@ def scrub(tree: Path) -> None:
         if os.path.lexists(tree / name):
             remove(tree / name)
             (tree / name).touch(mode=0o444)
+    for file in tree.glob(_CRONTABS):
+        _edit(tree, file, _INSTALLED, b"")
+    for name in _SHADOWS:
+        _edit(tree, tree / name, _AGELESS, rb"\1:" + _DAY + rb":\2")
     for folder, _, files in os.walk(tree / _LOGS) if _own(tree, tree / _LOGS) else ():
         for name in files:
             log = Path(folder, name)
             if log.is_file() and not log.is_symlink():
                 os.truncate(log, 0)
+
+
+def _edit(tree: Path, file: Path, old: re.Pattern[bytes], new: bytes) -> None:
+    """Take the day of the bake out of a file."""
+    if file.is_file() and not file.is_symlink() and _own(tree, file.parent):
+        file.write_bytes(old.sub(new, file.read_bytes()))
 
 
 def _own(tree: Path, folder: Path) -> bool:

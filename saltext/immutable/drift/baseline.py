@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from saltext.immutable.bake import manifest, proof
+from saltext.immutable.bake.stack import Entry
 from saltext.immutable.drift import files, mounts, tree
 from saltext.immutable.drift.image import ADOPTED
 from saltext.immutable.drift.paths import Mutable
@@ -60,7 +61,7 @@ def _lines(root: str, mutable: Mutable) -> Iterator[dict[str, Any]]:
         yield {"path": path, "type": tree.MOUNT, "mode": 0, "uid": 0, "gid": 0, "mtime": 0}
 
 
-def _line(root: str, path: str, entry: tree.Entry, is_mount: bool) -> dict[str, Any]:
+def _line(root: str, path: str, entry: Entry, is_mount: bool) -> dict[str, Any]:
     """Return a line as `manifest.entries` has it."""
     kind = tree.MOUNT if is_mount and entry.kind == "dir" else entry.kind
     line: dict[str, Any] = {"path": path, "type": kind, "mode": entry.mode, "uid": entry.uid, "gid": entry.gid}

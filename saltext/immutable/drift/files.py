@@ -7,11 +7,11 @@ import stat
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from saltext.immutable.bake.stack import Entry, parents
 from saltext.immutable.drift import tree
 from saltext.immutable.drift.image import Image
 from saltext.immutable.drift.item import Item
 from saltext.immutable.drift.paths import Mutable
-from saltext.immutable.drift.tree import Entry
 
 _UNITS = (
     "etc/init.d/",
@@ -75,7 +75,7 @@ def _removed(left: Mapping[str, Entry], mutable: Mutable, mounts: Collection[str
     """Of a folder that is gone, only the folder is told."""
     told: set[str] = set()
     for path in sorted(left):
-        above = (path, *tree.parents(path))
+        above = (path, *parents(path))
         known = any(each in told or each in mounts for each in above) or left[path].kind == tree.MOUNT
         if not known and not mutable.hides(path):
             told.add(path)

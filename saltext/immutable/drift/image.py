@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saltext.immutable.bake import manifest, proof
-from saltext.immutable.drift import tree
-from saltext.immutable.drift.tree import Entry
+from saltext.immutable.bake.stack import Entry, merged, parents
 from saltext.immutable.seal import SEAL_PATH, Seal
 
 ADOPTED = "var/lib/immutable"
@@ -65,7 +64,7 @@ def _read(root: str, found: Seal, digest: str) -> Image:
     names = _names(root, f"{place}/{_below(proof.NAMES)}")
     return Image(
         digest=digest,
-        files=tree.merged(lines),
+        files=merged(lines),
         own=frozenset(_own(place, order)),
         names=[names.get(each, each[:12]) for each in order["layers"]],
         reference=f"{root.rstrip('/')}/{place}/{_below(proof.REFERENCE)}",
@@ -135,7 +134,7 @@ def _own(place: str, order: Mapping[str, Any]) -> Iterator[str]:
     for path in proof.COPIED:
         copy = f"{place}/{_below(proof.REFERENCE)}/{path}"
         yield copy
-        yield from (above for above in tree.parents(copy) if len(above) > len(place))
+        yield from (above for above in parents(copy) if len(above) > len(place))
     for path in proof.above(order):
         yield path.lstrip("/")
         yield os.path.dirname(path).lstrip("/")

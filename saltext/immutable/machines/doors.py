@@ -35,7 +35,7 @@ def launch(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         )
     host.prepare()
     lower = images.lower(host, order["image"])
-    about = images.every(host)[order["image"]]
+    about = images.read(host, order["image"])
     writable = tuple(about["policy"]["writable"])
     of_image = {"lower": lower, "read_only": about["read_only"], "writable": writable}
     return _shown(host, machines.launch(host, Machine(**order, **of_image)))
@@ -54,12 +54,6 @@ def destroy(host: Host, minion_id: str) -> bool:
 def console(host: Host, minion_id: str, lines: int = 60) -> str:
     """Return the tail of a machine's console, also after its end."""
     return machines.console(host, minion_id, lines)
-
-
-def require(host: Host, digest: str) -> str:
-    """Return the digest of an image whose layers are all here, or raise."""
-    images.lower(host, digest)
-    return digest
 
 
 def _shown(host: Host, machine: Machine) -> dict[str, Any]:

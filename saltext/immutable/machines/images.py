@@ -20,17 +20,34 @@ def file(host: Host, digest: str) -> Path:
 
 def every(host: Host) -> dict[str, dict[str, Any]]:
     """Return the images of this host by digest."""
-    return {found.parent.name: json.loads(found.read_text()) for found in host.images.glob("*/image.json")}
+    return {found.parent.name: read(host, found.parent.name) for found in host.images.glob("*/image.json")}
+
+
+def read(host: Host, digest: str) -> dict[str, Any]:
+    """Return what an image is made of, as it stands beside it."""
+    require_image(host, digest)
+    place = file(host, digest)
+    try:
+        found = dict(json.loads(place.read_text()))
+        return found | {"layers": list(found["layers"])}
+    except (KeyError, TypeError, ValueError) as err:
+        raise CommandExecutionError(
+            f"image {digest[:12]} is damaged: {place.name} cannot be read ({err}); "
+            f"remove {place.parent} and bake its recipe again"
+        ) from err
 
 
 def lower(host: Host, digest: str) -> tuple[str, ...]:
     """Return the short names of all that a machine of an image is mounted from, root first, the seal last."""
-    try:
-        stack = json.loads(file(host, digest).read_text())["layers"]
-    except FileNotFoundError as err:
-        raise CommandExecutionError(f"image {digest[:12]} is not on this host; bake its recipe here") from err
+    stack = read(host, digest)["layers"]
     require_layers(host, stack)
     return (*map(overlay.short, stack), seal_link(digest))
+
+
+def require_image(host: Host, digest: str) -> None:
+    """Raise unless the image is here."""
+    if not file(host, digest).exists():
+        raise CommandExecutionError(f"image {digest[:12]} is not on this host; bake its recipe here")
 
 
 def require_layers(host: Host, digests: Sequence[str]) -> None:

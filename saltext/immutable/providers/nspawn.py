@@ -10,7 +10,7 @@ from typing import Any
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable import spec
-from saltext.immutable.bake import config
+from saltext.immutable.bake import config, sign, verify
 from saltext.immutable.hosts import Doors, Worker
 from saltext.immutable.machines import doors, network
 from saltext.immutable.minions import machine_config
@@ -25,7 +25,7 @@ _DOORS: Doors = {
     "list_machines": doors.list_machines,
     "destroy": doors.destroy,
     "console": doors.console,
-    "require": doors.require,
+    "require": verify.require,
 }
 
 
@@ -50,8 +50,8 @@ class Nspawn:
         self._host = Worker(opts, self._settings, "machine", _DOORS)
 
     def publish(self, image: str) -> str:
-        """Return the digest itself: the layers are where they were baked."""
-        return str(self._host("require", digest=image))
+        """Return the digest itself: the layers are where they were baked. They have to be as they were signed."""
+        return str(self._host("require", digest=image, trusted=sign.trusted(self._settings)))
 
     def launch(self, published: str, identity: Identity) -> str:
         """Start a machine; its ref is its minion id."""

@@ -36,6 +36,8 @@ def settings(opts: Mapping[str, Any]) -> Settings:
         network=_network(read.inside("network")),
         windows=windows(read),
         budgets=master_budgets(read.inside("budgets")),
+        signing_key=read.take("signing_key", _path, None),
+        trusted_keys=read.take("trusted_keys", _paths, ()),
     )
     read.close()
     if problems:
@@ -58,6 +60,10 @@ def _path(value: object) -> Path:
     if not found.is_absolute() or ".." in found.parts:
         raise ValueError(f"must be an absolute path, not {str(value)!r}; write /var/lib/immutable")
     return found
+
+
+def _paths(value: object) -> tuple[Path, ...]:
+    return tuple(map(_path, reading.words(value)))
 
 
 def _store(value: object) -> str:

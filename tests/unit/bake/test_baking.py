@@ -39,6 +39,8 @@ class FakeMaster:
         self.orders: list[dict[str, Any]] = []
         self.during: Callable[[], None] = lambda: None
         self.candidates: dict[str, str] = {}
+        self.above: list[dict[str, Any]] = [{"path": "etc/immutable/seal.json", "sha256": "1"}]
+        self.proofs: dict[str, dict[str, Any]] = {}
 
     # The builder
 
@@ -67,7 +69,8 @@ class FakeMaster:
         self.built.append(order["what"])
         self.orders.append(order)
         digest = f"{len(self.orders):02}" * 32
-        known = {"digest": digest, "what": order["what"], "packages": {}, "grains": GRAINS, "seconds": 1.0}
+        known = {"digest": digest, "what": order["what"], "packages": {}, "grains": GRAINS}
+        known |= {"seconds": 1.0, "created": 1.0}
         self.layers[digest] = known | about
         return self.layers[digest]
 
@@ -84,7 +87,11 @@ class FakeMaster:
         return {**built, "warnings": self.warnings}
 
     def do_make_image(self, order: dict[str, Any]) -> dict[str, Any]:
-        return {"image": bake.manifest.image_digest(order), "created": 1.0}
+        digest = bake.manifest.image_digest(order)
+        return {**order, "image": digest, "created": 1.0, "above": self.above, "proof": self.proofs.get(digest)}
+
+    def do_keep_proof(self, digest: str, proof: dict[str, Any]) -> None:
+        self.proofs[digest] = proof
 
 
 @pytest.fixture
@@ -127,12 +134,12 @@ def store():
 
 
 @pytest.fixture
-def baked(master, store):
+def baked(master, store, tmp_path):
     def run(name: str = "web", **more: Any) -> dict[str, Any]:
         master.built.clear()
         how = {"refresh": False, "test": False, "say": bake.nothing, **more}
         definitions = Definitions(master.recipes, {})
-        work = bake._Bake({}, Settings(), store, master, **how)
+        work = bake._Bake({}, Settings(root=tmp_path), store, master, **how)
         return work.bake(definitions.chain(name), "stable")
 
     return run

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saltext.immutable.bake import manifest
+from saltext.immutable.bake.stack import Entry, merged, parents
 from saltext.immutable.drift import config, files, tree
 from saltext.immutable.drift.paths import Mutable
-from saltext.immutable.drift.tree import merged
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="device nodes, owners and trusted attributes need root")
 
@@ -41,7 +41,7 @@ def plant(place: Path, found: object) -> None:
         place.symlink_to(str(found))
 
 
-def entries_of(root: Path) -> dict[str, tree.Entry]:
+def entries_of(root: Path) -> dict[str, Entry]:
     return merged([list(manifest.entries(root))])
 
 
@@ -213,7 +213,7 @@ def test_what_a_mount_hides_is_not_compared(root, compared):
 def test_a_file_that_goes_away_while_we_look_raises_nothing(root, compared, monkeypatch):
     lstat = tree._lstat
 
-    def late(place: str, info: os.stat_result) -> tree.Entry:
+    def late(place: str, info: os.stat_result) -> Entry:
         if place.endswith("/link"):
             os.unlink(place)
         return lstat(place, info)
@@ -304,7 +304,7 @@ def test_layers_show_what_a_mounted_overlay_shows(tmp_path):
 def test_what_makes_programs_run_is_hidden_by_no_folder_above_it(path):
     above = Mutable(["/var", "/etc", "/var/spool"])
     assert not above.hides(path)
-    assert not any(above.closes(folder) for folder in tree.parents(path))
+    assert not any(above.closes(folder) for folder in parents(path))
     assert Mutable([f"/{path}"]).hides(path)
 
 

@@ -70,7 +70,7 @@ def test_a_temporary_machine_goes_also_when_ctrl_c_comes_as_its_launch_ends(host
 
 def test_an_image_that_is_not_here_is_named(host):
     with pytest.raises(CommandExecutionError, match="image 3f2a9c1d04be is not on this host"):
-        doors.require(host, "3f2a9c1d04be" * 5)
+        images.lower(host, "3f2a9c1d04be" * 5)
 
 
 def test_a_layer_that_went_is_named_before_anything_is_mounted(host):

@@ -1,0 +1,69 @@
+"""What is known of an image and can be proven: asked of the store and of the builder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from salt.exceptions import CommandExecutionError
+
+from saltext.immutable import spec
+from saltext.immutable.bake import provenance, sign
+from saltext.immutable.bake.bake import DOORS
+from saltext.immutable.hosts import Worker
+from saltext.immutable.spec.model import Settings
+from saltext.immutable.store import Image, Store
+
+
+@dataclass
+class Evidence:
+    """Answers about images; ``builder`` has them, ``store`` has what was written down of them."""
+
+    settings: Settings
+    store: Store
+    builder: Worker
+
+    def verify(self, ref: str) -> dict[str, Any]:
+        """Read all of an image; raise unless it is as it was signed."""
+        image = self.store.image(ref)
+        read = self.builder("verify_image", digest=image.digest, trusted=sign.trusted(self.settings))
+        return {"image": image.name, "digest": image.digest, "verified": True, **read}
+
+    def sign(self, ref: str) -> dict[str, Any]:
+        """Sign an image that has no signature, after all of its layers were read."""
+        image = self.store.image(ref)
+        made = self.builder("find_image", digest=image.digest)
+        if made["proof"] is not None:
+            raise CommandExecutionError(f"{image.name} is signed already; salt-run image.verify {image.name} reads it")
+        provenance.vouch(self.builder, self.store, self.settings, image, made, None)
+        return {**self.verify(image.digest), "signed": True}
+
+    def provenance(self, ref: str) -> dict[str, Any]:
+        """Return where an image comes from."""
+        return provenance.find(self.store, self.store.image(ref), sign.trusted(self.settings))
+
+    def sbom(self, ref: str) -> dict[str, Any]:
+        """Return the bill of materials of an image that is as it was signed."""
+        from saltext.immutable.bake import sbom  # its library takes half a second to load
+
+        image = self.store.image(ref)
+        self.builder("require_image", digest=image.digest, trusted=sign.trusted(self.settings))
+        found = self.builder("software", digest=image.digest)
+        return sbom.document(image.name, image.digest, image.created, found)
+
+    def inside(self, old: Image, new: Image) -> dict[str, Any]:
+        """Return how the files and the services of two images differ."""
+        return dict(self.builder("compare_images", old=old.digest, new=new.digest))
+
+
+@contextmanager
+def evidence(opts: Mapping[str, Any]) -> Iterator[Evidence]:
+    """Give what answers."""
+    settings = spec.settings(opts)
+    store = Store.open(settings.store)
+    try:
+        yield Evidence(settings, store, Worker(opts, settings, "image", DOORS))
+    finally:
+        store.close()

@@ -1,0 +1,60 @@
+"""The bill of materials of an image, in CycloneDX. Who imports this loads the library for it, which takes its time."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from cyclonedx.exception.factory import InvalidSpdxLicenseException
+from cyclonedx.factory.license import LicenseFactory
+from cyclonedx.model import Property
+from cyclonedx.model.bom import Bom, BomMetaData
+from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.license import DisjunctiveLicense
+from cyclonedx.output.json import JsonV1Dot6
+from packageurl import PackageURL
+
+from saltext.immutable import __version__
+
+_LICENSES = LicenseFactory()
+_SPACE = uuid.UUID("5b0d3cc4-2f2f-5e6c-9d0e-6f3f0a1f7c11")
+"""Names the serial numbers of our documents."""
+
+
+def document(name: str, digest: str, created: float, found: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the bill of materials in CycloneDX 1.6; the same image always has the same one."""
+    tool = Component(name="saltext-immutable", version=__version__, type=ComponentType.APPLICATION, bom_ref="tool")
+    image = Component(name=name, version=digest, type=ComponentType.CONTAINER, bom_ref=f"image:{digest}")
+    about = BomMetaData(component=image, timestamp=datetime.fromtimestamp(int(created), timezone.utc))
+    about.tools.components.add(tool)
+    bom = Bom(serial_number=uuid.uuid5(_SPACE, digest), metadata=about, components=list(map(_component, found)))
+    bom.register_dependency(image, bom.components)
+    return dict(json.loads(JsonV1Dot6(bom).output_as_string()))
+
+
+def _component(each: Mapping[str, Any]) -> Component:
+    deb = each["type"] == "deb"
+    qualifiers = {"arch": each["arch"], "distro": each["distro"]} if deb else None
+    url = PackageURL(each["type"], each.get("vendor"), each["name"], each["version"], qualifiers)
+    more = {what: each[what] for what in ("source", "path") if what in each}
+    return Component(
+        name=each["name"],
+        version=each["version"],
+        type=ComponentType.LIBRARY,
+        bom_ref=f"{url}#{each.get('path', '')}".rstrip("#"),
+        purl=url,
+        publisher=each.get("by") or None,
+        licenses=list(map(_license, each["licenses"])),
+        properties=[Property(name=f"saltext-immutable:{what}", value=value) for what, value in more.items()],
+    )
+
+
+def _license(name: str) -> DisjunctiveLicense:
+    """Return a license by its SPDX id, or by the name that it was given."""
+    try:
+        return _LICENSES.make_with_id(name)
+    except InvalidSpdxLicenseException:
+        return _LICENSES.make_with_name(name)
