@@ -6,6 +6,7 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.fleet import report
+from saltext.immutable.fleet.care import Care
 from saltext.immutable.fleet.operations import Failed
 from saltext.immutable.fleet.plans import Plans
 from saltext.immutable.spec.model import Amount, TrafficSpec, Window
@@ -199,6 +200,28 @@ def test_a_rollback_to_a_deleted_image_says_so(fleet):
     made.store.delete_image(ONE)
     with pytest.raises(SaltInvocationError, match="generation 1 .*image 111111111111.* deleted.*fleet.history"):
         made.operations().rollback("web", 1)
+
+
+@pytest.mark.parametrize("generation", ["1", True, -1, 1.5])
+def test_a_generation_is_a_whole_number(fleet, generation):
+    made = rolled(fleet(), TWO)
+    for command in ("rollback", "foresee"):
+        with pytest.raises(SaltInvocationError, match="generation: must be "):
+            if command == "rollback":
+                made.operations().rollback("web", generation)
+            else:
+                made.operations().foresee("web", "rollback", generation=generation)
+
+
+def test_who_goes_already_is_not_protected_in_vain(fleet):
+    made = fleet()
+    _kill_after(made, "destroy")
+    with pytest.raises(Killed):
+        made.operations().roll("web")
+    going = next(name for name, record in made.ledger.records().items() if record.doomed)
+    with pytest.raises(CommandExecutionError, match="goes already, and cannot be held back: generation 1 goes"):
+        Care(made.operations(), lambda message, tag, **data: None).protect(going, "a core dump")
+    assert made.ledger.protected() == {}
 
 
 # Blue-green

@@ -72,6 +72,9 @@ class Care:
         deed = self._operations.deed("protected", minion_id, ledger.fleet, _said(reason))
         if minion_id in ledger.protected():
             return self._told(deed, f"it is protected already: {ledger.protected()[minion_id]}", changed=False)
+        record = ledger.records().get(minion_id)
+        if record is not None and record.doomed:
+            raise CommandExecutionError(f"{minion_id} goes already, and cannot be held back: {record.reason}")
         if test:
             return {**self._told(deed, f"it would be protected: {deed.reason}", changed=False), "result": None}
         ledger.protect(minion_id, deed.reason, deed.who, deed.at)

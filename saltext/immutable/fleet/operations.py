@@ -73,6 +73,7 @@ class Operations(Fleets):
         """
         fleet, ledger = self.definition(name), Ledger(self.store, name)
         unfinished = ledger.unfinished()
+        generation = _count(generation, "generation") if generation is not None else None
         if self._is_turned(unfinished, generation):
             return self.steer(name, "back", reason)
         with self.lease(name) as lease:
@@ -252,6 +253,7 @@ class Operations(Fleets):
         if kind == "destroy":
             return self._look(self.find(name, gone=True), ledger, kind, None)
         fleet = self.definition(name)
+        generation = _count(generation, "generation") if generation is not None else None
         if kind == "rollback":
             if self._is_turned(ledger.unfinished(), generation):
                 return self.foresee_order(name, "back")
@@ -283,11 +285,11 @@ class Operations(Fleets):
         return ground(fleet, image, foreseen.current, ledger.unfinished(), foreseen.machines)
 
 
-def _count(size: object) -> int:
+def _count(number: object, name: str = "size") -> int:
     try:
-        return reading.count(size)
+        return reading.count(number)
     except ValueError as err:
-        raise SaltInvocationError(f"size: {err}") from err
+        raise SaltInvocationError(f"{name}: {err}") from err
 
 
 def _require_size(fleet: Fleet) -> None:
