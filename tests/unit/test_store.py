@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +59,20 @@ def test_a_store_that_cannot_be_opened_is_a_sentence_that_says_how_to_mend_it(ur
     with pytest.raises(error, match=says) as caught:
         Store.open(url)
     assert "secret" not in str(caught.value)
+
+
+def test_a_disk_that_is_full_is_a_sentence_and_what_was_written_before_stays(store: Store) -> None:
+    with store.write() as tx:
+        pages = tx.execute(sa.text("PRAGMA page_count")).scalar_one()
+        tx.execute(sa.text(f"PRAGMA max_page_count = {pages}"))
+    large = replace(image("0123abcd"), report={"large": "x" * 100_000})
+    with pytest.raises(CommandExecutionError, match="cannot be used: database or disk is full; .* carries on"):
+        store.add_image(large)
+    assert store.images() == []
+    with store.write() as tx:
+        tx.execute(sa.text(f"PRAGMA max_page_count = {pages + 100}"))
+    store.add_image(large)
+    assert store.images() == [large]
 
 
 def test_the_secret_is_for_the_owner_only(tmp_path: Path) -> None:

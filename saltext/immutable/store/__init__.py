@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError, SaltInvocationError
-from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.schema import CreateColumn, CreateTable
 
 from saltext.immutable.host import this_boot
@@ -113,6 +113,12 @@ class Fenced(CommandExecutionError):  # type: ignore[misc]
     """The lease was lost: somebody else took it after we had been silent for too long."""
 
 
+class Unusable(CommandExecutionError):  # type: ignore[misc]
+    """The database says no: its disk is full, it cannot be reached."""
+
+    orig: object = None
+
+
 class Lease:
     """The right to act on something, kept by a ``beat`` or ``write`` at least every ``ttl`` seconds."""
 
@@ -146,6 +152,20 @@ class Lease:
         return {"mine": self.name, "my_epoch": self.epoch}
 
 
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Let what the database cannot do arrive as a sentence; what we did wrong stays a bug."""
+    try:
+        yield
+    except OperationalError as err:
+        said = Unusable(
+            f"the store cannot be used: {err.orig}; mend that and give the same command again: "
+            "it carries on what was begun"
+        )
+        said.orig = err.orig
+        raise said from err
+
+
 class Store:
     """The database: SQLite by default, any SQLAlchemy URL where several masters share fleets."""
 
@@ -170,7 +190,7 @@ class Store:
             ) from err
         try:
             return cls(_prepared(where), clock)
-        except (SQLAlchemyError, OSError, ImportError) as err:
+        except (SQLAlchemyError, Unusable, OSError, ImportError) as err:
             raise CommandExecutionError(
                 f"the store {where} cannot be opened: {getattr(err, 'orig', err)}; let the master's user write there, "
                 "or set immutable:store in the master config to another place"
@@ -179,13 +199,13 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """Open a connection that only reads."""
-        with self._reads.connect() as connection:
+        with _plainly(), self._reads.connect() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """Open a transaction that no lease guards."""
-        with self._engine.begin() as tx:
+        with _plainly(), self._engine.begin() as tx:
             yield tx
 
     def close(self) -> None:
