@@ -38,7 +38,9 @@ RETRY = 2.0
 """Seconds before a machine that is still there is told again to go, or one that is not yet there to come."""
 LOOKS = 50
 """Looks at healthy machines in a second, at most: a large fleet is looked at less often."""
-CROWD = 40_000
+LISTED = 2_000
+"""Machines that are listed a second, at most: a large fleet is listed less often."""
+CROWD = 10_000
 """Machines with which a plan is made once a second; with fewer, more often."""
 AWAKE = 1.0
 """Seconds that the clock may go back: time servers do that."""
@@ -97,6 +99,8 @@ class Driver:
         """Machines of which something changed since the last commit."""
         self._timers: list[tuple[float, str]] = []
         self._due_now = set(self._tracks)
+        self._waiting: dict[str, None] = {}
+        """Machines that only lack a free call, the first ones first."""
         self._changing = 0
         self._list_at, self._routed_at = now, now if world.routed else NEVER
         self._beat_at = self._news_at = now + lease.ttl / 3
@@ -254,7 +258,8 @@ class Driver:
 
     def _list_came(self, completion: Completion) -> None:
         doomed = any(machine.phase == "doomed" for machine in self._pictures.values())
-        self._list_at = min(self._list_at, self._clock() + (LIST_EVERY_DOOMED if doomed else LIST_EVERY))
+        pause = max(LIST_EVERY_DOOMED if doomed else LIST_EVERY, len(self._tracks) / LISTED)
+        self._list_at = min(self._list_at, self._clock() + pause)
         if completion.error is None:
             self._listed(completion.task.asked, completion.value)
 
@@ -354,7 +359,8 @@ class Driver:
             track.since, track.probe_at = now, now + max(SERVING, len(self._tracks) / LOOKS)
             self._went_on(now)
             seconds = now - track.record.born
-            self._note("ready", f"image and health are right after {seconds:.1f} s", track.record.minion_id)
+            after = f" after {seconds:.1f} s" if seconds >= 0 else ""  # the clock may have been set back
+            self._note("ready", f"image and health are right{after}", track.record.minion_id)
         elif (before, track.health) == ("yes", "no"):
             self._note("unhealthy", track.note, track.record.minion_id)
 
@@ -470,11 +476,16 @@ class Driver:
             if name in self._tracks:
                 self._tracks[name].timer = NEVER
                 self._due_now.add(name)
-        waiting = set()
-        for name in sorted(self._due_now & self._tracks.keys()):
+        due, self._due_now = sorted(self._due_now & self._tracks.keys()), set()
+        for name in due:
+            self._waiting.pop(name, None)
             if not self._obey_for(self._tracks[name], now):
-                waiting.add(name)
-        self._due_now = waiting
+                self._waiting[name] = None
+        while self._waiting and self._changing < self._world.concurrency:
+            name = next(iter(self._waiting))
+            del self._waiting[name]
+            if name in self._tracks and not self._obey_for(self._tracks[name], now):
+                self._waiting[name] = None
 
     def _obey_for(self, track: Track, now: float) -> bool:
         """Submit what is due for one machine; tell whether nothing is left that only lacks a free call."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 from saltext.immutable.fleet.goal import goal
@@ -25,13 +26,14 @@ def forecast(
     actions: list[Action] = []
     rollout, aim = replace(rollout, approved=APPROVED), goal(fleet, rollout)
     world = {m.minion_id: _well(m) if m.phase != "booting" or aim.has(m) else m for m in machines}
+    fresh = (f"new {number}" for number in count(1))
     while True:
         world = {key: machine for key, machine in world.items() if machine.phase != "doomed"}
         step = plan(fleet, rollout, list(world.values()), UNLIMITED, now)
         rollout = step.rollout
         for action in step.actions:
             actions.append(action)
-            _happen(fleet, world, action, f"new {sum(one.kind == 'launch' for one in actions)}", now)
+            _happen(fleet, world, action, next(fresh) if action.kind == "launch" else "", now)
         if rollout.outcome or step.wake is None:
             return actions, None
         if not step.actions:
