@@ -294,6 +294,7 @@ def _expired(at: Moment, attached: Sequence[Action]) -> Iterator[Action]:
     """Let go of kept machines whose time is over, or that no rollback would bring back any more."""
     back_again = {action.minion_id for action in attached}
     ways, room = {at.rollout.source, at.rollout.target}, at.aim.size
+    stays = at.aim.mending or len(ways) == 1  # what came before this generation is not known here
     for machine in at.found.kept:
         if machine.minion_id in back_again or machine.kept_until is None:
             continue
@@ -304,7 +305,7 @@ def _expired(at: Moment, attached: Sequence[Action]) -> Iterator[Action]:
             yield _act("destroy", machine, f"more are kept than the {at.aim.size} that are wanted")
         elif machine.taint is not None or machine.health == "no":
             yield _act("destroy", machine, "it was kept for a rollback, and is not well")
-        elif machine.generation not in ways and not at.aim.mending:
+        elif machine.generation not in ways and not stays:
             yield _act("destroy", machine, "it was kept for a rollback that would not use it")
 
 
