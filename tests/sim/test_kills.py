@@ -1,0 +1,59 @@
+"""Every golden story with a process that is killed at every commit, before and after it, and another that carries on.
+
+SIM_KILLS=4 tries every fourth of them, SIM_KILLS=1 all; SIM_KILL='roll 0 7 after' replays one.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+from .storytelling import STORIES, Kill, Story, stories
+
+SHARE = int(os.environ.get("SIM_KILLS", "1" if os.environ.get("IMMUTABLE_FULL") else "4"))
+
+
+def test_who_comes_after_a_kill_brings_it_to_the_same_end(capsys) -> None:
+    if "SIM_KILL" in os.environ:
+        name, command, commit, when = os.environ["SIM_KILL"].split()
+        _compare(Story(STORIES / f"{name}.txt"), Kill(int(command), int(commit), when))
+        return
+    names = [story.path.stem for story in stories()]
+    with ProcessPoolExecutor(os.cpu_count(), get_context("forkserver")) as pool:
+        found = list(pool.map(killed_everywhere, names))
+    tried = sum(count for count, _ in found)
+    with capsys.disabled():
+        print(f" {tried} kills in {len(names)} stories ", end="")
+    failed = [line for _, lines in found for line in lines]
+    assert not failed, "\n".join(failed)
+    assert tried > len(names)
+
+
+def killed_everywhere(name: str) -> tuple[int, list[str]]:
+    """Tell a story again for every commit that may be the last one of a process; return what went wrong."""
+    story, failed = Story(STORIES / f"{name}.txt"), []
+    commits = story.tell().commits
+    kills = [
+        Kill(command, commit, when)
+        for command, count in enumerate(commits)
+        for commit in range(1, count + 1)
+        for when in ("before", "after")
+    ]
+    first = sum(name.encode()) % SHARE
+    for kill in kills[first::SHARE]:
+        try:
+            _compare(story, kill)
+        except Exception as err:
+            said = f"{type(err).__name__}: {err}".splitlines()[0]
+            failed.append(f"SIM_KILL='{name} {kill.command} {kill.commit} {kill.when}': {said}")
+    return len(kills[first::SHARE]), failed
+
+
+def _compare(story: Story, kill: Kill) -> None:
+    """Hold a story with a kill to the end of the one without; what happens at a time may find another state then."""
+    told, undisturbed = story.tell(kill), story.tell()
+    if not story.repeatable:
+        return
+    assert told.running == undisturbed.running, "the same machines run in the end"
+    assert told.lineage == undisturbed.lineage, "the same generations are good"
