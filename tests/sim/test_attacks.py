@@ -123,6 +123,24 @@ def test_an_order_is_heard_while_a_list_hangs(fleet, monkeypatch):
     assert made.world.now - began < 30
 
 
+@pytest.mark.parametrize(("what", "outcome"), [("abort", "aborted"), ("back", "rolled back")])
+def test_an_abort_that_is_read_together_with_a_pause_is_not_lost(fleet, what, outcome):
+    made = fleet()
+    order(made, 3.0, "pause", "wait")
+    order(made, 3.01, what, "no, stop")
+    with pytest.raises(Failed, match=f"{outcome}: {what} by jane: no, stop"):
+        made.operations().roll("web")
+    assert made.ledger.unfinished() is None
+
+
+def test_a_way_back_that_fails_is_not_tried_again_by_who_waits_for_it(fleet):
+    made = paused(fleet())
+    rollout = made.ledger.unfinished()
+    with pytest.raises(Failed, match="roll paused"):
+        made.operations().follow("web", rollout, ("rolled back",))
+    assert made.ledger.unfinished() == rollout
+
+
 # Sizes
 
 

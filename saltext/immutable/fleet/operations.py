@@ -184,7 +184,6 @@ class Operations(Fleets):
     ) -> Rollout:
         """Wait for the end of a rollout, and drive it where nobody else does."""
         ledger = self.ledger(name)
-        ordered = "done" not in expected
         while True:
             with suppress(Held), self.lease(name) as lease:
                 now = ledger.rollout(rollout.id)
@@ -193,8 +192,9 @@ class Operations(Fleets):
                         f"fleet {name}: rollout {now.id}, a {now.kind}, was over before the order was taken up: it is "
                         f"done, and nothing else was changed; `salt-run fleet.status {name}` tells what runs"
                     )
-                # What an operator or a failure paused is not resumed by who only waited for its end.
-                if now.outcome not in (None, "paused") or now.outcome in expected or (now.outcome and not ordered):
+                turns = any(one.rollout == now.id and one.what in ("abort", "back") for one in ledger.orders())
+                # What was paused is not resumed by who only waited for its end.
+                if now.outcome in expected or now.outcome and not (now.outcome == "paused" and turns):
                     return ended_as(now, expected, ledger)
                 fleet = self.find(name, gone=True) if rollout.kind == "destroy" else self.definition(name)
                 return self._drive(fleet, ledger, lease, now, expected)

@@ -9,7 +9,7 @@ from typing import Literal
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.fleet.state import Rollout
-from saltext.immutable.fleet.verdicts import paused, turned_back
+from saltext.immutable.fleet.verdicts import paused, revived, turned_back
 
 What = Literal["pause", "abort", "back", "approve"]
 
@@ -35,8 +35,9 @@ class Order:
 def obeyed(rollout: Rollout, orders: Sequence[Order], now: float) -> Rollout:
     """Return the rollout as the orders want it; what does not fit it any more changes nothing."""
     for order in orders:
-        if order.rollout == rollout.id and rollout.outcome is None and refusal(rollout, order.what) is None:
-            rollout = _obeyed(rollout, order, now)
+        if order.rollout == rollout.id and refusal(rollout, order.what) is None:
+            # Who says abort or back after somebody else's pause means it.
+            rollout = _obeyed(revived(rollout, now) if rollout.outcome else rollout, order, now)
     return rollout
 
 
