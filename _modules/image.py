@@ -51,9 +51,9 @@ def find_layer(key):
     return _call("find_layer", key=key)
 
 
-def keep_layer(key, digest, warnings=()):
+def keep_layer(key, digest, warnings=(), about=None):
     """
-    Let a key lead to a layer from now on, with what is to be said of it.
+    Let a key lead to a layer from now on, with what is to be said of it, and of the stack up to it.
 
     CLI Example:
 
@@ -61,7 +61,7 @@ def keep_layer(key, digest, warnings=()):
 
         salt-call image.keep_layer 5f1d... 3f2a9c1d04be...
     """
-    return _call("keep_layer", key=key, digest=digest, warnings=warnings)
+    return _call("keep_layer", key=key, digest=digest, warnings=warnings, about=about)
 
 
 def make_key(bake_id):

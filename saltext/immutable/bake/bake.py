@@ -213,7 +213,7 @@ class _Bake:
         made_from = inputs.of_states(self.opts, recipe, known, built["below"], self.store.secret)
         self.made_from[recipe.name] = contents.of_states(recipe, made_from, built.get("sls"))
         for key in (inputs.key(made_from), inputs.last(recipe)):
-            self.builder("keep_layer", key=key, digest=built["digest"], warnings=built["warnings"])
+            self._keep(key, built)
 
     def _grains_of(self, recipe: Recipe) -> dict[str, Any]:
         """Return the grains for the pillar: those of the tree's own modules as they were last time."""
@@ -245,6 +245,7 @@ class _Bake:
             "sync": inputs.has_custom_modules(files),
             "within": recipe.bake_within,
             "secrets": list(recipe.secrets),
+            "grains": self.layers[-1]["grains"],
             "minion": config | ({"grains": self.grains} if self.grains else {}),
             **self._place(),
         }
@@ -279,11 +280,15 @@ class _Bake:
         with self._enrolled(order.get("bake_id")):
             built = self.builder(function, order=order)
         if "bake_id" not in order:
-            self.builder("keep_layer", key=key, digest=built["digest"])
+            self._keep(key, built)
         said = f"built {what} in {built['seconds']:.1f} s"
         self.say(said, "image/layer", what=what, digest=built["digest"], seconds=built["seconds"])
         self.layers.append(built | {"cached": False})
         return {**built, "below": order["below"][-1] if order["below"] else ""}
+
+    def _keep(self, key: str | None, built: Mapping[str, Any]) -> None:
+        about = {name: built.get(name) for name in ("packages", "grains", "sls")}
+        self.builder("keep_layer", key=key, digest=built["digest"], warnings=built.get("warnings", []), about=about)
 
     @contextmanager
     def _enrolled(self, bake_id: str | None) -> Iterator[None]:

@@ -27,9 +27,11 @@ def find_layer(host: Host, key: str) -> dict[str, Any] | None:
     return asdict(found) if found else None
 
 
-def keep_layer(host: Host, key: str, digest: str, warnings: Sequence[str] = ()) -> None:
-    """Let ``key`` lead to a layer from now on, with what is to be said of it."""
-    layers.keep(host, key, digest, warnings)
+def keep_layer(
+    host: Host, key: str, digest: str, warnings: Sequence[str] = (), about: Mapping[str, Any] | None = None
+) -> None:
+    """Let ``key`` lead to a layer from now on, with what is to be said of it, and of the stack up to it."""
+    layers.keep(host, key, digest, warnings, about)
 
 
 def make_key(host: Host, bake_id: str) -> str:
@@ -53,7 +55,7 @@ def minion_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         began = time.monotonic()
         grains = minion.build(host, place, order, lower)
         minion.finish(place / "fs")
-        packages = layers.load(host, order["below"][-1]).packages
+        packages = _packages(host, order["below"])
         seconds = time.monotonic() - began
         return _commit(host, place, what=order["what"], packages=packages, grains=grains, seconds=seconds)
 
@@ -67,16 +69,15 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         place, lower = undo.enter_context(_on(host, order["below"]))
         began = time.monotonic()
         machines.destroy(host, order["bake_id"])  # left by a bake that was killed
-        below = layers.load(host, order["below"][-1])
         with machines.temporary(host, states.prepare(host, place, order, lower)) as machine:
             machines.wait_booted(machine)
-            grains = states.sync(machine, order) if order["sync"] else below.grains
+            grains = states.sync(machine, order) if order["sync"] else order["grains"]
             marked = secrets.known(machine, order)
             with secrets.concealed(marked):
                 sls = states.apply(machine, order)
             states.stop(machine)
         status = place / "fs/var/lib/dpkg/status"
-        packages = debian.installed(status) if status.is_file() else below.packages
+        packages = debian.installed(status) if status.is_file() else _packages(host, order["below"])
         states.finish(place / "fs")
         warnings = secrets.warnings(place / "fs", marked)
         about = {"packages": packages, "grains": grains, "sls": sls, "seconds": time.monotonic() - began}
@@ -89,7 +90,12 @@ def candidates(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
         place, lower = undo.enter_context(_on(host, order["below"]))
         order_ = workshop(place, order, lower, files=outside.lend_apt(place))
         machine = undo.enter_context(machines.temporary(host, order_))
-        return updates.candidates(machine, layers.load(host, order["below"][-1]).packages)
+        return updates.candidates(machine, _packages(host, order["below"]))
+
+
+def _packages(host: Host, below: Sequence[str]) -> dict[str, str]:
+    """Return the Debian packages of a stack of layers."""
+    return debian.installed(overlay.top_file(host.l, layers.lower(list(below)), "var/lib/dpkg/status"))
 
 
 def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:

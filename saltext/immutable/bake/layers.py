@@ -45,10 +45,13 @@ class Layer:
 def find(host: Host, key: str) -> Layer | None:
     """Return the layer that ``key`` led to last, if it is still there."""
     try:
-        digest, *warnings = (host.keys / key).read_text().splitlines()
-        return replace(load(host, digest), warnings=list(map(json.loads, warnings)))
+        digest, *known = (host.keys / key).read_text().splitlines()
+        layer = load(host, digest)
     except FileNotFoundError:
         return None
+    told = list(map(json.loads, known))
+    about = next((each for each in told if isinstance(each, dict)), {})
+    return replace(layer, **about, warnings=[each for each in told if isinstance(each, str)])
 
 
 def load(host: Host, digest: str) -> Layer:
@@ -83,14 +86,20 @@ def commit(host: Host, workspace: Path, **about: Any) -> Layer:
         run(["sync", "--file-system", staged])
         staged.rename(host.layers / digest)
         sync_directory(host.layers)
-        verify.note(host, digest)
+        paths = [json.loads(line)["path"] for line in lines]
+        verify.note(host, digest, verify.print_of(host, digest, paths))
     link(host, overlay.short(digest), f"../layers/{digest}/fs")
-    return load(host, digest)
+    return replace(load(host, digest), **about)  # the layer may be there since it was made above others
 
 
-def keep(host: Host, key: str, digest: str, warnings: Sequence[str] = ()) -> None:
-    """Let ``key`` lead to a layer; it is given when nobody doubts any more what the layer was made from."""
-    write(host.keys / key, "\n".join([digest, *map(json.dumps, warnings)]))
+def keep(
+    host: Host, key: str, digest: str, warnings: Sequence[str] = (), about: Mapping[str, Any] | None = None
+) -> None:
+    """Let ``key`` lead to a layer; it is given when nobody doubts any more what the layer was made from.
+
+    ``about``: what depends on the layers below, too, so that the same layer may have another one under another key.
+    """
+    write(host.keys / key, "\n".join([digest, *map(json.dumps, [*([about] if about else []), *warnings])]))
 
 
 def link(host: Host, name: str, target: str) -> str:

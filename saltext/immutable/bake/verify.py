@@ -1,7 +1,7 @@
 """Is what lies here still what was baked? Layers are compared with their digest, images with what was signed.
 
-A layer is read in full when this host first uses it after a boot, and again where any of its files has another inode,
-change time or size than then; to see that takes one walk. Who uses it again within ten minutes pays nothing.
+A layer is read in full when this host first uses it after a boot, and again where a file of it has another inode,
+change time or size than when it was read or baked; to see that takes one walk. Within ten minutes it takes nothing.
 """
 
 from __future__ import annotations
@@ -170,11 +170,11 @@ def _layer(host: Host, digest: str, full: bool) -> None:
     if time.time() - seen.get("at", 0.0) < _GOOD_FOR and seen.get("own") == _print(place, ["."]):
         return
     lines = _manifest(host, digest)
-    found = _print(place / "fs", [line["path"] for line in lines])
-    read = full or seen.get("files") != found
+    files = print_of(host, digest, [line["path"] for line in lines])  # before they are read, lest a change be missed
+    read = full or seen.get("files") != files
     if read and (wrong := list(_differences(lines, _entries(host, digest)))):
         raise damaged_layer(host, digest, _named(wrong))
-    note(host, digest, found)
+    note(host, digest, files)
 
 
 def _entries(host: Host, digest: str) -> list[dict[str, Any]]:
@@ -184,8 +184,13 @@ def _entries(host: Host, digest: str) -> list[dict[str, Any]]:
         raise damaged_layer(host, digest, f"{err.filename or 'a file'} cannot be read: {err.strerror}") from err
 
 
-def note(host: Host, digest: str, files: str | None = None) -> None:
-    """Remember that a layer was as it should be; without ``files`` (the print of them) it is read once that is old."""
+def print_of(host: Host, digest: str, paths: Sequence[str]) -> str:
+    """Return what changes with any change of a layer's files."""
+    return _print(host.layers / digest / "fs", paths)
+
+
+def note(host: Host, digest: str, files: str) -> None:
+    """Remember that a layer is as it should be; ``files``: the print of them."""
     place = host.layers / digest
     (place / "seen.json").touch()  # before the print of the folder, which would be another one afterwards
     about = {"boot": this_boot(), "at": time.time(), "own": _print(place, ["."]), "files": files}

@@ -34,6 +34,7 @@ class FakeMaster:
         self.layers: dict[str, dict[str, Any]] = {}
         self.kept: dict[str, str] = {}
         self.kept_warnings: dict[str, list[str]] = {}
+        self.kept_about: dict[str, dict[str, Any]] = {}
         self.warnings: list[str] = []
         self.built: list[str] = []
         self.orders: list[dict[str, Any]] = []
@@ -57,10 +58,10 @@ class FakeMaster:
 
     def do_find_layer(self, key: str) -> dict[str, Any] | None:
         found = self.layers.get(self.kept.get(key, ""))
-        return {**found, "warnings": self.kept_warnings[key]} if found else None
+        return {**found, **self.kept_about[key], "warnings": self.kept_warnings[key]} if found else None
 
-    def do_keep_layer(self, key: str, digest: str, warnings: Sequence[str] = ()) -> None:
-        self.kept[key], self.kept_warnings[key] = digest, list(warnings)
+    def do_keep_layer(self, key: str, digest: str, warnings: Sequence[str], about: dict[str, Any]) -> None:
+        self.kept[key], self.kept_warnings[key], self.kept_about[key] = digest, list(warnings), about
 
     def do_make_key(self, bake_id: str) -> str:
         return "public half"

@@ -46,7 +46,7 @@ def test_an_unknown_key_leads_nowhere(host):
 
 def test_the_same_content_under_another_key_is_one_layer(host):
     one, other = commit(host, "k1", a="1"), commit(host, "k2", a="1")
-    assert one == other
+    assert one.digest == other.digest
     assert len(list(host.layers.iterdir())) == 1
 
 
@@ -64,6 +64,21 @@ def test_what_is_said_of_a_layer_belongs_to_the_key_as_its_content_may_be_the_sa
     assert {one.digest for one in found} == {layer.digest}
     assert layers.drop(host, [layer.digest]) == [layer.digest]
     assert not list(host.keys.iterdir())
+
+
+def test_the_same_layer_above_others_has_what_is_true_of_that_stack(host):
+    made = []
+    for number, key in ((1, "k1"), (2, "k2")):
+        with host.workspace() as place:
+            (place / "fs").mkdir()
+            about = {"packages": {"bash:amd64": str(number)}, "grains": {"osrelease": f"12.{number}"}}
+            made.append(layers.commit(host, place, what="states of small", **about))
+            layers.keep(host, key, made[-1].digest, ["a warning"], about)
+    assert made[0].digest == made[1].digest
+    for layer in (made, [layers.find(host, key) for key in ("k1", "k2")]):
+        assert [one.packages["bash:amd64"] for one in layer] == ["1", "2"]
+        assert [one.grains["osrelease"] for one in layer] == ["12.1", "12.2"]
+    assert layers.find(host, "k2").warnings == ["a warning"]
 
 
 def test_a_layer_that_was_removed_by_hand_is_not_found(host):
