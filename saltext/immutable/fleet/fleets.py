@@ -265,7 +265,7 @@ class Fleets:
         return Fleet(name, recipe="", size=0, minion_id="", provider=newest.provider, traffic=newest.traffic)
 
     def _image(self, fleet: Fleet, ref: str | None) -> str:
-        return self.store.image(ref or f"{fleet.recipe}:{fleet.channel}").digest
+        return self.store.usable(ref or f"{fleet.recipe}:{fleet.channel}").digest
 
     def _way_back(self, ledger: Ledger, number: int | None) -> int:
         """Return the generation to roll back to; its image must be there."""
@@ -291,6 +291,11 @@ class Fleets:
             raise SaltInvocationError(
                 f"generation {generation.number} of fleet {generation.fleet} ran image {generation.image[:12]}, which "
                 f"is deleted; `salt-run fleet.history {generation.fleet}` shows the others"
+            )
+        if revocation := self.store.revoked().get(generation.image):
+            raise CommandExecutionError(
+                f"generation {generation.number} of fleet {generation.fleet} is no way back: {revocation}; "
+                f"name another with generation=N (`salt-run fleet.history {generation.fleet}` shows them)"
             )
 
     def lease(self, name: str) -> AbstractContextManager[Lease]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from salt.exceptions import SaltInvocationError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.fleet import queries
 from saltext.immutable.fleet.orders import Order
@@ -18,6 +18,7 @@ from saltext.immutable.store.schema import (
     UNFINISHED,
     fleets,
     generations,
+    images,
     journal,
     machines,
     orders,
@@ -293,9 +294,19 @@ class Ledger:
         where = sa.and_(rollouts.c.fleet == self.fleet, UNFINISHED)
         why = f"a {kind} took its place"
         with lease.write() as tx:
+            self._require_image(tx, target)
             tx.execute(sa.update(rollouts).where(where).values(outcome="aborted", ended=now, reason=why))
             number = tx.execute(sa.insert(rollouts).values(values).returning(rollouts.c.id)).scalar_one()
         return replace(rollout, id=number)
+
+    def _require_image(self, tx: sa.Connection, number: int | None) -> None:
+        """Raise where the image that a rollout would go to was deleted since it was chosen; now it is needed."""
+        where = (generations.c.fleet == self.fleet, generations.c.number == number)
+        image = tx.execute(sa.select(generations.c.image).where(*where)).scalar()
+        if image and tx.execute(sa.select(images.c.digest).where(images.c.digest == image)).first() is None:
+            raise CommandExecutionError(
+                f"image {image[:12]} of generation {number} of fleet {self.fleet} was deleted meanwhile; bake it again"
+            )
 
     def commit(
         self,

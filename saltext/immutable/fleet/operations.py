@@ -14,6 +14,8 @@ from saltext.immutable.fleet.forecast import forecast
 from saltext.immutable.fleet.ledger import Ledger
 from saltext.immutable.fleet.orders import Order, What, obeyed, require
 from saltext.immutable.fleet.plans import Plans, Saved, ground, require_same
+from saltext.immutable.fleet.recall import target
+from saltext.immutable.fleet.reconcile import no_further
 from saltext.immutable.fleet.state import MENDING, Kind, Outcome, Rollout
 from saltext.immutable.fleet.verdicts import revived
 from saltext.immutable.fleet.world import plain
@@ -57,7 +59,7 @@ class Operations(Fleets):
                 image = saved.image
             carried_on = None
             going = unfinished is not None and (unfinished.outcome is None or unfinished.paused_by == "window")
-            if unfinished and going and unfinished.kind == "roll":
+            if unfinished and going and unfinished.kind == "roll" and not target(self.store, ledger, unfinished):
                 carried_on = self._drive(fleet, ledger, lease, unfinished, now=now)
             return self._roll(fleet, ledger, lease, image, now) or carried_on
 
@@ -165,6 +167,8 @@ class Operations(Fleets):
                 return None
             gone = unfinished.kind == "destroy"
             fleet = self.find(name, gone=True) if gone else self.definition(name)
+            if revoked := target(self.store, ledger, unfinished):
+                raise CommandExecutionError(f"fleet {name}: {no_further(fleet, unfinished, revoked)}")
             return self._drive(fleet, ledger, lease, unfinished, now=now)
 
     def steer(self, name: str, what: What, reason: object = "") -> Rollout:

@@ -12,7 +12,21 @@ from saltext.immutable.spec.model import Fleet
 LONGEST_REST = 3600.0
 """Seconds between two trials to mend a fleet at most."""
 
-Course = Literal["alarm", "busy", "leave", "rest", "carry on", "look", "nothing"]
+Course = Literal["alarm", "busy", "leave", "rest", "carry on", "roll", "look", "nothing"]
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What of a fleet is revoked, each with the reason, and what could take its place."""
+
+    target: str | None = None
+    """The image that its unfinished rollout goes to."""
+    runs: str | None = None
+    """The image that it runs."""
+    instead: str | None = None
+    """The name of another image, which its channel names and which is not revoked."""
+    failed: str | None = None
+    """Why a roll to that one failed."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,7 @@ class Standing:
     """Rollouts of kind reconcile that ended otherwise than done, one after the other, up to now."""
     closed: str | None = None
     """Why no window is open."""
+    recall: Recall = Recall()
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,41 @@ class Way:
 
 def way(fleet: Fleet, standing: Standing, now: float) -> Way:
     """Decide whether a fleet is looked at, carried on or left alone."""
+    found = _way(fleet, standing, now)
+    recall, rollout = standing.recall, standing.unfinished
+    if found.course == "carry on" and rollout and recall.target:
+        return Way("alarm", no_further(fleet, rollout, recall.target))
+    if found.course == "look" and fleet.revoked == "replace" and not standing.closed and not stuck(fleet, recall):
+        return Way("roll", f"{recall.runs}; {_channel(fleet)} names {recall.instead}") if recall.runs else found
+    return found
+
+
+def stuck(fleet: Fleet, recall: Recall) -> str | None:
+    """Return why a fleet stays on a revoked image that it should leave by itself; None: it does not."""
+    if fleet.revoked != "replace" or not recall.runs:
+        return None
+    promote = f"promote another: salt-run image.promote {fleet.recipe}@... channel={fleet.channel}"
+    if recall.instead is None:
+        return f"{recall.runs}; {_channel(fleet)} names no other image to go to; {promote}"
+    if recall.failed is not None:
+        return f"{recall.runs}; the roll to {recall.instead} failed: {recall.failed}; {promote}"
+    return None
+
+
+def no_further(fleet: Fleet, rollout: Rollout, revoked: str) -> str:
+    """Say why a rollout to a revoked image is not carried on, and what leads out of it."""
+    return (
+        f"its {rollout.kind} is not carried on, since {revoked}; `salt-run fleet.roll {fleet.name}` goes to what "
+        f"{_channel(fleet)} names, `salt-run fleet.rollback {fleet.name}` goes back"
+    )
+
+
+def _channel(fleet: Fleet) -> str:
+    return f"{fleet.recipe}:{fleet.channel}"
+
+
+def _way(fleet: Fleet, standing: Standing, now: float) -> Way:
+    """Decide it as if nothing were revoked."""
     rollout = standing.unfinished
     if not standing.wanted:
         return Way("alarm", _abandoned(fleet.name))

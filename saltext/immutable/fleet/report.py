@@ -13,6 +13,7 @@ from salt.exceptions import CommandExecutionError
 from saltext.immutable.fleet.goal import goal
 from saltext.immutable.fleet.ledger import Entry, Ledger, Record
 from saltext.immutable.fleet.operations import Forecast, Operations
+from saltext.immutable.fleet.recall import revoked_now
 from saltext.immutable.fleet.sickness import Sicknesses
 from saltext.immutable.fleet.state import Rollout
 from saltext.immutable.fleet.taints import Deed, Taint
@@ -88,6 +89,7 @@ def status(operations: Operations, name: str, now: float) -> dict[str, Any]:
         "fleet": name,
         "generation": generation.number if generation else None,
         "image": operations.image_name(generation),
+        "revoked": revoked_now(operations.store, ledger),
         "size": sum(not record.doomed and record.kept_until is None for record in records),
         **_sizes(operations, ledger),
         "tainted": sum(record.minion_id in taints for record in records),

@@ -47,6 +47,7 @@ def _head(told: Data) -> Iterator[str]:
     wanted = "" if told.get("wanted") is None else f" of {told['wanted']}"
     runs = f"generation {told['generation']}, {told['image']}" if told["generation"] else "nothing was rolled out yet"
     yield f"fleet {told['fleet']}: {told['size']}{wanted} machines, {runs}"
+    yield from (f"revoked: {why}" for why in told.get("revoked", ()))
     if told.get("size_set"):
         yield f"size: {told['size_set']}"
     if told["rollout"]:

@@ -21,6 +21,7 @@ from saltext.immutable.fleet.diagnosis import Diagnosis, Sickness
 from saltext.immutable.fleet.drive import Interrupted
 from saltext.immutable.fleet.looks import Stopped
 from saltext.immutable.fleet.operations import Failed, Operations
+from saltext.immutable.fleet.recall import recall
 from saltext.immutable.fleet.sickness import Sicknesses
 from saltext.immutable.fleet.taints import Deed
 from saltext.immutable.fleet.world import plain
@@ -57,11 +58,14 @@ class Upkeep:
 
     def _tended(self, test: bool) -> dict[str, Any]:
         fleet = self._operations.find(self._name, gone=True)
-        way = reconcile.way(fleet, self._standing(fleet), self._operations.clock())
+        standing = self._standing(fleet)
+        way = reconcile.way(fleet, standing, self._operations.clock())
         if way.course == "look":
-            return self._looked(test)
-        if way.course == "carry on" and test:
-            return _told("would carry on", way.reason)
+            return self._looked(standing.recall, test)
+        if way.course == "roll" and not test:
+            return self._driven(self._operations.roll, "rolled", way.reason)
+        if way.course in ("carry on", "roll") and test:
+            return _told(f"would {way.course}", way.reason)
         if way.course == "carry on":
             return self._driven(self._operations.carry_on, "carried on", way.reason)
         if way.failed and not test:
@@ -79,11 +83,12 @@ class Upkeep:
             machines=bool(ledger.records()),
             trials=reconcile.trials(ledger.rollouts()),
             closed=self._operations.closed(fleet),
+            recall=recall(self._operations.store, fleet, ledger),
         )
 
     # Look
 
-    def _looked(self, test: bool) -> dict[str, Any]:
+    def _looked(self, recall: reconcile.Recall, test: bool) -> dict[str, Any]:
         fleet = self._operations.ledger(self._name).sized(self._operations.definition(self._name))
         look = looks.look(self._operations, fleet, self._stopped)
         rhythm = self._memory.rhythm()
@@ -93,7 +98,7 @@ class Upkeep:
             self._memory.remember(rhythm.looked(look.at) if rhythm else diagnosis.Rhythm(look.at), found.sick)
         seen = {
             "sick": {one.minion_id: {"why": one.told, "for": round(look.at - one.since)} for one in found.sick},
-            "waits": list(found.waits),
+            "waits": [*found.waits, *filter(None, [reconcile.stuck(fleet, recall)])],
         }
         return {**self._acted(found, test), **{key: value for key, value in seen.items() if value}}
 
