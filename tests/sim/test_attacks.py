@@ -255,6 +255,14 @@ def test_a_fleet_that_also_becomes_smaller_or_larger_moves_its_traffic_at_once(f
     made.assert_in_order()
 
 
+def test_a_fleet_that_grows_while_all_are_replaced_by_their_like_keeps_to_its_steps(fleet):
+    made = fleet({"steps": STEPS, "soak": 10.0, "skip_matching": False})
+    made.resize(5)
+    made.operations().roll("web", ONE)
+    assert made.running() == [ONE] * 5
+    assert not {"web-001", "web-002", "web-003"} & set(made.world.machines)
+
+
 # Plans
 
 

@@ -330,8 +330,8 @@ def _launches(at: Moment, attached: Sequence[Action], leaving: Sequence[Action])
 def _refills(at: Moment, places: int, begun: int) -> Iterator[Action]:
     """Take the place of old machines that were lost while a step lasts: a soak or an approval may take days."""
     lacking = at.stays - len(at.found.old) - len(at.found.refill)
-    if at.aim.stays == 0 or at.aim.source is None:
-        return
+    if at.aim.stays == 0 or at.aim.source in (None, at.aim.generation):
+        return  # where all are replaced by their like, a refill would be a newcomer of a later step
     for _ in range(min(lacking, places, places if at.limits.launches is None else at.limits.launches - begun)):
         yield Action("launch", at.aim.source, f"{at.stays} of generation {at.aim.source} serve on in this step")
 
