@@ -6,9 +6,8 @@ SIM_KILLS=4 tries every fourth of them, SIM_KILLS=1 all; SIM_KILL='roll 0 7 afte
 from __future__ import annotations
 
 import os
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
+from .crowds import in_time, on_every_core
 from .storytelling import STORIES, Kill, Story, stories
 
 SHARE = int(os.environ.get("SIM_KILLS", "1" if os.environ.get("IMMUTABLE_FULL") else "4"))
@@ -20,8 +19,7 @@ def test_who_comes_after_a_kill_brings_it_to_the_same_end(capsys) -> None:
         _compare(Story(STORIES / f"{name}.txt"), Kill(int(command), int(commit), when))
         return
     names = [story.path.stem for story in stories()]
-    with ProcessPoolExecutor(os.cpu_count(), get_context("forkserver")) as pool:
-        found = list(pool.map(killed_everywhere, names))
+    found = on_every_core(killed_everywhere, names)
     tried = sum(count for count, _ in found)
     with capsys.disabled():
         print(f" {tried} kills in {len(names)} stories ", end="")
@@ -43,7 +41,8 @@ def killed_everywhere(name: str) -> tuple[int, list[str]]:
     first = sum(name.encode()) % SHARE
     for kill in kills[first::SHARE]:
         try:
-            _compare(story, kill)
+            with in_time():
+                _compare(story, kill)
         except Exception as err:
             said = f"{type(err).__name__}: {err}".splitlines()[0]
             failed.append(f"SIM_KILL='{name} {kill.command} {kill.commit} {kill.when}': {said}")

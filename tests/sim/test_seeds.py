@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 import traceback
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 from . import chances, lives
+from .crowds import in_time, on_every_core
 
 COUNT = int(os.environ.get("SIM_SEEDS", "5400"))
 ROLLOUTS = 3.7
@@ -24,8 +23,7 @@ def test_whatever_goes_wrong_it_ends_in_order(capsys) -> None:
         lives.one(int(os.environ["SIM_SEED"]))
         return
     blocks = [range(first, min(first + BLOCK, COUNT)) for first in range(0, COUNT, BLOCK)]
-    with ProcessPoolExecutor(os.cpu_count(), get_context("forkserver")) as pool:
-        found = list(pool.map(lived, blocks))
+    found = on_every_core(lived, blocks)
     failed = [line for _, lines in found for line in lines]
     counted = sum((count for count, _ in found), Counter())
     with capsys.disabled():
@@ -42,7 +40,8 @@ def lived(seeds: range) -> tuple[Counter[str], list[str]]:
     counted, failed = Counter[str](), []
     for seed in seeds:
         try:
-            counted += lives.one(seed)
+            with in_time():
+                counted += lives.one(seed)
         except BaseException as err:
             where = traceback.extract_tb(err.__traceback__)[-1]
             said = str(err).splitlines()[0] if str(err) else ""
