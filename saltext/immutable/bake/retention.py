@@ -85,10 +85,10 @@ def _beyond(rank: int | None, age: float, rule: Rule) -> str:
 
 
 def days(seconds: float) -> str:
-    """Return a time as people write it: 7776000 s is ``90d``, 5400 s ``1h30m``."""
-    left, words = max(0, int(seconds)), ""
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+    """Return a time as people write it, with one unit or two: 7776001 s is ``90d``, 5400 s ``1h30m``."""
+    left = max(0, int(seconds))
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
         if left >= size:
-            words += f"{left // size}{unit}"
-            left %= size
-    return words or "0s"
+            more = left % size // part
+            return f"{left // size}{unit}" + (f"{more}{smaller}" if more else "")
+    return f"{left}s"

@@ -249,6 +249,7 @@ class Store:
 
     def image(self, ref: str) -> Image:
         """Return the image that a digest, its first digits, ``web@digits`` or ``web:channel`` names."""
+        ref = str(ref)  # Salt makes a number of digits
         recipe, colon, channel = ref.partition(":")
         if colon:
             return self._channel_image(recipe, channel)
@@ -288,7 +289,7 @@ class Store:
         """Return the image that ``ref`` names, to roll or promote it; raise where it is revoked."""
         image = self.image(ref)
         if revocation := self.revoked().get(image.digest):
-            recipe, colon, channel = ref.partition(":")
+            recipe, colon, channel = str(ref).partition(":")
             promote = f"promote another: salt-run image.promote {recipe}@... channel={channel}"
             mend = promote if colon else f"take another: salt-run image.list {image.recipe} names them"
             raise CommandExecutionError(f"{revocation}; {mend}")

@@ -74,7 +74,7 @@ def test_each_verdict_says_why():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0, "0s"), (59.9, "59s"), (5400, "1h30m"), (90 * DAY, "90d"), (-5, "0s")]
+    ("seconds", "said"), [(0, "0s"), (59.9, "59s"), (61, "1m1s"), (5401, "1h30m"), (90 * DAY + 1, "90d"), (-5, "0s")]
 )
 def test_a_time_is_said_as_people_write_it(seconds, said):
     assert days(seconds) == said
