@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ class Evidence:
 
     settings: Settings
     store: Store
-    builder: Worker
+    builder: Callable[..., Any]
 
     def verify(self, ref: str) -> dict[str, Any]:
         """Read all of an image; raise unless it is as it was signed."""
@@ -32,7 +32,7 @@ class Evidence:
         return {"image": image.name, "digest": image.digest, "verified": True, **read}
 
     def sign(self, ref: str) -> dict[str, Any]:
-        """Sign an image that has no signature, after all of its layers were read."""
+        """Sign an image that has no signature, then read all of it. What its layers are its digest says."""
         image = self.store.image(ref)
         made = self.builder("find_image", digest=image.digest)
         if made["proof"] is not None:
