@@ -20,7 +20,9 @@ try:
     from saltext.immutable import spec
     from saltext.immutable.bake import bake as baking
     from saltext.immutable.bake import catalog, lifecycle
+    from saltext.immutable.bake import provenance as origins
     from saltext.immutable.bake import prune as pruning
+    from saltext.immutable.bake import sign as signing
     from saltext.immutable.bake.evidence import evidence
     from saltext.immutable.fleet.proposal import images
     from saltext.immutable.runner import plainly, shown, telling
@@ -118,7 +120,7 @@ def promote(image, channel="stable", reason="", test=False):
     """
     Let a channel name an image. Fleets that follow the channel go there with their next roll.
 
-    A revoked image is refused.
+    A revoked image is refused, and one that nobody signed whom this master trusts.
 
     image
         ``web:candidate``, ``web@3f2a9c1d04be``, or a digest (or the beginning of one).
@@ -139,6 +141,8 @@ def promote(image, channel="stable", reason="", test=False):
         salt-run image.promote web:candidate channel=stable reason='a week without a complaint'
     """
     with _lifecycle() as images:
+        trusted = signing.trusted(spec.settings(__opts__))
+        origins.require(images.store, images.store.usable(image), trusted)
         return shown(__opts__, images.promote(image, channel, reason, test))
 
 

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from test_fleet_runner import ONE, PILLAR, TWO, bus, opts, publish, rack, run, store  # noqa: F401
 
-from saltext.immutable.bake import bake, catalog, prune
+from saltext.immutable import spec
+from saltext.immutable.bake import bake, catalog, provenance, prune
 from saltext.immutable.host import Host
 from saltext.immutable.machines import images
 from saltext.immutable.store import Image
@@ -44,9 +45,15 @@ def baked(host, store):
     return baked
 
 
-def test_a_channel_is_moved_shown_and_rolled_back(run, store, bus):
+def test_a_channel_is_moved_shown_and_rolled_back(run, store, bus, opts):
     publish(store, ONE)
-    store.add_image(Image(TWO, "web", (TWO,), time.time(), True, {}))
+    image = Image(TWO, "web", (TWO,), time.time(), True, {})
+    store.add_image(image)
+    ok, said = run("image.promote", "web@222222222222")
+    assert not ok and "web@222222222222 is not signed" in said
+    order = {"recipe": "web", "layers": [TWO], "read_only": True, "grains": {}, "policy": {}}
+    made = {**order, "above": [], "proof": None}
+    provenance.vouch(lambda *_, **__: None, store, spec.settings(opts), image, made, None)
     assert run("image.promote", "web@222222222222", test=True)[1]["comment"] == "web:stable would name web@222222222222"
     ok, told = run("image.promote", "web@222222222222", reason="a good week")
     assert ok and (told["from"], told["changed"]) == ("web@111111111111", True), told

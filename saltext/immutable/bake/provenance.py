@@ -103,15 +103,22 @@ def keep(store: Store, digest: str, proof: Mapping[str, Any]) -> None:
 
 def find(store: Store, image: Image, trusted: Sequence[str]) -> dict[str, Any]:
     """Return the provenance of an image, if it is the one that was signed."""
+    found = require(store, image, trusted)
+    if found is None:
+        raise CommandExecutionError(
+            f"where {image.name} comes from was not written down: it was signed by hand; delete it and bake it again"
+        )
+    return found
+
+
+def require(store: Store, image: Image, trusted: Sequence[str]) -> dict[str, Any] | None:
+    """Return the provenance of an image, which may be none; raise unless it is signed."""
     with store.read() as connection:
         row = connection.execute(sa.select(proofs).where(proofs.c.digest == image.digest)).mappings().first()
     if row is None:
         raise CommandExecutionError(
-            f"where {image.name} comes from was not written down: it was baked before images were signed; bake it again"
+            f"{image.name} is not signed: it was baked before images were; bake its recipe again, or if you know that "
+            f"it is as it was baked, salt-run image.sign {image.name}"
         )
     verify.vouched(image.digest, dict(row), trusted)
-    if row["provenance"] is None:
-        raise CommandExecutionError(
-            f"where {image.name} comes from was not written down: it was signed by hand; delete it and bake it again"
-        )
-    return dict(row["provenance"])
+    return None if row["provenance"] is None else dict(row["provenance"])

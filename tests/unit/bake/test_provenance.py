@@ -106,9 +106,14 @@ def test_who_does_not_trust_the_key_is_told(store, settings, tmp_path):
         provenance.find(store, IMAGE, sign.trusted(Settings(root=tmp_path / "other")))
 
 
-@pytest.mark.parametrize("signed", [False, True], ids=["never signed", "signed by hand"])
-def test_where_nothing_was_written_down_that_is_said(store, settings, signed):
-    if signed:
-        vouch(store, settings, None)
+def test_what_nobody_signed_has_none_and_may_not_be_promoted(store, settings):
+    for ask in (provenance.find, provenance.require):
+        with pytest.raises(CommandExecutionError, match="web@3f3f3f3f3f3f is not signed: .*image.sign web@3f"):
+            ask(store, IMAGE, sign.trusted(settings))
+
+
+def test_signed_by_hand_it_may_be_promoted_though_nobody_knows_where_it_comes_from(store, settings):
+    vouch(store, settings, None)
+    assert provenance.require(store, IMAGE, sign.trusted(settings)) is None
     with pytest.raises(CommandExecutionError, match="where web@3f3f3f3f3f3f comes from was not written down"):
         provenance.find(store, IMAGE, sign.trusted(settings))
