@@ -7,20 +7,14 @@ import operator
 import secrets
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-import salt.config
-
 from saltext.immutable.bake import bake, states
 from saltext.immutable.machines.machine import Machine
-from saltext.immutable.minions import Jobs, Minions, NoAnswer
-from saltext.immutable.providers import Identity
-from saltext.immutable.providers.nspawn import Nspawn
-from tests.bench import drifting, guarding, planning
-from tests.support.estate import Estate, wait_for
+from tests.bench import drifting, guarding, planning, rolling, simulating
+from tests.support.estate import Estate
 
 _versions = itertools.count(1)
 
@@ -34,12 +28,6 @@ class Figure:
     measure: Callable[[Estate], tuple[float, float]]
     value: Callable[[float, float], float]
     measured: str = "seconds"
-
-
-def opts_of(estate: Estate) -> dict[str, Any]:
-    """Return the master's opts."""
-    opts: dict[str, Any] = salt.config.master_config(str(estate.etc / "master"))
-    return opts
 
 
 def first_image(estate: Estate) -> None:
@@ -61,7 +49,7 @@ def bake_over_salt_call(estate: Estate) -> tuple[float, float]:
     estate.write_pillar("web", {"web": {"version": f"bench {next(_versions)} {secrets.token_hex(4)}"}})
     apply = states.apply
     with mock.patch.object(states, "apply", timed):
-        layer = bake.bake("web", opts_of(estate))["layers"][-1]
+        layer = bake.bake("web", rolling.opts_of(estate))["layers"][-1]
     return layer["seconds"], bare[0]
 
 
@@ -69,57 +57,6 @@ def rebake_unchanged(estate: Estate) -> tuple[float, float]:
     """Bake what has not changed, beside a ``salt-run`` that does nothing."""
     first_image(estate)
     return estate.salt_run("image.bake", "web").seconds, estate.salt_run("test.arg").seconds
-
-
-def roll_over_bare_boot(estate: Estate) -> tuple[float, float]:
-    """Roll three machines, from the command to its end, beside three started bare until their minions answer."""
-    first_image(estate)
-    rolled = estate.salt_run("fleet.roll", "web")
-    estate.salt_run("fleet.destroy", "web")
-    return rolled.seconds, _bare_boot(estate)
-
-
-def _bare_boot(estate: Estate) -> float:
-    opts = opts_of(estate)
-    image = bake.bake("web", opts)["digest"]
-    minions, provider = Minions(opts), Nspawn({}, opts)
-    names = [f"web-{secrets.token_hex(8)}.example.com" for _ in range(3)]
-    try:
-        began = time.monotonic()
-        for name in names:
-            minions.expect(name)
-        with ThreadPoolExecutor(3) as pool:
-            list(pool.map(lambda name: provider.launch(image, Identity(name, "bench", 1, "bench")), names))
-            _wait_for_starts(minions, set(names))
-            list(pool.map(lambda name: _answers(opts, name), names))
-        return time.monotonic() - began
-    finally:
-        for name in names:
-            provider.destroy(name)
-            minions.forget(name)
-        minions.close()
-
-
-def _wait_for_starts(minions: Minions, names: set[str]) -> None:
-    started: set[str] = set()
-
-    def all_started() -> bool:
-        started.update(event.minion_id for event in minions.poll() if event.kind == "started")
-        return names <= started
-
-    wait_for(all_started, 60.0, every=0.02)
-
-
-def _answers(opts: dict[str, Any], name: str) -> None:
-    jobs = Jobs(opts)
-
-    def answers() -> bool:
-        try:
-            return bool(jobs.run(name, "test.ping"))
-        except NoAnswer:
-            return False
-
-    wait_for(answers)
 
 
 def milliseconds(ours: float, bare: float) -> float:
@@ -140,7 +77,11 @@ def ratio(ours: float, bare: float) -> float:
 FIGURES = {
     "bake_over_salt_call_ratio": Figure("x", "bare salt-call of the same states", bake_over_salt_call, ratio),
     "rebake_unchanged_s": Figure("s", "salt-run test.arg", rebake_unchanged, operator.sub),
-    "roll_over_bare_boot_ratio": Figure("x", "three machines started bare", roll_over_bare_boot, ratio),
+    "roll_over_bare_boot_ratio": Figure("x", "three machines started bare", rolling.three_machines, ratio),
+    "roll_10_over_bare_boot_ratio": Figure("x", "ten machines started bare", rolling.ten_machines, ratio),
+    "fast_rollback_over_launch_ratio": Figure("x", "a rollback by launch", rolling.back_by_traffic, ratio),
+    "sim_10000_cpu_s": Figure("s", "ten rollouts of 1,000 machines", simulating.cpu, alone),
+    "sim_10000_peak_mb": Figure("MB", "a rollout of 1,000 machines", simulating.memory, alone, "megabytes"),
     "guard_sealed_call_us": Figure("us", "core's direct_call", guarding.sealed_call, guarding.per_call),
     "guard_unsealed_call_ratio": Figure("x", "core's direct_call", guarding.unsealed_call, ratio),
     "drift_metadata_20k_s": Figure("s", "find over the same files", drifting.metadata, alone),
