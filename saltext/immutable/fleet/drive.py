@@ -103,6 +103,9 @@ class Driver:
         """Machines that only lack a free call, the first ones first."""
         self._changing = 0
         self._list_at, self._routed_at = now, now if world.routed else NEVER
+        self._last_list = -NEVER
+        self._found: tuple[dict[str, str], dict[str, str]] = ({}, {})
+        """Taints and protections as they were read last."""
         self._beat_at = self._news_at = now + lease.ttl / 3
         self._seen_at = self._awake_since = now
         self._read_news()
@@ -230,7 +233,7 @@ class Driver:
     def _ask_anew(self, task: Task, now: float) -> None:
         """Leave an answer alone that is from before the clock jumped."""
         if task.kind == "list":
-            self._list_at = now
+            self._list_soon(now)
         elif task.kind == "traffic":
             self._routed_at = now
 
@@ -263,6 +266,10 @@ class Driver:
         if completion.error is None:
             self._listed(completion.task.asked, completion.value)
 
+    def _list_soon(self, now: float) -> None:
+        """Look what the provider lists: something has changed. The list of a large fleet takes its time."""
+        self._list_at = min(self._list_at, max(now, self._last_list + len(self._tracks) / LISTED))
+
     def _listed(self, asked: float, instances: list[Instance]) -> None:
         now = self._clock()
         there = {instance.minion_id: instance for instance in instances}
@@ -290,7 +297,9 @@ class Driver:
     def _read_news(self) -> None:
         """Take in what was found out, ordered, or done by hand, meanwhile."""
         news = self._ledger.news(self._declared)
-        for minion_id, track in self._tracks.items():
+        found = (dict(news.taints), dict(news.protections))
+        changed, self._found = found != self._found, found
+        for minion_id, track in self._tracks.items() if changed else ():
             told = news.taints.get(minion_id), news.protections.get(minion_id)
             if told != (track.taint, track.protect):
                 track.taint, track.protect = told
@@ -313,7 +322,7 @@ class Driver:
 
     def _launch_came(self, track: Track, completion: Completion, now: float) -> None:
         track.touch(now)
-        self._list_at = now
+        self._list_soon(now)
         track.retry_at = now + RETRY
         if isinstance(completion.error, NoAnswer):  # it may have come: the next list tells
             self._note("in doubt", f"its launch: {completion.error}", track.record.minion_id)
@@ -328,7 +337,7 @@ class Driver:
         self._note("launched", f"it boots{name}", track.record.minion_id)
 
     def _destroy_came(self, track: Track, completion: Completion, now: float) -> None:
-        self._list_at = now
+        self._list_soon(now)
         track.retry_at = now + RETRY
         if isinstance(completion.error, NoAnswer):
             self._note("in doubt", f"its end: {completion.error}", track.record.minion_id)
@@ -466,7 +475,7 @@ class Driver:
             self._news_at = now + self._lease.ttl / 3
             self._read_news()
         if now >= self._list_at:
-            self._list_at = NEVER
+            self._list_at, self._last_list = NEVER, now
             self._effects.submit(Task("list", "", now), self._world.list)
         if now >= self._routed_at:
             self._routed_at = NEVER

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 from salt.exceptions import CommandExecutionError, SaltException
@@ -172,11 +173,7 @@ class World:
         return list(found.values())
 
     def _ours(self, instance: Instance) -> bool:
-        try:
-            reading.minion_id(instance.minion_id)
-        except ValueError:
-            return False
-        return instance.installation == self._installation
+        return instance.installation == self._installation and _is_minion_id(instance.minion_id)
 
     def probe(self, record: Record, address: str | None, proven: bool) -> Probe:
         """Ask a machine which image it runs (unless that is proven) and whether it is healthy.
@@ -216,6 +213,16 @@ class World:
             return "\n".join(plain(line) for line in words.splitlines())
         except CommandExecutionError as err:
             return f"(its console cannot be read: {err})"
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_minion_id(name: str) -> bool:
+    """Tell whether this is one id; each list asks it of each machine."""
+    try:
+        reading.minion_id(name)
+    except ValueError:
+        return False
+    return True
 
 
 def plain(said: str) -> str:
