@@ -8,6 +8,7 @@ People use the runner of the same name.
 try:
     from saltext.immutable import spec
     from saltext.immutable.bake.bake import DOORS
+    from saltext.immutable.export import builder as exporting
     from saltext.immutable.host import Host
 
     MISSING = None
@@ -237,6 +238,23 @@ def local_images():
         salt-call image.local_images
     """
     return _call("local_images")
+
+
+def export_image(order):
+    """
+    Write an image to a file of this host; progress goes to the master as events.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.export_image '{digest: 3f2a..., format: oci, target: /srv/web.oci.tar, force: false, ...}'
+    """
+
+    def tell(message, tag, **data):
+        __salt__["event.send"](f"immutable/{tag}", {"message": message, **data})
+
+    return exporting.export_image(Host(spec.settings(__opts__).root), order, tell)
 
 
 def drop_image(digest, test=False):

@@ -11,6 +11,7 @@ Images: baked from recipes of the pillar, listed, shown, promoted, revoked, dele
     salt-run image.prune test=True
     salt-run image.diff web:stable web:candidate
     salt-run image.verify web:stable
+    salt-run image.export web:stable format=oci target=/srv/web.oci.tar
 """
 
 import time
@@ -24,6 +25,7 @@ try:
     from saltext.immutable.bake import prune as pruning
     from saltext.immutable.bake import sign as signing
     from saltext.immutable.bake.evidence import evidence
+    from saltext.immutable.export import export as exporting
     from saltext.immutable.fleet.proposal import images
     from saltext.immutable.runner import plainly, shown, telling
     from saltext.immutable.store import Store
@@ -278,6 +280,40 @@ def verify(image):
     """
     with plainly(), evidence(__opts__) as known:
         return shown(__opts__, known.verify(image))
+
+
+def export(image, format, target, force=False, test=False):
+    """
+    Write an image to a file of the builder, for what is no machine of ours.
+
+    image
+        ``web:stable``, ``web@3f2a9c1d04be``, or a digest (or the beginning of one); not a revoked one.
+
+    format
+        ``tar`` (all files, zstd), ``squashfs``, or ``oci`` (each layer as one; ``docker load`` and ``podman load`` read
+        it). Two exports of one image are the same bytes.
+
+    target
+        The file on the builder, an absolute path. It is there as a whole or not at all, for root alone.
+
+    force
+        Replace the target if it is there.
+
+    test
+        Only tell what would be written, and whether there is room.
+
+    Returns image, format, target, content (bytes of all files), free (bytes), and of the file bytes and sha256.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run image.export web:stable format=oci target=/srv/web.oci.tar
+        salt-run image.export web:stable format=squashfs target=/srv/web.squashfs test=True
+    """
+    with telling(__opts__) as say:
+        how = {"force": force, "test": test, "say": say}
+        return shown(__opts__, exporting.export(__opts__, image, format, target, **how))
 
 
 def sign(image):

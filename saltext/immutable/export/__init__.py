@@ -1,0 +1,1 @@
+"""Images as files for the rest of the world."""
