@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.fleet.care import Care
+from saltext.immutable.fleet.ledger import Ledger, Record
 from saltext.immutable.fleet.operations import Failed
 from saltext.immutable.spec.model import Amount, Budgets, Strategy, Window
 
@@ -312,3 +315,23 @@ def test_budgets_are_kept(fleet):
     made.operations().roll("web")
     assert most == [2, 1]
     assert made.running() == [TWO] * 3
+
+
+def test_who_waits_for_the_budget_of_another_fleet_is_not_turned_back(fleet):
+    """Another fleet's launch stays under way for ten minutes; ``progress_within`` is 90 s."""
+    made = fleet(budgets=Budgets())
+    other = Ledger(made.store, "db")
+    with made.store.lease("fleet db") as lease:
+        rollout = other.begin(lease, "roll", 1, made.world.now)
+        other.commit(lease, rollout, [Record("db-1", "db", 1, "launched", made.world.now, ref="db-1")])
+
+    def ready():
+        with made.store.lease("fleet db") as lease:
+            other.commit(lease, rollout, (), ["db-1"])
+
+    made.world.later(600.0, ready)
+    operations = made.operations()
+    operations._settings = replace(operations._settings, budgets=Budgets(launches=Amount(1)))
+    operations.roll("web")
+    assert outcomes(made) == [("roll", "done")]
+    assert made.ledger.rollouts()[0].ended - made.ledger.rollouts()[0].started > 590

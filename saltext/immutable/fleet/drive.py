@@ -40,7 +40,7 @@ LOOKS = 50
 """Looks at healthy machines in a second, at most: a large fleet is looked at less often."""
 LISTED = 2_000
 """Machines that are listed a second, at most: a large fleet is listed less often."""
-CROWD = 10_000
+CROWD = 5_000
 """Machines with which a plan is made once a second; with fewer, more often."""
 AWAKE = 1.0
 """Seconds that the clock may go back: time servers do that."""
@@ -167,8 +167,15 @@ class Driver:
                 return step
             self._denied_until = now + RETRY
         limits = replace(limits, launches=granted.launches, disruptions=granted.disruptions)
-        step = plan(self._fleet, self.rollout, machines, limits, now)
+        step = self._patient(plan(self._fleet, self.rollout, machines, limits, now), now)
         return replace(step, wake=min(step.wake, self._denied_until) if step.wake is not None else None)
+
+    def _patient(self, step: Plan, now: float) -> Plan:
+        """Hold it against no rollout that others have spent the budget: that is no lack of progress of its own."""
+        patience = self._fleet.strategy.progress_within / 4
+        if step.actions or step.rollout.outcome or now < step.rollout.progress_at + patience:
+            return step
+        return replace(step, rollout=replace(step.rollout, progress_at=now))
 
     def _need(self, step: Plan) -> Need:
         taken = [self._pictures[a.minion_id] for a in step.actions if a.minion_id and a.kind in ("drain", "destroy")]
