@@ -118,7 +118,7 @@ def test_a_reload_of_haproxy_forgets_the_machines_and_reconcile_puts_them_back(e
 @full
 def test_blue_green_gives_the_traffic_back_when_a_newcomer_falls_ill_after_the_switch(estate, stage, inside):
     before = stage.generations()
-    stage.bake("1")
+    stage.bake_another()
     stage.strategy(blue_green=True, soak="10m", unhealthy_for="2s")
     with stage.watched(floor=2):  # one falls ill while it has visitors
         began = stage.now()
