@@ -26,7 +26,6 @@ try:
     from saltext.immutable.bake import sign as signing
     from saltext.immutable.bake.evidence import evidence
     from saltext.immutable.export import export as exporting
-    from saltext.immutable.fleet.proposal import images
     from saltext.immutable.runner import plainly, shown, telling
     from saltext.immutable.store import Store
 
@@ -385,6 +384,8 @@ def diff(old, new):
 
         salt-run image.diff web:stable web:candidate
     """
+    from saltext.immutable.fleet.proposal import images  # only this needs to know of fleets
+
     with plainly(), evidence(__opts__) as known:
         before, after = known.store.image(old), known.store.image(new)
         told = images(known.store, before.digest, after.digest)
