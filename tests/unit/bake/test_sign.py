@@ -60,6 +60,17 @@ def test_what_we_signed_we_believe(settings):
     assert sign.opened(json.loads(json.dumps(envelope)), sign.trusted(settings)) == SAID
 
 
+def test_other_tools_can_check_it(settings):
+    """The encoding that is signed, written down from the DSSE specification."""
+    envelope = sign.sign(SAID, sign.key(settings))
+    assert envelope["payloadType"] == "application/vnd.in-toto+json"
+    payload = base64.b64decode(envelope["payload"])
+    signed = b"DSSEv1 28 application/vnd.in-toto+json %d %s" % (len(payload), payload)
+    sign.keep_public(settings)
+    public = serialization.load_pem_public_key(sign.public_file(settings).read_bytes())
+    public.verify(base64.b64decode(envelope["signatures"][0]["sig"]), signed)
+
+
 def test_what_another_signed_is_believed_once_its_public_key_is_trusted(settings, tmp_path):
     theirs = other(tmp_path)
     envelope = sign.sign(SAID, sign.key(theirs))
