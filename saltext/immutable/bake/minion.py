@@ -27,6 +27,8 @@ EXTENSION_MODULES = "usr/lib/immutable/extension_modules"
 _INSIDE = "/run/immutable"
 _TOOLCHAIN = ("--no-install-recommends", "gcc", "libc6-dev", "python3-dev")
 _COMPILE = f"{VENV}/bin/python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash {VENV}/lib"
+_WHEN = "uv_cache.json"
+"""In which uv writes when a wheel was made, ours for one."""
 # Our units, and what wants them: `systemctl enable` of a layer that no systemd runs in.
 _UNITS = {
     "salt-minion.service": ("multi-user.target",),
@@ -118,9 +120,17 @@ def finish(tree: Path) -> None:
     for command in ("salt-call", "salt-minion"):
         _link(tree, f"usr/bin/{command}", f"{VENV}/bin/{command}")
     (tree / EXTENSION_MODULES).mkdir(parents=True)
-    for file in (tree / VENV.lstrip("/")).glob("lib/python*/site-packages/*.dist-info/uv_cache.json"):
-        file.unlink()  # when our wheel was made
+    for file in (tree / VENV.lstrip("/")).glob(f"lib/python*/site-packages/*.dist-info/{_WHEN}"):
+        _forget(file)
     scrub.scrub(tree)
+
+
+def _forget(file: Path) -> None:
+    """Remove a file of a distribution, and from the list of its files."""
+    record = file.with_name("RECORD")
+    lines = record.read_text().splitlines(keepends=True)
+    record.write_text("".join(line for line in lines if f"/{file.name}," not in line))
+    file.unlink()
 
 
 def _put(tree: Path, name: str, text: str) -> None:
