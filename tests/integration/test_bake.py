@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -145,3 +146,73 @@ def slow(estate, seconds: float = 20.0) -> None:
     """Make the states of ``small`` take their time, and differ from all others."""
     text = f"wait: {{cmd.run: [{{name: 'sleep {seconds}; echo {time.monotonic_ns()}'}}]}}\n"
     (estate.states / "small/init.sls").write_text(text)
+
+
+def forget(estate, what: str) -> None:
+    """Forget what the layers were made from whose name begins so: they have to be built again."""
+    for key in estate.host.keys.iterdir():
+        about = estate.host.layers / key.read_text().partition("\n")[0] / "layer.json"
+        if json.loads(about.read_text())["what"].startswith(what):
+            key.unlink()
+
+
+WHOLE = pytest.mark.skipif(
+    not os.environ.get("IMMUTABLE_FULL"), reason="bakes all anew: IMMUTABLE_FULL=1, as `make test-full` does"
+)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "what"),
+    [
+        pytest.param("small", "states of small", id="the states"),
+        pytest.param("shop", "", id="all of it", marks=WHOLE),
+        pytest.param("web", "states of web", id="states that install packages", marks=WHOLE),
+    ],
+)
+def test_baked_again_from_the_same_it_is_the_same(estate, recipe, what):
+    first = estate.salt_run("image.bake", recipe).data
+    forget(estate, what)
+    second = estate.salt_run("image.bake", recipe).data
+    assert built(second) == [name for layer in second["layers"] if (name := layer["what"]).startswith(what)]
+    assert [layer["digest"] for layer in second["layers"]] == [layer["digest"] for layer in first["layers"]]
+    assert second["digest"] == first["digest"]
+
+
+def test_what_an_image_is_can_be_told_and_proven(estate):
+    old = estate.salt_run("image.bake", "small").data
+    (estate.states / "small/init.sls").write_text("/etc/other: {file.managed: [{contents: hello}]}\n")
+    new = estate.salt_run("image.bake", "small").data
+    verified = estate.salt_run("image.verify", "small:stable").data
+    assert (verified["verified"], verified["digest"]) == (True, new["digest"])
+    names = {each["name"] for each in estate.salt_run("image.sbom", "small:stable").data["components"]}
+    assert {"salt", "saltext-immutable", "systemd", "python3"} <= names
+    told = estate.salt_run("image.provenance", "small:stable").data
+    assert told["subject"][0]["digest"] == {"sha256": new["digest"]}
+    layers = told["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert [layer["digest"]["sha256"] for layer in layers] == [layer["digest"] for layer in new["layers"]]
+    differs = estate.salt_run("image.diff", old["image"], new["image"]).data
+    assert differs["states"] == {"changed": ["small"]}
+    assert "/etc/other" in differs["inside"]["files"]["added"]["all"]
+    assert "/etc/small" in differs["inside"]["files"]["removed"]["all"]
+
+
+def test_what_was_tampered_with_is_neither_launched_nor_built_on(estate):
+    baked = estate.salt_run("image.bake", "small").data
+    layer = baked["layers"][-1]["digest"]
+    file = estate.host.layers / layer / "fs/etc/small"
+    info, text = file.stat(), file.read_bytes()
+    file.write_bytes(b"x" + text[1:])
+    os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns))
+    seen = estate.host.layers / layer / "seen.json"
+    try:
+        seen.unlink(missing_ok=True)
+        for words in (("image.verify", baked["image"]), ("fleet.roll", "small")):
+            refused = estate.salt_run(*words, check=False)
+            assert refused.returncode == 1
+            assert f"layer {layer[:12]} is damaged: /etc/small has another content" in refused.stderr + refused.stdout
+        assert not list(estate.host.machines.glob("small-*"))
+    finally:
+        file.write_bytes(text)
+        os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns))
+        estate.salt_run("fleet.destroy", "small")
+    assert estate.salt_run("image.verify", baked["image"]).data["verified"]
