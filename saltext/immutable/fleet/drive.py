@@ -42,6 +42,8 @@ LISTED = 2_000
 """Machines that are listed a second, at most: a large fleet is listed less often."""
 CROWD = 5_000
 """Machines with which a plan is made once a second; with fewer, more often."""
+PLAN_EVERY = 5.0
+"""Seconds after which a plan is made anew though nothing happened."""
 AWAKE = 1.0
 """Seconds that the clock may go back: time servers do that."""
 CHANGES = frozenset({"launch", "destroy", "forget"})
@@ -95,6 +97,11 @@ class Driver:
         self._pictures: dict[str, Machine] = {}
         self._stale = dict.fromkeys(self._tracks)
         """Machines of which something changed since the last picture, in the order in which it did."""
+        self._moved = True
+        """Whether any picture, or what budgets leave, has changed since the last plan."""
+        self._ground: tuple[Rollout, Fleet, Limits] | None = None
+        """What else that plan was made from."""
+        self._planned_at = self._plan_again_at = -NEVER
         self._unwritten: set[str] = set()
         """Machines of which something changed since the last commit."""
         self._timers: list[tuple[float, str]] = []
@@ -154,9 +161,17 @@ class Driver:
     # Plan
 
     def _plan(self, now: float) -> Plan:
-        """Ask the plan; what it would begin is reserved first where budgets are kept."""
+        """Ask the plan; what it would begin is reserved first where budgets are kept.
+
+        Where nothing is news, the plan of a moment ago holds: it said until when.
+        """
         machines, limits = self._machines(), self._windows(now)
+        ground = (self.rollout, self._fleet, limits)
+        if not self._moved and ground == self._ground and self._planned_at <= now < self._plan_again_at:
+            return Plan((), self.rollout, self._plan_again_at)
         step = plan(self._fleet, self.rollout, machines, limits, now)
+        self._moved, self._ground, self._planned_at = False, (step.rollout, self._fleet, limits), now
+        self._plan_again_at = min(NEVER if step.wake is None else step.wake, now + PLAN_EVERY)
         need = self._need(step)
         if not self._budget or need == Need():
             return step
@@ -166,6 +181,7 @@ class Driver:
             if granted == need:
                 return step
             self._denied_until = now + RETRY
+        self._moved = True  # it is asked again whether or not anything happens meanwhile
         limits = replace(limits, launches=granted.launches, disruptions=granted.disruptions)
         step = self._patient(plan(self._fleet, self.rollout, machines, limits, now), now)
         return replace(step, wake=min(step.wake, self._denied_until) if step.wake is not None else None)
@@ -186,10 +202,14 @@ class Driver:
 
     def _machines(self) -> list[Machine]:
         for name in self._stale:
-            if name in self._tracks:
-                self._pictures[name] = self._tracks[name].machine(self._world.routed)
+            picture = self._tracks[name].machine(self._world.routed) if name in self._tracks else None
+            if picture == self._pictures.get(name):
+                continue
+            self._moved = True
+            if picture is not None:
+                self._pictures[name] = picture
             else:
-                self._pictures.pop(name, None)
+                del self._pictures[name]
         self._stale.clear()
         return list(self._pictures.values())
 
