@@ -156,6 +156,7 @@ class Driver:
         self._observe(*self._effects.wait(until))
         soon = self._clock() + len(self._tracks) / CROWD
         while len(self._tracks) > LOOKS and self._clock() < soon and not self._stopped():
+            self._obey(self._clock())  # what is written down already need not wait for the next plan
             self._observe(*self._effects.wait(soon))
 
     # Plan
