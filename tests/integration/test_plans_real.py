@@ -16,6 +16,8 @@ import pytest
 import yaml
 from support.estate import run
 
+pytestmark = pytest.mark.skipif(not os.environ.get("IMMUTABLE_FULL"), reason="takes a minute: IMMUTABLE_FULL=1")
+
 
 @pytest.fixture(scope="module")
 def small(estate) -> Iterator[Any]:

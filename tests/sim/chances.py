@@ -13,7 +13,7 @@ from .estates import FLEET
 from .faults import Faults
 
 IMAGES = ["a" * 64, "b" * 64, "c" * 64, "d" * 64]
-SIZES = [1, 2, 3, 3, 4, 5, 6, 8, 12]
+SIZES = [1, 2, 2, 3, 3, 3, 4, 4, 5, 6, 8, 12]
 WINDOWS = (Window("*/15 * * * *", 480.0),)
 COMMANDS = {
     "roll": 40,
