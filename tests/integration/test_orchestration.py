@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ def test_a_release_that_fails_fails_the_orchestration(estate):
     assert estate.keys() == []
 
 
+@pytest.mark.skipif(not os.environ.get("IMMUTABLE_FULL"), reason="waits for two full minutes: IMMUTABLE_FULL=1")
 def test_the_masters_schedule_rebuilds_every_minute_but_never_twice_at_once(estate, configured):
     """The bake goes on for longer than a minute, over the next one's beginning."""
     estate.salt_run("image.bake", "small")

@@ -10,7 +10,7 @@ import os
 from .crowds import in_time, on_every_core
 from .storytelling import STORIES, Kill, Story, stories
 
-SHARE = int(os.environ.get("SIM_KILLS", "1" if os.environ.get("IMMUTABLE_FULL") else "4"))
+SHARE = int(os.environ.get("SIM_KILLS", "1" if os.environ.get("IMMUTABLE_FULL") else "8"))
 
 
 def test_who_comes_after_a_kill_brings_it_to_the_same_end(capsys) -> None:
