@@ -40,22 +40,22 @@ def test_a_roll_is_paused_resumed_and_approved_by_others_and_taken_back_by_the_t
         assert code == 1 and "fleet.resume" in said
         refused = estate.salt_run("fleet.roll", "web", check=False)
         assert refused.returncode == 1 and "paused" in refused.stdout + refused.stderr
-        assert "2" not in Counter(stage.generations().values())
 
         resume = stage.begin("fleet.resume", "web")
         stage.wait_until("fleet.approve")
-        assert Counter(stage.generations().values()) == {1: 2, 2: 1}
+        old, new = sorted(set(stage.generations().values()))
+        assert Counter(stage.generations().values()) == {old: 2, new: 1}
         estate.salt_run("fleet.approve", "web", "reason='looks well'")
         code, said = stage.ended(resume)
         assert code == 0, said
         stage.is_sound(kept=3)
-        assert set(stage.generations().values()) == {2}
+        assert set(stage.generations().values()) == {new}
 
         back = estate.salt_run("fleet.rollback", "web").data
         assert back["outcome"] == "done" and kinds(back["timeline"])["launch"] == 0
         assert kinds(back["timeline"])["attach"] == 3
         stage.is_sound()
-        assert set(stage.generations().values()) == {1}
+        assert set(stage.generations().values()) == {old}
     assert set(map(str.strip, visitors.seen)) == {"1", "2"}
 
 

@@ -13,8 +13,8 @@ from saltext.immutable.spec.model import Amount, Fleet
 if TYPE_CHECKING:
     from .simulated import Simulated
 
-REFUSED = 3.0
-"""Seconds after which an order to destroy that was not carried out was refused at least once."""
+REFUSED = 1.5
+"""Seconds after which an order that was not carried out was refused at least once."""
 LATELY = 30.0
 """Seconds after which we may be expected to know that a machine has fallen ill."""
 MENDS = ("scale", "replace", "reconcile")
@@ -43,7 +43,7 @@ class Guardian:
     condemned: set[str] = field(default_factory=set)
     """Machines that may go whatever they do: they failed, or nobody knows how they are."""
     doomed: dict[str, float] = field(default_factory=dict)
-    """When each machine that goes was told to."""
+    """When each machine that goes was first told to."""
     plans: int = 0
 
     def plan(self, fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], limits: Limits, now: float) -> Plan:
@@ -60,7 +60,7 @@ class Guardian:
             a.minion_id for a in step.actions if a.minion_id and a.kind == "destroy" and case.may_fall(a)
         }
         for action in step.actions:
-            if action.minion_id and action.kind == "destroy":
+            if action.minion_id and action.kind in ("destroy", "drain"):
                 self.doomed.setdefault(action.minion_id, self.world.now)
         for rule in RULES:
             rule(case)
