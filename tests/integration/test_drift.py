@@ -92,7 +92,7 @@ def test_a_machine_with_a_writable_root_is_healthy_too_until_it_is_changed(writa
         ("file", "/usr/bin/mount"),
     } <= set(found)
     assert ("file", "/etc/passwd") not in found, "it is told line by line"
-    assert "secret" not in answer and "password (/etc/shadow)" in answer
+    assert "secret" not in answer and "changed: password" in answer and "(/etc/shadow)" in answer
 
 
 # What is done, and what is found: kind, what, part of the detail.
