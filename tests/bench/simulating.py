@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[2]
 LARGE, SMALL = 10_000, 1_000
 
 
-def cpu() -> tuple[float, float]:
+def cpu(estate: object) -> tuple[float, float]:
     """Return the CPU seconds of a rollout of 10,000 machines; and of ten of 1,000."""
     return _rolled(LARGE)["seconds"], 10 * _rolled(SMALL)["seconds"]
 
 
-def memory() -> tuple[float, float]:
+def memory(estate: object) -> tuple[float, float]:
     """Return the megabytes that the process has at most in a rollout of 10,000 machines; and in one of 1,000."""
     return _rolled(LARGE)["megabytes"], _rolled(SMALL)["megabytes"]
 
