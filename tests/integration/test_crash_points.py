@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from support.estate import run
-from support.stage import Stage
+from support.stage import Stage, staged
 
 full = pytest.mark.skipif(not os.environ.get("IMMUTABLE_FULL"), reason="takes minutes: IMMUTABLE_FULL=1")
 ROLL = {"launch", "launched", "ready", "attach", "step", "drain", "keep", "destroy", "gone", "done"}
@@ -30,11 +30,7 @@ OFTEN = 0.002
 @pytest.fixture(scope="module")
 def stage(estate, tmp_path_factory) -> Iterator[Stage]:
     """Three machines at version 1 that have visitors, and an image of version 2 that nobody runs yet."""
-    with Stage(estate, tmp_path_factory.mktemp("crashes"), max_surge=3) as found:
-        found.bake("1")
-        estate.salt_run("fleet.roll", "web")
-        found.is_sound()
-        found.bake("2")
+    with staged(estate, tmp_path_factory.mktemp("crashes")) as found:
         yield found
 
 

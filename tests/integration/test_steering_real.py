@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.estate import wait_for
-from support.stage import Stage
+from support.stage import Stage, staged
 
 full = pytest.mark.skipif(not os.environ.get("IMMUTABLE_FULL"), reason="takes minutes: IMMUTABLE_FULL=1")
 
@@ -16,11 +16,7 @@ full = pytest.mark.skipif(not os.environ.get("IMMUTABLE_FULL"), reason="takes mi
 @pytest.fixture(scope="module")
 def stage(estate, tmp_path_factory) -> Iterator[Stage]:
     """Three machines at version 1 that have visitors, and an image of version 2 that nobody runs yet."""
-    with Stage(estate, tmp_path_factory.mktemp("stage"), max_surge=3) as found:
-        found.bake("1")
-        estate.salt_run("fleet.roll", "web")
-        found.is_sound()
-        found.bake("2")
+    with staged(estate, tmp_path_factory.mktemp("stage")) as found:
         yield found
 
 

@@ -201,3 +201,14 @@ class Stage:
         assert (leaks["machines"], leaks["keys"], leaks["links"]) == (size + kept,) * 3, leaks
         assert not any(leaks[kind] for kind in ("cgroups", "workspaces", "mounts", "bridges")), leaks
 
+
+
+@contextmanager
+def staged(estate: Estate, folder: Path) -> Iterator[Stage]:
+    """Give three machines at version 1 that have visitors, and an image of version 2 that nobody runs yet."""
+    with Stage(estate, folder, max_surge=3) as stage:
+        stage.bake("1")
+        estate.salt_run("fleet.roll", "web")
+        stage.is_sound()
+        stage.bake("2")
+        yield stage

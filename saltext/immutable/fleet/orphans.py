@@ -15,9 +15,8 @@ from salt.exceptions import SaltException
 from saltext.immutable.fleet.care import Tell
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.fleet.strays import Sighting, Stray, sightings, stray_keys
-from saltext.immutable.fleet.world import plain
+from saltext.immutable.fleet.world import is_ours, plain
 from saltext.immutable.providers import Instance, Provider
-from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import ProviderSpec
 from saltext.immutable.store import Store
 from saltext.immutable.store.schema import generations, journal, machines, orphans
@@ -134,7 +133,7 @@ class Orphans:
         found: dict[str, Listed] = {}
         for provider in providers:
             for instance in provider.list(None):
-                if instance.installation == self._operations.store.installation and _is_one_id(instance.minion_id):
+                if is_ours(instance, self._operations.store.installation):
                     found.setdefault(instance.minion_id, Listed(instance, provider))
         return found
 
@@ -208,15 +207,6 @@ class Orphans:
 
 def _concerns(fleet: str, name: str, but: Collection[str]) -> bool:
     return name in ("all", fleet) and fleet not in but
-
-
-def _is_one_id(minion_id: str) -> bool:
-    """Tell whether it is one id and no glob: keys are deleted by it."""
-    try:
-        reading.minion_id(minion_id)
-    except ValueError:
-        return False
-    return True
 
 
 def _told(sighting: Sighting, what: str) -> dict[str, Any]:

@@ -173,7 +173,7 @@ class World:
         return list(found.values())
 
     def _ours(self, instance: Instance) -> bool:
-        return instance.installation == self._installation and _is_minion_id(instance.minion_id)
+        return is_ours(instance, self._installation)
 
     def probe(self, record: Record, address: str | None, proven: bool) -> Probe:
         """Ask a machine which image it runs (unless that is proven) and whether it is healthy.
@@ -213,6 +213,11 @@ class World:
             return "\n".join(plain(line) for line in words.splitlines())
         except CommandExecutionError as err:
             return f"(its console cannot be read: {err})"
+
+
+def is_ours(instance: Instance, installation: str) -> bool:
+    """Tell whether a machine is this installation's; what bears no id was launched by nobody, and keys go by globs."""
+    return instance.installation == installation and _is_minion_id(instance.minion_id)
 
 
 @lru_cache(maxsize=1 << 16)
