@@ -51,6 +51,7 @@ def troubles(chance: random.Random) -> Faults:
         no_answer=rarely(0.1),
         list_fails=rarely(0.05),
         list_misses=rarely(0.1),
+        list_overtaken=rarely(0.2),
         destroy_fails=rarely(0.3),
         traffic_fails=rarely(0.1),
         traffic_hangs=rarely(0.05),

@@ -32,6 +32,8 @@ class Faults:
     list_fails: float = 0.0
     list_misses: float = 0.0
     """One machine is not in the list for a while, though it is there: only where the list lags."""
+    list_overtaken: float = 0.0
+    """A list is told long after it was made."""
     destroy_fails: float = 0.0
     traffic_fails: float = 0.0
     traffic_hangs: float = 0.0

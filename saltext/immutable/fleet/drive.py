@@ -110,7 +110,7 @@ class Driver:
         """Machines that only lack a free call, the first ones first."""
         self._changing = 0
         self._list_at, self._routed_at = now, now if world.routed else NEVER
-        self._last_list = -NEVER
+        self._last_list = self._picture_of = -NEVER
         self._found: tuple[dict[str, str], dict[str, str]] = ({}, {})
         """Taints and protections as they were read last."""
         self._beat_at = self._news_at = now + lease.ttl / 3
@@ -247,6 +247,7 @@ class Driver:
     def _awake(self, now: float) -> None:
         """Take what was known for unknown: the clock jumped, or we have slept, nobody knows for how long."""
         self._awake_since = self._list_at = self._beat_at = self._denied_until = now
+        self._picture_of = -NEVER
         self._routed_at = now if self._world.routed else NEVER
         reached = self.rollout.step_reached_at
         self.rollout = replace(
@@ -300,6 +301,9 @@ class Driver:
 
     def _listed(self, asked: float, instances: list[Instance]) -> None:
         now = self._clock()
+        if asked < self._picture_of:
+            return  # a newer one overtook it, and may have shown who came meanwhile
+        self._picture_of = asked
         there = {instance.minion_id: instance for instance in instances}
         for minion_id, instance in there.items():
             if minion_id not in self._tracks and asked > self._forgotten.get(minion_id, -1.0):

@@ -211,7 +211,7 @@ def _victims(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
             yield _act(kind, machine, at.aim.against(machine))
     for machine in surplus:
         serves = machine.phase == "serving" and machine.protect is None
-        if serves and room.take(machine, _available(at, machine)):
+        if serves and _may_go(at, machine) and room.take(machine, _available(at, machine)):
             yield _act(kind, machine, _too_many(at))
 
 

@@ -88,10 +88,12 @@ def ended(fleet: Fleet, rollout: Rollout, aim: Goal, found: Tally, soaked: bool,
     if rollout.direction == "back":
         return _came_back(rollout, aim, found, now)
     by_choice = limits.closed is not None and _waits_for_windows(rollout)
-    waiting = len(found.old) if by_choice and rollout.kind == "reconcile" else 0
+    waits = by_choice and rollout.kind == "reconcile"
+    waiting = len(found.old) if waits else 0
     left = len(found.old) - waiting
     right = found.available_new + _borne(fleet, rollout, found, now)
-    if not (under_way or left) and right == len(found.wanted) and aim.size - waiting <= right <= aim.size:
+    enough = aim.size - waiting <= right and (waits or right <= aim.size)
+    if not (under_way or left) and right == len(found.wanted) and enough:
         return replace(rollout, outcome="done", ended=now) if soaked or rollout.kind == "reconcile" else rollout
     if by_choice and rollout.kind == "roll" and not under_way:
         return paused(replace(rollout, reason=str(limits.closed)), "window", now)

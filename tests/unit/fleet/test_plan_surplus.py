@@ -36,3 +36,18 @@ def test_a_machine_too_many_that_is_being_drained_is_not_put_back(sessions, deci
 def test_the_forecast_of_a_smaller_fleet_ends():
     actions, _ = forecast(FLEET, SCALE, SERVING, NOW)
     assert [(action.kind, action.minion_id) for action in actions] == [("drain", "web-0"), ("destroy", "web-0")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "gone", "outcome"),
+    [
+        pytest.param("scale", ["web-0"], None, id="a scale was asked for in person"),
+        pytest.param("roll", [], "paused", id="a roll waits with all that is too many"),
+        pytest.param("reconcile", [], "done", id="upkeep leaves it to its next time"),
+    ],
+)
+def test_a_machine_too_many_goes_by_choice_only_while_a_window_is_open(kind, gone, outcome):
+    closed = replace(UNLIMITED, closed="closed: tonight", until=5000.0)
+    step = plan(FLEET, replace(SCALE, kind=kind), SERVING, closed, NOW)
+    assert [action.minion_id for action in step.actions] == gone
+    assert step.rollout.outcome == outcome
