@@ -22,6 +22,7 @@ from saltext.immutable.bake import (
     inputs,
     lifecycle,
     manifest,
+    phases,
     provenance,
     software,
     turns,
@@ -277,17 +278,20 @@ class _Bake:
     def _build(self, function: str, key: str | None, order: Mapping[str, Any]) -> dict[str, Any]:
         what = order["what"]
         self.say(f"building the layer: {what}", "image/layer", what=what)
-        with self._enrolled(order.get("bake_id")):
+        with self._enrolled(order.get("bake_id")), phases.heard(lambda name: self._enter(what, name)):
             built = self.builder(function, order=order)
         if "bake_id" not in order:
             self._keep(key, built)
-        said = f"built {what} in {built['seconds']:.1f} s"
+        said = f"built {what} in {built['seconds']:.1f} s ({phases.told(built['phases'])})"
         self.say(said, "image/layer", what=what, digest=built["digest"], seconds=built["seconds"])
         self.layers.append(built | {"cached": False})
         return {**built, "below": order["below"][-1] if order["below"] else ""}
 
+    def _enter(self, what: str, phase: str) -> None:
+        self.say(f"{what}: {phase}", "image/phase", what=what, phase=phase)
+
     def _keep(self, key: str | None, built: Mapping[str, Any]) -> None:
-        about = {name: built.get(name) for name in ("packages", "grains", "sls")}
+        about = {name: built.get(name) for name in ("packages", "grains", "sls", "phases")}
         self.builder("keep_layer", key=key, digest=built["digest"], warnings=built.get("warnings", []), about=about)
 
     @contextmanager
@@ -377,7 +381,7 @@ def master_address(settings: Settings) -> str:
 
 def _short(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return a report without what belongs to the layers themselves."""
-    shown = ("what", "digest", "cached", "seconds", "size", "files")
+    shown = ("what", "digest", "cached", "seconds", "phases", "size", "files")
     layers = [{name: layer[name] for name in shown if name in layer} for layer in report["layers"]]
     packages = len(report["layers"][-1].get("packages", {}))
     return {**report, "layers": layers, "packages": packages}

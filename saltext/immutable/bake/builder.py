@@ -6,13 +6,14 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.bake import debian, layers, manifest, minion, outside, proof, secrets, states, updates, verify
+from saltext.immutable.bake.phases import phase, recorded
 from saltext.immutable.bake.workshop import workshop
 from saltext.immutable.host import Host, remove, write
 from saltext.immutable.machines import images, overlay
@@ -42,22 +43,21 @@ def make_key(host: Host, bake_id: str) -> str:
 
 def debian_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     """Make the root layer of a Debian or Ubuntu image; ``order``: what, suite, packages, components, mirror."""
-    with _work(host) as place:
-        began = time.monotonic()
-        debian.build(host, place, processes(host, place), order)
+    with recorded() as seconds, _work(host) as place:
+        with phase("packages"):
+            debian.build(host, place, processes(host, place), order)
         packages = debian.installed(place / "fs/var/lib/dpkg/status")
-        return _commit(host, place, what=order["what"], packages=packages, seconds=time.monotonic() - began)
+        return _commit(host, place, seconds, what=order["what"], packages=packages)
 
 
 def minion_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     """Add Salt and this pack; ``order``: what, below, requirement, version, bridge, subnet."""
-    with _on(host, order["below"]) as (place, lower):
-        began = time.monotonic()
-        grains = minion.build(host, place, order, lower)
-        minion.finish(place / "fs")
+    with recorded() as seconds, _on(host, order["below"]) as (place, lower):
+        with phase("minion"):
+            grains = minion.build(host, place, order, lower)
+            minion.finish(place / "fs")
         packages = _packages(host, order["below"])
-        seconds = time.monotonic() - began
-        return _commit(host, place, what=order["what"], packages=packages, grains=grains, seconds=seconds)
+        return _commit(host, place, seconds, what=order["what"], packages=packages, grains=grains)
 
 
 def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,22 +66,26 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         # A job whose master was killed may still be at work under this id; it ends within its own time.
         undo.enter_context(host.lock(f"bake-{order['bake_id']}", wait=order["within"]))
         undo.callback(remove, host.pki / order["bake_id"])
+        seconds = undo.enter_context(recorded())
         place, lower = undo.enter_context(_on(host, order["below"]))
-        began = time.monotonic()
         machines.destroy(host, order["bake_id"])  # left by a bake that was killed
-        with machines.temporary(host, states.prepare(host, place, order, lower)) as machine:
-            machines.wait_booted(machine)
-            grains = states.sync(machine, order) if order["sync"] else order["grains"]
-            marked = secrets.known(machine, order)
-            with secrets.concealed(marked):
+        with ExitStack() as running:
+            with phase("prepare"):
+                machine = running.enter_context(machines.temporary(host, states.prepare(host, place, order, lower)))
+                machines.wait_booted(machine)
+                grains = states.sync(machine, order) if order["sync"] else order["grains"]
+                marked = secrets.known(machine, order)
+            with phase("states"), secrets.concealed(marked):
                 sls = states.apply(machine, order)
-            states.stop(machine)
+            with phase("stop"):
+                states.stop(machine)
         status = place / "fs/var/lib/dpkg/status"
         packages = debian.installed(status) if status.is_file() else _packages(host, order["below"])
-        states.finish(place / "fs")
-        warnings = secrets.warnings(place / "fs", marked)
-        about = {"packages": packages, "grains": grains, "sls": sls, "seconds": time.monotonic() - began}
-        return {**_commit(host, place, what=order["what"], **about), "warnings": warnings}
+        with phase("scrub"):
+            states.finish(place / "fs")
+            warnings = secrets.warnings(place / "fs", marked)
+        about = {"packages": packages, "grains": grains, "sls": sls}
+        return {**_commit(host, place, seconds, what=order["what"], **about), "warnings": warnings}
 
 
 def candidates(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
@@ -216,6 +220,10 @@ def _on(host: Host, below: list[str]) -> Iterator[tuple[Path, tuple[str, ...]]]:
         yield place, layers.lower(below)
 
 
-def _commit(host: Host, place: Path, **about: Any) -> dict[str, Any]:
+def _commit(host: Host, place: Path, phases: dict[str, float], **about: Any) -> dict[str, Any]:
+    """Make the workspace a layer; ``phases``: what took how long so far, as `recorded` gives it."""
     outside.take_resolver_back(place / "fs")
-    return asdict(layers.commit(host, place, **about))
+    about |= {"phases": dict(phases), "seconds": sum(phases.values())}
+    with phase("commit"):
+        layer = layers.commit(host, place, **about)
+    return asdict(replace(layer, phases=dict(phases)))

@@ -38,6 +38,8 @@ class Layer:
     created: float = 0.0
     seconds: float = 0.0
     """How long it took to build."""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of each phase of that."""
     warnings: Sequence[str] = field(default_factory=list)
     """What whoever used this key should know. It depends on more than the content: the same layer may have others."""
 

@@ -71,7 +71,7 @@ class FakeMaster:
         self.orders.append(order)
         digest = f"{len(self.orders):02}" * 32
         known = {"digest": digest, "what": order["what"], "packages": {}, "grains": GRAINS}
-        known |= {"seconds": 1.0, "created": 1.0}
+        known |= {"seconds": 1.0, "created": 1.0, "phases": {"prepare": 0.5}}
         self.layers[digest] = known | about
         return self.layers[digest]
 
@@ -152,6 +152,7 @@ def test_what_is_there_is_not_built_again(master, baked):
     second = baked()
     assert (master.built, second["cached"], second["changed"]) == ([], True, False)
     assert second["digest"] == first["digest"]
+    assert [layer["phases"] for layer in second["layers"]] == [{"prepare": 0.5}] * 3, "of when it was built"
 
 
 def test_what_was_said_of_a_layer_is_said_again_when_it_is_found(master, baked):
