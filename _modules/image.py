@@ -91,6 +91,32 @@ def debian_layer(order):
     return _call("debian_layer", order=order)
 
 
+def root_content(order):
+    """
+    Return the hash of a root that somebody else made, as it is now: a tar archive, or a directory, of this host.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.root_content '{tarball: /srv/root.tar.zst}'
+    """
+    return _call("root_content", order=order)
+
+
+def root_layer(order):
+    """
+    Make the lowest layer of an image of a root that somebody else made.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.root_layer '{what: tarball /srv/root.tar.zst, tarball: /srv/root.tar.zst, sha256: 3f2a...}'
+    """
+    return _call("root_layer", order=order)
+
+
 def minion_layer(order):
     """
     Add Salt and this pack to a stack of layers.
@@ -286,7 +312,7 @@ def image_users():
     return _call("image_users")
 
 
-def collect(known, suites, bake_ids, test=False):
+def collect(known, suites, bake_ids, test=False, tarballs=()):
     """
     Remove what nothing needs on this host: images in no book, layers, keys, caches, what killed bakes left.
 
@@ -302,13 +328,16 @@ def collect(known, suites, bake_ids, test=False):
     test
         Only tell what would be removed.
 
+    tarballs
+        Sums (sha256) of the archives that recipes have; others that were fetched go.
+
     CLI Example:
 
     .. code-block:: bash
 
         salt-call image.collect '[3f2a9c1d04be...]' '[bookworm]' '[web-bake.example.com]' test=True
     """
-    return _call("collect", known=known, suites=suites, bake_ids=bake_ids, test=test)
+    return _call("collect", known=known, suites=suites, bake_ids=bake_ids, test=test, tarballs=tarballs)
 
 
 def sweep():

@@ -25,13 +25,14 @@ from saltext.immutable.bake import (
     phases,
     provenance,
     software,
+    sources,
     turns,
     verify,
 )
 from saltext.immutable.hosts import Doors, Worker
 from saltext.immutable.machines import network
 from saltext.immutable.minions import Minions, machine_config
-from saltext.immutable.spec.model import Debian, Recipe, Settings
+from saltext.immutable.spec.model import Recipe, Settings
 from saltext.immutable.store import Held, Image, Store
 
 Say = Callable[..., None]
@@ -43,6 +44,8 @@ DOORS: Doors = {
     "keep_layer": builder.keep_layer,
     "make_key": builder.make_key,
     "debian_layer": builder.debian_layer,
+    "root_content": builder.root_content,
+    "root_layer": builder.root_layer,
     "minion_layer": builder.minion_layer,
     "state_layer": builder.state_layer,
     "candidates": builder.candidates,
@@ -174,14 +177,10 @@ class _Bake:
         self.candidates = self.builder("candidates", order={"below": list(newest.layers), **self._place()})
 
     def _source(self, recipe: Recipe) -> None:
-        source = recipe.source
-        if not isinstance(source, Debian):
-            return
-        order = {"suite": source.suite, "components": list(source.components), "mirror": source.mirror}
-        made_from = inputs.of_debian(source, self.builder("sources", **order))
-        order |= {"what": f"debian {source.suite}", "packages": list(source.packages)}
-        self.inputs[f"debian {source.suite}"] = made_from
-        self._layer("debian_layer", inputs.key(made_from), order)
+        root = sources.root(recipe.source, self.builder)
+        if root is not None:
+            self.inputs[root.order["what"]] = root.inputs
+            self._layer(root.function, inputs.key(root.inputs), root.order)
 
     def _minion(self, recipe: Recipe) -> None:
         if recipe.minion is None:

@@ -12,7 +12,19 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake import debian, layers, manifest, minion, outside, proof, secrets, states, updates, verify
+from saltext.immutable.bake import (
+    debian,
+    layers,
+    manifest,
+    minion,
+    outside,
+    proof,
+    roots,
+    secrets,
+    states,
+    updates,
+    verify,
+)
 from saltext.immutable.bake.phases import phase, recorded
 from saltext.immutable.bake.workshop import workshop
 from saltext.immutable.host import Host, remove, write
@@ -48,6 +60,20 @@ def debian_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
             debian.build(host, place, processes(host, place), order)
         packages = debian.installed(place / "fs/var/lib/dpkg/status")
         return _commit(host, place, seconds, what=order["what"], packages=packages)
+
+
+def root_content(host: Host, order: Mapping[str, Any]) -> str:
+    """Return the hash of a root that somebody else made, as it is now; ``order``: tarball or directory, its path."""
+    return roots.content(host, order)
+
+
+def root_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the lowest layer of a root that somebody else made; ``order``: what, tarball or directory, sha256."""
+    with recorded() as seconds, _work(host) as place:
+        with phase("root"):
+            warnings = roots.build(host, place, processes(host, place), order)
+        packages = roots.packages(place / "fs")
+        return {**_commit(host, place, seconds, what=order["what"], packages=packages), "warnings": warnings}
 
 
 def minion_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:

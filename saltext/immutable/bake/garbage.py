@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from saltext.immutable.bake import layers
+from saltext.immutable.bake import fetch, layers
 from saltext.immutable.bake.builder import sweep
 from saltext.immutable.host import Host
 from saltext.immutable.machines import images, overlay
@@ -32,12 +32,17 @@ def image_users(host: Host) -> dict[str, list[str]]:
 
 
 def collect(
-    host: Host, known: Sequence[str], suites: Sequence[str], bake_ids: Sequence[str], test: bool = False
+    host: Host,
+    known: Sequence[str],
+    suites: Sequence[str],
+    bake_ids: Sequence[str],
+    test: bool = False,
+    tarballs: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Remove what nothing needs, and return it: images, layers, caches, leftovers, each with its bytes.
 
-    ``known``: digests of the images to keep. ``suites`` and ``bake_ids``: those that recipes have; the caches of others
-    go. No bake may be under way: the layers that it has found so far nothing else needs.
+    ``known``: digests of the images to keep. ``suites``, ``bake_ids`` and ``tarballs`` (by sha256): those that recipes
+    have; the caches of others go. No bake may be under way: the layers that it has found so far nothing else needs.
     """
     host.prepare()
     left = {} if test else {f"tmp/{name}": 0 for name in sweep(host)}
@@ -48,7 +53,7 @@ def collect(
         found = {
             "images": gone,
             "layers": {digest: _about(host, digest) for digest in unneeded},
-            "caches": _bytes(host, _caches(host, suites, bake_ids)),
+            "caches": _bytes(host, _caches(host, suites, bake_ids, tarballs)),
             "leftovers": left | _bytes(host, _leftovers(host)),
         }
         if not test:
@@ -99,8 +104,9 @@ def _about(host: Host, digest: str) -> dict[str, Any]:
     return {name: layer.get(name) for name in ("what", "size")}
 
 
-def _caches(host: Host, suites: Sequence[str], bake_ids: Sequence[str]) -> Iterator[Path]:
-    for folder, wanted in (("debian", suites), ("apt", [*bake_ids, _TOOLCHAIN])):
+def _caches(host: Host, *recipes: Sequence[str]) -> Iterator[Path]:
+    suites, bake_ids, tarballs = recipes
+    for folder, wanted in (("debian", suites), ("apt", [*bake_ids, _TOOLCHAIN]), (fetch.CACHE, tarballs)):
         place = host.cache / folder
         yield from (one for one in sorted(place.iterdir()) if one.name not in wanted) if place.is_dir() else ()
 
@@ -115,4 +121,6 @@ def _bytes(host: Host, places: Iterator[Path]) -> dict[str, int]:
 
 
 def _size(place: Path) -> int:
+    if place.is_file():
+        return place.lstat().st_size
     return sum(os.lstat(Path(folder, name)).st_size for folder, _, files in os.walk(place) for name in files)

@@ -55,6 +55,11 @@ def of_debian(source: Debian, sources: list[str]) -> dict[str, Any]:
     }
 
 
+def of_root(sha256: str) -> dict[str, Any]:
+    """Inputs of a root that somebody else made: wherever it lies, only what it is counts."""
+    return {"kind": "root", "sha256": sha256, "pack": __version__}
+
+
 def requirement(minion: Minion) -> str:
     """Return the pip requirement; the bare word ``salt`` means the version of this master."""
     return f"salt=={salt.version.__version__}" if minion.pip == "salt" else minion.pip

@@ -6,15 +6,15 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 _CHUNK = 1 << 20
 
 
-def entries(root: Path) -> Iterator[dict[str, Any]]:
-    """Yield every file below ``root``, ``root`` itself included, sorted by path.
+def entries(root: Path, closed: Collection[str] = ()) -> Iterator[dict[str, Any]]:
+    """Yield every file below ``root``, ``root`` itself included, sorted by path; not what is in the ``closed`` folders.
 
     Each has ``path`` (``.`` is the root), ``type`` (dir, file, link, whiteout, or char, block, fifo), ``mode``,
     ``uid``, ``gid``, ``mtime`` (s); and where they apply ``size``, ``sha256``, ``target``, ``device``,
@@ -22,7 +22,7 @@ def entries(root: Path) -> Iterator[dict[str, Any]]:
     """
     seen: dict[tuple[int, int], str] = {}
     base = str(root).rstrip("/")
-    for path in _paths(root):
+    for path in _paths(root, closed):
         place = f"{base}/{path}"
         info = os.lstat(place)
         entry = _entry(path, place, info)
@@ -33,11 +33,12 @@ def entries(root: Path) -> Iterator[dict[str, Any]]:
         yield entry
 
 
-def _paths(root: Path) -> list[str]:
+def _paths(root: Path, closed: Collection[str]) -> list[str]:
     found, start = ["."], len(str(root).rstrip("/")) + 1
     for folder, folders, files in os.walk(root):
         below = folder[start:]
         found += [f"{below}/{name}" if below else name for name in (*folders, *files)]
+        folders[:] = [name for name in folders if f"{below}/{name}".lstrip("/") not in closed] if closed else folders
     return sorted(found)
 
 

@@ -47,13 +47,21 @@ def build(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[st
     """
     plain = _machine(host, workspace, order, lower)
     with machines.temporary(host, plain) as machine:
-        if _install(machine, order).returncode:
+        if (failed := _install(machine, order)).returncode:
+            _require_apt(machine, failed)
             _compile(host, order, lower)
             _checked(_install(machine, order), f"{order['requirement']} could not be installed")
         machine.run(_COMPILE.split(), env={"PYTHONHASHSEED": "0"})  # a file that does not compile is not ours to judge
         asked = machine.run([f"{VENV}/bin/salt-call", "--local", "--out=json", "grains.items"])
         grains = _checked(asked, "Salt does not run in this image")
     return dict(json.loads(grains)["local"])
+
+
+def _require_apt(machine: Machine, failed: CompletedProcess[str]) -> None:
+    """Raise unless a compiler can be had where Salt could not be installed without one."""
+    if machine.run(["/usr/bin/test", "-x", "/usr/bin/apt-get"]).returncode:
+        complaint = "Salt could not be installed, and without apt-get no compiler can be had; put gcc into the root"
+        _checked(failed, complaint)
 
 
 def _compile(host: Host, order: Mapping[str, Any], lower: tuple[str, ...]) -> None:

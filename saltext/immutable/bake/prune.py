@@ -14,7 +14,7 @@ from saltext.immutable.bake import turns
 from saltext.immutable.bake.bake import DOORS
 from saltext.immutable.bake.retention import Candidate, Rule, Verdict, judge
 from saltext.immutable.hosts import Worker
-from saltext.immutable.spec.model import Debian, Definitions
+from saltext.immutable.spec.model import Debian, Definitions, Tarball
 from saltext.immutable.store import Image, Store, needs
 
 Builder = Callable[..., Any]
@@ -86,7 +86,9 @@ class Prune:
         """Return whose downloads are kept."""
         recipes = self.definitions.recipes.values()
         suites = {each.source.suite for each in recipes if isinstance(each.source, Debian)}
-        return {"suites": sorted(suites), "bake_ids": sorted(each.bake_id for each in recipes)}
+        sums = {each.source.sha256 for each in recipes if isinstance(each.source, Tarball) and each.source.sha256}
+        bake_ids = sorted(each.bake_id for each in recipes)
+        return {"suites": sorted(suites), "bake_ids": bake_ids, "tarballs": sorted(sums)}
 
     def _told(
         self, images: Mapping[str, Image], verdicts: list[Verdict], found: Mapping[str, Any], test: bool

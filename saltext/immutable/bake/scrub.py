@@ -61,11 +61,11 @@ def scrub(tree: Path) -> None:
         for found in tree.glob(pattern):
             if _own(tree, found.parent) and not _whiteout(found):
                 remove(found)
-    for key in tree.glob(_SSH_KEYS):
+    for key in (found for found in tree.glob(_SSH_KEYS) if _own(tree, found.parent)):
         remove(key)
         key.symlink_to(_OWN_SSH_KEYS / key.name)
     for name in _EMPTY:
-        if os.path.lexists(tree / name):
+        if os.path.lexists(tree / name) and _own(tree, (tree / name).parent):
             remove(tree / name)
             (tree / name).touch(mode=0o444)
     for file in tree.glob(_CRONTABS):

@@ -23,10 +23,29 @@ class Debian:
 
 
 @dataclass(frozen=True)
+class Tarball:
+    """A root in a tar archive: ``from: {tarball: /srv/root.tar.zst}``, or a URL."""
+
+    location: str
+    sha256: str | None = None
+    """Of the archive; a URL needs it. None: of the file as it is when it is baked."""
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A root that lies in a directory of the builder: ``from: {directory: /srv/root}``."""
+
+    path: str
+
+
+@dataclass(frozen=True)
 class Parent:
     """Another recipe's image: ``from: {recipe: base}``."""
 
     recipe: str
+
+
+Source = Debian | Tarball | Directory | Parent
 
 
 @dataclass(frozen=True)
@@ -56,7 +75,7 @@ class Recipe:
     """What an image is made of."""
 
     name: str
-    source: Debian | Parent
+    source: Source
     bake_id: str
     """The minion id that the bake runs under. Default: ``<name>-bake``."""
     minion: Minion | None = None
@@ -81,6 +100,8 @@ class Recipe:
     """Of its newest images ``image.prune`` keeps so many."""
     keep_for: float | None = None
     """Seconds for which ``image.prune`` keeps each of its images. With neither it keeps all."""
+    slim: Slim | Literal[False] | None = None
+    """None: as its parent; in a recipe without one, the default."""
 
 
 @dataclass(frozen=True)

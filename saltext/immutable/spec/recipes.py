@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Literal
 
 from saltext.immutable import changes, guard
-from saltext.immutable.spec import reading
-from saltext.immutable.spec.model import Debian, Guard, Minion, Parent, Recipe
+from saltext.immutable.spec import reading, sources
+from saltext.immutable.spec.model import Debian, Guard, Minion, Parent, Recipe, Source
 from saltext.immutable.spec.reading import Section
+from saltext.immutable.spec.slim import slim
+from saltext.immutable.spec.sources import only
 
-_SUITE = r"[a-z0-9][a-z0-9.-]*"
-_PACKAGE = r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?"
-_MIRROR = r"(https?|file|copy)://?[^\s\[\]]+"
 _HALF = r"([A-Za-z0-9_*?-]|\[!?[A-Za-z0-9_-]+\])+"
 _FUNCTION = rf"{_HALF}\.{_HALF}"
 _PATH = r"/(?!\.\.?(/|$))[^/\0\n]+(/(?!\.\.?(/|$))[^/\0\n]+)*"
@@ -29,12 +27,11 @@ _NEVER_WRITABLE = {
 }
 _OPENS = "this runs any command, writes any file or calls any function that its arguments name"
 _PILLAR_PATH = r"[^:]+(:[^:]+)*"
-_SOURCES = "write {debian: bookworm} or {recipe: NAME}"
 
 
 def recipe(name: str, read: Section) -> Recipe:
     """Read one recipe. Whether its parent exists is seen when all recipes are known."""
-    source = _source(read)
+    source = sources.source(read)
     found = Recipe(
         name=name,
         source=source,
@@ -53,6 +50,7 @@ def recipe(name: str, read: Section) -> Recipe:
         secrets=read.take("secrets", _pillar_paths, ()),
         keep=read.take("keep", _keep, None),
         keep_for=read.take("keep_for", reading.duration, None),
+        slim=slim(read),
     )
     read.close()
     return found
@@ -72,53 +70,9 @@ def adopted(name: str, read: Section) -> Recipe:
     return found
 
 
-def _source(read: Section) -> Debian | Parent:
-    if not read.has("from"):
-        read.problem("", f"from is missing; {_SOURCES}")
-    source = read.inside("from")
-    debian, parent = source.has("debian"), source.has("recipe")
-    if debian == parent and source.sound and read.has("from"):
-        source.problem("", f"{'two sources' if debian else 'no source'}; {_SOURCES}")
-    found = Parent(source.need("recipe", reading.name, "base")) if parent else _debian(source)
-    source.close()
-    return found
-
-
-def _debian(source: Section) -> Debian:
-    return Debian(
-        suite=source.take("debian", _suite, ""),
-        packages=source.take("packages", _packages, ()),
-        components=source.take("components", _components, ("main",)),
-        mirror=source.take("mirror", _mirror, None),
-    )
-
-
-def _suite(value: object) -> str:
-    return _only(_SUITE, reading.text(value), "suite; write bookworm")
-
-
-def _packages(value: object) -> tuple[str, ...]:
-    return tuple(_only(_PACKAGE, word, "package; write python3") for word in reading.words(value))
-
-
-def _components(value: object) -> tuple[str, ...]:
-    return tuple(_only(_SUITE, word, "component; write main") for word in reading.words(value))
-
-
-def _mirror(value: object) -> str:
-    return _only(_MIRROR, reading.text(value), "mirror; write http://deb.debian.org/debian")
-
-
-def _only(pattern: str, found: str, what: str) -> str:
-    """They become command lines, sources.list and file names on the builder: nothing else may come that way."""
-    if not re.fullmatch(pattern, found):
-        raise ValueError(f"{found!r} is no {what}")
-    return found
-
-
-def _minion(read: Section, source: Debian | Parent) -> Minion | None:
+def _minion(read: Section, source: Source) -> Minion | None:
     given = read.has("minion")
-    if isinstance(source, Debian):
+    if not isinstance(source, Parent):
         section = read.inside("minion")
         minion = Minion(section.take("pip", reading.text, Minion().pip))
         section.close()
@@ -149,16 +103,16 @@ def _some(words: Sequence[str], most: int = 5) -> str:
 
 
 def _functions(value: object) -> tuple[str, ...]:
-    return tuple(_only(_FUNCTION, word, "function; write service.stop or service.*") for word in reading.words(value))
+    return tuple(only(_FUNCTION, word, "function; write service.stop or service.*") for word in reading.words(value))
 
 
 def _paths(value: object) -> tuple[str, ...]:
-    return tuple(_only(_PATH, word, "absolute path; write /srv/data") for word in reading.words(value))
+    return tuple(only(_PATH, word, "absolute path; write /srv/data") for word in reading.words(value))
 
 
 def _pillar_paths(value: object) -> tuple[str, ...]:
     what = "pillar path; write db:password or tls:*:key"
-    return tuple(_only(_PILLAR_PATH, word, what) for word in reading.words(value))
+    return tuple(only(_PILLAR_PATH, word, what) for word in reading.words(value))
 
 
 def _keep(value: object) -> int:
@@ -169,7 +123,7 @@ def _keep(value: object) -> int:
 
 
 def _writable(value: object) -> tuple[str, ...]:
-    found = tuple(_only(_DIRECTORY, word, "path of a directory; write /srv/data") for word in reading.words(value))
+    found = tuple(only(_DIRECTORY, word, "path of a directory; write /srv/data") for word in reading.words(value))
     for path in found:
         for others, why in _NEVER_WRITABLE.items():
             if any(_overlap(path, other) for other in others.split()):
@@ -205,7 +159,7 @@ def lineage(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str]]:
             parent = found.source.recipe
             yield name, f"no recipe {parent!r}; {reading.nearest(parent, recipes)}"
         elif circle := _circle(recipes, name):
-            yield name, f"its parents go round in a circle, {circle}; give one of them a debian source"
+            yield name, f"its parents go round in a circle, {circle}; give one of them another source"
 
 
 def _circle(recipes: Mapping[str, Recipe], start: str) -> str:

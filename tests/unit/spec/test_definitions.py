@@ -143,7 +143,7 @@ def test_a_pillar_may_define_nothing_yet():
         ),
         pytest.param(
             ("recipes:base:from", {}),
-            "immutable:recipes:base:from: no source; write {debian: bookworm} or {recipe: NAME}",
+            "immutable:recipes:base:from: no source; write {debian: bookworm}, {tarball: PATH or URL}",
             id="a source says what it is",
         ),
         pytest.param(
