@@ -100,8 +100,6 @@ class Recipe:
     """Of its newest images ``image.prune`` keeps so many."""
     keep_for: float | None = None
     """Seconds for which ``image.prune`` keeps each of its images. With neither it keeps all."""
-    slim: Slim | Literal[False] | None = None
-    """None: as its parent; in a recipe without one, the default."""
 
 
 @dataclass(frozen=True)
