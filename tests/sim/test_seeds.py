@@ -12,7 +12,7 @@ from collections import Counter
 from . import chances, lives
 from .crowds import in_time, on_every_core
 
-COUNT = int(os.environ.get("SIM_SEEDS", "5400"))
+COUNT = int(os.environ.get("SIM_SEEDS", "5300"))
 ROLLOUTS = 3.7
 """In a life, at least, on the average of many."""
 BLOCK = 50

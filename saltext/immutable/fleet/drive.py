@@ -111,6 +111,8 @@ class Driver:
         self._changing = 0
         self._list_at, self._routed_at = now, now if world.routed else NEVER
         self._last_list = self._picture_of = -NEVER
+        self._reserved = True
+        """Whether anything may be reserved for us: who drove before us may have left that."""
         self._found: tuple[dict[str, str], dict[str, str]] = ({}, {})
         """Taints and protections as they were read last."""
         self._beat_at = self._news_at = now + lease.ttl / 3
@@ -178,6 +180,7 @@ class Driver:
             return step
         granted = Need()
         if now >= self._denied_until:
+            self._reserved = True
             granted = self._budget.reserve(self._lease, need, self._fleet.size, now)
             if granted == need:
                 return step
@@ -484,7 +487,9 @@ class Driver:
         changed = [record for key, record in there.items() if written.get(key) != record]
         gone = [key for key in self._unwritten if key in written and key not in self._tracks]
         if self.rollout != rollout or changed or gone or self._entries or self._taken:
-            self._ledger.commit(self._lease, self.rollout, changed, gone, self._entries, self._taken)
+            books = self.rollout, changed, gone, self._entries, self._taken
+            self._ledger.commit(self._lease, *books, reserved=self._reserved)
+            self._reserved = False
         elif self._clock() >= self._beat_at:
             self._lease.beat()
         else:

@@ -126,8 +126,7 @@ class Ledger:
 
     def generations(self) -> dict[int, Generation]:
         """Return all generations by number, the oldest first."""
-        query = sa.select(generations).where(generations.c.fleet == self.fleet)
-        rows = self._rows(query.order_by(generations.c.number))
+        rows = self._rows(queries.GENERATIONS)
         return {row["number"]: _generation(row) for row in rows}
 
     def generation(self, number: int) -> Generation:
@@ -140,13 +139,11 @@ class Ledger:
 
     def rollouts(self) -> list[Rollout]:
         """Return all rollouts, the newest first."""
-        query = sa.select(rollouts).where(rollouts.c.fleet == self.fleet)
-        return [Rollout(**row) for row in self._rows(query.order_by(rollouts.c.id.desc()))]
+        return [Rollout(**row) for row in self._rows(queries.ROLLOUTS)]
 
     def unfinished(self) -> Rollout | None:
         """Return the rollout that was interrupted or paused."""
-        query = sa.select(rollouts).where(rollouts.c.fleet == self.fleet, UNFINISHED)
-        found = [Rollout(**row) for row in self._rows(query)]
+        found = [Rollout(**row) for row in self._rows(queries.UNFINISHED_ROLLOUT)]
         return found[0] if found else None
 
     def rollout(self, number: int) -> Rollout:
@@ -169,9 +166,7 @@ class Ledger:
 
     def records(self) -> dict[str, Record]:
         """Return the machines by minion id, the oldest first."""
-        query = sa.select(machines).where(machines.c.fleet == self.fleet)
-        rows = self._rows(query.order_by(machines.c.born, machines.c.minion_id))
-        return {row["minion_id"]: Record(**row) for row in rows}
+        return {row["minion_id"]: Record(**row) for row in self._rows(queries.MACHINES)}
 
     def tainted(self) -> dict[str, str]:
         """Return why machines are no longer what their image says, by minion id."""
@@ -234,8 +229,7 @@ class Ledger:
 
     def wanted_size(self, declared: int) -> int:
         """Return the size that counts: an operator's, as long as the pillar's is what it was then."""
-        where = (sizes.c.fleet == self.fleet, sizes.c.instead_of == declared)
-        rows = self._rows(sa.select(sizes.c.size).where(*where))
+        rows = self._rows(queries.SIZE, declared=declared)
         return int(rows[0]["size"]) if rows else declared
 
     def sized(self, fleet: Fleet) -> Fleet:
@@ -316,8 +310,12 @@ class Ledger:
         gone: Collection[str] = (),
         entries: Sequence[Entry] = (),
         taken: Collection[int] = (),
+        reserved: bool = True,
     ) -> None:
-        """Write one step: the rollout, what is intended with its machines, and the journal, all or nothing."""
+        """Write one step: the rollout, what is intended with its machines, and the journal, all or nothing.
+
+        ``reserved``: whether anything may be reserved for it, which from here on is in the books.
+        """
         values = {**vars(rollout), "failures": dict(rollout.failures)}
         with lease.write() as tx:
             if taken:
@@ -327,7 +325,7 @@ class Ledger:
                 (queries.DROP_TAINTS, left),
                 (queries.DROP_PROTECTIONS, left),
                 (queries.DROP_MACHINE, [*left, *({"of_minion": record.minion_id} for record in changed)]),
-                (queries.DROP_RESERVATION, [{"of_fleet": self.fleet}]),
+                (queries.DROP_RESERVATION, [{"of_fleet": self.fleet}] if reserved else []),
                 (queries.ADD_MACHINE, [vars(record) for record in changed]),
                 (queries.ADD_ENTRY, [{"rollout": rollout.id, **vars(entry)} for entry in entries]),
                 (queries.CHANGE_ROLLOUT, [{**values, "of_rollout": rollout.id}]),
@@ -351,12 +349,13 @@ class Ledger:
         tx.execute(sa.insert(fleets).values(row))
 
     def _fleet(self) -> Mapping[str, Any]:
-        rows = self._rows(sa.select(fleets).where(fleets.c.name == self.fleet))
+        rows = self._rows(queries.FLEET_ROW)
         return rows[0] if rows else {"lineage": [], "size": 0}
 
-    def _rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
+    def _rows(self, query: sa.Select[Any], **values: Any) -> list[dict[str, Any]]:
         with self._store.read() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
+            rows = connection.execute(query, {"of_fleet": self.fleet, **values})
+            return [dict(row) for row in rows.mappings()]
 
 
 def fleets_with_machines(store: Store) -> set[str]:

@@ -1,4 +1,4 @@
-"""The statements that a driver makes at each step, built once: to build one takes longer than SQLite to run it."""
+"""Statements of a fleet's books that are made often, built once: to build one takes longer than SQLite to run it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from saltext.immutable.store.schema import journal, machines, orders, protections, reservations, rollouts, sizes, taints
+from saltext.immutable.store.schema import (
+    UNFINISHED,
+    fleets,
+    generations,
+    journal,
+    machines,
+    orders,
+    protections,
+    reservations,
+    rollouts,
+    sizes,
+    taints,
+)
 
 FLEET: sa.BindParameter[str] = sa.bindparam("of_fleet")
 MINION: sa.BindParameter[str] = sa.bindparam("of_minion")
@@ -53,3 +65,11 @@ DROP_MACHINE = sa.delete(machines).where(machines.c.minion_id == MINION)
 DROP_RESERVATION = sa.delete(reservations).where(reservations.c.fleet == FLEET)
 ADD_MACHINE, ADD_ENTRY = sa.insert(machines), sa.insert(journal)
 CHANGE_ROLLOUT = sa.update(rollouts).where(rollouts.c.id == ROLLOUT)
+
+MACHINES = sa.select(machines).where(machines.c.fleet == FLEET).order_by(machines.c.born, machines.c.minion_id)
+ROLLOUTS = sa.select(rollouts).where(rollouts.c.fleet == FLEET).order_by(rollouts.c.id.desc())
+UNFINISHED_ROLLOUT = sa.select(rollouts).where(rollouts.c.fleet == FLEET, UNFINISHED)
+GENERATIONS = sa.select(generations).where(generations.c.fleet == FLEET).order_by(generations.c.number)
+FLEET_ROW = sa.select(fleets).where(fleets.c.name == FLEET)
+SIZE = sa.select(sizes.c.size).where(sizes.c.fleet == FLEET, sizes.c.instead_of == sa.bindparam("declared"))
+"""The size that was set in place of a declared one."""
