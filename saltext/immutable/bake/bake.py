@@ -24,6 +24,7 @@ from saltext.immutable.bake import (
     manifest,
     phases,
     provenance,
+    slim,
     software,
     sources,
     turns,
@@ -121,6 +122,8 @@ class _Bake:
     """By recipe: what its layer of states was made from, for comparing images."""
     inputs: dict[str, Any] = field(default_factory=dict)
     """Likewise of the other layers, by what they are called."""
+    slim: dict[str, Any] | None = None
+    """What is dropped from the layers of the recipe that is at work."""
     candidates: dict[str, str] = field(default_factory=dict)
     """Today's version of each package of the last image, when that was asked for."""
 
@@ -134,6 +137,7 @@ class _Bake:
         for each in chain:
             with self._alone(each, wait=each is not recipe):
                 self._let_go(each)
+                self.slim = slim.made_from(each.slim)
                 for step in (self._source, self._minion, self._states):
                     step(each)
                     self._refuse_revoked(recipe)
@@ -179,13 +183,14 @@ class _Bake:
     def _source(self, recipe: Recipe) -> None:
         root = sources.root(recipe.source, self.builder)
         if root is not None:
-            self.inputs[root.order["what"]] = root.inputs
-            self._layer(root.function, inputs.key(root.inputs), root.order)
+            made_from = {**root.inputs, "slim": self.slim}
+            self.inputs[root.order["what"]] = made_from
+            self._layer(root.function, inputs.key(made_from), root.order)
 
     def _minion(self, recipe: Recipe) -> None:
         if recipe.minion is None:
             return
-        made_from = inputs.of_minion(recipe.minion, self._below)
+        made_from = {**inputs.of_minion(recipe.minion, self._below), "slim": self.slim}
         requirement = made_from["requirement"]
         order = {"what": f"minion {requirement}", "requirement": requirement, "version": __version__, **self._place()}
         self.inputs[order["what"]] = made_from
@@ -278,11 +283,13 @@ class _Bake:
         what = order["what"]
         self.say(f"building the layer: {what}", "image/layer", what=what)
         with self._enrolled(order.get("bake_id")), phases.heard(lambda name: self._enter(what, name)):
-            built = self.builder(function, order=order)
+            built = self.builder(function, order={**order, "slim": self.slim})
         if "bake_id" not in order:
             self._keep(key, built)
         said = f"built {what} in {built['seconds']:.1f} s ({phases.told(built['phases'])})"
         self.say(said, "image/layer", what=what, digest=built["digest"], seconds=built["seconds"])
+        if slimmed := slim.told(built["slim"]):
+            self.say(slimmed, "image/slim", what=what, saved=built["slim"])
         self.layers.append(built | {"cached": False})
         return {**built, "below": order["below"][-1] if order["below"] else ""}
 
@@ -290,7 +297,7 @@ class _Bake:
         self.say(f"{what}: {phase}", "image/phase", what=what, phase=phase)
 
     def _keep(self, key: str | None, built: Mapping[str, Any]) -> None:
-        about = {name: built.get(name) for name in ("packages", "grains", "sls", "phases")}
+        about = {name: built.get(name) for name in ("packages", "grains", "sls", "phases", "slim")}
         self.builder("keep_layer", key=key, digest=built["digest"], warnings=built.get("warnings", []), about=about)
 
     @contextmanager
@@ -380,7 +387,7 @@ def master_address(settings: Settings) -> str:
 
 def _short(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return a report without what belongs to the layers themselves."""
-    shown = ("what", "digest", "cached", "seconds", "phases", "size", "files")
+    shown = ("what", "digest", "cached", "seconds", "phases", "slim", "size", "files")
     layers = [{name: layer[name] for name in shown if name in layer} for layer in report["layers"]]
     packages = len(report["layers"][-1].get("packages", {}))
     return {**report, "layers": layers, "packages": packages}

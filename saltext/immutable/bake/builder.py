@@ -20,7 +20,9 @@ from saltext.immutable.bake import (
     outside,
     proof,
     roots,
+    scrub,
     secrets,
+    slim,
     states,
     updates,
     verify,
@@ -59,7 +61,7 @@ def debian_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         with phase("packages"):
             debian.build(host, place, processes(host, place), order)
         packages = debian.installed(place / "fs/var/lib/dpkg/status")
-        return _commit(host, place, seconds, what=order["what"], packages=packages)
+        return _commit(host, place, seconds, order, packages=packages)
 
 
 def root_content(host: Host, order: Mapping[str, Any]) -> str:
@@ -73,7 +75,7 @@ def root_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         with phase("root"):
             warnings = roots.build(host, place, processes(host, place), order)
         packages = roots.packages(place / "fs")
-        return {**_commit(host, place, seconds, what=order["what"], packages=packages), "warnings": warnings}
+        return {**_commit(host, place, seconds, order, packages=packages), "warnings": warnings}
 
 
 def minion_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def minion_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
             grains = minion.build(host, place, order, lower)
             minion.finish(place / "fs")
         packages = _packages(host, order["below"])
-        return _commit(host, place, seconds, what=order["what"], packages=packages, grains=grains)
+        return _commit(host, place, seconds, order, packages=packages, grains=grains)
 
 
 def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,11 +109,9 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
                 states.stop(machine)
         status = place / "fs/var/lib/dpkg/status"
         packages = debian.installed(status) if status.is_file() else _packages(host, order["below"])
-        with phase("scrub"):
-            states.finish(place / "fs")
-            warnings = secrets.warnings(place / "fs", marked)
+        states.finish(place / "fs")
         about = {"packages": packages, "grains": grains, "sls": sls}
-        return {**_commit(host, place, seconds, what=order["what"], **about), "warnings": warnings}
+        return _commit(host, place, seconds, order, marked, **about)
 
 
 def candidates(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
@@ -246,10 +246,26 @@ def _on(host: Host, below: list[str]) -> Iterator[tuple[Path, tuple[str, ...]]]:
         yield place, layers.lower(below)
 
 
-def _commit(host: Host, place: Path, phases: dict[str, float], **about: Any) -> dict[str, Any]:
-    """Make the workspace a layer; ``phases``: what took how long so far, as `recorded` gives it."""
-    outside.take_resolver_back(place / "fs")
-    about |= {"phases": dict(phases), "seconds": sum(phases.values())}
+def _commit(
+    host: Host,
+    place: Path,
+    phases: dict[str, float],
+    order: Mapping[str, Any],
+    marked: Sequence[secrets.Secret] = (),
+    **about: Any,
+) -> dict[str, Any]:
+    """Make the workspace a layer, without what does not belong in one; return it with its warnings.
+
+    ``phases``: what took how long so far, as `recorded` gives it. ``marked``: what must not be in it.
+    """
+    tree, lower = place / "fs", [host.l / name for name in layers.lower(list(order.get("below", ())))]
+    with phase("slim"):
+        slimmed = slim.slim(tree, order.get("slim"), lower)
+    with phase("scrub"):
+        scrub.scrub(tree)
+        outside.take_resolver_back(tree)
+        warnings = secrets.warnings(tree, marked)
+    about |= {"what": order["what"], "slim": slimmed, "phases": dict(phases), "seconds": round(sum(phases.values()), 3)}
     with phase("commit"):
         layer = layers.commit(host, place, **about)
-    return asdict(replace(layer, phases=dict(phases)))
+    return asdict(replace(layer, phases=dict(phases), warnings=warnings))

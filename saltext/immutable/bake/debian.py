@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from saltext.immutable.bake import outside, scrub
+from saltext.immutable.bake import outside
 from saltext.immutable.host import Host, remove, run
 from saltext.immutable.machines.cgroup import Cgroup
 
@@ -54,7 +54,6 @@ def build(host: Host, workspace: Path, processes: Cgroup, order: Mapping[str, An
     for name, text in _ETC.items():
         remove(target / "etc" / name)
         (target / "etc" / name).write_text(text)
-    scrub.scrub(target)
 
 
 def package_cache(host: Host, name: str) -> dict[str, str]:

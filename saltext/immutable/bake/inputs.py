@@ -12,7 +12,7 @@ import salt.loader
 import salt.version
 
 from saltext.immutable import __version__, minions
-from saltext.immutable.bake import pack
+from saltext.immutable.bake import pack, slim
 from saltext.immutable.bake.manifest import canonical, digest
 from saltext.immutable.spec.model import Debian, Minion, Recipe
 
@@ -88,6 +88,7 @@ def of_states(
         "states": recipe.states if isinstance(recipe.states, str) else list(recipe.states),
         **envs,
         "marked": list(recipe.secrets),
+        "slim": slim.made_from(recipe.slim),
         "pillar": _hidden(pillar, secret),
         "tops": _hidden(_tops(opts, known, recipe.bake_id), secret),
         "settings": {name: _plain(opts.get(name)) for name in _SETTINGS},

@@ -40,6 +40,8 @@ class Layer:
     """How long it took to build."""
     phases: Mapping[str, float] = field(default_factory=dict)
     """Seconds of each phase of that."""
+    slim: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Files and bytes that were taken out of it, by category."""
     warnings: Sequence[str] = field(default_factory=list)
     """What whoever used this key should know. It depends on more than the content: the same layer may have others."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake import outside, pack, scrub
+from saltext.immutable.bake import outside, pack
 from saltext.immutable.bake.debian import package_cache
 from saltext.immutable.bake.uv import find_uv
 from saltext.immutable.bake.workshop import workshop
@@ -117,7 +117,7 @@ def _checked(done: CompletedProcess[str], complaint: str) -> str:
 
 
 def finish(tree: Path) -> None:
-    """Add what makes it a service, and scrub."""
+    """Add what makes it a service."""
     source = files("saltext.immutable.bake") / "files"
     for unit, wanted_by in _UNITS.items():
         _put(tree, f"lib/systemd/system/{unit}", source.joinpath(unit).read_text())
@@ -130,7 +130,6 @@ def finish(tree: Path) -> None:
     (tree / EXTENSION_MODULES).mkdir(parents=True)
     for file in (tree / VENV.lstrip("/")).glob(f"lib/python*/site-packages/*.dist-info/{_WHEN}"):
         _forget(file)
-    scrub.scrub(tree)
 
 
 def _forget(file: Path) -> None:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake import config, debian, outside, scrub
+from saltext.immutable.bake import config, debian, outside
 from saltext.immutable.bake.minion import EXTENSION_MODULES
 from saltext.immutable.host import Host, remove, tail
 from saltext.immutable.machines.machine import Machine
@@ -126,7 +126,7 @@ def stop(machine: Machine, within: float = 90.0) -> None:
 
 
 def finish(tree: Path) -> None:
-    """Keep the synced modules where they are read-only, take the bake's own traces out, and scrub."""
+    """Keep the synced modules where they are read-only, and take the bake's own traces out."""
     config.refuse(tree)
     synced = tree / _EXTMODS
     if synced.is_dir():
@@ -136,5 +136,4 @@ def finish(tree: Path) -> None:
         (tree / EXTENSION_MODULES).parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(synced, tree / EXTENSION_MODULES, ignore=shutil.ignore_patterns("__pycache__"))
     remove(tree / outside.APT_CONF)
-    scrub.scrub(tree)
 

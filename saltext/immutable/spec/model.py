@@ -6,7 +6,7 @@ Durations are seconds. Paths are absolute.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,6 +71,22 @@ class Guard:
 
 
 @dataclass(frozen=True)
+class Slim:
+    """What is taken out of the layers of a recipe as no machine needs it to run: ``slim: {docs: keep}``."""
+
+    docs: Literal["keep", "drop"] = "drop"
+    """Licences always stay."""
+    man: Literal["keep", "drop"] = "drop"
+    info: Literal["keep", "drop"] = "drop"
+    locales: Literal["keep"] | tuple[str, ...] = ("en",)
+    """The languages whose translations stay."""
+    tests: Literal["keep", "drop"] = "drop"
+    """Those that Salt's own Python packages bring along."""
+    bytecode: Literal["keep", "drop"] = "keep"
+    """Without it images are smaller, and programs in Python start slower."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What an image is made of."""
 
@@ -100,6 +116,8 @@ class Recipe:
     """Of its newest images ``image.prune`` keeps so many."""
     keep_for: float | None = None
     """Seconds for which ``image.prune`` keeps each of its images. With neither it keeps all."""
+    slim: Slim | Literal[False] | None = None
+    """None: as its parent; in a recipe without one, the default."""
 
 
 @dataclass(frozen=True)
@@ -258,10 +276,12 @@ class Definitions:
     fleets: Mapping[str, Fleet]
 
     def chain(self, name: str) -> list[Recipe]:
-        """Return the recipes that ``name`` is built from, the root first, ``name`` last."""
+        """Return the recipes that ``name`` is built from, the root first, ``name`` last; each slims as its parent
+        unless it says otherwise.
+        """
         recipe = self.recipes[name]
         above = self.chain(recipe.source.recipe) if isinstance(recipe.source, Parent) else []
-        return [*above, recipe]
+        return [*above, replace(recipe, slim=above[-1].slim) if above and recipe.slim is None else recipe]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from saltext.immutable import changes, guard
 from saltext.immutable.spec import reading, sources
 from saltext.immutable.spec.model import Debian, Guard, Minion, Parent, Recipe, Source
 from saltext.immutable.spec.reading import Section
+from saltext.immutable.spec.slim import slim
 from saltext.immutable.spec.sources import only
 
 _HALF = r"([A-Za-z0-9_*?-]|\[!?[A-Za-z0-9_-]+\])+"
@@ -49,6 +50,7 @@ def recipe(name: str, read: Section) -> Recipe:
         secrets=read.take("secrets", _pillar_paths, ()),
         keep=read.take("keep", _keep, None),
         keep_for=read.take("keep_for", reading.duration, None),
+        slim=slim(read),
     )
     read.close()
     return found

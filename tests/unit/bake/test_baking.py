@@ -71,7 +71,7 @@ class FakeMaster:
         self.orders.append(order)
         digest = f"{len(self.orders):02}" * 32
         known = {"digest": digest, "what": order["what"], "packages": {}, "grains": GRAINS}
-        known |= {"seconds": 1.0, "created": 1.0, "phases": {"prepare": 0.5}}
+        known |= {"seconds": 1.0, "created": 1.0, "phases": {"prepare": 0.5}, "slim": {}}
         self.layers[digest] = known | about
         return self.layers[digest]
 
