@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from salt.exceptions import CommandExecutionError
+
 from saltext.immutable.bake import outside
-from saltext.immutable.host import Host, remove, run
+from saltext.immutable.bake.manifest import digest
+from saltext.immutable.host import Host, remove, run, tail
 from saltext.immutable.machines.cgroup import Cgroup
 
 # What mmdebstrap copied from this host, and what a machine's own files are mounted over.
@@ -19,6 +22,8 @@ _ETC = {
     "resolv.conf": "",
 }
 _ARCHIVES = "var/cache/apt/archives"
+_LISTS = "var/lib/apt/lists"
+_UNFETCHED = re.compile(r"^E: Failed to fetch (\S+)", re.MULTILINE)
 
 
 def sources(suite: str, components: list[str], mirror: str | None) -> list[str]:
@@ -31,29 +36,56 @@ def sources(suite: str, components: list[str], mirror: str | None) -> list[str]:
 def build(host: Host, workspace: Path, processes: Cgroup, order: Mapping[str, Any]) -> None:
     """Make ``workspace``/fs a Debian root, by processes in that cgroup.
 
-    ``order`` has suite, packages, components, mirror.
+    ``order`` has suite, packages, components, mirror; ``offline``: from what is in the cache, or not at all.
     """
-    cache = host.cache / "debian" / order["suite"]
-    cache.mkdir(parents=True, exist_ok=True)
-    lines = sources(order["suite"], order["components"], order["mirror"])
-    # In a mount namespace of its own: what it mounts cannot outlive it.
-    command = [*processes.starter(), "unshare", "--mount", "--propagation=private", "mmdebstrap"]
-    command += ["--variant=minbase", "--format=directory", "--quiet", "--mode=root"]
-    command += [f"--include={','.join(order['packages'])}"] if order["packages"] else []
-    command += [f"--aptopt={option}" for option in outside.apt_options()]
-    # Packages stay in the cache: bound over the archives, and neither emptied nor unlinked by mmdebstrap.
-    command += [
-        f'--setup-hook=mkdir -p "$1"/{_ARCHIVES}/partial; mount --bind {shlex.quote(str(cache))} "$1"/{_ARCHIVES}',
-        f'--customize-hook=umount "$1"/{_ARCHIVES}',
-        "--skip=download/empty,essential/unlink,cleanup/apt/cache",
-    ]
-    target = workspace / "fs"
-    with host.lock(f"cache-{order['suite']}", wait=1800):
-        run([*command, order["suite"], target, *lines], env={"TMPDIR": str(workspace)})
+    target, suite, offline = workspace / "fs", order["suite"], bool(order.get("offline"))
+    lines = sources(suite, order["components"], order["mirror"])
+    places = _cache(host, suite, lines)
+    if offline and not any(places[_LISTS].glob("*Packages*")):
+        raise CommandExecutionError(f"no package lists of {suite} from these sources are in the cache")
+    command = [*processes.starter(), *_command(order, places, outside.keyring(suite, order["mirror"]))]
+    with host.lock(f"cache-{suite}", wait=1800):
+        done = run([*command, suite, target, *lines], env={"TMPDIR": str(workspace)}, check=not offline)
+    if done.returncode:
+        raise CommandExecutionError(_missing(suite, done.stderr + done.stdout))
     (target / "etc/apt/apt.conf.d/99mmdebstrap").unlink(missing_ok=True)
     for name, text in _ETC.items():
         remove(target / "etc" / name)
         (target / "etc" / name).write_text(text)
+
+
+def _cache(host: Host, suite: str, lines: list[str]) -> dict[str, Path]:
+    """Return where packages and their lists stay: the packages of a suite, and the lists of exactly these sources."""
+    place = host.cache / "debian" / suite
+    places = {_ARCHIVES: place / "archives", _LISTS: place / f"lists-{digest(lines)[:12]}"}
+    for folder in places.values():
+        (folder / "partial").mkdir(parents=True, exist_ok=True)
+    return places
+
+
+def _command(order: Mapping[str, Any], places: Mapping[str, Path], keyring: Path | None) -> list[str]:
+    """Return mmdebstrap's command line, up to its suite."""
+    offline = bool(order.get("offline"))
+    # In a mount namespace of its own: what it mounts cannot outlive it. Offline there is no network in it, either.
+    command = ["unshare", "--mount", "--propagation=private", *(["--net"] if offline else []), "mmdebstrap"]
+    command += ["--variant=minbase", "--format=directory", "--mode=root", "--verbose" if offline else "--quiet"]
+    command += [f"--include={','.join(order['packages'])}"] if order["packages"] else []
+    command += [f"--aptopt={option}" for option in outside.apt_options(offline)]
+    command += [f"--keyring={keyring}"] if keyring else []
+    # What was fetched stays in the cache: bound over its places, and neither emptied nor unlinked by mmdebstrap.
+    for inside, place in places.items():
+        bind = f'mkdir -p "$1"/{inside}; mount --bind {shlex.quote(str(place))} "$1"/{inside}'
+        command += [f"--setup-hook={bind}", f'--customize-hook=umount "$1"/{inside}']
+    skipped = ["download/empty", "essential/unlink", "cleanup/apt/cache", *(["update"] if offline else [])]
+    return [*command, f"--skip={','.join(skipped)}"]
+
+
+def _missing(suite: str, said: str) -> str:
+    """Return a sentence about what the cache does not have, as apt said it."""
+    missing = sorted({url.rpartition("/")[2] for url in _UNFETCHED.findall(said)})
+    if missing:
+        return f"debian {suite}: not in the cache: {', '.join(missing)}"
+    return f"debian {suite} could not be made from the cache:\n{tail(said)}"
 
 
 def package_cache(host: Host, name: str) -> dict[str, str]:

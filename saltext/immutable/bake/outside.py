@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
+
+from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.host import run
 from saltext.immutable.machines import network
@@ -56,11 +59,11 @@ def lend_resolver(tree: Path) -> None:
     (tree / _RESOLV).write_text(network.resolv_conf())
 
 
-def lend_apt(workspace: Path) -> dict[str, str]:
+def lend_apt(workspace: Path, offline: bool = False) -> dict[str, str]:
     """Give a bake the host's way to its mirrors: files to show inside."""
     files: dict[str, str] = {}
     lines = []
-    for line in apt_options():
+    for line in apt_options(offline):
         if authority := _AUTHORITY.search(line):
             inside = f"/run/immutable-{len(files)}.crt"
             files[inside] = authority["file"]
@@ -88,8 +91,10 @@ def _pip(setting: str) -> str:
     return subprocess.run([pip, "config", "get", setting], capture_output=True, text=True, check=False).stdout.strip()
 
 
-def apt_options() -> list[str]:
-    """Return the lines of apt configuration by which this host reaches its mirrors."""
+def apt_options(offline: bool = False) -> list[str]:
+    """Return the lines of apt configuration by which this host reaches its mirrors; ``offline``: it need not try."""
+    if offline:
+        return ['Acquire::Retries "0";']
     dump = run(["apt-config", "dump"]).stdout.splitlines()
     return [line for line in dump if _APT.match(line)]
 
@@ -97,13 +102,16 @@ def apt_options() -> list[str]:
 def apt_sources(suite: str, components: tuple[str, ...]) -> list[str]:
     """Return sources.list lines for a suite from the mirrors that this host's own apt uses.
 
-    Empty if the host's apt knows no mirror of that distribution: mmdebstrap then takes its defaults.
+    Those of Ubuntu itself if the host's apt knows no mirror of it; empty for Debian likewise: mmdebstrap then takes its
+    defaults.
     """
     known = _mirrors()
     words = " ".join(components)
-    if suite in _UBUNTU:
-        pockets = ("", "-updates", "-security") if "ubuntu" in known else ()
-        return [f"deb {known['ubuntu']} {suite}{pocket} {words}" for pocket in pockets]
+    if is_ubuntu(suite):
+        main, security = _UBUNTU_MIRRORS if platform.machine() in ("x86_64", "i686") else _UBUNTU_PORTS
+        main, security = known.get("ubuntu", main), known.get("ubuntu", security)
+        pockets = ((main, ""), (main, "-updates"), (security, "-security"))
+        return [f"deb {mirror} {suite}{pocket} {words}" for mirror, pocket in pockets]
     if "debian" not in known:
         return []
     lines = [f"deb {known['debian']} {suite} {words}"]
@@ -114,8 +122,33 @@ def apt_sources(suite: str, components: tuple[str, ...]) -> list[str]:
     return lines
 
 
-# Suites that mmdebstrap takes from Ubuntu when it is given no mirror.
-_UBUNTU = ("jammy", "noble", "plucky", "questing", "resolute")
+_UBUNTU = ("bionic", "focal", "jammy", "noble", "plucky", "questing", "resolute")
+_UBUNTU_CSV = Path("/usr/share/distro-info/ubuntu.csv")
+_UBUNTU_MIRRORS = ("http://archive.ubuntu.com/ubuntu", "http://security.ubuntu.com/ubuntu")
+_UBUNTU_PORTS = ("http://ports.ubuntu.com/ubuntu-ports", "http://ports.ubuntu.com/ubuntu-ports")
+KEYRINGS = Path("/usr/share/keyrings")
+
+
+def is_ubuntu(suite: str) -> bool:
+    """Tell whether a suite is one of Ubuntu; the package distro-info-data knows of those to come."""
+    lines = _UBUNTU_CSV.read_text().splitlines() if _UBUNTU_CSV.is_file() else []
+    return suite in _UBUNTU or suite in {line.split(",")[2] for line in lines[1:] if line.count(",") > 2}
+
+
+def keyring(suite: str, mirror: str | None) -> Path | None:
+    """Return the keys that a suite of Ubuntu is signed by; None: those that this host's apt trusts anyway.
+
+    Raises if they are not on this host; only a mirror that the recipe names may be signed by somebody else.
+    """
+    found = KEYRINGS / "ubuntu-archive-keyring.gpg"
+    if not is_ubuntu(suite) or (mirror is not None and not found.is_file()):
+        return None
+    if not found.is_file():
+        raise CommandExecutionError(
+            f"{suite} is a suite of Ubuntu, whose packages this host cannot verify: {found} is missing; "
+            "install the package ubuntu-keyring on the builder"
+        )
+    return found
 
 
 def _mirrors() -> dict[str, str]:

@@ -59,7 +59,16 @@ DEBIAN = "Debian|http://mirror/debian/\nDebian|http://second/debian\nDebian-Secu
             ["deb http://mirror/debian trixie main", "deb http://mirror/debian trixie-updates main"],
             id="no mirror of security: none is invented",
         ),
-        pytest.param(DEBIAN, "noble", [], id="ubuntu on a debian builder: mmdebstrap's own choice"),
+        pytest.param(
+            DEBIAN,
+            "noble",
+            [
+                "deb http://archive.ubuntu.com/ubuntu noble main",
+                "deb http://archive.ubuntu.com/ubuntu noble-updates main",
+                "deb http://security.ubuntu.com/ubuntu noble-security main",
+            ],
+            id="ubuntu on a debian builder: its own archive",
+        ),
         pytest.param("Ubuntu|http://mirror/ubuntu\n", "bookworm", [], id="debian on an ubuntu builder likewise"),
         pytest.param(
             "Ubuntu|http://mirror/ubuntu/\n",
@@ -73,6 +82,7 @@ DEBIAN = "Debian|http://mirror/debian/\nDebian|http://second/debian\nDebian-Secu
 )
 def test_sources(monkeypatch, known, suite, lines):
     monkeypatch.setattr(outside, "run", saying(known))
+    monkeypatch.setattr(outside.platform, "machine", lambda: "x86_64")
     assert debian.sources(suite, ["main"], None) == lines
 
 
