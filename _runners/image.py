@@ -289,8 +289,8 @@ def export(image, format, target, force=False, test=False):
         ``web:stable``, ``web@3f2a9c1d04be``, or a digest (or the beginning of one); not a revoked one.
 
     format
-        ``tar`` (all files, zstd), ``squashfs``, or ``oci`` (each layer as one; ``docker load`` and ``podman load`` read
-        it). Two exports of one image are the same bytes.
+        ``tar`` (all files, zstd), ``squashfs``, ``oci`` (each layer as one; ``docker load`` and ``podman load`` read
+        it), or a disk that boots by UEFI, ``raw`` or ``qcow2``. Two exports of one image are the same bytes.
 
     target
         The file on the builder, an absolute path. It is there as a whole or not at all, for root alone.
@@ -309,6 +309,7 @@ def export(image, format, target, force=False, test=False):
 
         salt-run image.export web:stable format=oci target=/srv/web.oci.tar
         salt-run image.export web:stable format=squashfs target=/srv/web.squashfs test=True
+        salt-run image.export web:stable format=raw target=/srv/web.raw
     """
     with telling(__opts__) as say:
         how = {"force": force, "test": test, "say": say}

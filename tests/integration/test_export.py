@@ -97,6 +97,7 @@ def test_wrong_orders_are_named(estate, small, tmp_path):
         (("format=iso", f"target={tmp_path}/x"), "format: 'iso' is none of tar, squashfs, oci"),
         (("format=tar", "target=x"), "target: x is no absolute path"),
         (("format=tar", f"target={tmp_path}"), "no regular file"),
+        (("format=raw", f"target={tmp_path}/x"), "has no kernel, so it boots nowhere: linux-image-cloud-amd64"),
     ):
         refused = estate.salt_run("image.export", small, *words, check=False)
         assert refused.returncode == 1

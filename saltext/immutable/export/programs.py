@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -14,16 +16,28 @@ from salt.exceptions import CommandExecutionError
 from saltext.immutable.host import tail
 
 
+def find(program: str, package: str) -> str:
+    """Return where a program of this host is; a service's PATH may lack the directories of an administrator."""
+    found = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    if found is None:
+        raise CommandExecutionError(f"{program} is not installed on this host: apt-get install {package}")
+    return found
+
+
 @contextmanager
-def fed(command: Sequence[str | Path], out: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
+def fed(
+    command: Sequence[str | Path], out: IO[bytes] | None = None, env: Mapping[str, str] | None = None
+) -> Iterator[IO[bytes]]:
     """Start a program and give its input; afterwards wait for its end, and raise with what it said if it failed.
 
-    ``out``: the file that its output goes to.
+    ``out``: the file that its output goes to; ``env``: what is added to its environment.
     """
     words = [str(word) for word in command]
     with tempfile.TemporaryFile() as said:
         try:
-            process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=out or said, stderr=said)
+            process = subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=out or said, stderr=said, env={**os.environ, **(env or {})}
+            )
         except FileNotFoundError as err:
             raise CommandExecutionError(f"{words[0]} is not installed on this host ({err})") from err
         broken = None

@@ -15,6 +15,13 @@ immutable:
       from: {recipe: base}
       bake_id: web-small.tests.example.com
       states: [small]
+    bootable:
+      from:
+        debian: bookworm
+        packages: [systemd-sysv, dbus, iproute2, python3, ca-certificates, linux-image-cloud-amd64, systemd-boot-efi]
+      bake_id: web-bootable.tests.example.com
+      states: [small]
+      writable: [/srv]
     older:
       from:
         debian: bookworm

@@ -1,0 +1,145 @@
+"""A disk that boots: in software emulation, with OVMF, to a minion that answers; and after its power was cut."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import salt.config
+from support.estate import Estate, wait_for
+
+from saltext.immutable.machines import network
+from saltext.immutable.minions import Minions, machine_config
+
+ID = "web-disk.tests.example.com"
+FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+MISSING = [name for name in ("qemu-system-x86_64", "qemu-img", "mcopy", "sfdisk") if not shutil.which(name)]
+BOOTS_WITHIN = 600.0
+
+pytestmark = [
+    pytest.mark.skipif(
+        not os.environ.get("IMMUTABLE_FULL"), reason="boots a machine in emulation, minutes: IMMUTABLE_FULL=1"
+    ),
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}: apt-get install qemu-system-x86 qemu-utils"),
+    pytest.mark.skipif(not FIRMWARE.exists(), reason=f"needs {FIRMWARE}: apt-get install ovmf"),
+]
+
+
+@pytest.fixture(scope="module")
+def image(estate: Estate) -> dict[str, Any]:
+    """The image of recipe ``bootable``."""
+    return dict(estate.salt_run("image.bake", "bootable").data)
+
+
+@pytest.fixture(scope="module")
+def exported(estate: Estate, image, tmp_path_factory) -> Callable[[str], tuple[Path, dict[str, Any]]]:
+    """Return what exports it."""
+    folder = tmp_path_factory.mktemp("disks")
+
+    def export(name: str, format: str = "raw") -> tuple[Path, dict[str, Any]]:
+        target = ("image.export", image["image"], f"format={format}", f"target={folder / name}")
+        return folder / name, dict(estate.salt_run(*target).data)
+
+    yield export
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def told(estate: Estate) -> Iterator[dict[str, Any]]:
+    """What the machine is told; its key is expected once, and forgotten at the end."""
+    opts = salt.config.master_config(str(estate.etc / "master"))
+    minions = Minions(opts)
+    with ExitStack() as undo:
+        undo.callback(minions.close)
+        undo.callback(minions.forget, ID)
+        minions.expect(ID)
+        yield {"id": ID, **machine_config(opts, network.gateway(estate.net))}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine in emulation."""
+
+    estate: Estate
+    console: Path
+    process: subprocess.Popen[bytes]
+
+    def ask(self, *words: str, check: bool = True) -> Any:
+        """Return what the minion answers."""
+        answer = self.estate.salt(ID, *words, check=check)
+        return (answer.data or {}).get(ID, answer.stdout)
+
+    def wait(self) -> None:
+        """Return when it answers a job."""
+        try:
+            wait_for(self._answers, BOOTS_WITHIN, 2.0)
+        except TimeoutError as err:
+            raise AssertionError(self.console.read_bytes()[-6000:].decode(errors="replace")) from err
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, self.console.read_bytes()[-6000:].decode(errors="replace")
+        with suppress(AttributeError):
+            return self.ask("test.ping", "--timeout=5", check=False) is True
+        return False
+
+
+@contextmanager
+def running(estate: Estate, disk: Path, *options: str) -> Iterator[Machine]:
+    """Run a machine from a disk; at the end its power is cut."""
+    console = disk.with_name("console")
+    words = ["qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]
+    words += ["-m", "1024", "-display", "none", "-nodefaults", "-no-reboot", "-serial", f"file:{console}"]
+    words += ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={FIRMWARE}"]
+    words += ["-drive", f"file={disk},if=virtio,format=raw", "-nic", "user,model=virtio-net-pci", *options]
+    with (disk.with_name("qemu")).open("wb") as log, subprocess.Popen(words, stdout=log, stderr=log) as process:
+        try:
+            yield Machine(estate, console, process)
+        finally:
+            process.kill()
+
+
+def test_two_exports_are_the_same_bytes_and_qcow2_holds_them(exported):
+    (first, told), (second, again) = exported("first"), exported("second")
+    assert told["sha256"] == again["sha256"]
+    assert told["bytes"] == first.stat().st_size
+    packed, _ = exported("packed", "qcow2")
+    words = ["qemu-img", "compare", "-f", "raw", "-F", "qcow2", first, packed]
+    assert "identical" in subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    assert packed.stat().st_size < first.stat().st_size
+    for place in (first, second, packed):
+        place.unlink()
+
+
+def test_it_boots_to_a_sealed_minion_grows_and_survives_a_power_cut(estate, image, exported, told):
+    disk, _ = exported("disk")
+    told_here = disk.with_name("machine.conf")
+    told_here.write_text(json.dumps(told))
+    subprocess.run(["mcopy", "-i", f"{disk}@@1M", told_here, "::/immutable/machine.conf"], check=True)
+    os.truncate(disk, 2 << 30)
+    with running(estate, disk) as machine:
+        machine.wait()
+        standing = machine.ask("immutable.status")
+        assert (standing["digest"], standing["sealed"], standing["problems"]) == (image["digest"], True, [])
+        refused = machine.ask("state.highstate", check=False)
+        assert "sealed" in str(refused)
+        root = machine.ask("mount.active")["/"]
+        assert (root["fstype"], root["opts"][0]) == ("squashfs", "ro")
+        assert int(machine.ask("disk.usage")["/var"]["1K-blocks"]) > 1 << 20, "of a disk of 2 GB"
+        assert machine.ask("grains.get", "host") == "web-disk"
+        assert machine.ask("immutable.drift", f"digest={image['digest']}")["drift"] == []
+        identity = machine.ask("grains.get", "machine_id")
+        assert identity
+    # Another way to tell it, for one start; key, id and what it wrote are still there.
+    subprocess.run(["mdel", "-i", f"{disk}@@1M", "::/immutable/machine.conf"], check=True)
+    with running(estate, disk, "-fw_cfg", f"name=opt/immutable/machine.conf,file={told_here}") as machine:
+        machine.wait()
+        assert machine.ask("grains.get", "machine_id") == identity
+        assert machine.ask("immutable.drift", f"digest={image['digest']}")["drift"] == []
