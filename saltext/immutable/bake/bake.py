@@ -22,14 +22,17 @@ from saltext.immutable.bake import (
     inputs,
     lifecycle,
     manifest,
+    memory,
     phases,
     provenance,
+    references,
     slim,
     software,
     sources,
     turns,
     verify,
 )
+from saltext.immutable.bake.references import Tree
 from saltext.immutable.hosts import Doors, Worker
 from saltext.immutable.machines import network
 from saltext.immutable.minions import Minions, machine_config
@@ -202,23 +205,47 @@ class _Bake:
         if not recipe.states:
             return
         recipe = replace(recipe, secrets=self.secrets)
-        known = self._grains_of(recipe)
-        made_from = self._made_from(recipe, known)
-        files = made_from["files"] if made_from else inputs.files(self.opts)
-        key = inputs.key(made_from) if made_from else None
-        built = self._layer("state_layer", key, self._state_order(recipe, files))
-        if not built:
-            if made_from:
-                self.made_from[recipe.name] = contents.of_states(recipe, made_from, self.layers[-1].get("sls"))
-            return
+        known, tree = self._grains_of(recipe), inputs.tree(self.opts)
+        ground = self._ground(recipe, known, tree)
+        made_from = self._found_states(recipe, ground, tree)
+        if made_from is not None:
+            self._remember(recipe, made_from, self.layers[-1])
+        elif self.test:
+            self._foresee(f"states of {recipe.name}")
+        else:
+            self._build_states(recipe, ground, known, inputs.whole(tree))
+
+    def _found_states(self, recipe: Recipe, ground: Mapping[str, Any] | None, tree: Tree) -> dict[str, Any] | None:
+        """Put the layer on the stack that an earlier bake made from what is there now; return what that is."""
+        asked = memory.asked(self.store, inputs.key(ground)) if ground else []
+        for made_from in (inputs.complete(ground or {}, tree, questions) for questions in asked):
+            if self._found(inputs.key(made_from), recipe.assume_stable):
+                return dict(made_from)
+        return None
+
+    def _build_states(
+        self, recipe: Recipe, ground: Mapping[str, Any] | None, known: Mapping[str, Any], before: Tree
+    ) -> None:
+        below = self._below
+        built = self._build("state_layer", None, self._state_order(recipe, before))
+        trace = built.pop("trace", None) or []
+        asked = references.asked(trace)
         # What was read before is read again: nobody could say what is in a layer whose inputs changed meanwhile.
-        if made_from and inputs.of_states(self.opts, recipe, known, built["below"], self.store.secret) != made_from:
+        again = inputs.of_states(self.opts, recipe, known, below, self.store.secret) if ground else None
+        made_from = inputs.complete({}, inputs.tree(self.opts), asked)
+        if again != ground or made_from != inputs.complete({}, before, asked):
             raise CommandExecutionError(f"states or pillar of {recipe.name} changed during the bake; bake again")
         known = self._known(self.layers[-2]["grains"], built["grains"])
-        made_from = inputs.of_states(self.opts, recipe, known, built["below"], self.store.secret)
-        self.made_from[recipe.name] = contents.of_states(recipe, made_from, built.get("sls"))
-        for key in (inputs.key(made_from), inputs.last(recipe)):
+        ground = inputs.of_states(self.opts, recipe, known, below, self.store.secret)
+        built["unproven"] = references.doubts(before, trace)
+        memory.keep_asked(self.store, recipe.name, inputs.key(ground), asked)
+        for key in (inputs.key({**ground, **made_from}), inputs.last(recipe)):
             self._keep(key, built)
+        self.layers[-1]["unproven"] = built["unproven"]
+        self._remember(recipe, {**ground, **made_from}, built)
+
+    def _remember(self, recipe: Recipe, made_from: Mapping[str, Any], layer: Mapping[str, Any]) -> None:
+        self.made_from[recipe.name] = contents.of_states(recipe, made_from, layer.get("sls"))
 
     def _grains_of(self, recipe: Recipe) -> dict[str, Any]:
         """Return the grains for the pillar: those of the tree's own modules as they were last time."""
@@ -229,17 +256,17 @@ class _Bake:
         """Return the grains below, with those that the tree's own modules brought and what is ours to say."""
         return {**below, **own, "master": master_address(self.settings), **self.grains}
 
-    def _made_from(self, recipe: Recipe, known: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the inputs; None while a grain that the tree itself brings is not known, which its pillar wants."""
+    def _ground(self, recipe: Recipe, known: Mapping[str, Any], tree: Tree) -> dict[str, Any] | None:
+        """Return the inputs but for the tree; None while its pillar wants a grain of the tree itself not known yet."""
         try:
             return inputs.of_states(self.opts, recipe, known, self._below, self.store.secret)
         except SaltInvocationError:
             first = self.builder("find_layer", key=inputs.last(recipe)) is None
-            if first and inputs.has_custom_modules(inputs.files(self.opts), inputs.GRAINS):
+            if first and inputs.has_custom_modules(tree, inputs.GRAINS):
                 return None
             raise
 
-    def _state_order(self, recipe: Recipe, files: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    def _state_order(self, recipe: Recipe, tree: Tree) -> dict[str, Any]:
         config = machine_config(self.opts, master_address(self.settings))
         return {
             "what": f"states of {recipe.name}",
@@ -247,7 +274,8 @@ class _Bake:
             "states": recipe.states if isinstance(recipe.states, str) else list(recipe.states),
             "saltenv": recipe.saltenv,
             "pillarenv": recipe.pillarenv,
-            "sync": inputs.has_custom_modules(files),
+            "sync": inputs.has_custom_modules(tree),
+            "hash_key": inputs.hash_key(self.store.secret),
             "within": recipe.bake_within,
             "secrets": list(recipe.secrets),
             "grains": self.layers[-1]["grains"],
@@ -262,42 +290,54 @@ class _Bake:
     def _place(self) -> dict[str, str]:
         return {"bridge": self.settings.network.bridge, "subnet": self.settings.network.subnet}
 
-    def _layer(self, function: str, key: str | None, order: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Put the layer that ``key`` leads to on the stack, or build one; return what was built.
+    def _layer(self, function: str, key: str, order: Mapping[str, Any]) -> None:
+        """Put the layer that ``key`` leads to on the stack, or build one."""
+        if self._found(key):
+            return
+        if self.test:
+            self._foresee(order["what"])
+        else:
+            self._build(function, key, order)
 
-        The key of a layer of states is given by the caller, who has to look twice.
+    def _found(self, key: str, stable: bool = False) -> bool:
+        """Put the layer that ``key`` leads to on the stack, if there is one that may still be used.
+
+        ``stable``: what no key can see counts as unchanged.
         """
         below = [layer["digest"] for layer in self.layers]
-        known = key is not None and all(below)  # in a preview nothing is known above a layer that would be built
-        found = self.builder("find_layer", key=key) if known else None
-        if found is not None and not self._outdated(found):
-            self.layers.append(found | {"cached": True})
-            return None
-        if self.test:
-            grains = self.layers[-1]["grains"] if self.layers else {}
-            self.layers.append({"what": order["what"], "digest": "", "grains": grains, "cached": False})
-            return None
-        return self._build(function, key, {**order, "below": below})
+        # In a preview nothing is known above a layer that would be built.
+        found = self.builder("find_layer", key=key) if all(below) else None
+        if found is None or self._outdated(found) or (found.get("unproven") and not stable):
+            return False
+        self.layers.append(found | {"cached": True})
+        return True
+
+    def _foresee(self, what: str) -> None:
+        grains = self.layers[-1]["grains"] if self.layers else {}
+        self.layers.append({"what": what, "digest": "", "grains": grains, "cached": False})
 
     def _build(self, function: str, key: str | None, order: Mapping[str, Any]) -> dict[str, Any]:
+        """Build a layer; the key of a layer of states is given by the caller, who has to look twice."""
         what = order["what"]
+        order = {**order, "below": [layer["digest"] for layer in self.layers]}
         self.say(f"building the layer: {what}", "image/layer", what=what)
         with self._enrolled(order.get("bake_id")), phases.heard(lambda name: self._enter(what, name)):
             built = self.builder(function, order={**order, "slim": self.slim})
-        if "bake_id" not in order:
+        if key is not None:
             self._keep(key, built)
         said = f"built {what} in {built['seconds']:.1f} s ({phases.told(built['phases'])})"
         self.say(said, "image/layer", what=what, digest=built["digest"], seconds=built["seconds"])
         if slimmed := slim.told(built["slim"]):
             self.say(slimmed, "image/slim", what=what, saved=built["slim"])
         self.layers.append(built | {"cached": False})
-        return {**built, "below": order["below"][-1] if order["below"] else ""}
+        return dict(built)
 
     def _enter(self, what: str, phase: str) -> None:
         self.say(f"{what}: {phase}", "image/phase", what=what, phase=phase)
 
-    def _keep(self, key: str | None, built: Mapping[str, Any]) -> None:
+    def _keep(self, key: str, built: Mapping[str, Any]) -> None:
         about = {name: built.get(name) for name in ("packages", "grains", "sls", "phases", "slim")}
+        about["unproven"] = list(built.get("unproven", ()))
         self.builder("keep_layer", key=key, digest=built["digest"], warnings=built.get("warnings", []), about=about)
 
     @contextmanager

@@ -105,13 +105,14 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
                 marked = secrets.known(machine, order)
             with phase("states"), secrets.concealed(marked):
                 sls = states.apply(machine, order)
+                trace = states.trace(machine)
             with phase("stop"):
                 states.stop(machine)
         status = place / "fs/var/lib/dpkg/status"
         packages = debian.installed(status) if status.is_file() else _packages(host, order["below"])
         states.finish(place / "fs")
         about = {"packages": packages, "grains": grains, "sls": sls}
-        return _commit(host, place, seconds, order, marked, **about)
+        return {**_commit(host, place, seconds, order, marked, **about), "trace": trace}
 
 
 def candidates(host: Host, order: Mapping[str, Any]) -> dict[str, str]:

@@ -21,7 +21,7 @@ _SHORT = 12
 
 def of_states(recipe: Recipe, made_from: Mapping[str, Any], sls: Sequence[str] | None) -> dict[str, Any]:
     """Return what a recipe's layer of states was made from: hashes of each SLS that was applied and of the files
-    in the same folders, and one each of the pillar, the grains and the whole tree.
+    that it used from the same folders, and one each of the pillar, the grains and all that it used of the tree.
 
     ``sls``: the names that were applied; None: it was not written down when the layer was built.
     """
@@ -32,7 +32,7 @@ def of_states(recipe: Recipe, made_from: Mapping[str, Any], sls: Sequence[str] |
         "recipe": {name: value for name, value in asdict(recipe).items() if name not in _NOT_MADE_FROM},
         "sls": None if sls is None else {name: _short(served.get(path, "")) for name, path in sorted(applied.items())},
         "files": {path: _short(told) for path, told in served.items() if told and _beside(path, folders)},
-        "tree": digest(made_from["files"])[:_SHORT],
+        "tree": digest({what: made_from.get(what) for what in ("files", "lists")})[:_SHORT],
         **{name: str(made_from.get(name, ""))[:_SHORT] for name in ("pillar", "tops")},
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import salt.fileserver
@@ -12,7 +12,7 @@ import salt.loader
 import salt.version
 
 from saltext.immutable import __version__, minions
-from saltext.immutable.bake import pack, slim
+from saltext.immutable.bake import pack, references, slim
 from saltext.immutable.bake.manifest import canonical, digest
 from saltext.immutable.spec.model import Debian, Minion, Recipe
 
@@ -73,9 +73,10 @@ def of_minion(minion: Minion, below: str) -> dict[str, Any]:
 def of_states(
     opts: Mapping[str, Any], recipe: Recipe, grains: Mapping[str, Any], below: str, secret: bytes
 ) -> dict[str, Any]:
-    """Inputs of a layer of states: the recipe, a keyed hash of its pillar (it may hold secrets), every file served.
+    """Inputs of a layer of states but for the tree: the recipe, a keyed hash of its pillar, which may hold secrets.
 
-    ``grains`` are those of a minion of the layer below, with those that its parents' recipes gave.
+    What of the tree counts `references.select` tells. ``grains`` are those of a minion of the layer below, with those
+    that its parents' recipes gave.
     """
     envs = {"saltenv": recipe.saltenv, "pillarenv": recipe.pillarenv}
     known = {**grains, **recipe.grains, **_identity(recipe.bake_id)}
@@ -92,7 +93,6 @@ def of_states(
         "pillar": _hidden(pillar, secret),
         "tops": _hidden(_tops(opts, known, recipe.bake_id), secret),
         "settings": {name: _plain(opts.get(name)) for name in _SETTINGS},
-        "files": files(opts),
         "pack": __version__,
     }
 
@@ -125,10 +125,56 @@ def _plain(data: Any) -> Any:
     return data if data is None or isinstance(data, str | int | float) else repr(data)
 
 
-def files(opts: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return what the master serves, by environment and path: hash and mode of files, folders, targets of links."""
+class Served(Mapping[str, str]):
+    """What the master serves of one environment, as `references.Tree` has it; a hash is read when it is asked for."""
+
+    def __init__(self, server: Any, env: str) -> None:
+        self._server, self._env = server, env
+        found = {f"{folder}/": "" for folder in server.dir_list({"saltenv": env})}
+        found |= {f"{path}@": str(target) for path, target in server.symlink_list({"saltenv": env}).items()}
+        self._known: dict[str, str | None] = {**found, **dict.fromkeys(server.file_list({"saltenv": env}))}
+
+    def __getitem__(self, path: str) -> str:
+        told = self._known[path]
+        if told is None:
+            told = self._known[path] = self._read(path)
+        return told
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._known))
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._known
+
+    def _read(self, path: str) -> str:
+        hashed, stat = self._server.file_hash_and_stat({"path": path, "saltenv": self._env})
+        # A link that leads nowhere, or a file that went since it was listed, has no hash.
+        content = hashed.get("hsum", "") if isinstance(hashed, Mapping) else ""
+        return f"{stat[0] if stat else ''} {content}"
+
+
+def tree(opts: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
+    """Return what the master serves now, by environment."""
     server = _server(opts)
-    return {env: _served(server, env) for env in sorted(server.envs())}
+    return {env: Served(server, env) for env in sorted(server.envs())}
+
+
+def whole(served: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Return a tree with every hash read, as it is at this moment."""
+    return {env: dict(files) for env, files in served.items()}
+
+
+def complete(ground: Mapping[str, Any], served: Mapping[str, Mapping[str, str]], asked: Any) -> dict[str, Any]:
+    """Return all inputs of a layer of states: the ground, and what of the tree its bake asked for."""
+    return {**ground, **references.select(served, asked or None)}
+
+
+def hash_key(secret: bytes) -> str:
+    """Return the key by which a builder hashes states, which hold secrets; it tells nothing of our own secret."""
+    return hmac.new(secret, b"states", hashlib.sha256).hexdigest()
 
 
 def _server(opts: Mapping[str, Any]) -> Any:
@@ -137,17 +183,6 @@ def _server(opts: Mapping[str, Any]) -> Any:
     server.clear_file_list_cache({"saltenv": None})
     server.update()
     return server
-
-
-def _served(server: Any, env: str) -> dict[str, str]:
-    found = {f"{folder}/": "" for folder in server.dir_list({"saltenv": env})}
-    found |= {f"{path}@": str(target) for path, target in server.symlink_list({"saltenv": env}).items()}
-    for path in server.file_list({"saltenv": env}):
-        hashed, stat = server.file_hash_and_stat({"path": path, "saltenv": env})
-        # A link that leads nowhere, or a file that went since it was listed, has no hash.
-        content = hashed.get("hsum", "") if isinstance(hashed, Mapping) else ""
-        found[path] = f"{stat[0] if stat else ''} {content}"
-    return dict(sorted(found.items()))
 
 
 def has_custom_modules(inputs_files: Mapping[str, Mapping[str, str]], kinds: tuple[str, ...] = _CUSTOM) -> bool:

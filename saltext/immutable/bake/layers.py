@@ -30,6 +30,8 @@ class Layer:
     """Debian packages of the whole stack up to here, name:arch -> version."""
     grains: Mapping[str, Any] = field(default_factory=dict)
     """Grains that pillar may depend on, as a minion of this stack has them; empty below the minion layer."""
+    unproven: Sequence[str] = ()
+    """Sentences about what it was made from that no key can see."""
     sls: Sequence[str] | None = None
     """Names of the SLS that made it; None: other layers, and those of the time before this was written down."""
     files: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -16,11 +16,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.bake import config, debian, outside
-from saltext.immutable.bake.minion import EXTENSION_MODULES
+from saltext.immutable.bake.minion import EXTENSION_MODULES, VENV
+from saltext.immutable.bake.tracing import HASH_KEY
 from saltext.immutable.host import Host, remove, tail
 from saltext.immutable.machines.machine import Machine
 
 _PKI = "/run/immutable-pki"
+_TRACE = "/run/immutable-trace"
 _TIMED_OUT = 124
 """timeout(1)"""
 # Kinds of custom modules that an image never keeps: a synced executor would outrank the guard's own.
@@ -76,7 +78,7 @@ def apply(machine: Machine, order: Mapping[str, Any]) -> list[str]:
     """Apply the states and return the names of their SLS; a state that fails raises with its output."""
     function = ["state.highstate"] if order["states"] == "highstate" else ["state.apply", ",".join(order["states"])]
     options = [f"{name}={order[name]}" for name in ("saltenv", "pillarenv") if order[name]]
-    done = _salt_call(machine, [*function, *options], order["within"])
+    done = _salt_call(machine, [*function, *options], order["within"], watched=_watched(machine, order))
     result = _parse(done)
     if not isinstance(result, dict) or not result:
         raise CommandExecutionError(f"the states of {order['bake_id']} did not run:\n{_reasons(result, done)}")
@@ -87,8 +89,26 @@ def apply(machine: Machine, order: Mapping[str, Any]) -> list[str]:
     return sorted({str(state["__sls__"]) for state in result.values() if "__sls__" in state})
 
 
-def _salt_call(machine: Machine, words: list[str], within: float) -> CompletedProcess[str]:
-    call = ["salt-call", "--retcode-passthrough", "--out=json", "--log-level=error", *words]
+def _watched(machine: Machine, order: Mapping[str, Any]) -> list[str]:
+    """Return the words before ``salt-call`` that have it write down what it asks for; none where it could not."""
+    python = f"{VENV}/bin/python"
+    module = ["-m", "saltext.immutable.bake.tracing"]
+    if machine.run([python, *module, "--check"]).returncode:
+        return []
+    return ["env", f"{HASH_KEY}={order['hash_key']}", python, *module, _TRACE, order["minion"]["master"]]
+
+
+def trace(machine: Machine) -> list[list[Any]] | None:
+    """Return what the states asked for, as `tracing` tells it; None if nobody could look on."""
+    done = machine.run(["cat", _TRACE])
+    return None if done.returncode else [list(json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def _salt_call(
+    machine: Machine, words: list[str], within: float, watched: Sequence[str] = ()
+) -> CompletedProcess[str]:
+    program = f"{VENV}/bin/salt-call" if watched else "salt-call"
+    call = [*watched, program, "--retcode-passthrough", "--out=json", "--log-level=error", *words]
     done = machine.run(["timeout", "--kill-after=10", f"{within:.0f}", *call], env=outside.environment())
     if done.returncode == _TIMED_OUT:
         raise CommandExecutionError(f"{words[0]} did not end within {within:.0f} s; set bake_within in the recipe")

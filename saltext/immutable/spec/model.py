@@ -112,6 +112,8 @@ class Recipe:
     """Paths (globs) that change by design: no drift."""
     secrets: tuple[str, ...] = ()
     """Pillar paths (globs, ``db:password``) whose values must not reach the image."""
+    assume_stable: bool = False
+    """What its states take from outside (commands, the internet, the mine) counts as unchanged."""
     keep: int | None = None
     """Of its newest images ``image.prune`` keeps so many."""
     keep_for: float | None = None

@@ -48,6 +48,7 @@ def recipe(name: str, read: Section) -> Recipe:
         writable=read.take("writable", _writable, ()),
         mutable=read.take("mutable", _paths, ()),
         secrets=read.take("secrets", _pillar_paths, ()),
+        assume_stable=read.take("assume_stable", reading.flag, Recipe.assume_stable),
         keep=read.take("keep", _keep, None),
         keep_for=read.take("keep_for", reading.duration, None),
         slim=slim(read),

@@ -65,6 +65,26 @@ contents = sa.Table(
     sa.Column("made_from", sa.JSON, nullable=False),
 )
 
+# What bakes asked the master for, by what is known before anything is asked: the same answers lead to the same layer.
+questions = sa.Table(
+    "questions",
+    metadata,
+    sa.Column("ground", sa.Text, primary_key=True),
+    sa.Column("hash", sa.Text, primary_key=True),
+    sa.Column("recipe", sa.Text, nullable=False, index=True),
+    sa.Column("asked", sa.JSON, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
+
+# What the last bake of a recipe was made from, in parts, to tell what has changed since.
+bakes = sa.Table(
+    "bakes",
+    metadata,
+    sa.Column("recipe", sa.Text, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("told", sa.JSON, nullable=False),
+)
+
 # What vouches for an image: the signed statement about it, and where it comes from (None: not written down).
 proofs = sa.Table(
     "proofs",

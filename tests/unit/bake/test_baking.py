@@ -36,6 +36,7 @@ class FakeMaster:
         self.kept_warnings: dict[str, list[str]] = {}
         self.kept_about: dict[str, dict[str, Any]] = {}
         self.warnings: list[str] = []
+        self.trace: list[list[Any]] = [["file", "base", "web/init.sls", False]]
         self.built: list[str] = []
         self.orders: list[dict[str, Any]] = []
         self.during: Callable[[], None] = lambda: None
@@ -85,7 +86,7 @@ class FakeMaster:
         assert order["bake_id"] in self.keys
         self.during()
         built = self._layer(order, grains={**GRAINS, **self.own_grains}, packages={"nginx:amd64": "1"}, sls=["web"])
-        return {**built, "warnings": self.warnings}
+        return {**built, "warnings": self.warnings, "trace": self.trace}
 
     def do_make_image(self, order: dict[str, Any]) -> dict[str, Any]:
         digest = bake.manifest.image_digest(order)
@@ -116,11 +117,11 @@ def master(monkeypatch) -> FakeMaster:
     def of_states(opts: object, recipe: Recipe, grains: dict[str, Any], below: str, secret: bytes) -> dict[str, Any]:
         if fake.pillar_needs and fake.pillar_needs not in grains:
             raise SaltInvocationError(f"no grain {fake.pillar_needs}")
-        return {"recipe": recipe.name, "tree": fake.tree, "grains": dict(grains), "below": below, "files": fake.files}
+        return {"recipe": recipe.name, "tree": fake.tree, "grains": dict(grains), "below": below}
 
     monkeypatch.setattr(bake, "Minions", FakeMinions)
     monkeypatch.setattr(bake.inputs, "of_states", of_states)
-    monkeypatch.setattr(bake.inputs, "files", lambda opts: fake.files)
+    monkeypatch.setattr(bake.inputs, "tree", lambda opts: fake.files)
     monkeypatch.setattr(bake.inputs, "of_minion", lambda minion, below: {"requirement": "salt", "below": below})
     monkeypatch.setattr(bake, "machine_config", lambda opts, master: {"master": master})
     monkeypatch.setattr(bake.time, "sleep", lambda seconds: None)
@@ -155,6 +156,12 @@ def test_what_is_there_is_not_built_again(master, baked):
     assert [layer["phases"] for layer in second["layers"]] == [{"prepare": 0.5}] * 3, "of when it was built"
 
 
+@pytest.mark.parametrize("offline", [False, True])
+def test_the_builder_is_told_whether_it_may_fetch(master, baked, offline):
+    baked(offline=offline)
+    assert [order["offline"] for order in master.orders] == [offline] * 3
+
+
 def test_what_was_said_of_a_layer_is_said_again_when_it_is_found(master, baked):
     heard: list[str] = []
     master.warnings = ["/etc/x holds the value of pillar p"]
@@ -181,6 +188,7 @@ def test_an_image_remembers_the_policy_of_its_machines(master, baked, store):
 @pytest.mark.parametrize("times", [pytest.param(1, id="built"), pytest.param(2, id="found")])
 def test_it_is_written_down_what_went_into_an_image(master, baked, store, times):
     master.files = {"base": {"web/init.sls": "33188 abcdef"}}
+    master.trace = [["file", "base", "web/init.sls", True]]
     for _ in range(times):
         digest = baked()["digest"]
     told = contents.find(store, digest)
@@ -192,6 +200,63 @@ def test_a_change_of_the_tree_builds_only_the_states(master, baked):
     baked()
     master.tree = "2"
     assert baked()["changed"]
+    assert master.built == ["states of web"]
+
+
+USED = {"base": {"web/init.sls": "33188 aa", "shop/init.sls": "33188 bb"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "told", "builds"),
+    [
+        pytest.param("web/init.sls", "33188 cc", ["states of web"], id="a file that was asked for"),
+        pytest.param("web.sls", "33188 dd", ["states of web"], id="one that was asked for and was not there"),
+        pytest.param("shop/init.sls", "33188 cc", [], id="a file that nobody asked for"),
+    ],
+)
+def test_of_the_tree_that_counts_which_the_bake_asked_for(master, baked, path, told, builds):
+    master.files = USED
+    master.trace = [["file", "base", "web.sls", False], ["file", "base", "web/init.sls", True]]
+    first = baked()
+    master.files = {"base": {**USED["base"], path: told}}
+    baked()
+    assert master.built == builds
+    master.files = USED
+    assert (baked()["digest"], master.built) == (first["digest"], []), "what was there before is found again"
+
+
+@pytest.mark.parametrize("trace", [None, []])
+def test_where_nobody_looked_on_every_file_counts_and_nothing_is_taken_for_stable(master, baked, trace):
+    master.files, master.trace = USED, trace
+    baked()
+    baked()
+    assert master.built == ["states of web"]
+    master.recipes["web"] = replace(WEB, assume_stable=True)
+    assert baked()["cached"]
+    master.files = {"base": {**USED["base"], "shop/init.sls": "33188 cc"}}
+    baked()
+    assert master.built == ["states of web"]
+
+
+def test_what_cannot_be_proven_is_built_each_time_unless_the_recipe_says_that_it_is_stable(master, baked):
+    master.trace = [*master.trace, ["unproven", "state date (cmd.run) of web runs a command"]]
+    baked()
+    baked()
+    assert master.built == ["states of web"]
+    assert baked(test=True)["layers"][-1]["cached"] is False
+    master.recipes["web"] = replace(WEB, assume_stable=True)
+    assert baked()["cached"]
+
+
+def test_a_file_that_changes_while_it_is_used_leaves_no_key(master, baked):
+    def edit() -> None:
+        master.files = {"base": {**USED["base"], "web/init.sls": "33188 cc"}}
+
+    master.files, master.trace, master.during = USED, [["file", "base", "web/init.sls", True]], edit
+    with pytest.raises(CommandExecutionError, match="changed during the bake"):
+        baked()
+    master.during = lambda: None
+    baked()
     assert master.built == ["states of web"]
 
 

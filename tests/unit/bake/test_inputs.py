@@ -51,6 +51,8 @@ class World:
         }
         self.recipe, self.grains, self.below = RECIPE, {"os": "Debian", "oscodename": "bookworm"}, "b" * 64
         self.secret = b"s"
+        self.asked: list[list[Any]] | None = None
+        """What the bake asked the master for; None: nobody knows."""
 
     def write(self, name: str, text: str) -> None:
         file = self.place / name
@@ -59,7 +61,8 @@ class World:
 
     def made_from(self) -> dict[str, Any]:
         opts = copy.deepcopy(self.opts)
-        return inputs.of_states(opts, self.recipe, self.grains, self.below, self.secret)
+        ground = inputs.of_states(opts, self.recipe, self.grains, self.below, self.secret)
+        return inputs.complete(ground, inputs.tree(opts), self.asked)
 
     def key(self) -> str:
         return inputs.key(self.made_from())

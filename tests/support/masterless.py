@@ -1,0 +1,97 @@
+"""``salt-call state.highstate`` as a bake does it, watched, but with the master's file server in the same process.
+
+Standard input has a list of orders (config, master, trace, extmods), each is obeyed in turn; standard output has the
+results of their states, a list.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import salt.channel.client
+import salt.config
+import salt.fileserver
+import salt.state
+
+from saltext.immutable.bake import tracing
+
+FILES = {
+    "_file_find": "find_file",
+    "_file_hash": "file_hash",
+    "_file_list": "file_list",
+    "_file_list_emptydirs": "file_list_emptydirs",
+    "_dir_list": "dir_list",
+    "_symlink_list": "symlink_list",
+    "_serve_file": "serve_file",
+    "_file_envs": "file_envs",
+}
+
+
+class Channel(salt.channel.client.AsyncReqChannel):  # type: ignore[misc]
+    """Asks a file server in this process; `tracing` looks on at the class that this is one of."""
+
+    served: dict[str, Any] = {}
+
+    def __init__(self) -> None:
+        self.auth = ""
+
+    def crypted_transfer_decode_dictentry(self, load: dict[str, Any], **_: Any) -> Any:
+        return dict(self.served["pillar"])
+
+    def close(self) -> None: ...
+
+    def __del__(self) -> None: ...
+
+    def __enter__(self) -> Channel:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def answer(self: Any, load: dict[str, Any], *_: Any, **__: Any) -> Any:
+    """Answer as the master would."""
+    master = Channel.served["opts"]
+    if load["cmd"] in FILES:
+        server = salt.fileserver.Fileserver(copy.copy(master))
+        return getattr(server, FILES[load["cmd"]])(load) if load["cmd"] != "_file_envs" else server.envs()
+    if load["cmd"] == "_master_opts":
+        names = ("renderer", "failhard", "state_top", "nodegroups", "state_auto_order", "file_roots", "hash_type")
+        return {name: master[name] for name in names if name in master} | {"file_roots": dict(master["file_roots"])}
+    if load["cmd"] == "_mine_get":
+        return {"other": "10.0.0.7"}
+    return {}
+
+
+def obey(order: dict[str, Any], trace: tracing.Trace) -> Any:
+    """Apply a highstate."""
+    Channel.served["opts"] = {**salt.config.master_config(None), **order["master"]}
+    Channel.served["pillar"] = order["config"]["pillar"]
+    trace.divert(order["trace"])
+    for kind, folder in order["extmods"].items():
+        target = Path(order["config"]["extension_modules"], kind)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(folder)
+    opts = {**salt.config.minion_config(None), **order["config"], "file_client": "remote", "master_uri": ""}
+    opts["optimization_order"] = [0]
+    state = salt.state.HighState(opts)
+    try:
+        return state.call_highstate()
+    finally:
+        state.destroy()
+
+
+def main() -> None:
+    """Obey orders."""
+    orders = json.load(sys.stdin)
+    salt.channel.client.AsyncReqChannel.send = answer
+    salt.channel.client.ReqChannel.factory = staticmethod(lambda opts, **_: Channel())
+    trace = tracing.Trace("/dev/null", "", b"key")
+    tracing.watch(trace)
+    json.dump([obey(order, trace) for order in orders], sys.stdout, default=repr)
+
+
+main()
