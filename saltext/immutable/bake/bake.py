@@ -29,6 +29,7 @@ from saltext.immutable.bake import (
     slim,
     software,
     sources,
+    traces,
     turns,
     verify,
 )
@@ -144,6 +145,8 @@ class _Bake:
                 for step in (self._source, self._minion, self._states):
                     step(each)
                     self._refuse_revoked(recipe)
+        if recipe.private_keys == "refuse":
+            traces.refuse_keys(recipe.name, [key for each in self.layers for key in each.get("private_keys") or ()])
         seconds = round(time.monotonic() - began, 3)
         report: dict[str, Any] = {"layers": self.layers, "seconds": seconds, "channel": channel}
         report["cached"] = all(layer["cached"] for layer in self.layers)
@@ -336,7 +339,7 @@ class _Bake:
         self.say(f"{what}: {phase}", "image/phase", what=what, phase=phase)
 
     def _keep(self, key: str, built: Mapping[str, Any]) -> None:
-        about = {name: built.get(name) for name in ("packages", "grains", "sls", "phases", "slim")}
+        about = {name: built.get(name) for name in ("packages", "grains", "sls", "phases", "slim", "private_keys")}
         about["unproven"] = list(built.get("unproven", ()))
         self.builder("keep_layer", key=key, digest=built["digest"], warnings=built.get("warnings", []), about=about)
 

@@ -24,10 +24,12 @@ from saltext.immutable.bake import (
     secrets,
     slim,
     states,
+    traces,
     updates,
     verify,
 )
 from saltext.immutable.bake.phases import phase, recorded
+from saltext.immutable.bake.search import search
 from saltext.immutable.bake.workshop import workshop
 from saltext.immutable.host import Host, remove, write
 from saltext.immutable.machines import images, overlay
@@ -111,7 +113,7 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         status = place / "fs/var/lib/dpkg/status"
         packages = debian.installed(status) if status.is_file() else _packages(host, order["below"])
         states.finish(place / "fs")
-        about = {"packages": packages, "grains": grains, "sls": sls}
+        about: dict[str, Any] = {"packages": packages, "grains": grains, "sls": sls, "address": machine.address}
         return {**_commit(host, place, seconds, order, marked, **about), "trace": trace}
 
 
@@ -253,11 +255,13 @@ def _commit(
     phases: dict[str, float],
     order: Mapping[str, Any],
     marked: Sequence[secrets.Secret] = (),
+    address: str | None = None,
     **about: Any,
 ) -> dict[str, Any]:
     """Make the workspace a layer, without what does not belong in one; return it with its warnings.
 
-    ``phases``: what took how long so far, as `recorded` gives it. ``marked``: what must not be in it.
+    ``phases``: what took how long so far, as `recorded` gives it. ``marked``: what must not be in it. ``address``: of
+    the machine that made it.
     """
     tree, lower = place / "fs", [host.l / name for name in layers.lower(list(order.get("below", ())))]
     with phase("slim"):
@@ -265,7 +269,11 @@ def _commit(
     with phase("scrub"):
         scrub.scrub(tree)
         outside.take_resolver_back(tree)
-        warnings = secrets.warnings(tree, marked)
+    with phase("search"):
+        found = search(tree, {**secrets.looks(marked), **traces.looks(order.get("bake_id"), address)})
+        traces.refuse(tree, found)
+        warnings = [*secrets.warnings(found, marked), *traces.warnings(found)]
+    about["private_keys"] = found.get(traces.KEYS, [])
     about |= {"what": order["what"], "slim": slimmed, "phases": dict(phases), "seconds": round(sum(phases.values()), 3)}
     with phase("commit"):
         layer = layers.commit(host, place, **about)

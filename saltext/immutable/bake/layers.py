@@ -44,6 +44,8 @@ class Layer:
     """Seconds of each phase of that."""
     slim: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Files and bytes that were taken out of it, by category."""
+    private_keys: Sequence[str] = ()
+    """Its files that hold one."""
     warnings: Sequence[str] = field(default_factory=list)
     """What whoever used this key should know. It depends on more than the content: the same layer may have others."""
 

@@ -7,29 +7,26 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.bake.minion import VENV
+from saltext.immutable.bake.search import OVERLAP, Look
 from saltext.immutable.machines.machine import Machine
 
 SHORTEST = 6
 """Characters of a value that is looked for: a shorter one is in many files by chance."""
-_LONGEST = 256
+_LONGEST = OVERLAP
 """Bytes that are compared. The first ones of a key or a certificate are enough."""
 _UNBROKEN = 48
 """Characters of base64 that are compared: tools break its lines at 64 or 76."""
 _LINE = 20
 """Characters from which on a single line of a value says that the value is there: it may have been indented."""
-_CHUNK = 1 << 20
 _FILES = 20
 """Files that are named for one value."""
 # As `pillar.items` does it, but salt-call would return it to the master's job cache, and Salt 3008 masks every value.
@@ -124,14 +121,18 @@ def conceal(text: str, secrets: Sequence[Secret]) -> str:
     return text
 
 
-def warnings(tree: Path, secrets: Sequence[Secret]) -> list[str]:
-    """Return a sentence for each value and each file of a layer that holds it."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for path in _files(tree) if secrets else ():
-        for secret, form in _held(path, secrets):
-            inside = conceal(f"/{path.relative_to(tree)}", secrets)
-            found.setdefault((secret.pillar, form), []).append(inside)
-    return [sentence for (pillar, form), paths in found.items() for sentence in _sentences(pillar, form, paths)]
+def looks(secrets: Sequence[Secret]) -> dict[tuple[str, str], Look]:
+    """Return what is looked for in a layer, by pillar path and form."""
+    return {(secret.pillar, form): Look(tuple(needles)) for secret in secrets for form, needles in secret.forms()}
+
+
+def warnings(found: Mapping[Any, Sequence[str]], secrets: Sequence[Secret]) -> list[str]:
+    """Return a sentence for each value and each file of a layer that holds it; ``found``: by what `looks` has."""
+    sentences: list[str] = []
+    for pillar, form in looks(secrets):
+        paths = [conceal(f"/{path}", secrets) for path in found.get((pillar, form), ())]
+        sentences += _sentences(pillar, form, paths)
+    return sentences
 
 
 def _sentences(pillar: str, form: str, paths: Sequence[str]) -> Iterator[str]:
@@ -142,25 +143,3 @@ def _sentences(pillar: str, form: str, paths: Sequence[str]) -> Iterator[str]:
         )
     if len(paths) > _FILES:
         yield f"... and {len(paths) - _FILES} more files hold the value of pillar {pillar}{form}"
-
-
-def _files(tree: Path) -> Iterator[Path]:
-    for folder, folders, names in os.walk(tree):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(folder, name)
-            if stat.S_ISREG(path.lstat().st_mode):
-                yield path
-
-
-def _held(path: Path, secrets: Sequence[Secret]) -> Iterator[tuple[Secret, str]]:
-    """Yield what a file holds; it is read in pieces that overlap by the longest needle."""
-    left = {(secret, form): needles for secret in secrets for form, needles in secret.forms()}
-    before = b""
-    with path.open("rb", buffering=0) as file:
-        while left and (piece := file.read(_CHUNK)):
-            window = before + piece
-            for key in [key for key, needles in left.items() if any(needle in window for needle in needles)]:
-                del left[key]
-                yield key
-            before = window[-_LONGEST:]

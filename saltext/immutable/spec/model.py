@@ -120,6 +120,8 @@ class Recipe:
     """Seconds for which ``image.prune`` keeps each of its images. With neither it keeps all."""
     slim: Slim | Literal[False] | None = None
     """None: as its parent; in a recipe without one, the default."""
+    private_keys: Literal["warn", "refuse"] = "warn"
+    """What is done where files of the image hold private keys."""
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ def recipe(name: str, read: Section) -> Recipe:
         keep=read.take("keep", _keep, None),
         keep_for=read.take("keep_for", reading.duration, None),
         slim=slim(read),
+        private_keys=read.take("private_keys", reading.either("warn", "refuse"), Recipe.private_keys),
     )
     read.close()
     return found

@@ -36,6 +36,7 @@ class FakeMaster:
         self.kept_warnings: dict[str, list[str]] = {}
         self.kept_about: dict[str, dict[str, Any]] = {}
         self.warnings: list[str] = []
+        self.private_keys: list[str] = []
         self.trace: list[list[Any]] = [["file", "base", "web/init.sls", False]]
         self.built: list[str] = []
         self.orders: list[dict[str, Any]] = []
@@ -77,7 +78,7 @@ class FakeMaster:
         return self.layers[digest]
 
     def do_debian_layer(self, order: dict[str, Any]) -> dict[str, Any]:
-        return self._layer(order, packages={"bash:amd64": "1"})
+        return self._layer(order, packages={"bash:amd64": "1"}, private_keys=self.private_keys)
 
     def do_minion_layer(self, order: dict[str, Any]) -> dict[str, Any]:
         return self._layer(order)
@@ -160,6 +161,14 @@ def test_what_is_there_is_not_built_again(master, baked):
 def test_the_builder_is_told_whether_it_may_fetch(master, baked, offline):
     baked(offline=offline)
     assert [order["offline"] for order in master.orders] == [offline] * 3
+
+
+def test_keys_in_any_layer_are_refused_where_the_recipe_says_so_also_when_nothing_is_built(master, baked):
+    master.private_keys = ["etc/ssl/private/x.key"]
+    baked()
+    master.recipes["web"] = replace(WEB, private_keys="refuse")
+    with pytest.raises(CommandExecutionError, match="web: /etc/ssl/private/x.key: private keys"):
+        baked()
 
 
 def test_what_was_said_of_a_layer_is_said_again_when_it_is_found(master, baked):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.bake import secrets
+from saltext.immutable.bake.search import search
 from saltext.immutable.bake.secrets import Secret
 
 PILLAR = {
@@ -47,6 +48,10 @@ def test_what_is_marked(patterns, paths):
     assert [secret.pillar for secret in secrets.marked(PILLAR, patterns)] == paths
 
 
+def warnings(tree, marked) -> list[str]:
+    return secrets.warnings(search(tree, secrets.looks(marked)), marked)
+
+
 @pytest.fixture
 def said(tmp_path):
     """Return what is said of a layer with these files."""
@@ -56,7 +61,7 @@ def said(tmp_path):
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return secrets.warnings(tmp_path, marked or [DB])
+        return warnings(tmp_path, marked or [DB])
 
     return look
 
@@ -115,7 +120,7 @@ def test_a_value_is_concealed_where_a_file_is_named_by_it(said):
 def test_only_files_are_read(tmp_path):
     (tmp_path / "link").symlink_to("/dev/zero")
     os.mkfifo(tmp_path / "fifo")
-    assert secrets.warnings(tmp_path, [DB]) == []
+    assert warnings(tmp_path, [DB]) == []
 
 
 def test_many_files_are_counted(said):
