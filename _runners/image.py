@@ -41,7 +41,7 @@ def __virtual__():
     return (False, MISSING) if MISSING else __virtualname__
 
 
-def bake(name, channel="stable", refresh=False, test=False):
+def bake(name, channel="stable", refresh=False, test=False, cache=None):
     """
     Bake a recipe: each layer that is not there yet is built; then the channel names the new image.
 
@@ -57,6 +57,10 @@ def bake(name, channel="stable", refresh=False, test=False):
     test
         Only tell which layers would be built.
 
+    cache
+        ``only``: nothing is fetched, and what is not in the builder's cache is an error. ``use``: what is missing is
+        fetched. Default: what the master config says (``immutable: cache``), else ``use``.
+
     Returns image, digest, changed, cached, channel, seconds, packages, each layer with what it took, and warnings: each
     file that holds a value of the pillar which the recipe marks as secret.
 
@@ -66,9 +70,11 @@ def bake(name, channel="stable", refresh=False, test=False):
 
         salt-run image.bake web
         salt-run image.bake web test=True
+        salt-run image.bake web cache=only
     """
     with telling(__opts__) as say:
         how = {"refresh": refresh, "channel": channel, "test": test, "user": globals().get("__user__")}
+        how["cache"] = cache
         return shown(__opts__, baking.bake(name, __opts__, say=say, **how))
 
 

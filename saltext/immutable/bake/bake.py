@@ -22,6 +22,7 @@ from saltext.immutable.bake import (
     inputs,
     lifecycle,
     manifest,
+    offline,
     memory,
     phases,
     provenance,
@@ -85,11 +86,14 @@ def bake(
     test: bool = False,
     say: Say = nothing,
     user: str | None = None,
+    cache: str | None = None,
 ) -> dict[str, Any]:
     """Bake recipe ``name`` and make ``channel`` name the image.
 
     ``refresh``: layers whose packages have updates at the mirrors are built anew. ``test``: only tell which
-    layers would be built. Returns image, digest, changed (whether the channel moved), cached (whether no layer was
+    layers would be built. ``cache``: ``only`` fetches nothing.
+
+    Returns image, digest, changed (whether the channel moved), cached (whether no layer was
     built), layers, channel, seconds, and warnings: a sentence for each file that holds a secret of the pillar.
     """
     settings = spec.settings(opts)
@@ -100,6 +104,7 @@ def bake(
     store = Store.open(settings.store)
     try:
         work = _Bake(opts, settings, store, Worker(opts, settings, "image", DOORS), refresh, test, say, user)
+        work.offline = offline.wanted(cache, settings.cache, refresh)
         with nullcontext() if test else turns.baking(store, name, say):
             return work.bake(definitions.chain(name), channel)
     finally:
@@ -128,6 +133,8 @@ class _Bake:
     """Likewise of the other layers, by what they are called."""
     slim: dict[str, Any] | None = None
     """What is dropped from the layers of the recipe that is at work."""
+    offline: bool = False
+    """Nothing may be fetched."""
     candidates: dict[str, str] = field(default_factory=dict)
     """Today's version of each package of the last image, when that was asked for."""
 
@@ -324,8 +331,10 @@ class _Bake:
         what = order["what"]
         order = {**order, "below": [layer["digest"] for layer in self.layers]}
         self.say(f"building the layer: {what}", "image/layer", what=what)
-        with self._enrolled(order.get("bake_id")), phases.heard(lambda name: self._enter(what, name)):
-            built = self.builder(function, order={**order, "slim": self.slim})
+        order = {**order, "slim": self.slim, "offline": self.offline}
+        heard = phases.heard(lambda name: self._enter(what, name))
+        with offline.told(self.offline), self._enrolled(order.get("bake_id")), heard:
+            built = self.builder(function, order=order)
         if key is not None:
             self._keep(key, built)
         said = f"built {what} in {built['seconds']:.1f} s ({phases.told(built['phases'])})"

@@ -36,6 +36,8 @@ def archive(host: Host, workspace: Path, order: Mapping[str, Any]) -> Path:
     with host.lock(f"cache-{CACHE}", wait=1800):
         if kept.is_file() and manifest.sha256(str(kept)) != order["sha256"]:
             kept.unlink()  # it was damaged here: what the recipe names may be there still
+        if not kept.is_file() and order.get("offline"):
+            raise CommandExecutionError(f"{order['tarball']} with the sha256 {order['sha256']} is not in the cache")
         if not kept.is_file():
             _keep(_fetched(order["tarball"], workspace / "archive", order["sha256"]), kept)
     return kept

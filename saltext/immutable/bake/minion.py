@@ -71,9 +71,11 @@ def _compile(host: Host, order: Mapping[str, Any], lower: tuple[str, ...]) -> No
         outside.lend_resolver(aside / "fs")
         plain = _machine(host, aside, order, lower)
         binds = {**plain.binds, **package_cache(host, "toolchain")}
-        with machines.temporary(host, replace(plain, binds=binds, files=outside.lend_apt(aside))) as machine:
-            _checked(machine.run(["apt-get", "--quiet", "update"], env=_env()), "no package lists")
-            _checked(machine.run(["apt-get", "--quiet", "--yes", "install", *_TOOLCHAIN], env=_env()), "no compiler")
+        lent = outside.lend_apt(aside, bool(order.get("offline")))
+        with machines.temporary(host, replace(plain, binds=binds, files=lent)) as machine:
+            _checked(machine.run(["apt-get", "--quiet", "update"], env=_env(order)), "no package lists")
+            got = machine.run(["apt-get", "--quiet", "--yes", "install", *_TOOLCHAIN], env=_env(order))
+            _checked(got, "no compiler")
             _checked(_install(machine, order), f"{order['requirement']} could not be installed")
 
 
@@ -93,19 +95,21 @@ def _install(machine: Machine, order: Mapping[str, Any]) -> CompletedProcess[str
     uv, wheel = f"{_INSIDE}/uv", f"{_INSIDE}/saltext_immutable-{order['version']}-py3-none-any.whl"
     if machine.run(["/usr/bin/test", "-x", "/usr/bin/python3"]).returncode:
         raise CommandExecutionError("the image has no /usr/bin/python3, which Salt needs; add python3 to `packages`")
-    made = machine.run([uv, "venv", "--quiet", "--allow-existing", "--python", "/usr/bin/python3", VENV], env=_env())
+    venv = [uv, "venv", "--quiet", "--allow-existing", "--python", "/usr/bin/python3", VENV]
+    made = machine.run(venv, env=_env(order))
     _checked(made, "no virtual environment could be made")
     install = [uv, "pip", "install", "--quiet", "--python", f"{VENV}/bin/python", order["requirement"], wheel]
-    return machine.run(install, env=_env())
+    return machine.run(install, env=_env(order))
 
 
-def _env() -> dict[str, str]:
+def _env(order: Mapping[str, Any]) -> dict[str, str]:
     return {
         "DEBIAN_FRONTEND": "noninteractive",
         "UV_CACHE_DIR": f"{_INSIDE}-cache",
         "UV_LINK_MODE": "copy",
         "UV_PYTHON_DOWNLOADS": "never",
         "UV_NO_CONFIG": "1",
+        **({"UV_OFFLINE": "1"} if order.get("offline") else {}),
         **outside.environment(),
     }
 

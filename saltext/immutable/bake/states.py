@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake import config, debian, outside
+from saltext.immutable.bake import config, debian, offline, outside
 from saltext.immutable.bake.minion import EXTENSION_MODULES, VENV
 from saltext.immutable.bake.tracing import HASH_KEY
 from saltext.immutable.host import Host, remove, tail
@@ -63,7 +63,8 @@ def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[
         read_only=False,
         upper=str(workspace / "fs"),
         binds=debian.package_cache(host, order["bake_id"]) | {_PKI: str(host.pki / order["bake_id"])},
-        files={_DROP_IN: str(workspace / "stand-in.conf"), **outside.lend_apt(workspace)},
+        files={_DROP_IN: str(workspace / "stand-in.conf"), **outside.lend_apt(workspace, bool(order.get("offline")))},
+        route=offline.route(order),
     )
 
 

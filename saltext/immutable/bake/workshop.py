@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from saltext.immutable.bake import offline
 from saltext.immutable.machines.machine import Machine
 
 
@@ -30,4 +31,5 @@ def workshop(
         binds=binds or {},
         files=files or {},
         boot=False,
+        route=offline.route(order),
     )

@@ -63,6 +63,8 @@ class Machine:
     files: Mapping[str, str] = field(default_factory=dict)
     """Further files to show inside, read-only: path inside -> path on this host."""
     boot: bool = True
+    route: str = "default"
+    """Where its packets may go beyond its own network: an address and prefix, or '' for nowhere."""
     tag: str = ""
     """Of the host's directory that it belongs to."""
     address: str = ""
@@ -188,6 +190,7 @@ def _container(host: Host, machine: Machine) -> nspawn.Container:
         files=_files(host, machine),
         binds={target: Path(source) for target, source in machine.binds.items()},
         boot=machine.boot,
+        route=machine.route,
     )
 
 

@@ -22,14 +22,14 @@ from saltext.immutable.spec.model import Network
 # Other machines' mounts are not kept busy (propagation slave). Descriptor 9 is the host's network namespace.
 _OUTER = 'exec 9</proc/self/ns/net; exec unshare --mount --net --propagation slave -- /bin/sh -ec "$@"'
 _INNER = """
-link=$1 bridge=$2 address=$3 gateway=$4 root=$5 layers=$6 options=$7
-shift 7
+link=$1 bridge=$2 address=$3 gateway=$4 route=$5 root=$6 layers=$7 options=$8
+shift 8
 ip link add host0 type veth peer name "$link" netns /proc/self/fd/9
 nsenter --net=/proc/self/fd/9 ip link set "$link" master "$bridge" up
 ip link set lo up
 ip addr add "$address" dev host0
 ip link set host0 up
-ip route add default via "$gateway"
+test -z "$route" || ip route add "$route" via "$gateway"
 exec 9<&-
 cd "$layers"
 mount -t overlay overlay -o "$options" "$root"
@@ -69,6 +69,8 @@ class Container:
     """Directories of the host to show at a path of the container, writable."""
     boot: bool = True
     """False: no init; nspawn's stub waits for commands."""
+    route: str = "default"
+    """Where its packets may go by the gateway; '' for nowhere."""
 
 
 def start(container: Container, within: float = 20.0) -> int:
@@ -108,7 +110,7 @@ def _started(container: Container, process: subprocess.Popen[bytes], within: flo
 def _arguments(container: Container) -> list[str]:
     net = container.network
     address = f"{container.address}/{network.prefix(net)}"
-    place = [container.link, net.bridge, address, network.gateway(net)]
+    place = [container.link, net.bridge, address, network.gateway(net), container.route]
     return [*place, str(container.root), str(container.layers), container.options, *_nspawn(container)]
 
 

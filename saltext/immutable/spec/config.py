@@ -38,6 +38,7 @@ def settings(opts: Mapping[str, Any]) -> Settings:
         budgets=master_budgets(read.inside("budgets")),
         signing_key=read.take("signing_key", _path, None),
         trusted_keys=read.take("trusted_keys", _paths, ()),
+        cache=read.take("cache", reading.either("use", "only"), "use"),
     )
     read.close()
     if problems:

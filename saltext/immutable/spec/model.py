@@ -320,3 +320,5 @@ class Settings:
     """The Ed25519 key (PEM) that signs images; None: one that is made below ``root`` on first use."""
     trusted_keys: tuple[Path, ...] = ()
     """Public keys (PEM) of others whose signatures count as our own does."""
+    cache: Literal["use", "only"] = "use"
+    """only: a bake fetches nothing that is not in the builder's cache."""

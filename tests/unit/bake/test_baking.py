@@ -171,6 +171,12 @@ def test_keys_in_any_layer_are_refused_where_the_recipe_says_so_also_when_nothin
         baked()
 
 
+@pytest.mark.parametrize("offline", [False, True])
+def test_the_builder_is_told_whether_it_may_fetch(master, baked, offline):
+    baked(offline=offline)
+    assert [order["offline"] for order in master.orders] == [offline] * 3
+
+
 def test_what_was_said_of_a_layer_is_said_again_when_it_is_found(master, baked):
     heard: list[str] = []
     master.warnings = ["/etc/x holds the value of pillar p"]

@@ -24,6 +24,7 @@ def test_all_settings_are_read():
         "pillar_id": "master.example.com_master",
         "master": "salt.example.com",
         "network": {"bridge": "imm1", "subnet": "10.9.0.0/29"},
+        "cache": "only",
     }
     assert settings({"immutable": given}) == Settings(
         root=Path("/srv/immutable"),
@@ -32,6 +33,7 @@ def test_all_settings_are_read():
         pillar_id="master.example.com_master",
         master="salt.example.com",
         network=Network("imm1", "10.9.0.0/29"),
+        cache="only",
     )
 
 
@@ -44,6 +46,7 @@ def test_the_store_lies_below_the_root_unless_said_otherwise():
     [
         pytest.param({"stor": "x"}, ":stor: no such key; did you mean 'store'?", id="unknown key"),
         pytest.param(None, ": must be a mapping, not empty", id="an empty key is not absent"),
+        pytest.param({"cache": "none"}, ":cache: must be use or only, not str 'none'", id="a word that is none"),
         pytest.param({"root": "srv"}, ":root: must be an absolute path", id="relative root"),
         pytest.param({"root": "/srv/../x"}, ":root: must be an absolute path", id="root that climbs"),
         pytest.param({"signing_key": "key.pem"}, ":signing_key: must be an absolute path", id="relative key"),
