@@ -157,12 +157,6 @@ def test_what_is_there_is_not_built_again(master, baked):
     assert [layer["phases"] for layer in second["layers"]] == [{"prepare": 0.5}] * 3, "of when it was built"
 
 
-@pytest.mark.parametrize("offline", [False, True])
-def test_the_builder_is_told_whether_it_may_fetch(master, baked, offline):
-    baked(offline=offline)
-    assert [order["offline"] for order in master.orders] == [offline] * 3
-
-
 def test_keys_in_any_layer_are_refused_where_the_recipe_says_so_also_when_nothing_is_built(master, baked):
     master.private_keys = ["etc/ssl/private/x.key"]
     baked()
