@@ -253,6 +253,24 @@ def compare_images(old, new):
     return _call("compare_images", old=old, new=new)
 
 
+def open_shell(digest, command=None, boot=False, bridge=None, subnet=None):
+    """
+    Open a shell of root in a throw-away copy of an image of this host, or run a command in one.
+
+    boot
+        Let its services run; the minion never does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local image.open_shell 3f2a9c1d04be...
+    """
+    net = spec.settings(__opts__).network
+    place = {"bridge": bridge or net.bridge, "subnet": subnet or net.subnet}
+    return _call("open_shell", digest=digest, command=command, boot=boot, **place)
+
+
 def local_images():
     """
     Return the images whose layers are on this host, by digest.

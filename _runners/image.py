@@ -24,6 +24,7 @@ try:
     from saltext.immutable.bake import provenance as origins
     from saltext.immutable.bake import prune as pruning
     from saltext.immutable.bake import sign as signing
+    from saltext.immutable.bake import visit as visiting
     from saltext.immutable.bake.evidence import evidence
     from saltext.immutable.export import export as exporting
     from saltext.immutable.runner import plainly, shown, telling
@@ -320,6 +321,32 @@ def export(image, format, target, force=False, test=False):
     with telling(__opts__) as say:
         how = {"force": force, "test": test, "say": say}
         return shown(__opts__, exporting.export(__opts__, image, format, target, **how))
+
+
+def shell(image, command=None, boot=False):
+    """
+    Open a shell of root in a throw-away copy of an image: what is changed there vanishes when the shell ends.
+
+    For whoever sits at the builder's terminal; with ``command`` it needs none, and works for a builder elsewhere, too.
+
+    image
+        ``web:stable``, ``web@3f2a9c1d04be``, or a digest (or the beginning of one); also one that failed its tests.
+
+    command
+        Run this line of shell in place of it, and return retcode, stdout and stderr.
+
+    boot
+        Let the services of the image run. Its minion never does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run image.shell web:stable
+        salt-run image.shell web@3f2a9c1d04be command='nginx -T' boot=True
+    """
+    with plainly():
+        return shown(__opts__, visiting.shell(__opts__, image, command, boot))
 
 
 def sign(image):

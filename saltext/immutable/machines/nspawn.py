@@ -159,6 +159,10 @@ def enter(
     init: int, cgroup: Cgroup, command: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command inside, to its end: in the machine's cgroup and all its namespaces. Its exit code never raises."""
-    inner = [f"{key}={value}" for key, value in {**_PATH, **(env or {})}.items()]
-    words = ["nsenter", f"--target={init}", "--all", "--", "/usr/bin/env", "-i", *inner, *command]
-    return run([*cgroup.joiner(), *words], stdin=stdin, check=False)
+    return run(entering(init, cgroup, command, env or {}), stdin=stdin, check=False)
+
+
+def entering(init: int, cgroup: Cgroup, command: Sequence[str], env: Mapping[str, str]) -> list[str]:
+    """Return the words that run a command inside."""
+    inner = [f"{key}={value}" for key, value in {**_PATH, **env}.items()]
+    return [*cgroup.joiner(), "nsenter", f"--target={init}", "--all", "--", "/usr/bin/env", "-i", *inner, *command]

@@ -1,0 +1,38 @@
+"""Open a shell in a copy of an image, as asked for on the master."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import Any
+
+from salt.exceptions import SaltInvocationError
+
+from saltext.immutable import spec
+from saltext.immutable.bake.bake import DOORS
+from saltext.immutable.hosts import Worker
+from saltext.immutable.spec.model import Settings
+from saltext.immutable.store import Image, Store
+
+
+def shell(opts: Mapping[str, Any], ref: str, command: str | None = None, boot: bool = False) -> dict[str, Any]:
+    """Open one from the master, which knows the images by name."""
+    if command is not None and not isinstance(command, str):
+        raise SaltInvocationError(f"command: YAML makes {command!r} of it; write it with its path, /bin/true")
+    settings = spec.settings(opts)
+    with closing(Store.open(settings.store)) as store:
+        image = store.image(ref)
+    return {"image": image.name, **_ask(settings, image, command, boot, Worker(opts, settings, "image", DOORS))}
+
+
+def _ask(
+    settings: Settings, image: Image, command: str | None, boot: bool, call: Callable[..., dict[str, Any]]
+) -> dict[str, Any]:
+    """Have the builder open one; one on another host has no terminal of ours."""
+    if settings.builder is not None and command is None:
+        raise SaltInvocationError(
+            f"{image.name} is on the builder {settings.builder}, where this has no terminal; log in there as root and "
+            f"run salt-call --local image.open_shell {image.digest}, or give command='...'"
+        )
+    order = {"bridge": settings.network.bridge, "subnet": settings.network.subnet, "boot": boot}
+    return call("open_shell", digest=image.digest, command=command, **order)
