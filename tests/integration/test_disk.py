@@ -130,8 +130,10 @@ def test_it_boots_to_a_sealed_minion_grows_and_survives_a_power_cut(estate, imag
         assert (standing["digest"], standing["sealed"], standing["problems"]) == (image["digest"], True, [])
         refused = machine.ask("state.highstate", check=False)
         assert "sealed" in str(refused)
-        root = machine.ask("mount.active")["/"]
-        assert (root["fstype"], root["opts"][0]) == ("squashfs", "ro")
+        mounts = machine.ask("mount.active")
+        assert (mounts["/"]["fstype"], mounts["/"]["opts"][0]) == ("squashfs", "ro")
+        assert {mounts[path]["fstype"] for path in ("/var", "/srv")} == {"overlay"}
+        assert "ro" in mounts["/etc/salt/minion.d/zzz-machine.conf"]["opts"]
         assert int(machine.ask("disk.usage")["/var"]["1K-blocks"]) > 1 << 20, "of a disk of 2 GB"
         assert machine.ask("grains.get", "host") == "web-disk"
         assert machine.ask("immutable.drift", f"digest={image['digest']}")["drift"] == []
