@@ -227,6 +227,19 @@ def find_image(digest):
     return _call("find_image", digest=digest)
 
 
+def has_image(digest):
+    """
+    Tell whether an image is on this host, with all of its layers and what vouches for it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.has_image 3f2a9c1d04be...
+    """
+    return _call("has_image", digest=digest)
+
+
 def software(digest):
     """
     Return the Debian packages and Python distributions of an image, with their licenses.

@@ -354,12 +354,16 @@ def destroy(name, test=False):
         return shown(__opts__, report.ended(fleet, name, fleet.destroy(name)))
 
 
-def rebuild(name, test=False):
+def rebuild(name, test=False, refresh="updates"):
     """
     Bake the fleet's recipe with today's package updates, then roll to the image: the monthly job.
 
     test
         Only tell which layers would be built, and what a roll to the present image would do.
+
+    refresh
+        ``updates``: build anew each layer whose packages have updates at the mirrors. ``always``: every layer.
+        ``never``: only what has changed.
 
     CLI Example:
 
@@ -369,7 +373,7 @@ def rebuild(name, test=False):
     """
     with _operations(name) as (fleet, say):
         what = fleet.definition(name)
-        baked = baking.bake(what.recipe, __opts__, refresh=True, channel=what.channel, test=test, say=say)
+        baked = baking.bake(what.recipe, __opts__, refresh=refresh, channel=what.channel, test=test, say=say)
         if test:
             return shown(__opts__, {"bake": baked, "roll": report.foretold(fleet.foresee(name, "roll"))})
         return shown(__opts__, {"bake": baked, "roll": report.ended(fleet, name, fleet.roll(name))})

@@ -53,7 +53,8 @@ def bake(name, channel="stable", refresh=False, test=False, cache=None):
         The name that shall point to the image; fleets follow ``stable`` unless they say otherwise.
 
     refresh
-        Also build anew each layer whose packages have updates at the mirrors.
+        ``updates`` (or True): also build anew each layer whose packages have updates at the mirrors. ``always``: build
+        every layer anew. ``never``: only what has changed.
 
     test
         Only tell which layers would be built.

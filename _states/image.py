@@ -28,7 +28,8 @@ def baked(name, channel="stable", refresh=False):
         The name that shall point to the image.
 
     refresh
-        Also build anew the layers whose packages have updates at the mirrors.
+        ``updates`` (or True): also build anew the layers whose packages have updates at the mirrors. ``always``: build
+        every layer anew.
 
     .. code-block:: yaml
 

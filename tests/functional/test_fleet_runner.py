@@ -293,7 +293,7 @@ def test_rebuild_bakes_with_updates_and_rolls(run, rack, store, monkeypatch):
     run("fleet.roll", "web")
     ok, done = run("fleet.rebuild", "web")
     assert ok, done
-    assert asked == [("web", True, "stable", False)]
+    assert asked == [("web", "updates", "stable", False)]
     assert done["roll"]["image"] == "web@222222222222"
 
 

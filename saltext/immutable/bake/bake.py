@@ -35,7 +35,9 @@ from saltext.immutable.bake import (
     turns,
     verify,
 )
+from saltext.immutable.bake import refresh as refreshing
 from saltext.immutable.bake.references import Tree
+from saltext.immutable.bake.shortcut import Shortcut
 from saltext.immutable.hosts import Doors, Worker
 from saltext.immutable.machines import network
 from saltext.immutable.minions import Minions, machine_config
@@ -61,6 +63,7 @@ DOORS: Doors = {
     "verify_image": builder.verify_image,
     "require_image": verify.require,
     "find_image": builder.find_image,
+    "has_image": builder.has_image,
     "software": software.software,
     "compare_images": compare.compare,
     "open_shell": shell.open_shell,
@@ -83,7 +86,7 @@ def bake(
     name: str,
     opts: Mapping[str, Any],
     *,
-    refresh: bool = False,
+    refresh: bool | str = False,
     channel: str = "stable",
     test: bool = False,
     say: Say = nothing,
@@ -92,25 +95,38 @@ def bake(
 ) -> dict[str, Any]:
     """Bake recipe ``name`` and make ``channel`` name the image.
 
-    ``refresh``: layers whose packages have updates at the mirrors are built anew. ``test``: only tell which
-    layers would be built. ``cache``: ``only`` fetches nothing.
+    ``refresh``: with ``updates`` layers whose packages have updates at the mirrors are built anew, with ``always`` all.
+    ``test``: only tell which layers would be built. ``cache``: ``only`` fetches nothing.
 
     Returns image, digest, changed (whether the channel moved), cached (whether no layer was
     built), layers, channel, seconds, and warnings: a sentence for each file that holds a secret of the pillar.
     """
-    settings = spec.settings(opts)
+    settings, wanted = spec.settings(opts), refreshing.wanted(refresh)
+    store = Store.open(settings.store)
+    try:
+        worker = Worker(opts, settings, "image", DOORS)
+        shortcut = Shortcut(store, opts, settings, name, channel)
+        if wanted == "never" and (told := shortcut.answer(worker)):
+            return told
+        chain = recipe_chain(opts, name)
+        work = _Bake(opts, settings, store, worker, wanted, test, say, user)
+        work.offline = offline.wanted(cache, settings.cache, wanted != "never")
+        with nullcontext() if test else turns.baking(store, name, say):
+            told = work.bake(chain, channel)
+        if not test:
+            shortcut.keep(chain, work.layers, told["digest"])
+        return told
+    finally:
+        store.close()
+
+
+def recipe_chain(opts: Mapping[str, Any], name: str) -> list[Recipe]:
+    """Return the recipes that ``name`` is built from, the root first."""
     definitions = minions.definitions(opts)
     if name not in definitions.recipes:
         known = ", ".join(sorted(definitions.recipes)) or "none"
         raise SaltInvocationError(f"immutable:recipes: there is no recipe {name!r}; the pillar has {known}")
-    store = Store.open(settings.store)
-    try:
-        work = _Bake(opts, settings, store, Worker(opts, settings, "image", DOORS), refresh, test, say, user)
-        work.offline = offline.wanted(cache, settings.cache, refresh)
-        with nullcontext() if test else turns.baking(store, name, say):
-            return work.bake(definitions.chain(name), channel)
-    finally:
-        store.close()
+    return definitions.chain(name)
 
 
 @dataclass
@@ -119,7 +135,7 @@ class _Bake:
     settings: Settings
     store: Store
     builder: Worker
-    refresh: bool
+    refresh: refreshing.Refresh
     test: bool
     say: Say
     user: str | None = None
@@ -145,7 +161,7 @@ class _Bake:
         recipe, self.policy = chain[-1], spec.policy(chain)
         if not self.test:
             self.builder("sweep")
-        if self.refresh:
+        if self.refresh == "updates":
             self._ask_mirrors(recipe)
         for each in chain:
             with self._alone(each, wait=each is not recipe):
@@ -381,6 +397,8 @@ class _Bake:
             self.store.note_forgotten(recipe.bake_id)
 
     def _outdated(self, layer: Mapping[str, Any]) -> bool:
+        if self.refresh == "always":
+            return True
         return any(self.candidates.get(name, version) != version for name, version in layer["packages"].items())
 
     def _order(self, recipe: Recipe) -> dict[str, Any]:

@@ -162,6 +162,15 @@ def find_image(host: Host, digest: str) -> dict[str, Any]:
     return {**images.read(host, digest), "above": verify.above(host, digest), "proof": verify.proof(host, digest)}
 
 
+def has_image(host: Host, digest: str) -> bool:
+    """Tell whether an image is on this host, with its seal, all of its layers and what vouches for it."""
+    if not images.file(host, digest).exists() or not (host.l / images.seal_link(digest)).exists():
+        return False
+    layers_ = images.read(host, digest)["layers"]
+    there = all((host.layers / layer / "layer.json").exists() for layer in layers_)
+    return there and verify.proof(host, digest) is not None
+
+
 def keep_proof(host: Host, digest: str, proof: Mapping[str, Any]) -> None:
     """Put beside an image what vouches for it: its signature, and where it comes from."""
     verify.keep_proof(host, digest, proof)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from saltext.immutable.bake import references
 from saltext.immutable.bake.manifest import digest
 from saltext.immutable.store import Store
-from saltext.immutable.store.schema import bakes, questions
+from saltext.immutable.store.schema import bakes, fingerprints, questions
 
 _KEPT = 10
 """Sets of questions that are kept of a recipe with the same grains, pillar and layer below."""
@@ -33,6 +33,24 @@ def keep_asked(store: Store, recipe: str, ground: str, found: references.Trace) 
         newest = sa.select(questions.c.at).where(questions.c.ground == ground).order_by(questions.c.at.desc())
         oldest = tx.execute(newest.limit(_KEPT)).scalars().all()[-1]
         tx.execute(sa.delete(questions).where(questions.c.ground == ground, questions.c.at < oldest))
+
+
+def fingerprint(store: Store, recipe: str, channel: str) -> tuple[str, str] | None:
+    """Return the fingerprint that the last bake of a recipe for a channel kept, and its image."""
+    mine = sa.and_(fingerprints.c.recipe == recipe, fingerprints.c.channel == channel)
+    with store.read() as connection:
+        row = connection.execute(sa.select(fingerprints.c.fingerprint, fingerprints.c.image).where(mine)).first()
+    return None if row is None else (row[0], row[1])
+
+
+def keep_fingerprint(store: Store, recipe: str, channel: str, found: str | None, image: str) -> None:
+    """Keep a fingerprint in place of the last one; None: there is none."""
+    mine = sa.and_(fingerprints.c.recipe == recipe, fingerprints.c.channel == channel)
+    with store.write() as tx:
+        tx.execute(sa.delete(fingerprints).where(mine))
+        if found is not None:
+            row = {"recipe": recipe, "channel": channel, "fingerprint": found, "image": image, "at": store.clock()}
+            tx.execute(sa.insert(fingerprints).values(**row))
 
 
 def last(store: Store, recipe: str) -> dict[str, Any] | None:

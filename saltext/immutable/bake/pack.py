@@ -33,6 +33,13 @@ def fingerprint() -> str:
     return hashlib.sha256(contents[_info("RECORD")]).hexdigest()
 
 
+def folders() -> list[Path]:
+    """Return the folders that `wheel` takes files from."""
+    packages = ("saltext.immutable", *(f"saltext.immutable.{name}" for name in _MAPPED))
+    specs = (find_spec(package) for package in packages)
+    return [Path(place) for spec in specs if spec for place in spec.submodule_search_locations or ()]
+
+
 def _info(name: str) -> str:
     return f"saltext_immutable-{__version__}.dist-info/{name}"
 

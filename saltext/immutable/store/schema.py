@@ -76,6 +76,17 @@ questions = sa.Table(
     sa.Column("at", sa.Float, nullable=False),
 )
 
+# How all that images are made from looked when a recipe was baked, to answer at once while nothing has changed.
+fingerprints = sa.Table(
+    "fingerprints",
+    metadata,
+    sa.Column("recipe", sa.Text, primary_key=True),
+    sa.Column("channel", sa.Text, primary_key=True),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("image", sa.Text, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
+
 # What the last bake of a recipe was made from, in parts, to tell what has changed since.
 bakes = sa.Table(
     "bakes",

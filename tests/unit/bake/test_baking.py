@@ -140,7 +140,7 @@ def store():
 def baked(master, store, tmp_path):
     def run(name: str = "web", **more: Any) -> dict[str, Any]:
         master.built.clear()
-        how = {"refresh": False, "test": False, "say": bake.nothing, **more}
+        how = {"refresh": "never", "test": False, "say": bake.nothing, **more}
         definitions = Definitions(master.recipes, {})
         work = bake._Bake({}, Settings(root=tmp_path), store, master, **how)
         return work.bake(definitions.chain(name), "stable")
@@ -157,18 +157,18 @@ def test_what_is_there_is_not_built_again(master, baked):
     assert [layer["phases"] for layer in second["layers"]] == [{"prepare": 0.5}] * 3, "of when it was built"
 
 
+@pytest.mark.parametrize("offline", [False, True])
+def test_the_builder_is_told_whether_it_may_fetch(master, baked, offline):
+    baked(offline=offline)
+    assert [order["offline"] for order in master.orders] == [offline] * 3
+
+
 def test_keys_in_any_layer_are_refused_where_the_recipe_says_so_also_when_nothing_is_built(master, baked):
     master.private_keys = ["etc/ssl/private/x.key"]
     baked()
     master.recipes["web"] = replace(WEB, private_keys="refuse")
     with pytest.raises(CommandExecutionError, match="web: /etc/ssl/private/x.key: private keys"):
         baked()
-
-
-@pytest.mark.parametrize("offline", [False, True])
-def test_the_builder_is_told_whether_it_may_fetch(master, baked, offline):
-    baked(offline=offline)
-    assert [order["offline"] for order in master.orders] == [offline] * 3
 
 
 def test_what_was_said_of_a_layer_is_said_again_when_it_is_found(master, baked):
@@ -367,11 +367,17 @@ def test_a_preview_says_when_only_the_channel_would_move(master, baked):
 def test_updates_rebuild_the_layer_that_has_the_package_and_what_is_above(master, baked):
     baked()
     master.candidates = {"nginx:amd64": "2"}
-    baked(refresh=True)
+    baked(refresh="updates")
     assert master.built == ["states of web"]
     master.candidates = {"bash:amd64": "2"}
-    baked(refresh=True)
+    baked(refresh="updates")
     assert master.built[0] == "debian bookworm"
+
+
+def test_always_builds_every_layer_anew(master, baked):
+    baked()
+    baked(refresh="always")
+    assert master.built == ["debian bookworm", "minion salt", "states of web"]
 
 
 def test_a_second_bake_of_a_recipe_is_told_who_bakes(baked, store):
@@ -415,7 +421,7 @@ def test_nothing_is_built_on_a_revoked_parent(master, baked, store):
         baked()
     assert master.built == []
     master.candidates = {"nginx:amd64": "2"}
-    assert baked("base", refresh=True)["changed"], "the monthly rebuild is a way out"
+    assert baked("base", refresh="updates")["changed"], "the monthly rebuild is a way out"
     assert baked()["changed"]
 
 
