@@ -63,6 +63,22 @@ def test_an_archive_that_leads_out_of_its_root_is_refused_and_nothing_is_left(es
     nothing_is_left()
 
 
+def test_states_are_applied_in_a_chroot_and_the_doubtful_ones_are_named(estate, nothing_is_left):
+    file = estate.pillar / "immutable.sls"
+    small = "bake_id: web-small.tests.example.com\n"
+    file.write_text(file.read_text().replace(small, f"{small}      bake_in: chroot\n"))
+    with_states(estate, "test ! -d /run/systemd/system || systemctl start nowhere")
+    baked = estate.salt_run("image.bake", "small").data
+    assert [warning for warning in baked["warnings"] if "chroot" in warning] == [
+        "cut off in small: cmd.run is not to be relied on in a chroot: "
+        "no init runs, so nothing is started and nobody sees whether it would"
+    ]
+    tree = estate.host.layers / baked["layers"][-1]["digest"] / "fs"
+    assert (tree / "etc/packed").read_text() == "yes\n"
+    assert not (tree / "usr/sbin/policy-rc.d").exists()
+    nothing_is_left()
+
+
 @WHOLE
 def test_a_package_that_was_never_fetched_is_named(estate, root, nothing_is_left):
     with_recipe(estate, "    steam:\n      from: {debian: bookworm, packages: [systemd-sysv, python3, dbus, sl]}\n")

@@ -303,6 +303,7 @@ class _Bake:
             "saltenv": recipe.saltenv,
             "pillarenv": recipe.pillarenv,
             "sync": inputs.has_custom_modules(tree),
+            "chroot": recipe.bake_in == "chroot",
             "hash_key": inputs.hash_key(self.store.secret),
             "within": recipe.bake_within,
             "secrets": list(recipe.secrets),

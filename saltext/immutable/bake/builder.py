@@ -77,7 +77,8 @@ def root_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         with phase("root"):
             warnings = roots.build(host, place, processes(host, place), order)
         packages = roots.packages(place / "fs")
-        return {**_commit(host, place, seconds, order, packages=packages), "warnings": warnings}
+        layer = _commit(host, place, seconds, order, packages=packages)
+        return {**layer, "warnings": [*warnings, *layer["warnings"]]}
 
 
 def minion_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,19 +103,22 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         with ExitStack() as running:
             with phase("prepare"):
                 machine = running.enter_context(machines.temporary(host, states.prepare(host, place, order, lower)))
-                machines.wait_booted(machine)
+                if machine.boot:
+                    machines.wait_booted(machine)
                 grains = states.sync(machine, order) if order["sync"] else order["grains"]
                 marked = secrets.known(machine, order)
             with phase("states"), secrets.concealed(marked):
-                sls = states.apply(machine, order)
+                sls, doubts = states.apply(machine, order)
                 trace = states.trace(machine)
-            with phase("stop"):
-                states.stop(machine)
+            if machine.boot:
+                with phase("stop"):
+                    states.stop(machine)
         status = place / "fs/var/lib/dpkg/status"
         packages = debian.installed(status) if status.is_file() else _packages(host, order["below"])
         states.finish(place / "fs")
         about: dict[str, Any] = {"packages": packages, "grains": grains, "sls": sls, "address": machine.address}
-        return {**_commit(host, place, seconds, order, marked, **about), "trace": trace}
+        layer = _commit(host, place, seconds, order, marked, **about)
+        return {**layer, "warnings": [*layer["warnings"], *doubts], "trace": trace}
 
 
 def candidates(host: Host, order: Mapping[str, Any]) -> dict[str, str]:

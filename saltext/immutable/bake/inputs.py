@@ -89,6 +89,7 @@ def of_states(
         "states": recipe.states if isinstance(recipe.states, str) else list(recipe.states),
         **envs,
         "marked": list(recipe.secrets),
+        "bake_in": recipe.bake_in,
         "slim": slim.made_from(recipe.slim),
         "pillar": _hidden(pillar, secret),
         "tops": _hidden(_tops(opts, known, recipe.bake_id), secret),

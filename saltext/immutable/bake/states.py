@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake import config, debian, offline, outside
+from saltext.immutable.bake import chroot, config, debian, offline, outside
 from saltext.immutable.bake.minion import EXTENSION_MODULES, VENV
 from saltext.immutable.bake.tracing import HASH_KEY
 from saltext.immutable.host import Host, remove, tail
@@ -31,6 +31,9 @@ _EXTMODS = "var/cache/salt/minion/extmods"
 # States may want the minion to run and to be enabled; what runs in a bake is only its name.
 _STAND_IN = "[Service]\nType=simple\nExecStart=\nExecStart=/bin/sleep infinity\n"
 _DROP_IN = "/run/systemd/system/salt-minion.service.d/bake.conf"
+# Without an init a package would start its daemon by hand; invoke-rc.d asks this first.
+_POLICY = "/usr/sbin/policy-rc.d"
+_START_NOTHING = "#!/bin/sh\nexit 101\n"
 
 
 def make_key(host: Host, bake_id: str) -> str:
@@ -50,9 +53,13 @@ def make_key(host: Host, bake_id: str) -> str:
 def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[str, ...]) -> Machine:
     """Return the machine in which the states are applied.
 
-    ``order`` has bake_id (whose key `make_key` made), minion (its config: master, ports, grains), bridge, subnet.
+    ``order`` has bake_id (whose key `make_key` made), minion (its config: master, ports, grains), bridge, subnet, and
+    chroot: whether it has no init.
     """
-    (workspace / "stand-in.conf").write_text(_STAND_IN)
+    chrooted = bool(order.get("chroot"))
+    lent, text = (_POLICY, _START_NOTHING) if chrooted else (_DROP_IN, _STAND_IN)
+    (workspace / "lent").write_text(text)
+    (workspace / "lent").chmod(0o755)
     return Machine(
         minion_id=order["bake_id"],
         image="",
@@ -63,7 +70,8 @@ def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[
         read_only=False,
         upper=str(workspace / "fs"),
         binds=debian.package_cache(host, order["bake_id"]) | {_PKI: str(host.pki / order["bake_id"])},
-        files={_DROP_IN: str(workspace / "stand-in.conf"), **outside.lend_apt(workspace, bool(order.get("offline")))},
+        files={lent: str(workspace / "lent"), **outside.lend_apt(workspace, bool(order.get("offline")))},
+        boot=not chrooted,
         route=offline.route(order),
     )
 
@@ -75,8 +83,11 @@ def sync(machine: Machine, order: Mapping[str, Any]) -> dict[str, Any]:
     return grains if isinstance(grains, dict) else {}
 
 
-def apply(machine: Machine, order: Mapping[str, Any]) -> list[str]:
-    """Apply the states and return the names of their SLS; a state that fails raises with its output."""
+def apply(machine: Machine, order: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Apply the states; return the names of their SLS, and what a chroot lets nobody be sure of.
+
+    A state that fails raises with its output.
+    """
     function = ["state.highstate"] if order["states"] == "highstate" else ["state.apply", ",".join(order["states"])]
     options = [f"{name}={order[name]}" for name in ("saltenv", "pillarenv") if order[name]]
     done = _salt_call(machine, [*function, *options], order["within"], watched=_watched(machine, order))
@@ -87,7 +98,8 @@ def apply(machine: Machine, order: Mapping[str, Any]) -> list[str]:
     if failed or done.returncode:
         many = f"{len(failed)} of {len(result)} states failed in the bake"
         raise CommandExecutionError(f"{many}:\n{_shown(order, failed)}")
-    return sorted({str(state["__sls__"]) for state in result.values() if "__sls__" in state})
+    sls = sorted({str(state["__sls__"]) for state in result.values() if "__sls__" in state})
+    return sls, chroot.doubts(result) if order.get("chroot") else []
 
 
 def _watched(machine: Machine, order: Mapping[str, Any]) -> list[str]:
@@ -156,5 +168,7 @@ def finish(tree: Path) -> None:
         remove(tree / EXTENSION_MODULES)
         (tree / EXTENSION_MODULES).parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(synced, tree / EXTENSION_MODULES, ignore=shutil.ignore_patterns("__pycache__"))
-    remove(tree / outside.APT_CONF)
+    for lent in (outside.APT_CONF, _POLICY.lstrip("/")):  # where it was shown, an empty file is left
+        if (tree / lent).is_file() and not (tree / lent).stat().st_size:
+            (tree / lent).unlink()
 

@@ -118,6 +118,8 @@ class Recipe:
     """Of its newest images ``image.prune`` keeps so many."""
     keep_for: float | None = None
     """Seconds for which ``image.prune`` keeps each of its images. With neither it keeps all."""
+    bake_in: Literal["machine", "chroot"] = "machine"
+    """chroot: its states are applied where no init runs; quicker, and of some states nothing is sure."""
     slim: Slim | Literal[False] | None = None
     """None: as its parent; in a recipe without one, the default."""
     private_keys: Literal["warn", "refuse"] = "warn"

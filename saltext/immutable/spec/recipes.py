@@ -51,6 +51,7 @@ def recipe(name: str, read: Section) -> Recipe:
         assume_stable=read.take("assume_stable", reading.flag, Recipe.assume_stable),
         keep=read.take("keep", _keep, None),
         keep_for=read.take("keep_for", reading.duration, None),
+        bake_in=read.take("bake_in", reading.either("machine", "chroot"), "machine"),
         slim=slim(read),
         private_keys=read.take("private_keys", reading.either("warn", "refuse"), Recipe.private_keys),
     )

@@ -157,6 +157,12 @@ def test_what_is_there_is_not_built_again(master, baked):
     assert [layer["phases"] for layer in second["layers"]] == [{"prepare": 0.5}] * 3, "of when it was built"
 
 
+def test_the_builder_is_told_where_the_states_are_applied(master, baked):
+    master.recipes["web"] = replace(WEB, bake_in="chroot")
+    baked()
+    assert [order["chroot"] for order in master.orders if "bake_id" in order] == [True]
+
+
 @pytest.mark.parametrize("offline", [False, True])
 def test_the_builder_is_told_whether_it_may_fetch(master, baked, offline):
     baked(offline=offline)
