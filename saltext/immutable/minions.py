@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ ANSWER_WITHIN = 5
 POLLED = 300
 """Events that are taken off the bus at a time: on a busy master there are always more."""
 _STATUS = re.compile(rb"HTTP/1\.\d (\d{3})\b ?(.*)")
+_STATUS_CALL = FunctionCheck("immutable.status")
 _KEYS = ("minions", "minions_pre", "minions_denied", "minions_rejected")
 
 
@@ -146,12 +147,28 @@ class Jobs:
         self, minion_id: str, fun: str, args: Any = (), kwargs: Mapping[str, Any] | None = None, *, within: float
     ) -> Any:
         """Run one function that takes less than ``within`` seconds, and return its result; raises as ``run`` does."""
+        said = self._job(minion_id, fun, list(args), dict(kwargs or {}), within)
+        return _returned(minion_id, fun, said["return"], said)
+
+    def ask_all(self, minion_id: str, calls: Sequence[FunctionCheck], *, within: float) -> list[Any]:
+        """Run several functions, each of another name, in one job: for the minion that is one process in place of many.
+
+        Return the result of each; of one that failed, the ``CommandExecutionError`` itself.
+        """
+        arguments = [[*call.args, *([{"__kwarg__": True, **call.kwargs}] if call.kwargs else [])] for call in calls]
+        said = self._job(minion_id, [call.fun for call in calls], arguments, {}, within)
+        return [_one_of(minion_id, call.fun, said) for call in calls]
+
+    def _job(
+        self, minion_id: str, fun: str | list[str], args: list[Any], kwargs: dict[str, Any], within: float
+    ) -> Mapping[str, Any]:
+        """Run a job, and return all that the minion says of it."""
         deadline = time.monotonic() + within
         client = self._client()
-        how = {"timeout": ANSWER_WITHIN, "kwarg": dict(kwargs or {})}
+        how = {"timeout": ANSWER_WITHIN, "kwarg": kwargs}
         try:
             client.event.connect_pub(timeout=ANSWER_WITHIN)  # else an answer could come before we listen
-            job = client.run_job(minion_id, fun, list(args), "list", **how)
+            job = client.run_job(minion_id, fun, args, "list", **how)
             tag = f"salt/job/{job.get('jid')}/ret/{minion_id}"
             wait = max(0.01, deadline - time.monotonic())  # 0 would be for ever
             said = client.event.get_event(wait, tag, match_type="startswith") if job else None
@@ -161,7 +178,7 @@ class Jobs:
             client.event.close_pub()
         if not isinstance(said, Mapping) or "return" not in said:
             raise NoAnswer(f"{minion_id} does not answer")
-        return _returned(minion_id, fun, said["return"], said)
+        return said
 
     def _client(self) -> Client:
         if not hasattr(self._clients, "client"):
@@ -173,6 +190,16 @@ def _returned(minion_id: str, fun: str, value: Any, answer: Mapping[str, Any]) -
     if answer.get("retcode"):
         raise CommandExecutionError(f"{minion_id}: {fun}: {value}")
     return value
+
+
+def _one_of(minion_id: str, fun: str, said: Mapping[str, Any]) -> Any:
+    """Return what one function of a job of several gave. Of one that raised there is a traceback and no code."""
+    values, codes = said["return"], said.get("retcode")
+    if not isinstance(values, Mapping) or not isinstance(codes, Mapping) or fun not in values:
+        return CommandExecutionError(f"{minion_id}: {fun}: {values!r}")
+    if fun in codes and not codes[fun]:
+        return values[fun]
+    return CommandExecutionError(f"{minion_id}: {fun}: {str(values[fun]).strip().splitlines()[-1:]}")
 
 
 class Minions:
@@ -266,12 +293,16 @@ class Minions:
 
         Raises ``NoAnswer`` while its launch phase is under way, ``LaunchFailed`` when that failed.
         """
-        answer = self._jobs.ask(minion_id, "immutable.status", within=within)
-        digest = answer.get("digest") or "" if isinstance(answer, Mapping) else None
-        if not isinstance(digest, str):
-            raise NoAnswer(f"{minion_id}: immutable.status says {answer!r}")
-        _require_launched(answer.get("launched", True))
-        return digest
+        return _image(minion_id, self._jobs.ask(minion_id, "immutable.status", within=within))
+
+    def look(self, minion_id: str, checks: Sequence[FunctionCheck], within: float) -> tuple[str, list[str | None]]:
+        """Return what ``image_of`` does, and what ``check`` does of each, in one job; each has another function."""
+        if not checks:
+            return self.image_of(minion_id, within), []
+        status, *answers = self._jobs.ask_all(minion_id, [_STATUS_CALL, *checks], within=within)
+        if isinstance(status, CommandExecutionError):
+            raise status
+        return _image(minion_id, status), [_why(*pair) for pair in zip(checks, answers, strict=True)]
 
     def check(
         self, minion_id: str, address: str | None, check: FunctionCheck | HttpCheck, within: float
@@ -284,8 +315,22 @@ class Minions:
         except NoAnswer:
             raise
         except CommandExecutionError as err:
-            return str(err)
-        return None if answer else f"{check.fun} {' '.join(map(str, check.args))} says {answer!r}"
+            answer = err
+        return _why(check, answer)
+
+
+def _image(minion_id: str, status: Any) -> str:
+    digest = status.get("digest") or "" if isinstance(status, Mapping) else None
+    if not isinstance(digest, str):
+        raise NoAnswer(f"{minion_id}: immutable.status says {status!r}")
+    _require_launched(status.get("launched", True))
+    return digest
+
+
+def _why(check: FunctionCheck, answer: Any) -> str | None:
+    if isinstance(answer, CommandExecutionError):
+        return str(answer)
+    return None if answer else f"{check.fun} {' '.join(map(str, check.args))} says {answer!r}"
 
 
 def _require_launched(launched: Any) -> None:

@@ -224,6 +224,50 @@ def test_functions(salt_side, outcome, why):
     assert found is None if why is None else why in found
 
 
+STATUS = {"digest": "a" * 64}
+TRACEBACK = "Traceback (most recent call last):\n  File ...\nValueError: boom\n"
+
+
+@pytest.mark.parametrize(
+    ("returns", "codes", "found"),
+    [
+        pytest.param({"service.status": True}, {"service.status": 0}, [None, None], id="all is well"),
+        pytest.param({"service.status": False}, {"service.status": 0}, ["service.status nginx says False"], id="ill"),
+        pytest.param({"service.status": TRACEBACK}, {}, ["ValueError: boom"], id="one that raised has no code"),
+        pytest.param({"service.status": "not found"}, {"service.status": 254}, ["not found"], id="one that failed"),
+        pytest.param({}, {}, ["web-1: service.status"], id="one of which nothing is said"),
+    ],
+)
+def test_a_machine_is_looked_at_in_one_job(salt_side, monkeypatch, returns, codes, found):
+    asked = []
+
+    def job(self, minion_id, fun, args, kwargs, within):
+        asked.append((fun, args, kwargs))
+        return {
+            "return": {"immutable.status": STATUS, "disk.has": True, **returns},
+            "retcode": {"immutable.status": 0, "disk.has": 0, **codes},
+        }
+
+    monkeypatch.setattr(minions.Jobs, "_job", job)
+    salt_side._jobs = minions.Jobs({})
+    checks = [FunctionCheck("service.status", ("nginx",)), FunctionCheck("disk.has", kwargs={"free": 3})]
+    image, told = salt_side.look("web-1", checks, 5)
+    functions = ["immutable.status", "service.status", "disk.has"]
+    assert asked == [(functions, [[], ["nginx"], [{"__kwarg__": True, "free": 3}]], {})]
+    assert image == "a" * 64
+    assert told[1] is None
+    assert (told[0] is None) == (found[0] is None)
+    assert found[0] is None or found[0] in told[0]
+
+
+def test_a_look_without_the_image_tells_nothing(salt_side, monkeypatch):
+    said = {"return": {"immutable.status": TRACEBACK, "test.ping": True}, "retcode": {"test.ping": 0}}
+    monkeypatch.setattr(minions.Jobs, "_job", lambda *_: said)
+    salt_side._jobs = minions.Jobs({})
+    with pytest.raises(CommandExecutionError, match="boom"):
+        salt_side.look("web-1", [FunctionCheck("test.ping")], 5)
+
+
 def test_silence_is_neither_well_nor_ill(salt_side):
     salt_side._jobs = Jobs(NoAnswer("web-1 does not answer"))
     with pytest.raises(NoAnswer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -52,6 +52,9 @@ class Minions(Protocol):
 
     def image_of(self, minion_id: str, within: float) -> str:
         """Return the digest of the image that the machine says it runs; ``LaunchFailed`` if it will never serve."""
+
+    def look(self, minion_id: str, checks: Sequence[FunctionCheck], within: float) -> tuple[str, list[str | None]]:
+        """Return both the image and what each of some checks says, in one job; each has another function."""
 
     def check(
         self, minion_id: str, address: str | None, check: FunctionCheck | HttpCheck, within: float
@@ -181,13 +184,16 @@ class World:
         Whatever the machine answers becomes a probe: it must not be able to stop those who look at it.
         """
         minion_id, deadline = record.minion_id, self._clock() + LOOK_WITHIN
+        checks, found = self._fleet.health, list[str | None]()
         try:
-            if not proven or not self._fleet.health:
+            if not proven or not checks:
                 wanted = self._generations[record.generation].image
-                told = self._minions.image_of(minion_id, LOOK_WITHIN)
+                told, found = self._minions.look(minion_id, _at_once(checks), LOOK_WITHIN)
                 if told != wanted:
                     return Probe("no", plain(f"it runs image {told[:12]}, not {wanted[:12]}"), wrong=True)
-            for check in self._fleet.health:
+            if ill := next(filter(None, found), None):
+                return Probe("no", plain(ill))
+            for check in checks[len(found) :]:
                 if why := self._minions.check(minion_id, address, check, self._left(deadline)):
                     return Probe("no", plain(why))
         except LaunchFailed as err:
@@ -213,6 +219,16 @@ class World:
             return "\n".join(plain(line) for line in words.splitlines())
         except CommandExecutionError as err:
             return f"(its console cannot be read: {err})"
+
+
+def _at_once(checks: Sequence[FunctionCheck | HttpCheck]) -> list[FunctionCheck]:
+    """Return the first of the checks that one job can make: a job tells its functions apart by their names."""
+    found: list[FunctionCheck] = []
+    for check in checks:
+        if isinstance(check, HttpCheck) or check.fun in {one.fun for one in found}:
+            break
+        found.append(check)
+    return found
 
 
 def is_ours(instance: Instance, installation: str) -> bool:
