@@ -11,7 +11,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.bake import fetch, manifest, scrub
+from saltext.immutable.bake import fetch, manifest
 from saltext.immutable.bake.debian import installed
 from saltext.immutable.bake.unpack import shown, unpack
 from saltext.immutable.host import Host, remove, run
@@ -168,4 +168,3 @@ def _adopt(tree: Path) -> None:
             continue  # a root may know hosts of its own
         remove(file)
         file.write_text(text)
-    scrub.scrub(tree)

@@ -103,6 +103,15 @@ def test_what_anybody_mounts_stays(host, commit, image, collect, monkeypatch):
     assert (collect()["images"], collect()["layers"]) == ([], {})
 
 
+def test_archives_that_no_recipe_names_go(host):
+    for name in ("1" * 64, "2" * 64):
+        (host.cache / "tarballs").mkdir(exist_ok=True)
+        (host.cache / "tarballs" / name).write_text("12345")
+    found = garbage.collect(host, [], [], [], tarballs=["1" * 64])
+    assert found["caches"] == {f"cache/tarballs/{'2' * 64}": 5}
+    assert [path.name for path in (host.cache / "tarballs").iterdir()] == ["1" * 64]
+
+
 def test_caches_of_what_no_recipe_names_go(host, collect):
     for path in ("debian/bookworm", "debian/buster", "apt/web-bake", "apt/old-bake/archives", "apt/toolchain", "uv/x"):
         (host.cache / path).mkdir(parents=True)

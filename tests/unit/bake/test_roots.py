@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.bake import builder, roots
+from saltext.immutable.bake import builder, roots, scrub
 from saltext.immutable.machines.cgroup import Cgroup
 from saltext.immutable.spec.model import Directory, Parent, Tarball
 
@@ -48,6 +48,7 @@ def made(host):
         order["sha256"] = order["sha256"] or roots.content(host, {kind: order[kind]})
         with host.workspace() as place:
             warnings = roots.build(host, place, Cgroup("none"), {"what": f"{kind} x", **order})
+            scrub.scrub(place / "fs")
             kept = host.root / "kept"
             (place / "fs").rename(kept)
         return kept, roots.packages(kept), warnings
