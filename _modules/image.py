@@ -156,6 +156,19 @@ def candidates(order):
     return _call("candidates", order=order)
 
 
+def updates(order):
+    """
+    Return the packages of a stack of layers that have updates at the mirrors: installed, candidate, security.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.updates '{below: [3f2a...], bridge: immutable0, subnet: 10.117.0.0/24}'
+    """
+    return _call("updates", order=order)
+
+
 def make_image(order):
     """
     Make an image of finished layers, with its seal.

@@ -20,7 +20,7 @@ from contextlib import closing, contextmanager
 try:
     from saltext.immutable import spec
     from saltext.immutable.bake import bake as baking
-    from saltext.immutable.bake import catalog, lifecycle
+    from saltext.immutable.bake import catalog, lifecycle, outlook
     from saltext.immutable.bake import provenance as origins
     from saltext.immutable.bake import prune as pruning
     from saltext.immutable.bake import sign as signing
@@ -114,6 +114,49 @@ def show(image):
     """
     with plainly():
         return shown(__opts__, catalog.show(spec.settings(__opts__), image))
+
+
+def why(name, updates=False):
+    """
+    Tell what has changed since the last bake of a recipe, what no key can see, and what the next bake would build.
+
+    name
+        The recipe.
+
+    updates
+        Also ask the mirrors which packages have updates.
+
+    Returns image (the newest), last (what it was made from that the one before was not: also which states),
+    changed (since then: files, grains, paths of the pillar without their values, settings, layers below, packages),
+    unproven (by recipe: what is built at each bake unless it says ``assume_stable``), and builds (layers).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run image.why web
+        salt-run image.why web updates=True
+    """
+    with telling(__opts__) as say:
+        return shown(__opts__, outlook.explain(__opts__, name, updates=updates, say=say))
+
+
+def outdated(name=None):
+    """
+    List the images that channels name whose packages have updates at the mirrors, security updates marked.
+
+    name
+        A recipe, ``web:stable``, ``web@3f2a9c1d04be``, or a digest (or the beginning of one); nothing: all.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run image.outdated
+        salt-run image.outdated web
+    """
+    with telling(__opts__) as say:
+        return shown(__opts__, outlook.outdated(__opts__, name, say=say))
 
 
 @contextmanager

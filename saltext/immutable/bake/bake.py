@@ -34,6 +34,7 @@ from saltext.immutable.bake import (
     traces,
     turns,
     verify,
+    why,
 )
 from saltext.immutable.bake import refresh as refreshing
 from saltext.immutable.bake.references import Tree
@@ -58,6 +59,7 @@ DOORS: Doors = {
     "minion_layer": builder.minion_layer,
     "state_layer": builder.state_layer,
     "candidates": builder.candidates,
+    "updates": builder.pending_updates,
     "make_image": builder.make_image,
     "keep_proof": builder.keep_proof,
     "verify_image": builder.verify_image,
@@ -114,6 +116,7 @@ def bake(
         with nullcontext() if test else turns.baking(store, name, say):
             told = work.bake(chain, channel)
         if not test:
+            work.keep_told(told["image"])
             shortcut.keep(chain, work.layers, told["digest"])
         return told
     finally:
@@ -155,6 +158,10 @@ class _Bake:
     """Nothing may be fetched."""
     candidates: dict[str, str] = field(default_factory=dict)
     """Today's version of each package of the last image, when that was asked for."""
+    installed: dict[str, str] = field(default_factory=dict)
+    """Likewise the version that it has."""
+    told: dict[str, Any] = field(default_factory=dict)
+    """By recipe: the parts of what its layer of states is made from."""
 
     def bake(self, chain: list[Recipe], channel: str) -> dict[str, Any]:
         began = time.monotonic()
@@ -210,6 +217,7 @@ class _Bake:
             return
         self.say(f"asking the mirrors for updates of {newest.name}", "image/updates", recipe=recipe.name)
         self.candidates = self.builder("candidates", order={"below": list(newest.layers), **self._place()})
+        self.installed = (contents.find(self.store, newest.digest) or {}).get("packages", {})
 
     def _source(self, recipe: Recipe) -> None:
         root = sources.root(recipe.source, self.builder)
@@ -236,18 +244,26 @@ class _Bake:
         known, tree = self._grains_of(recipe), inputs.tree(self.opts)
         ground = self._ground(recipe, known, tree)
         made_from = self._found_states(recipe, ground, tree)
+        before = memory.last(self.store, recipe.name) or {}
         if made_from is not None:
             self._remember(recipe, made_from, self.layers[-1])
+            more = {name: self.layers[-1].get(name) for name in ("asked", "states", "unproven")}
+            self._tell(recipe, known, made_from, {**more, "states": before.get("states", {})})
         elif self.test:
             self._foresee(f"states of {recipe.name}")
+            if ground is not None and before:
+                more = {name: before.get(name) for name in ("asked", "states", "unproven")}
+                self._tell(recipe, known, inputs.complete(ground, tree, before.get("asked")), more)
         else:
             self._build_states(recipe, ground, known, inputs.whole(tree))
 
     def _found_states(self, recipe: Recipe, ground: Mapping[str, Any] | None, tree: Tree) -> dict[str, Any] | None:
         """Put the layer on the stack that an earlier bake made from what is there now; return what that is."""
         asked = memory.asked(self.store, inputs.key(ground)) if ground else []
-        for made_from in (inputs.complete(ground or {}, tree, questions) for questions in asked):
+        for questions in asked:
+            made_from = inputs.complete(ground or {}, tree, questions)
             if self._found(inputs.key(made_from), recipe.assume_stable):
+                self.layers[-1]["asked"] = questions
                 return dict(made_from)
         return None
 
@@ -271,6 +287,24 @@ class _Bake:
             self._keep(key, built)
         self.layers[-1]["unproven"] = built["unproven"]
         self._remember(recipe, {**ground, **made_from}, built)
+        more = {"asked": asked, "states": references.states(trace), "unproven": built["unproven"]}
+        self._tell(recipe, known, {**ground, **made_from}, more)
+
+    def _tell(
+        self, recipe: Recipe, known: Mapping[str, Any], made_from: Mapping[str, Any], more: Mapping[str, Any]
+    ) -> None:
+        """Note for `image.why` what the states of a recipe are made from."""
+        details = inputs.details(self.opts, recipe, known, self.store.secret)
+        self.told[recipe.name] = why.parts(made_from, details, made_from, more)
+
+    def keep_told(self, image: str) -> None:
+        """Write down what each recipe was made from, and what of that was not so at the bake before."""
+        for recipe, told in self.told.items():
+            before = memory.last(self.store, recipe)
+            because = why.changes(recipe, before, told) if before else []
+            if before and not because:
+                because = list(before.get("because", []))
+            memory.keep_last(self.store, recipe, {**told, "layers": self.inputs, "image": image, "because": because})
 
     def _remember(self, recipe: Recipe, made_from: Mapping[str, Any], layer: Mapping[str, Any]) -> None:
         self.made_from[recipe.name] = contents.of_states(recipe, made_from, layer.get("sls"))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from salt.exceptions import CommandExecutionError
 
@@ -121,13 +121,26 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         return {**layer, "warnings": [*layer["warnings"], *doubts], "trace": trace}
 
 
+_Told = TypeVar("_Told")
+
+
 def candidates(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
     """Return today's version of each package of a stack; ``order``: below, bridge, subnet."""
+    return _asked(host, order, updates.candidates)
+
+
+def pending_updates(host: Host, order: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the packages of a stack that have updates, as `updates.pending` tells them; ``order`` as above."""
+    return _asked(host, order, updates.pending)
+
+
+def _asked(host: Host, order: Mapping[str, Any], ask: Callable[..., dict[str, _Told]]) -> dict[str, _Told]:
+    """Ask the mirrors from a machine of a stack of layers."""
     with ExitStack() as undo:
         place, lower = undo.enter_context(_on(host, order["below"]))
         order_ = workshop(place, order, lower, files=outside.lend_apt(place))
         machine = undo.enter_context(machines.temporary(host, order_))
-        return updates.candidates(machine, _packages(host, order["below"]))
+        return ask(machine, _packages(host, order["below"]))
 
 
 def _packages(host: Host, below: Sequence[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import salt.loader
 import salt.version
 
 from saltext.immutable import __version__, minions
-from saltext.immutable.bake import pack, references, slim
+from saltext.immutable.bake import pack, references, slim, why
 from saltext.immutable.bake.manifest import canonical, digest
 from saltext.immutable.spec.model import Debian, Minion, Recipe
 
@@ -95,6 +95,16 @@ def of_states(
         "tops": _hidden(_tops(opts, known, recipe.bake_id), secret),
         "settings": {name: _plain(opts.get(name)) for name in _SETTINGS},
         "pack": __version__,
+    }
+
+
+def details(opts: Mapping[str, Any], recipe: Recipe, grains: Mapping[str, Any], secret: bytes) -> dict[str, Any]:
+    """Return a keyed hash of each grain and each leaf of the pillar, to tell later which of them changed."""
+    known = {**grains, **recipe.grains, **_identity(recipe.bake_id)}
+    pillar = minions.pillar(opts, recipe.bake_id, known, saltenv=recipe.saltenv, pillarenv=recipe.pillarenv)
+    return {
+        "grains": {str(name): _hidden([name, value], secret)[:16] for name, value in known.items()},
+        "pillar": {path: _hidden([path, value], secret)[:16] for path, value in why.leaves(pillar)},
     }
 
 

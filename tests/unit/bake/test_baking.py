@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.bake import bake, contents, inputs
+from saltext.immutable.bake import bake, contents, inputs, outlook
 from saltext.immutable.bake.lifecycle import Lifecycle
 from saltext.immutable.spec.model import Debian, Definitions, Guard, Minion, Parent, Recipe, Settings
 from saltext.immutable.store import Held, Store
@@ -121,7 +121,11 @@ def master(monkeypatch) -> FakeMaster:
         return {"recipe": recipe.name, "tree": fake.tree, "grains": dict(grains), "below": below}
 
     monkeypatch.setattr(bake, "Minions", FakeMinions)
+    def details(opts: object, recipe: Recipe, grains: dict[str, Any], secret: bytes) -> dict[str, Any]:
+        return {"grains": dict(grains), "pillar": {"web:version": fake.tree}}
+
     monkeypatch.setattr(bake.inputs, "of_states", of_states)
+    monkeypatch.setattr(bake.inputs, "details", details)
     monkeypatch.setattr(bake.inputs, "tree", lambda opts: fake.files)
     monkeypatch.setattr(bake.inputs, "of_minion", lambda minion, below: {"requirement": "salt", "below": below})
     monkeypatch.setattr(bake, "machine_config", lambda opts, master: {"master": master})
@@ -143,7 +147,10 @@ def baked(master, store, tmp_path):
         how = {"refresh": "never", "test": False, "say": bake.nothing, **more}
         definitions = Definitions(master.recipes, {})
         work = bake._Bake({}, Settings(root=tmp_path), store, master, **how)
-        return work.bake(definitions.chain(name), "stable")
+        report = work.bake(definitions.chain(name), "stable")
+        if not how["test"]:
+            work.keep_told(report["image"])
+        return report
 
     return run
 
@@ -273,6 +280,56 @@ def test_a_file_that_changes_while_it_is_used_leaves_no_key(master, baked):
     master.during = lambda: None
     baked()
     assert master.built == ["states of web"]
+
+
+@pytest.fixture
+def why(master, store, tmp_path, monkeypatch):
+    """Return what explains the next bake of web."""
+    monkeypatch.setattr(outlook, "Worker", lambda *_: master)
+    monkeypatch.setattr(outlook.Store, "open", lambda url: store)
+    monkeypatch.setattr(store, "close", lambda: None)
+    monkeypatch.setattr(outlook.spec, "settings", lambda opts: Settings(root=tmp_path))
+    chain = lambda opts, name: Definitions(master.recipes, {}).chain(name)  # noqa: E731
+    monkeypatch.setattr(outlook.baking, "recipe_chain", chain)
+    return lambda **how: outlook.explain({}, "web", **how)
+
+
+def test_why_tells_what_changed_since_the_last_bake_and_what_would_be_built(master, baked, why):
+    master.files = USED
+    master.trace = [["file", "base", "web/init.sls", True], ["state", "web", "/etc/a", "file.managed", "1"]]
+    assert why()["changed"] == ["web: no bake of it wrote down what it was made from"]
+    image = baked()["image"]
+    told = why()
+    assert (told["image"], told["changed"], told["builds"], told["unproven"]) == (image, [], [], {})
+    master.files = {"base": {**USED["base"], "web/init.sls": "33188 cc", "shop/init.sls": "33188 dd"}}
+    master.tree = "2"
+    told = why()
+    assert told["changed"] == ["web: pillar web:version changed", "web: file web/init.sls (base) changed"]
+    assert told["builds"] == ["states of web"]
+    assert master.built == ["debian bookworm", "minion salt", "states of web"], "it only tells"
+    master.trace = [*master.trace[:1], ["state", "web", "/etc/a", "file.managed", "2"]]
+    baked()
+    told = why()
+    assert (told["changed"], told["builds"]) == ([], [])
+    assert "web: state web: /etc/a (file.managed) changed" in told["last"]
+
+
+def test_why_tells_what_no_key_can_see(master, baked, why):
+    master.trace = [*master.trace, ["unproven", "state date (cmd.run) of web runs a command"]]
+    baked()
+    told = why()
+    sentence = "state date (cmd.run) of web runs a command"
+    assert told["unproven"] == {"web": {"assume_stable": False, "what": [sentence]}}
+    assert (told["changed"], told["builds"]) == ([], ["states of web"])
+
+
+def test_why_asks_the_mirrors_if_told_to(master, baked, why):
+    baked()
+    master.candidates = {"nginx:amd64": "2"}
+    assert why()["builds"] == []
+    told = why(updates=True)
+    assert told["changed"] == ["package nginx:amd64 has an update: 1 -> 2"]
+    assert told["builds"] == ["states of web"]
 
 
 def test_inputs_that_change_during_the_bake_leave_no_key(master, baked):

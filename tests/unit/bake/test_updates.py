@@ -57,6 +57,46 @@ def test_candidates(package, version, newest):
     assert updates.candidates(Machine(), {package: version}) == {package: newest}
 
 
+SECURITY = """\
+openssl:
+  Installed: 3.0.11-1
+  Candidate: 3.0.14-1
+  Version table:
+     3.0.14-1 500
+        500 http://deb.debian.org/debian-security bookworm-security/main amd64 Packages
+     3.0.13-1 500
+        500 http://deb.debian.org/debian bookworm/main amd64 Packages
+ *** 3.0.11-1 100
+        100 /var/lib/dpkg/status
+zlib1g:
+  Installed: 1
+  Candidate: 3
+  Version table:
+     3 500
+        500 http://deb.debian.org/debian bookworm/main amd64 Packages
+     2 500
+        500 http://deb.debian.org/debian-security bookworm-security/main amd64 Packages
+ *** 1 100
+        100 /var/lib/dpkg/status
+bash:
+  Installed: 1
+  Candidate: 1
+  Version table:
+ *** 1 500
+        500 http://archive.ubuntu.com/ubuntu noble-security/main amd64 Packages
+        100 /var/lib/dpkg/status
+"""
+
+
+def test_updates_that_come_from_an_archive_for_security_are_marked(monkeypatch):
+    monkeypatch.setitem(globals(), "POLICY", SECURITY)
+    installed = {"openssl:amd64": "3.0.11-1", "zlib1g:amd64": "1", "bash:amd64": "1"}
+    assert updates.pending(Machine(), installed) == {
+        "openssl:amd64": {"installed": "3.0.11-1", "candidate": "3.0.14-1", "security": True},
+        "zlib1g:amd64": {"installed": "1", "candidate": "3", "security": False},
+    }
+
+
 def test_mirrors_that_cannot_be_asked_are_no_answer():
     with pytest.raises(CommandExecutionError, match="no route to the mirror"):
         updates.candidates(Machine(update=100), {"nginx-light:amd64": "1"})
