@@ -15,10 +15,11 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
+from saltext.immutable.fleet.books import Books, Say
 from saltext.immutable.fleet.budgets import Budget, Need
 from saltext.immutable.fleet.effects import Call, Completion, Effects, Task
 from saltext.immutable.fleet.goal import goal
-from saltext.immutable.fleet.ledger import Entry, Intent, Ledger, Record, Wish
+from saltext.immutable.fleet.ledger import Intent, Ledger, Record, Wish
 from saltext.immutable.fleet.orders import Order, obeyed
 from saltext.immutable.fleet.plan import plan
 from saltext.immutable.fleet.state import MENDING, UNLIMITED, Action, Limits, Machine, Plan, Rollout
@@ -49,8 +50,6 @@ AWAKE = 1.0
 CHANGES = frozenset({"launch", "destroy", "forget"})
 ASKS = frozenset({"list", "traffic", "probe"})
 ROUTES = frozenset({"attach", "drain"})
-
-Say = Callable[[Entry], None]
 
 
 class Interrupted(CommandExecutionError):  # type: ignore[misc]
@@ -87,11 +86,9 @@ class Driver:
         self._tracks = {key: Track(record, since=now, probe_at=now) for key, record in records.items()}
         for track in self._tracks.values():
             track.forget(now)  # what is written down may be of a time that has not come
-        self._written = (rollout, records)
+        self._books = Books(ledger, lease, rollout, records, clock, say)
         self._denied_until = now
         """Others hold what the budgets allow: before this we do not ask again."""
-        self._entries: list[Entry] = []
-        self._taken: list[int] = []
         self._forgotten: dict[str, float] = {}
         """Machines that are gone for good, and since when: an older list may still show them."""
         self._pictures: dict[str, Machine] = {}
@@ -102,8 +99,6 @@ class Driver:
         self._ground: tuple[Rollout, Fleet, Limits] | None = None
         """What else that plan was made from."""
         self._planned_at = self._plan_again_at = -NEVER
-        self._unwritten: set[str] = set()
-        """Machines of which something changed since the last commit."""
         self._timers: list[tuple[float, str]] = []
         self._due_now = set(self._tracks)
         self._waiting: dict[str, None] = {}
@@ -111,11 +106,9 @@ class Driver:
         self._changing = 0
         self._list_at, self._routed_at = now, now if world.routed else NEVER
         self._last_list = self._picture_of = -NEVER
-        self._reserved = True
-        """Whether anything may be reserved for us: who drove before us may have left that."""
         self._found: tuple[dict[str, str], dict[str, str]] = ({}, {})
         """Taints and protections as they were read last."""
-        self._beat_at = self._news_at = now + lease.ttl / 3
+        self._news_at = now + lease.ttl / 3
         self._seen_at = self._awake_since = now
         self._read_news()
 
@@ -149,7 +142,7 @@ class Driver:
     def _finish(self) -> None:
         """Wait for the calls under way that change something, and write down what they did."""
         while self._changing:
-            self._observe(*self._effects.wait(self._beat_at))
+            self._observe(*self._effects.wait(self._books.beat_at))
             self._commit()
         self._commit()
 
@@ -180,7 +173,7 @@ class Driver:
             return step
         granted = Need()
         if now >= self._denied_until:
-            self._reserved = True
+            self._books.reserved = True
             granted = self._budget.reserve(self._lease, need, self._fleet.size, now)
             if granted == need:
                 return step
@@ -220,7 +213,7 @@ class Driver:
     def _changed(self, name: str) -> None:
         """Look at a machine again: something about it is news."""
         self._stale[name] = None
-        self._unwritten.add(name)
+        self._books.changed(name)
         self._due_now.add(name)
 
     # Observe
@@ -249,7 +242,7 @@ class Driver:
 
     def _awake(self, now: float) -> None:
         """Take what was known for unknown: the clock jumped, or we have slept, nobody knows for how long."""
-        self._awake_since = self._list_at = self._beat_at = self._denied_until = now
+        self._awake_since = self._list_at = self._books.beat_at = self._denied_until = now
         self._picture_of = -NEVER
         self._routed_at = now if self._world.routed else NEVER
         reached = self.rollout.step_reached_at
@@ -287,7 +280,7 @@ class Driver:
         elif completion.value and not track.contested:
             track.contested = True
             why = "somebody knocked under its id with another key"
-            self._note("alarm", why, track.record.minion_id)
+            self._books.note("alarm", why, track.record.minion_id)
             if track.record.ready_since is None:
                 track.fault = why
 
@@ -327,7 +320,7 @@ class Driver:
         )
         self._tracks[instance.minion_id] = Track(record, since=now, probe_at=NEVER)
         self._changed(instance.minion_id)
-        self._note("destroy", reason, instance.minion_id)
+        self._books.note("destroy", reason, instance.minion_id)
 
     def _read_news(self) -> None:
         """Take in what was found out, ordered, or done by hand, meanwhile."""
@@ -340,17 +333,17 @@ class Driver:
                 track.taint, track.protect = told
                 self._stale[minion_id] = None
         if news.size != self._fleet.size:
-            self._note("size", f"{news.size} in place of {self._fleet.size} machines are wanted")
+            self._books.note("size", f"{news.size} in place of {self._fleet.size} machines are wanted")
             self._fleet = replace(self._fleet, size=news.size)
         if news.orders:
             self._take_up(news.orders)
 
     def _take_up(self, orders: Sequence[Order]) -> None:
         before, self.rollout = self.rollout, obeyed(self.rollout, orders, self._clock())
-        self._taken += [order.id for order in orders]
+        self._books.take_up(orders)
         for order in orders:
             if order.rollout == before.id:
-                self._note("order", str(order))
+                self._books.note("order", str(order))
         self._mention(before)
 
     # What came of calls
@@ -360,7 +353,7 @@ class Driver:
         self._list_soon(now)
         track.retry_at = now + RETRY
         if isinstance(completion.error, NoAnswer):  # it may have come: the next list tells
-            self._note("in doubt", f"its launch: {completion.error}", track.record.minion_id)
+            self._books.note("in doubt", f"its launch: {completion.error}", track.record.minion_id)
             return
         if completion.error is not None:
             track.fault = track.fault or f"it could not be launched: {completion.error}"
@@ -369,28 +362,28 @@ class Driver:
         track.record = replace(track.record, ref=completion.value, intent=intent)
         track.probe_at = max(track.probe_at, now)
         name = "" if completion.value == track.record.minion_id else f" as {completion.value}"
-        self._note("launched", f"it boots{name}", track.record.minion_id)
+        self._books.note("launched", f"it boots{name}", track.record.minion_id)
 
     def _destroy_came(self, track: Track, completion: Completion, now: float) -> None:
         self._list_soon(now)
         track.retry_at = now + RETRY
         if isinstance(completion.error, NoAnswer):
-            self._note("in doubt", f"its end: {completion.error}", track.record.minion_id)
+            self._books.note("in doubt", f"its end: {completion.error}", track.record.minion_id)
         elif completion.error is not None:
-            self._note("stays", f"it could not be destroyed: {completion.error}", track.record.minion_id)
+            self._books.note("stays", f"it could not be destroyed: {completion.error}", track.record.minion_id)
         elif completion.value:
             track.record = replace(track.record, intent="doomed")
-            self._note("console", completion.value, track.record.minion_id)
+            self._books.note("console", completion.value, track.record.minion_id)
 
     def _forget_came(self, track: Track, completion: Completion, now: float) -> None:
         if completion.error is not None:
             track.absent_since = None  # asked again after the next list
-            self._note("stays", f"it could not be forgotten: {completion.error}", track.record.minion_id)
+            self._books.note("stays", f"it could not be forgotten: {completion.error}", track.record.minion_id)
             return
         del self._tracks[track.record.minion_id]
         self._forgotten[track.record.minion_id] = now
         self._went_on(now)
-        self._note("gone", "absent, keys deleted", track.record.minion_id)
+        self._books.note("gone", "absent, keys deleted", track.record.minion_id)
 
     def _probe_came(self, track: Track, completion: Completion, now: float) -> None:
         before = track.health
@@ -404,9 +397,9 @@ class Driver:
             self._went_on(now)
             seconds = now - track.record.born
             after = f" after {seconds:.1f} s" if seconds >= 0 else ""  # the clock may have been set back
-            self._note("ready", f"image and health are right{after}", track.record.minion_id)
+            self._books.note("ready", f"image and health are right{after}", track.record.minion_id)
         elif (before, track.health) == ("yes", "no"):
-            self._note("unhealthy", track.note, track.record.minion_id)
+            self._books.note("unhealthy", track.note, track.record.minion_id)
 
     # Traffic
 
@@ -435,7 +428,7 @@ class Driver:
         self._routed_at = now
         complaint = "" if completion.error is None else f"{what}: {completion.error}"
         if complaint and complaint != track.complaint:
-            self._note("stays", complaint, track.record.minion_id)
+            self._books.note("stays", complaint, track.record.minion_id)
         track.complaint = complaint
 
     def _went_on(self, now: float) -> None:
@@ -450,17 +443,17 @@ class Driver:
         for action in step.actions:
             self._intend(action)
         if step.rollout.step != before.step:
-            self._note("step", f"{before.step + 1} is passed: {before.verdict}")
+            self._books.note("step", f"{before.step + 1} is passed: {before.verdict}")
         if step.rollout.switched_at != before.switched_at:
-            self._note("switch", "all newcomers are healthy: the traffic moves to them")
+            self._books.note("switch", "all newcomers are healthy: the traffic moves to them")
         self._mention(before)
 
     def _mention(self, before: Rollout) -> None:
         """Note where the rollout turned, or ended."""
         if self.rollout.direction != before.direction:
-            self._note(self.rollout.direction, self.rollout.reason)
+            self._books.note(self.rollout.direction, self.rollout.reason)
         if self.rollout.outcome != before.outcome and self.rollout.outcome:
-            self._note(self.rollout.outcome, self.rollout.reason or self.rollout.verdict)
+            self._books.note(self.rollout.outcome, self.rollout.reason or self.rollout.verdict)
 
     def _intend(self, action: Action) -> None:
         now = self._clock()
@@ -470,39 +463,18 @@ class Driver:
             record = Record(minion_id, self._fleet.name, action.generation, "launch", born, reason=action.reason)
             self._tracks[minion_id] = Track(record, since=now, probe_at=now + SILENT, listed=True)
             self._changed(minion_id)
-            self._note("launch", action.reason, minion_id)
+            self._books.note("launch", action.reason, minion_id)
             return
         track = self._tracks[action.minion_id]
         track.record = _intended(track.record, action)
         self._changed(action.minion_id)
-        self._note("failed" if action.failed else action.kind, action.reason, action.minion_id)
-
-    def _note(self, what: str, reason: str, minion_id: str | None = None) -> None:
-        self._entries.append(Entry(self._clock(), what, minion_id, reason))
+        self._books.note("failed" if action.failed else action.kind, action.reason, action.minion_id)
 
     def _commit(self) -> None:
-        """Write what changed in one transaction; without a change, only keep the lease."""
-        rollout, written = self._written
-        there = {key: self._tracks[key].record for key in self._unwritten if key in self._tracks}
-        changed = [record for key, record in there.items() if written.get(key) != record]
-        gone = [key for key in self._unwritten if key in written and key not in self._tracks]
-        if self.rollout != rollout or changed or gone or self._entries or self._taken:
-            books = self.rollout, changed, gone, self._entries, self._taken
-            self._ledger.commit(self._lease, *books, reserved=self._reserved)
-            self._reserved = False
-        elif self._clock() >= self._beat_at:
-            self._lease.beat()
-        else:
-            return
-        self._beat_at = self._clock() + self._lease.ttl / 3
-        written.update({record.minion_id: record for record in changed})
-        for key in gone:
-            del written[key]
-        self._written = (self.rollout, written)
-        self._unwritten.clear()
-        said, self._entries, self._taken = self._entries, [], []
-        for entry in said:
-            self._say(entry)
+        self._books.commit(self.rollout, self._record)
+
+    def _record(self, name: str) -> Record | None:
+        return self._tracks[name].record if name in self._tracks else None
 
     # Obey
 

@@ -14,6 +14,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import providers, traffic
+from saltext.immutable.fleet.books import Say
 from saltext.immutable.fleet.budgets import Budget
 from saltext.immutable.fleet.checks import require_answers
 from saltext.immutable.fleet.drive import Driver
@@ -33,8 +34,6 @@ from saltext.immutable.traffic import Traffic
 
 LAST_WORDS = 25
 """Lines of a failed machine's console that an error shows."""
-
-Say = Callable[[Entry], None]
 
 
 @dataclass(frozen=True)
