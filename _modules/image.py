@@ -195,6 +195,19 @@ def keep_proof(digest, proof):
     return _call("keep_proof", digest=digest, proof=proof)
 
 
+def test_image(order):
+    """
+    Run the booted tests of an image on a machine of it, and return what came of each.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.test_image '{image: 3f2a9c1d04be..., bake_id: web-bake, tests: {...}, ...}'
+    """
+    return _call("test_image", order=order)
+
+
 def verify_image(digest, trusted):
     """
     Read all of an image; fail unless it is as it was signed.

@@ -24,6 +24,7 @@ try:
     from saltext.immutable.bake import provenance as origins
     from saltext.immutable.bake import prune as pruning
     from saltext.immutable.bake import sign as signing
+    from saltext.immutable.bake import tests as testing
     from saltext.immutable.bake import visit as visiting
     from saltext.immutable.bake.evidence import evidence
     from saltext.immutable.export import export as exporting
@@ -42,7 +43,7 @@ def __virtual__():
     return (False, MISSING) if MISSING else __virtualname__
 
 
-def bake(name, channel="stable", refresh=False, test=False, cache=None):
+def bake(name, channel="stable", refresh=False, test=False, cache=None, junit=None):
     """
     Bake a recipe: each layer that is not there yet is built; then the channel names the new image.
 
@@ -63,6 +64,9 @@ def bake(name, channel="stable", refresh=False, test=False, cache=None):
         ``only``: nothing is fetched, and what is not in the builder's cache is an error. ``use``: what is missing is
         fetched. Default: what the master config says (``immutable: cache``), else ``use``.
 
+    junit
+        A file of this host, an absolute path, for what came of the tests, as JUnit XML; also where the bake fails.
+
     Returns image, digest, changed, cached, channel, seconds, packages, each layer with what it took, and warnings: each
     file that holds a value of the pillar which the recipe marks as secret.
 
@@ -77,7 +81,8 @@ def bake(name, channel="stable", refresh=False, test=False, cache=None):
     with telling(__opts__) as say:
         how = {"refresh": refresh, "channel": channel, "test": test, "user": globals().get("__user__")}
         how["cache"] = cache
-        return shown(__opts__, baking.bake(name, __opts__, say=say, **how))
+        with testing.reported(__opts__, name, junit):
+            return shown(__opts__, baking.bake(name, __opts__, say=say, **how))
 
 
 def list_(recipe=None):
@@ -157,6 +162,32 @@ def outdated(name=None):
     """
     with telling(__opts__) as say:
         return shown(__opts__, outlook.outdated(__opts__, name, say=say))
+
+
+def tests(image, junit=None):
+    """
+    Show what came of the tests of an image, or of the last bake of a recipe, whether it gave an image or not.
+
+    image
+        ``web:stable``, ``web@3f2a9c1d04be``, a digest (or the beginning of one); or a recipe.
+
+    junit
+        A file of this host, an absolute path, that is written as JUnit XML.
+
+    Returns name, passed and failed (how many), and results: name, phase, recipe, passed, seconds and message of each.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run image.tests web
+        salt-run image.tests web:stable junit=/srv/reports/web.xml
+    """
+    with plainly(), closing(Store.open(spec.settings(__opts__).store)) as store:
+        found = testing.find(store, image)
+        if junit:
+            testing.write_junit(junit, found["name"], found["results"])
+        return shown(__opts__, found)
 
 
 @contextmanager

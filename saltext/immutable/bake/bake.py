@@ -31,7 +31,9 @@ from saltext.immutable.bake import (
     slim,
     software,
     sources,
+    tests,
     traces,
+    trial,
     turns,
     verify,
     why,
@@ -62,6 +64,7 @@ DOORS: Doors = {
     "updates": builder.pending_updates,
     "make_image": builder.make_image,
     "keep_proof": builder.keep_proof,
+    "test_image": trial.test_image,
     "verify_image": builder.verify_image,
     "require_image": verify.require,
     "find_image": builder.find_image,
@@ -341,6 +344,7 @@ class _Bake:
             "hash_key": inputs.hash_key(self.store.secret),
             "within": recipe.bake_within,
             "secrets": list(recipe.secrets),
+            "tests": tests.order(recipe, recipe.tests.inside),
             "grains": self.layers[-1]["grains"],
             "minion": config | ({"grains": self.grains} if self.grains else {}),
             **self._place(),
@@ -388,6 +392,7 @@ class _Bake:
         heard = phases.heard(lambda name: self._enter(what, name))
         with offline.told(self.offline), self._enrolled(order.get("bake_id")), heard:
             built = self.builder(function, order=order)
+        tests.require_inside(self.store, what.removeprefix("states of "), built.get("tests", []))
         if key is not None:
             self._keep(key, built)
         said = f"built {what} in {built['seconds']:.1f} s ({phases.told(built['phases'])})"
@@ -403,6 +408,7 @@ class _Bake:
     def _keep(self, key: str, built: Mapping[str, Any]) -> None:
         about = {name: built.get(name) for name in ("packages", "grains", "sls", "phases", "slim", "private_keys")}
         about["unproven"] = list(built.get("unproven", ()))
+        about["tests"] = list(built.get("tests", ()))
         self.builder("keep_layer", key=key, digest=built["digest"], warnings=built.get("warnings", []), about=about)
 
     @contextmanager
@@ -444,7 +450,7 @@ class _Bake:
     def _commit(self, recipe: Recipe, channel: str, report: Mapping[str, Any]) -> dict[str, Any]:
         versions = {"salt": salt.version.__version__, "pack": __version__}
         order = self._order(recipe)
-        lifecycle.require_not_revoked(recipe.name, manifest.image_digest(order), self.store.revoked())
+        lifecycle.require_not_revoked(recipe.name, manifest.image_digest(order), self.store.revocations())
         made = self.builder("make_image", order={**order, **versions})
         about = _short(report) | versions | {"policy": self.policy}
         image = Image(made["image"], recipe.name, tuple(order["layers"]), made["created"], recipe.read_only, about)
@@ -452,9 +458,38 @@ class _Bake:
         where_from = provenance.document(image.name, image.digest, self._origins(), self._run(recipe, report, versions))
         provenance.vouch(self.builder, self.store, self.settings, image, made, where_from)
         contents.keep(self.store, image.digest, self._contents(order))
+        results = self._tested(recipe, image)  # before it is in the books: there it would count as good
         self.store.add_image(image)
+        tests.require(image.name, results)
         self.store.set_channel(recipe.name, channel, image.digest, who=self.user)
         return {"image": image.name, "digest": image.digest, "changed": moved, **_short(report)}
+
+    def _tested(self, recipe: Recipe, image: Image) -> list[dict[str, Any]]:
+        """Return what came of the image's tests; those on a machine of it are run unless it passed the same before."""
+        served = inputs.tree(self.opts) if tests.are_files(recipe) else {}
+        by = tests.key(tests.order(recipe, recipe.tests.booted), self.made_from, tests.files(served))
+        found = tests.passed(self.store, image.digest, by)
+        if found is None:
+            found = [result for layer in self.layers for result in layer.get("tests", ())]
+            found += self._on_a_machine(recipe, image) if recipe.tests.booted else []
+        tests.keep(self.store, recipe.name, image.digest, found, by)
+        return found
+
+    def _on_a_machine(self, recipe: Recipe, image: Image) -> list[dict[str, Any]]:
+        self.say(f"testing {image.name} on a machine of its own", "image/testing", image=image.name)
+        order = {
+            "image": image.digest,
+            "bake_id": recipe.bake_id,
+            "minion": machine_config(self.opts, master_address(self.settings)),
+            "within": recipe.bake_within,
+            "secrets": list(self.secrets),
+            "tests": tests.order(recipe, recipe.tests.booted),
+            **self._place(),
+        }
+        with self._alone(recipe, wait=True):
+            self._let_go(recipe)
+            with self._enrolled(recipe.bake_id):
+                return [dict(each) for each in self.builder("test_image", order=order)]
 
     def _origins(self) -> list[dict[str, Any]]:
         """Return the layers, each with what it was made from."""
@@ -481,7 +516,7 @@ class _Bake:
 
     def _preview(self, recipe: Recipe, channel: str, report: Mapping[str, Any]) -> dict[str, Any]:
         digest = manifest.image_digest(self._order(recipe)) if report["cached"] else None
-        lifecycle.require_not_revoked(recipe.name, digest or "", self.store.revoked())
+        lifecycle.require_not_revoked(recipe.name, digest or "", self.store.revocations())
         image = f"{recipe.name}@{digest[:12]}" if digest else None
         moved = digest is None or self.store.channel(recipe.name, channel) != digest
         return {"image": image, "digest": digest, "changed": moved, "layers": _short(report)["layers"]}

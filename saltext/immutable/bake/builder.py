@@ -25,6 +25,7 @@ from saltext.immutable.bake import (
     slim,
     states,
     traces,
+    trial,
     updates,
     verify,
 )
@@ -109,14 +110,19 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
                 marked = secrets.known(machine, order)
             with phase("states"), secrets.concealed(marked):
                 sls, doubts = states.apply(machine, order)
+            with phase("inside tests"):
+                tested = trial.inside(machine, order, marked)
                 trace = states.trace(machine)
+            if not all(each["passed"] for each in tested):
+                return {"tests": tested}
             if machine.boot:
                 with phase("stop"):
                     states.stop(machine)
         status = place / "fs/var/lib/dpkg/status"
         packages = debian.installed(status) if status.is_file() else _packages(host, order["below"])
         states.finish(place / "fs")
-        about: dict[str, Any] = {"packages": packages, "grains": grains, "sls": sls, "address": machine.address}
+        about: dict[str, Any] = {"packages": packages, "grains": grains, "sls": sls, "tests": tested}
+        about["address"] = machine.address
         layer = _commit(host, place, seconds, order, marked, **about)
         return {**layer, "warnings": [*layer["warnings"], *doubts], "trace": trace}
 
@@ -239,7 +245,7 @@ def sweep(host: Host) -> list[str]:
     for place in places:
         _end_processes(host, place)
         for each in machines.machines(host):
-            if each.upper and Path(each.upper).is_relative_to(place):
+            if any(Path(shown).is_relative_to(place) for shown in (each.upper, *each.binds.values()) if shown):
                 machines.destroy(host, each.minion_id)
         remove(place)
     return [place.name for place in places]

@@ -8,11 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 from saltext.immutable import changes, spec
-from saltext.immutable.bake import turns
+from saltext.immutable.bake import tests, turns
 from saltext.immutable.bake.bake import DOORS
 from saltext.immutable.hosts import Worker
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store
+from saltext.immutable.store.revocations import failures
 
 
 @contextmanager
@@ -28,11 +29,15 @@ def table(settings: Settings, recipe: str | None, now: float) -> dict[str, dict[
     """Return the images by name, the newest first, each with digest, age (s), size (bytes), layers ..."""
     with _opened(settings) as store:
         named = store.channels()
-        revoked = {digest: revocation.reason for digest, revocation in store.revoked().items()}
-        return {image.name: _row(image, named, revoked, now) for image in store.images(recipe)}
+        revoked = {digest: one.reason for digest, one in store.revocations().items()}
+        with store.read() as connection:
+            failed = {digest: one.reason for digest, one in failures(connection).items()}
+        return {image.name: _row(image, named, revoked, failed, now) for image in store.images(recipe)}
 
 
-def _row(image: Image, named: Mapping[str, list[str]], revoked: Mapping[str, str], now: float) -> dict[str, Any]:
+def _row(
+    image: Image, named: Mapping[str, list[str]], revoked: Mapping[str, str], failed: Mapping[str, str], now: float
+) -> dict[str, Any]:
     return {
         "digest": image.digest,
         "age": int(now - image.created),
@@ -40,6 +45,7 @@ def _row(image: Image, named: Mapping[str, list[str]], revoked: Mapping[str, str
         "layers": len(image.layers),
         "channels": named.get(image.digest, []),
         "revoked": revoked.get(image.digest),
+        "failed": failed.get(image.digest),
     }
 
 
@@ -50,8 +56,11 @@ def show(settings: Settings, ref: str) -> dict[str, Any]:
         report = dict(image.report)
         policy = _with_dangers(report.pop("policy", {}))
         channels = store.channels().get(image.digest, [])
-        revoked = str(store.revoked().get(image.digest, "")) or None
+        revoked = str(store.revocations().get(image.digest, "")) or None
         known = {"report": report, "policy": policy, "channels": channels, "revoked": revoked}
+        results = tests.of_image(store, image.digest) or []
+        wrong = tests.reason(results) if tests.failed(results) else None
+        known |= {"failed": wrong, "tests": tests.told(results)}
         return {"name": image.name, **asdict(image), **known}
 
 

@@ -14,7 +14,7 @@ from saltext.immutable.spec.model import Recipe
 from saltext.immutable.store import Store
 from saltext.immutable.store.schema import contents
 
-_NOT_MADE_FROM = ("source", "name", "keep", "keep_for")
+_NOT_MADE_FROM = ("source", "name", "keep", "keep_for", "tests")
 _SHORT = 12
 """Digits of a hash that are enough to tell that two differ."""
 

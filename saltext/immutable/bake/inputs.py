@@ -15,6 +15,7 @@ from saltext.immutable import __version__, minions
 from saltext.immutable.bake import pack, references, slim, why
 from saltext.immutable.bake.manifest import canonical, digest
 from saltext.immutable.spec.model import Debian, Minion, Recipe
+from saltext.immutable.spec.tests import plain
 
 _CUSTOM = ("_beacons/", "_grains/", "_modules/", "_outputters/", "_renderers/", "_returners/", "_states/", "_utils/")
 GRAINS = ("_grains/",)
@@ -89,6 +90,7 @@ def of_states(
         "states": recipe.states if isinstance(recipe.states, str) else list(recipe.states),
         **envs,
         "marked": list(recipe.secrets),
+        "tests": _plain(plain(recipe.tests.inside)),
         "bake_in": recipe.bake_in,
         "slim": slim.made_from(recipe.slim),
         "pillar": _hidden(pillar, secret),

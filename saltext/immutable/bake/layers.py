@@ -34,6 +34,8 @@ class Layer:
     """Sentences about what it was made from that no key can see."""
     sls: Sequence[str] | None = None
     """Names of the SLS that made it; None: other layers, and those of the time before this was written down."""
+    tests: Sequence[Mapping[str, Any]] = ()
+    """What came of the tests inside."""
     files: int = 0
     size: int = 0
     """Bytes."""

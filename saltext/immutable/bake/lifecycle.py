@@ -12,7 +12,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from saltext.immutable.spec import reading
 from saltext.immutable.store import Image, Store, needs, revocations
 from saltext.immutable.store.channels import Move, What, before, moves
-from saltext.immutable.store.revocations import Revocation
+from saltext.immutable.store.revocations import Failure, Revocation
 
 Tell = Callable[..., None]
 """Called with a sentence, a tag and data for what was done."""
@@ -79,7 +79,7 @@ class Lifecycle:
     def revoke(self, ref: str, reason: str | None, cascade: bool = False, test: bool = False) -> dict[str, Any]:
         """Let an image never be rolled again, with ``cascade`` also those that were baked on top of it."""
         why, image = _reason(reason), self.store.image(ref)
-        above, revoked = descendants(image, self.store.images()), self.store.revoked()
+        above, revoked = descendants(image, self.store.images()), self.store.revocations()
         meant = [image, *(above if cascade else ())]
         fresh = [one for one in meant if one.digest not in revoked]
         told: dict[str, Any] = {
@@ -104,7 +104,7 @@ class Lifecycle:
     def unrevoke(self, ref: str, reason: str | None, test: bool = False) -> dict[str, Any]:
         """Take back that an image was revoked."""
         why, image = _reason(reason), self.store.image(ref)
-        revoked = self.store.revoked()
+        revoked = self.store.revocations()
         others = [one.name for one in descendants(image, self.store.images()) if one.digest in revoked]
         told = {"image": image.name, "changed": image.digest in revoked, "still_revoked": others, "reason": why}
         if told["changed"] and not test:
@@ -144,6 +144,8 @@ class _Names:
 
     def told(self, digest: str) -> str:
         revocation = self._revoked.get(digest)
+        if isinstance(revocation, Failure):
+            return f"{self.name(digest)} ({revocation.reason})"
         return f"{self.name(digest)} (revoked: {revocation.reason})" if revocation else str(self.name(digest))
 
     def line(self, one: Move) -> dict[str, Any]:
@@ -164,9 +166,12 @@ def require_sound(
     """Raise where a bake of a recipe has come to stand on the layers of a revoked image of another one."""
     for image in images:
         if image.digest in revoked and image.recipe != recipe and image.layers == tuple(stack):
+            undo = f"image.unrevoke {image.name} reason=..."
+            if isinstance(revoked[image.digest], Failure):
+                undo = f"image.bake {image.recipe}, which tests it again"
             raise CommandExecutionError(
                 f"{recipe} would be built on {revoked[image.digest]}; change what {image.recipe} is made from, "
-                f"or `salt-run image.unrevoke {image.name} reason=...`"
+                f"or `salt-run {undo}`"
             )
 
 

@@ -16,6 +16,7 @@ from saltext.immutable.bake.retention import Candidate, Rule, Verdict, judge
 from saltext.immutable.hosts import Worker
 from saltext.immutable.spec.model import Debian, Definitions, Tarball
 from saltext.immutable.store import Image, Store, needs
+from saltext.immutable.store.revocations import failures
 
 Builder = Callable[..., Any]
 
@@ -66,11 +67,13 @@ class Prune:
         return judge(self._candidates(wanted), rules, self.store.clock())
 
     def _candidates(self, images: list[Image]) -> Iterator[Candidate]:
-        users, revoked = self.builder("image_users"), self.store.revoked()
+        users, revoked = self.builder("image_users"), self.store.revocations()
         with self.store.read() as connection:
+            failed = failures(connection)
             for image in images:
                 needed = (*needs.needed(connection, image.digest), *users.get(image.digest, ()))
-                yield Candidate(image.digest, image.recipe, image.created, image.digest in revoked, needed)
+                bad = (image.digest in revoked, needed, image.digest in failed)
+                yield Candidate(image.digest, image.recipe, image.created, *bad)
 
     def _done(self, verdict: Verdict) -> Verdict:
         """Forget an image that is not kept; what came to need it meanwhile keeps it."""

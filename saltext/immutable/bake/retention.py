@@ -11,7 +11,7 @@ class Rule:
     """How long the images of a recipe are kept; what either keeps stays. Both None: all stay, for ever."""
 
     keep: int | None = None
-    """Of the newest that are not revoked, so many."""
+    """Of the newest that are neither revoked nor failed, so many."""
     keep_for: float | None = None
     """Seconds since its bake."""
 
@@ -27,6 +27,8 @@ class Candidate:
     revoked: bool = False
     needed: tuple[str, ...] = ()
     """Who needs it."""
+    failed: bool = False
+    """Whether its tests failed."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,13 @@ def judge(candidates: Iterable[Candidate], rules: Mapping[str, Rule], now: float
 
 
 def _judge(found: Sequence[Candidate], rule: Rule | None, recipe: str, now: float) -> Iterator[Verdict]:
-    """Judge the images of one recipe, the newest first. A revoked one is none of the newest."""
-    ranks = {one.digest: rank for rank, one in enumerate((one for one in found if not one.revoked), 1)}
+    """Judge the images of one recipe, the newest first. One that must not be rolled is none of the newest."""
+    good = (one for one in found if not one.revoked and not one.failed)
+    ranks = {one.digest: rank for rank, one in enumerate(good, 1)}
     for one in found:
         rank, age = ranks.get(one.digest), now - one.created
         why = _unruled(one, rule, recipe) or _kept(rank, age, rule or Rule())
-        yield Verdict(one.digest, bool(why), why or _beyond(rank, age, rule or Rule()))
+        yield Verdict(one.digest, bool(why), why or _beyond(one, rank, age, rule or Rule()))
 
 
 def _unruled(one: Candidate, rule: Rule | None, recipe: str) -> str:
@@ -77,8 +80,8 @@ def _kept(rank: int | None, age: float, rule: Rule) -> str:
     return ""
 
 
-def _beyond(rank: int | None, age: float, rule: Rule) -> str:
-    place = "revoked" if rank is None else f"number {rank}"
+def _beyond(one: Candidate, rank: int | None, age: float, rule: Rule) -> str:
+    place = f"number {rank}" if rank else "revoked" if one.revoked else "failed"
     by_rank = [] if rule.keep is None else [f"{place}, and the newest {rule.keep} are kept"]
     by_age = [] if rule.keep_for is None else [f"{days(age)} old, and kept for {days(rule.keep_for)}"]
     return "; ".join(by_rank + by_age)

@@ -22,7 +22,8 @@ from saltext.immutable.host import Host, remove, tail
 from saltext.immutable.machines.machine import Machine
 
 _PKI = "/run/immutable-pki"
-_TRACE = "/run/immutable-trace"
+TRACE = "/run/immutable-trace"
+"""Where it is written down what the states asked for."""
 _TIMED_OUT = 124
 """timeout(1)"""
 # Kinds of custom modules that an image never keeps: a synced executor would outrank the guard's own.
@@ -108,12 +109,12 @@ def _watched(machine: Machine, order: Mapping[str, Any]) -> list[str]:
     module = ["-m", "saltext.immutable.bake.tracing"]
     if machine.run([python, *module, "--check"]).returncode:
         return []
-    return ["env", f"{HASH_KEY}={order['hash_key']}", python, *module, _TRACE, order["minion"]["master"]]
+    return ["env", f"{HASH_KEY}={order['hash_key']}", python, *module, TRACE, order["minion"]["master"]]
 
 
 def trace(machine: Machine) -> list[list[Any]] | None:
     """Return what the states asked for, as `tracing` tells it; None if nobody could look on."""
-    done = machine.run(["cat", _TRACE])
+    done = machine.run(["cat", TRACE])
     return None if done.returncode else [list(json.loads(line)) for line in done.stdout.splitlines()]
 
 

@@ -87,6 +87,27 @@ class Slim:
 
 
 @dataclass(frozen=True)
+class ImageTest:
+    """One test of an image, or all that saltcheck finds for an SLS."""
+
+    name: str
+    sls: str | None = None
+    """Of which saltcheck's files are run; '': of each that the recipe applies; None: it is one test, ``check``."""
+    check: Mapping[str, Any] = field(default_factory=dict)
+    """In the words of `salt.modules.saltcheck`: module_and_function, args, kwargs, assertion, expected_return ..."""
+
+
+@dataclass(frozen=True)
+class RecipeTests:
+    """What has to hold of an image."""
+
+    inside: tuple[ImageTest, ...] = ()
+    """Run in the machine that bakes, after the states."""
+    booted: tuple[ImageTest, ...] = ()
+    """Run on a machine that was launched from the finished image."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What an image is made of."""
 
@@ -122,6 +143,7 @@ class Recipe:
     """chroot: its states are applied where no init runs; quicker, and of some states nothing is sure."""
     slim: Slim | Literal[False] | None = None
     """None: as its parent; in a recipe without one, the default."""
+    tests: RecipeTests = RecipeTests()
     private_keys: Literal["warn", "refuse"] = "warn"
     """What is done where files of the image hold private keys."""
 

@@ -12,6 +12,7 @@ from saltext.immutable.spec.model import Debian, Guard, Minion, Parent, Recipe, 
 from saltext.immutable.spec.reading import Section
 from saltext.immutable.spec.slim import slim
 from saltext.immutable.spec.sources import only
+from saltext.immutable.spec.tests import tests
 
 _HALF = r"([A-Za-z0-9_*?-]|\[!?[A-Za-z0-9_-]+\])+"
 _FUNCTION = rf"{_HALF}\.{_HALF}"
@@ -32,6 +33,7 @@ _PILLAR_PATH = r"[^:]+(:[^:]+)*"
 def recipe(name: str, read: Section) -> Recipe:
     """Read one recipe. Whether its parent exists is seen when all recipes are known."""
     source = sources.source(read)
+    states: Literal["highstate"] | tuple[str, ...] = read.take("states", _states, ())
     found = Recipe(
         name=name,
         source=source,
@@ -40,7 +42,7 @@ def recipe(name: str, read: Section) -> Recipe:
         saltenv=read.take("saltenv", reading.text, "base"),
         pillarenv=read.take("pillarenv", reading.text, None),
         grains=read.take("grains", reading.mapping, {}),
-        states=read.take("states", _states, ()),
+        states=states,
         read_only=read.take("read_only", reading.flag, True),
         bake_within=read.take("bake_within", reading.duration, Recipe.bake_within),
         guard=_guard(read.inside("guard")),
@@ -53,6 +55,7 @@ def recipe(name: str, read: Section) -> Recipe:
         keep_for=read.take("keep_for", reading.duration, None),
         bake_in=read.take("bake_in", reading.either("machine", "chroot"), "machine"),
         slim=slim(read),
+        tests=tests(read.inside("tests"), states),
         private_keys=read.take("private_keys", reading.either("warn", "refuse"), Recipe.private_keys),
     )
     read.close()

@@ -26,8 +26,8 @@ from saltext.immutable.host import this_boot
 from saltext.immutable.store import schema
 from saltext.immutable.store.channels import Move, What, move
 from saltext.immutable.store.needs import needed
-from saltext.immutable.store.revocations import Revocation, standing
-from saltext.immutable.store.schema import channels, contents, enrolled, images, leases, meta, proofs
+from saltext.immutable.store.revocations import Revocation, refused, standing
+from saltext.immutable.store.schema import channels, contents, enrolled, images, leases, meta, proofs, tests
 
 _MINE = sa.update(leases).where(leases.c.name == sa.bindparam("mine"), leases.c.epoch == sa.bindparam("my_epoch"))
 
@@ -281,12 +281,17 @@ class Store:
         )
 
     def revoked(self) -> dict[str, Revocation]:
-        """Return the images that must not be rolled any more, by digest."""
+        """Return the images that must not be rolled, by digest: those that failed their tests are among them."""
+        with self.read() as connection:
+            return refused(connection)
+
+    def revocations(self) -> dict[str, Revocation]:
+        """Return the images that somebody revoked, by digest."""
         with self.read() as connection:
             return standing(connection)
 
     def usable(self, ref: str) -> Image:
-        """Return the image that ``ref`` names, to roll or promote it; raise where it is revoked."""
+        """Return the image that ``ref`` names, to roll or promote it; raise where it is revoked or failed its tests."""
         image = self.image(ref)
         if revocation := self.revoked().get(image.digest):
             recipe, colon, channel = str(ref).partition(":")
@@ -310,6 +315,7 @@ class Store:
             tx.execute(sa.delete(images).where(images.c.digest == digest))
             tx.execute(sa.delete(contents).where(contents.c.digest == digest))
             tx.execute(sa.delete(proofs).where(proofs.c.digest == digest))
+            tx.execute(sa.delete(tests).where(tests.c.digest == digest))
 
     def enrolled(self) -> set[str]:
         """Return the ids that bakes were given a key for, and not let go of."""
@@ -349,9 +355,9 @@ class Store:
         reason: str = "",
         who: str | None = None,
     ) -> Move | None:
-        """Let a channel name an image that is not revoked, and write it down; None: it names that already."""
+        """Let a channel name an image that may be rolled, and write it down; None: it names that already."""
         with self.write() as tx:
-            if revocation := standing(tx).get(digest):
+            if revocation := refused(tx).get(digest):
                 raise CommandExecutionError(f"{recipe}:{channel} stays as it is: {revocation}")
             return move(tx, Move(recipe, channel, self.clock(), what, None, digest, reason, who))
 

@@ -1,4 +1,7 @@
-"""Images that must not be rolled any more. They outlive the image: a bake of the same inputs gives the same digest."""
+"""Images that must not be rolled: revoked, or failed in their tests.
+
+Revocations outlive the image: a bake of the same inputs gives the same digest. What failed is tested again instead.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from datetime import datetime, timezone
 
 import sqlalchemy as sa
 
-from saltext.immutable.store.schema import revocations
+from saltext.immutable.store.schema import revocations, tests
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,29 @@ class Revocation:
     def __str__(self) -> str:
         date = datetime.fromtimestamp(self.at, timezone.utc).isoformat(sep=" ", timespec="seconds")
         return f"{self.name} was revoked on {date}{f' by {self.who}' if self.who else ''}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Failure(Revocation):
+    """An image that failed its tests, and stays for whoever wants to know why."""
+
+    def __str__(self) -> str:
+        date = datetime.fromtimestamp(self.at, timezone.utc).isoformat(sep=" ", timespec="seconds")
+        return f"{self.name} {self.reason} (on {date}; salt-run image.tests {self.name})"
+
+
+def refused(connection: sa.Connection) -> dict[str, Revocation]:
+    """Return why images must not be rolled, by digest."""
+    return {**failures(connection), **standing(connection)}
+
+
+def failures(connection: sa.Connection) -> dict[str, Revocation]:
+    """Return the images whose last tests failed, by digest."""
+    query = sa.select(tests).where(tests.c.failed.is_not(None), tests.c.digest.is_not(None))
+    return {
+        row.digest: Failure(row.digest, f"{row.recipe}@{row.digest[:12]}", row.at, row.failed)
+        for row in connection.execute(query)
+    }
 
 
 def standing(connection: sa.Connection) -> dict[str, Revocation]:

@@ -105,6 +105,20 @@ proofs = sa.Table(
     sa.Column("provenance", sa.JSON(none_as_null=True)),
 )
 
+# What came of the tests of images, and of bakes that gave none (digest: None). ``failed``: why the image must not be
+# rolled; ``key``: which tests were run on it.
+tests = sa.Table(
+    "tests",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("recipe", sa.Text, nullable=False, index=True),
+    sa.Column("digest", sa.Text, index=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("results", sa.JSON, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("failed", sa.Text),
+)
+
 # Ids that bake at the moment, and have a key on the master: whoever comes after a kill deletes it.
 enrolled = sa.Table("enrolled", metadata, sa.Column("minion_id", sa.Text, primary_key=True))
 

@@ -40,6 +40,21 @@ immutable:
       from: {recipe: base}
       bake_id: web-broken.tests.example.com
       states: [broken]
+    tested:
+      from: {recipe: base}
+      bake_id: tested-bake.tests.example.com
+      states: [tested]
+      tests:
+        inside:
+          - saltcheck: true
+          - {name: the tree's pillar is seen, module_and_function: pillar.keys, args: [tested],
+             assertion: assertIn, expected: says}
+        booted:
+          - {name: nothing is broken, module_and_function: file.contains, args: [/etc/tested, broken],
+             assertion: assertFalse}
+          - {name: its minion runs, module_and_function: service.status, args: [salt-minion], assertion: assertTrue}
+          - {name: its root is read-only, module_and_function: cmd.retcode, args: [touch /etc/touched],
+             assertion: assertEqual, expected: 1}
     vault:
       from: {recipe: base}
       bake_id: vault-bake.tests.example.com
@@ -83,6 +98,11 @@ immutable:
       minion_id: 'vault-open-{token}.tests.example.com'
       provider: {name: nspawn, memory: 512M}
       strategy: {max_surge: 1, ready_within: 30s}
+    tested:
+      recipe: tested
+      size: 1
+      minion_id: 'tested-{token}.tests.example.com'
+      provider: {name: nspawn, memory: 512M}
     small:
       recipe: small
       size: 1

@@ -9,3 +9,5 @@ base:
     - vault
   'fort-*':
     - fort
+  'tested-*':
+    - tested

@@ -1,0 +1,116 @@
+"""What a recipe says of the tests of its image: ``tests: {inside: [...], booted: [...]}``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from saltext.immutable.spec import reading
+from saltext.immutable.spec.model import ImageTest, RecipeTests
+from saltext.immutable.spec.reading import Section
+
+# salt.modules.saltcheck, SaltCheck: those that compare with something, and those that do not.
+_COMPARING = ("Equal", "NotEqual", "In", "NotIn", "Greater", "GreaterEqual", "Less", "LessEqual")
+_ALONE = ("True", "False", "Empty", "NotEmpty")
+ASSERTIONS = tuple(f"assert{word}" for word in (*_COMPARING, *_ALONE))
+_NEEDS_EXPECTED = frozenset(f"assert{word}" for word in _COMPARING)
+_EXPECTED = ("expected_return", "expected-return", "expected")
+
+
+def tests(read: Section, states: object) -> RecipeTests:
+    """Read the tests of a recipe; ``states``: what it applies, after which the inside tests run."""
+    found = RecipeTests(inside=_phase(read, "inside"), booted=_phase(read, "booted"))
+    if found.inside and not states:
+        read.problem("inside", "they run after the recipe's states, and it has none; write them below booted")
+    if not states and any(test.sls == "" for test in found.booted):
+        read.problem("booted", "saltcheck: true means the recipe's states, and it has none; write saltcheck: SLS")
+    read.close()
+    return found
+
+
+def _phase(read: Section, phase: str) -> tuple[ImageTest, ...]:
+    found = tuple(_entry(entry) for entry in read.each(phase))
+    names = [test.name for test in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        read.problem(phase, f"two tests are called {twice!r}; give one of them another name")
+    return found
+
+
+def _entry(read: Section) -> ImageTest:
+    """Read one test: ``{saltcheck: true}``, ``{saltcheck: SLS}``, or what a file of saltcheck says of one."""
+    if read.has("saltcheck"):
+        sls = read.take("saltcheck", _sls, "")
+        found = ImageTest(f"saltcheck {sls}".strip(), sls=sls)
+    else:
+        found = _check(read)
+    read.close()
+    return found
+
+
+def _sls(value: object) -> str:
+    """Return an SLS, '' for every one that the recipe applies."""
+    if value is True:
+        return ""
+    if not isinstance(value, str):
+        raise ValueError(f"must be true or the name of an SLS, not {reading.said(value)}; write true")
+    return reading.text(value)
+
+
+def _check(read: Section) -> ImageTest:
+    fun = read.need("module_and_function", _function, "service.status") or ""
+    check: dict[str, Any] = {"module_and_function": fun}
+    args: Sequence[Any] = read.take("args", reading.sequence, ())
+    check |= {"args": list(args)} if args else {}
+    for word in ("kwargs", "pillar_data"):
+        check |= {word: read.take(word, reading.mapping, None)} if read.has(word) else {}
+    check |= {"print_result": read.take("print_result", reading.flag, True)}
+    if read.has("assertions"):
+        check["assertions"] = [_closed(section) for section in read.each("assertions")]
+        if not check["assertions"] and read.sound:
+            read.problem("assertions", "it is empty, and a test without an assertion proves nothing")
+    elif fun != "saltcheck.state_apply":  # which asserts by itself that something was applied
+        check |= _assertion(read)
+    return ImageTest(read.take("name", reading.text, " ".join(map(str, (fun, *args)))), check=check)
+
+
+def _closed(read: Section) -> dict[str, Any]:
+    found = _assertion(read)
+    read.close()
+    return found
+
+
+def _assertion(read: Section) -> dict[str, Any]:
+    assertion = read.need("assertion", _known, "assertTrue")
+    found: dict[str, Any] = {"assertion": assertion}
+    for word in ("assertion_section", "assertion_section_delimiter"):
+        if read.has(word):
+            found[word] = read.take(word, reading.text, "")
+    given = [read.take(word, _anything, None) for word in _EXPECTED if read.has(word)]
+    if assertion in _NEEDS_EXPECTED and given in ([], [None]):
+        read.problem("", f"{assertion} compares with something; write expected: ...")
+    if len(given) > 1:
+        read.problem("", "what is expected is said twice; write expected alone")
+    return found | ({"expected_return": given[0]} if given else {})
+
+
+def _anything(value: Any) -> Any:
+    return value
+
+
+def _function(value: object) -> str:
+    found = reading.text(value)
+    if len(found.split(".")) != 2 or not all(part.isidentifier() for part in found.split(".")):
+        raise ValueError(f"{found!r} is no function; write service.status")
+    return found
+
+
+def _known(value: object) -> str:
+    found = reading.text(value)
+    if found not in ASSERTIONS:
+        raise ValueError(f"saltcheck has no {found!r}; {reading.nearest(found, ASSERTIONS)}")
+    return found
+
+
+def plain(found: Sequence[ImageTest]) -> list[Mapping[str, Any]]:
+    """Return tests as JSON can hold them."""
+    return [{"name": test.name, "sls": test.sls, "check": dict(test.check)} for test in found]

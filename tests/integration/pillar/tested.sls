@@ -1,0 +1,1 @@
+tested: {says: fine}

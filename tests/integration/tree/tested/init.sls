@@ -1,0 +1,3 @@
+/etc/tested:
+  file.managed:
+    - contents: {{ pillar['tested']['says'] }}
