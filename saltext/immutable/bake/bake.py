@@ -278,12 +278,13 @@ class _Bake:
         trace = built.pop("trace", None) or []
         asked = references.asked(trace)
         # What was read before is read again: nobody could say what is in a layer whose inputs changed meanwhile.
-        again = inputs.of_states(self.opts, recipe, known, below, self.store.secret) if ground else None
-        made_from = inputs.complete({}, inputs.tree(self.opts), asked)
+        now = inputs.tree(self.opts)
+        again = self._read(recipe, known, below, now) if ground else None
+        made_from = inputs.complete({}, now, asked)
         if again != ground or made_from != inputs.complete({}, before, asked):
             raise CommandExecutionError(f"states or pillar of {recipe.name} changed during the bake; bake again")
         known = self._known(self.layers[-2]["grains"], built["grains"])
-        ground = inputs.of_states(self.opts, recipe, known, below, self.store.secret)
+        ground = self._read(recipe, known, below, now)
         built["unproven"] = references.doubts(before, trace)
         memory.keep_asked(self.store, recipe.name, inputs.key(ground), asked)
         for key in (inputs.key({**ground, **made_from}), inputs.last(recipe)):
@@ -324,12 +325,17 @@ class _Bake:
     def _ground(self, recipe: Recipe, known: Mapping[str, Any], tree: Tree) -> dict[str, Any] | None:
         """Return the inputs but for the tree; None while its pillar wants a grain of the tree itself not known yet."""
         try:
-            return inputs.of_states(self.opts, recipe, known, self._below, self.store.secret)
+            return self._read(recipe, known, self._below, tree)
         except SaltInvocationError:
             first = self.builder("find_layer", key=inputs.last(recipe)) is None
             if first and inputs.has_custom_modules(tree, inputs.GRAINS):
                 return None
             raise
+
+    def _read(self, recipe: Recipe, known: Mapping[str, Any], below: str, tree: Tree) -> dict[str, Any]:
+        """Return the inputs but for the tree, and what judges a layer in the machine that makes it."""
+        ground = inputs.of_states(self.opts, recipe, known, below, self.store.secret)
+        return {**ground, "saltcheck": references.tests(tree)} if ground.get("tests") else ground
 
     def _state_order(self, recipe: Recipe, tree: Tree) -> dict[str, Any]:
         config = machine_config(self.opts, master_address(self.settings))

@@ -270,6 +270,19 @@ def test_what_cannot_be_proven_is_built_each_time_unless_the_recipe_says_that_it
     assert baked()["cached"]
 
 
+def test_tests_that_run_in_the_machine_that_bakes_judge_again_when_they_change(master, baked, monkeypatch):
+    test = "web/saltcheck-tests/init.tst"
+    master.files = {"base": {**USED["base"], test: "33188 aa"}}
+    read = bake.inputs.of_states
+    baked()
+    for tests, builds in (([], []), ([{"saltcheck": ""}], ["states of web"])):
+        monkeypatch.setattr(bake.inputs, "of_states", lambda *each, tests=tests: {**read(*each), "tests": tests})
+        baked()
+        master.files = {"base": {**USED["base"], test: f"33188 {len(builds)}"}}
+        baked()
+        assert master.built == builds
+
+
 def test_a_file_that_changes_while_it_is_used_leaves_no_key(master, baked):
     def edit() -> None:
         master.files = {"base": {**USED["base"], "web/init.sls": "33188 cc"}}
