@@ -54,9 +54,8 @@ class Channel(salt.channel.client.AsyncReqChannel):  # type: ignore[misc]
 
 def answer(self: Any, load: dict[str, Any], *_: Any, **__: Any) -> Any:
     """Answer as the master would."""
-    master = Channel.served["opts"]
+    master, server = Channel.served["opts"], Channel.served["server"]
     if load["cmd"] in FILES:
-        server = salt.fileserver.Fileserver(copy.copy(master))
         return getattr(server, FILES[load["cmd"]])(load) if load["cmd"] != "_file_envs" else server.envs()
     if load["cmd"] == "_master_opts":
         names = ("renderer", "failhard", "state_top", "nodegroups", "state_auto_order", "file_roots", "hash_type")
@@ -69,6 +68,7 @@ def answer(self: Any, load: dict[str, Any], *_: Any, **__: Any) -> Any:
 def obey(order: dict[str, Any], trace: tracing.Trace) -> Any:
     """Apply a highstate."""
     Channel.served["opts"] = {**salt.config.master_config(None), **order["master"]}
+    Channel.served["server"] = salt.fileserver.Fileserver(copy.copy(Channel.served["opts"]))
     Channel.served["pillar"] = order["config"]["pillar"]
     trace.divert(order["trace"])
     for kind, folder in order["extmods"].items():
@@ -76,6 +76,7 @@ def obey(order: dict[str, Any], trace: tracing.Trace) -> Any:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(folder)
     opts = {**salt.config.minion_config(None), **order["config"], "file_client": "remote", "master_uri": ""}
+    opts["autoload_dynamic_modules"] = False  # a bake has synced them before
     opts["optimization_order"] = [0]
     state = salt.state.HighState(opts)
     try:
