@@ -6,7 +6,7 @@
 
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
-ROOT_NEEDED := $(if $(filter 0,$(shell id -u)),host,venv)
+FOR_TESTS := $(if $(filter 0,$(shell id -u)),tests,venv)
 # The quick ones first.
 TESTS := $(wildcard tests/unit tests/sim tests/functional tests/integration)
 
@@ -26,7 +26,7 @@ lint:
 	$(BIN)/mypy
 
 test: lint
-	@scripts/setup $(ROOT_NEEDED)
+	@scripts/setup $(FOR_TESTS)
 	$(BIN)/python -m pytest --durations=20 $(TESTS)
 
 test-full: export IMMUTABLE_FULL = 1

@@ -169,6 +169,9 @@ class Desk(Store):
 
 
 def _changes(tx: sa.Connection) -> int:
-    """Return how many rows this connection has changed so far."""
+    """Return how many rows this connection, or on PostgreSQL this transaction, has changed so far."""
+    if tx.dialect.name == "postgresql":
+        changed = "n_tup_ins + n_tup_upd + n_tup_del"
+        return int(tx.exec_driver_sql(f"SELECT sum({changed}) FROM pg_stat_xact_user_tables").scalar_one())
     driver: Any = tx.connection.driver_connection
     return int(driver.total_changes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.store import Fenced, Held, Holder, Image, Store
 from saltext.immutable.store import schema as tables
+from tests.support.postgresql import emptied, postgresql
 
 
 class Clock:
@@ -29,9 +31,18 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def store(clock: Clock) -> Store:
-    return Store.open("sqlite://", clock=clock)
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with postgresql() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(clock: Clock, request: pytest.FixtureRequest) -> Iterator[Store]:
+    url = "sqlite://" if request.param == "sqlite" else request.getfixturevalue("server")
+    opened = emptied(Store.open(url, clock=clock))
+    yield opened
+    opened.close()
 
 
 def image(digest: str, recipe: str = "web", created: float = 1.0) -> Image:
@@ -61,7 +72,8 @@ def test_a_store_that_cannot_be_opened_is_a_sentence_that_says_how_to_mend_it(ur
     assert "secret" not in str(caught.value)
 
 
-def test_a_disk_that_is_full_is_a_sentence_and_what_was_written_before_stays(store: Store) -> None:
+def test_a_disk_that_is_full_is_a_sentence_and_what_was_written_before_stays() -> None:
+    store = Store.open("sqlite://")
     with store.write() as tx:
         pages = tx.execute(sa.text("PRAGMA page_count")).scalar_one()
         tx.execute(sa.text(f"PRAGMA max_page_count = {pages}"))
