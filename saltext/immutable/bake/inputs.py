@@ -13,7 +13,7 @@ import salt.version
 
 from saltext.immutable import __version__, minions
 from saltext.immutable.bake import pack, references, slim, why
-from saltext.immutable.bake.manifest import canonical, digest
+from saltext.immutable.bake.manifest import canonical, digest, sha256
 from saltext.immutable.spec.model import Debian, Minion, Recipe
 from saltext.immutable.spec.tests import plain
 
@@ -27,7 +27,10 @@ _SETTINGS = (
     "jinja_lstrip_blocks",
     "jinja_sls_env",
     "jinja_trim_blocks",
+    "nodegroups",
     "renderer",
+    "state_aggregate",
+    "state_auto_order",
     "state_top",
     "state_top_saltenv",
     "top_file_merging_strategy",
@@ -163,10 +166,21 @@ class Served(Mapping[str, str]):
         return path in self._known
 
     def _read(self, path: str) -> str:
+        found = self._server.find_file(path, self._env)
+        if found.get("back") == "roots" and (content := _content(found["path"])):
+            return f"{found['stat'][0]} {content}"
         hashed, stat = self._server.file_hash_and_stat({"path": path, "saltenv": self._env})
         # A link that leads nowhere, or a file that went since it was listed, has no hash.
         content = hashed.get("hsum", "") if isinstance(hashed, Mapping) else ""
         return f"{stat[0] if stat else ''} {content}"
+
+
+def _content(path: str) -> str | None:
+    """Return the hash of a file; Salt's own is remembered for as long as the file has the same time of change."""
+    try:
+        return sha256(path)
+    except OSError:  # it went since it was found
+        return None
 
 
 def tree(opts: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:

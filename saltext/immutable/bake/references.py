@@ -82,7 +82,8 @@ def select(tree: Tree, questions: Trace | None) -> dict[str, Any]:
 
 
 def _plain(path: Any) -> str:
-    return posixpath.normpath(str(path)).lstrip("/")
+    """Return a path as the master lists it; after ``|`` a name may have a question mark."""
+    return posixpath.normpath(str(path).removeprefix("|")).lstrip("/")
 
 
 def _file(served: Mapping[str, str], path: str) -> dict[str, str]:

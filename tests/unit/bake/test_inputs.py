@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -99,9 +100,20 @@ def written(name: str, text: str) -> Callable[[World], None]:
     return lambda world: world.write(name, text)
 
 
+def written_as_old(world: World) -> None:
+    """Change a file as a checkout or an archive may that gives it the time of the one before."""
+    file = world.place / "states/web/motd"
+    stat = file.stat()
+    file.write_text("HELLO")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        pytest.param(written_as_old, id="a file that looks as old and as long"),
+        pytest.param(lambda world: world.opts.update(nodegroups={"a": "L@b"}), id="groups that a top file may name"),
+        pytest.param(lambda world: world.opts.update(state_auto_order=False), id="the order of states"),
         pytest.param(written("pillar/web.sls", "password: other"), id="a value of the pillar"),
         pytest.param(written("pillar/top.sls", "base: {'*': [shop]}"), id="who gets which pillar"),
         pytest.param(written("states/web/init.sls", "/etc/motd: file.absent"), id="a state"),
