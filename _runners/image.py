@@ -19,8 +19,7 @@ from contextlib import closing, contextmanager
 
 try:
     from saltext.immutable import spec
-    from saltext.immutable.bake import bake as baking
-    from saltext.immutable.bake import catalog, lifecycle, outlook
+    from saltext.immutable.bake import catalog, lifecycle, outlook, together
     from saltext.immutable.bake import provenance as origins
     from saltext.immutable.bake import prune as pruning
     from saltext.immutable.bake import sign as signing
@@ -48,7 +47,9 @@ def bake(name, channel="stable", refresh=False, test=False, cache=None, junit=No
     Bake a recipe: each layer that is not there yet is built; then the channel names the new image.
 
     name
-        The recipe, as the pillar has it under ``immutable:recipes``.
+        The recipe, as the pillar has it under ``immutable:recipes``. Several, ``base,web,shop`` or a list: parents come
+        first, independent ones are baked at the same time; what fails stops only what is built from it. Then the answer
+        has ``recipes`` (each with what follows here, or ``error``) and ``failed``, and salt-run ends with 1 for that.
 
     channel
         The name that shall point to the image; fleets follow ``stable`` unless they say otherwise.
@@ -75,6 +76,7 @@ def bake(name, channel="stable", refresh=False, test=False, cache=None, junit=No
     .. code-block:: bash
 
         salt-run image.bake web
+        salt-run image.bake web,shop,mail
         salt-run image.bake web test=True
         salt-run image.bake web cache=only
     """
@@ -82,7 +84,7 @@ def bake(name, channel="stable", refresh=False, test=False, cache=None, junit=No
         how = {"refresh": refresh, "channel": channel, "test": test, "user": globals().get("__user__")}
         how["cache"] = cache
         with testing.reported(__opts__, name, junit):
-            return shown(__opts__, baking.bake(name, __opts__, say=say, **how))
+            return shown(__opts__, together.bake(name, __opts__, say=say, **how))
 
 
 def list_(recipe=None):
