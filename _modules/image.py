@@ -7,7 +7,7 @@ People use the runner of the same name.
 
 try:
     from saltext.immutable import spec
-    from saltext.immutable.bake.bake import DOORS
+    from saltext.immutable.bake.doors import DOORS
     from saltext.immutable.export import builder as exporting
     from saltext.immutable.host import Host
 

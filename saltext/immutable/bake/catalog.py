@@ -9,7 +9,7 @@ from typing import Any
 
 from saltext.immutable import changes, spec
 from saltext.immutable.bake import tests, turns
-from saltext.immutable.bake.bake import DOORS
+from saltext.immutable.bake.doors import DOORS
 from saltext.immutable.hosts import Worker
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store

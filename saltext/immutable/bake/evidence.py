@@ -11,7 +11,7 @@ from salt.exceptions import CommandExecutionError
 
 from saltext.immutable import spec
 from saltext.immutable.bake import provenance, sign
-from saltext.immutable.bake.bake import DOORS
+from saltext.immutable.bake.doors import DOORS
 from saltext.immutable.hosts import Worker
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store

@@ -9,6 +9,8 @@ from typing import Any
 from saltext.immutable import spec
 from saltext.immutable.bake import bake as baking
 from saltext.immutable.bake import memory, why
+from saltext.immutable.bake.doors import DOORS
+from saltext.immutable.bake.work import Say, nothing
 from saltext.immutable.hosts import Worker
 from saltext.immutable.spec.model import Recipe, Settings
 from saltext.immutable.store import Image, Store
@@ -16,9 +18,7 @@ from saltext.immutable.store import Image, Store
 _NO_RECORD = "no bake of it wrote down what it was made from"
 
 
-def explain(
-    opts: Mapping[str, Any], name: str, *, updates: bool = False, say: baking.Say = baking.nothing
-) -> dict[str, Any]:
+def explain(opts: Mapping[str, Any], name: str, *, updates: bool = False, say: Say = nothing) -> dict[str, Any]:
     """Return what has changed since the last bake of a recipe, and what the next one would build.
 
     ``updates``: the mirrors are asked too. Returns recipe, image (the last), last (what that bake was made of that the
@@ -27,8 +27,8 @@ def explain(
     settings = spec.settings(opts)
     with closing(Store.open(settings.store)) as store:
         chain = baking.recipe_chain(opts, name)
-        worker = Worker(opts, settings, "image", baking.DOORS)
-        work = baking._Bake(opts, settings, store, worker, "updates" if updates else "never", True, say)
+        worker = Worker(opts, settings, "image", DOORS)
+        work = baking.Bake(opts, settings, store, worker, "updates" if updates else "never", True, say)
         told = work.bake(chain, "stable")
         known = {each.name: memory.last(store, each.name) for each in chain if each.states}
         newest = next(iter(store.images(name)), None)
@@ -42,7 +42,7 @@ def explain(
         }
 
 
-def _changed(work: baking._Bake, chain: list[Recipe], known: Mapping[str, Any]) -> list[str]:
+def _changed(work: baking.Bake, chain: list[Recipe], known: Mapping[str, Any]) -> list[str]:
     layers = next((last["layers"] for last in known.values() if last), None)
     found = why.of_layers(layers, why.plain(work.inputs)) if layers is not None else []
     for each in chain:
@@ -63,16 +63,14 @@ def _unproven(chain: list[Recipe], known: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def outdated(
-    opts: Mapping[str, Any], name: str | None = None, *, say: baking.Say = baking.nothing
-) -> dict[str, dict[str, Any]]:
+def outdated(opts: Mapping[str, Any], name: str | None = None, *, say: Say = nothing) -> dict[str, dict[str, Any]]:
     """Return the packages with updates of each image that a channel names (of one recipe, or of one image), by name.
 
     Each has ``channels`` and ``packages``: installed, candidate, security (whether the mirror says so).
     """
     settings = spec.settings(opts)
     with closing(Store.open(settings.store)) as store:
-        worker = Worker(opts, settings, "image", baking.DOORS)
+        worker = Worker(opts, settings, "image", DOORS)
         found: dict[str, dict[str, Any]] = {}
         for image, channels in _current(store, name):
             say(f"asking the mirrors for updates of {image.name}", "image/updates", recipe=image.recipe)

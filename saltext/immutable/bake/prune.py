@@ -11,7 +11,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import minions, spec
 from saltext.immutable.bake import turns
-from saltext.immutable.bake.bake import DOORS
+from saltext.immutable.bake.doors import DOORS
 from saltext.immutable.bake.retention import Candidate, Rule, Verdict, judge
 from saltext.immutable.hosts import Worker
 from saltext.immutable.spec.model import Debian, Definitions, Tarball

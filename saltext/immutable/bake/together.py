@@ -20,7 +20,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import minions
 from saltext.immutable.bake import bake as baking
-from saltext.immutable.bake.bake import Say
+from saltext.immutable.bake.work import Say
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Definitions
 

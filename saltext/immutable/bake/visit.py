@@ -9,7 +9,7 @@ from typing import Any
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable import spec
-from saltext.immutable.bake.bake import DOORS
+from saltext.immutable.bake.doors import DOORS
 from saltext.immutable.hosts import Worker
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.bake import bake, contents, inputs, outlook
+from saltext.immutable.bake import bake, contents, inputs, outlook, state_layers, work
 from saltext.immutable.bake.lifecycle import Lifecycle
 from saltext.immutable.spec.model import Debian, Definitions, Guard, Minion, Parent, Recipe, Settings
 from saltext.immutable.store import Held, Store
@@ -120,7 +120,7 @@ def master(monkeypatch) -> FakeMaster:
             raise SaltInvocationError(f"no grain {fake.pillar_needs}")
         return {"recipe": recipe.name, "tree": fake.tree, "grains": dict(grains), "below": below}
 
-    monkeypatch.setattr(bake, "Minions", FakeMinions)
+    monkeypatch.setattr(work, "Minions", FakeMinions)
     def details(opts: object, recipe: Recipe, grains: dict[str, Any], secret: bytes) -> dict[str, Any]:
         return {"grains": dict(grains), "pillar": {"web:version": fake.tree}}
 
@@ -128,8 +128,9 @@ def master(monkeypatch) -> FakeMaster:
     monkeypatch.setattr(bake.inputs, "details", details)
     monkeypatch.setattr(bake.inputs, "tree", lambda opts: fake.files)
     monkeypatch.setattr(bake.inputs, "of_minion", lambda minion, below: {"requirement": "salt", "below": below})
-    monkeypatch.setattr(bake, "machine_config", lambda opts, master: {"master": master})
-    monkeypatch.setattr(bake.time, "sleep", lambda seconds: None)
+    for module in (bake, state_layers):
+        monkeypatch.setattr(module, "machine_config", lambda opts, master: {"master": master})
+    monkeypatch.setattr(work.time, "sleep", lambda seconds: None)
     return fake
 
 
@@ -146,10 +147,10 @@ def baked(master, store, tmp_path):
         master.built.clear()
         how = {"refresh": "never", "test": False, "say": bake.nothing, **more}
         definitions = Definitions(master.recipes, {})
-        work = bake._Bake({}, Settings(root=tmp_path), store, master, **how)
-        report = work.bake(definitions.chain(name), "stable")
+        one = bake.Bake({}, Settings(root=tmp_path), store, master, **how)
+        report = one.bake(definitions.chain(name), "stable")
         if not how["test"]:
-            work.keep_told(report["image"])
+            one.keep_told(report["image"])
         return report
 
     return run
@@ -465,7 +466,7 @@ def test_a_parent_that_is_being_baked_is_waited_for(baked, store, monkeypatch):
     lease = store.lease("bake base", 3600)
     lease.__enter__()
     said: list[str] = []
-    monkeypatch.setattr(bake.time, "sleep", lambda seconds: lease.__exit__(None, None, None))
+    monkeypatch.setattr(work.time, "sleep", lambda seconds: lease.__exit__(None, None, None))
     baked(say=lambda message, tag, **data: said.append(message))
     assert said[0].startswith("waiting: bake base is held by pid")
 

@@ -9,7 +9,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.bake import layers, manifest, sign
-from saltext.immutable.bake.bake import DOORS
+from saltext.immutable.bake.doors import DOORS
 from saltext.immutable.bake.evidence import Evidence
 from saltext.immutable.bake.verify import Damaged
 from saltext.immutable.machines import images

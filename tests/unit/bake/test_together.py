@@ -12,8 +12,8 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.bake import together
-from saltext.immutable.bake.bake import nothing
 from saltext.immutable.bake.together import Together
+from saltext.immutable.bake.work import nothing
 from saltext.immutable.spec.model import Debian, Definitions, Minion, Parent, Recipe
 
 BASE = Recipe("base", Debian("bookworm"), "base-bake", Minion())

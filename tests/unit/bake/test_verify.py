@@ -13,7 +13,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.bake import layers, manifest, provenance, sign, verify
-from saltext.immutable.bake.bake import DOORS
+from saltext.immutable.bake.doors import DOORS
 from saltext.immutable.host import Host
 from saltext.immutable.machines import images
 from saltext.immutable.spec.model import Settings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from saltext.immutable.bake.bake import DOORS as BAKING
+from saltext.immutable.bake.doors import DOORS as BAKING
 from saltext.immutable.providers.nspawn import _DOORS as RUNNING
 
 MODULES = Path(__file__).parents[3] / "_modules"
