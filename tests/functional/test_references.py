@@ -125,6 +125,92 @@ CASES = {
     "a state in Python": Case(
         {WEB: "#!py\ndef run():\n    return {'a': {'test.nop': []}}\n"}, (WEB,), appears=("web.sls",)
     ),
+    "a map beside the state": Case(
+        {
+            WEB: "{% from tpldir ~ '/map.jinja' import x with context %}\n{{ x }}: test.nop",
+            "web/map.jinja": "{% set x = 'a' %}",
+        },
+        (WEB, "web/map.jinja"),
+    ),
+    "a name that needs an escape": Case({WEB: managed("salt://|web/a?b"), "web/a?b": "hello"}, (WEB, "web/a?b")),
+    "data that a function renders": Case(
+        {WEB: "{{ salt['slsutil.renderer']('salt://web/data.sls').x }}: test.nop", "web/data.sls": "x: a"},
+        (WEB, "web/data.sls"),
+    ),
+    "a part of a file": Case(
+        {
+            WEB: '{"OUT": {"file.append": [{"sources": ["salt://web/one", "salt://web/two"]}, {"makedirs": true}]}}',
+            "web/one": "1",
+            "web/two": "2",
+        },
+        (WEB, "web/one", "web/two"),
+        unnoticed=(),
+    ),
+    "a script": Case(
+        {WEB: "a: {cmd.script: [{source: 'salt://web/script'}]}", "web/script": "#!/bin/sh\n"},
+        (WEB, "web/script"),
+        ("runs a command",),
+    ),
+    "a slot that runs a command": Case(
+        {WEB: '{"OUT": {"file.managed": [{"contents": "__slot__:salt:cmd.run(true)"}]}}'},
+        (WEB,),
+        ("runs a command (slot)",),
+    ),
+    "a slot of a custom module that reads the clock": Case(
+        {
+            WEB: '{"OUT": {"file.managed": [{"contents": "__slot__:salt:mine_own.word()"}]}}',
+            "_modules/mine_own.py": "import os, time\n\ndef word():\n    return 'a'\n",
+        },
+        (WEB, "_modules/mine_own.py"),
+        ("imports time",),
+    ),
+    "the pillar of another environment": Case(
+        {WEB: "n{{ salt['pillar.items'](pillarenv='dev') | length }}: test.nop"}, (WEB,), ("a pillar of its own",)
+    ),
+    "the pillar once more": Case({WEB: "n{{ salt['pillar.items']() | length }}: test.nop"}, (WEB,)),
+    "a command by the name of its function": Case(
+        {WEB: "{{ salt.get('cmd.run')('echo a') }}: test.nop"}, (WEB,), ("cmd.run",)
+    ),
+    "the clock by another filter": Case(
+        {WEB: "y{{ None | date_format('%Y') }}: test.nop"}, (WEB,), ("filter date_format",)
+    ),
+    "a part of a date": Case({WEB: "y{{ '2026' | strftime('%Y') }}: test.nop"}, (WEB,), ("filter strftime",)),
+    "Python that calls a function by another name": Case(
+        {WEB: "#!py\ndef run():\n    s = __salt__\n    return {s['cmd.run']('echo a'): {'test.nop': []}}\n"},
+        (WEB,),
+        ("runs a command (cmd.run)", "runs a command in init.sls"),
+    ),
+    "Python that runs a program": Case(
+        {WEB: "#!py\nimport os\ndef run():\n    os.system('true')\n    return {'a': {'test.nop': []}}\n"},
+        (WEB,),
+        ("runs a command in init.sls",),
+    ),
+    "states as objects": Case(
+        {WEB: "#!pyobjects\nTest.nop(salt.cmd.run('echo a'))\n"}, (WEB,), ("runs a command (cmd.run)",)
+    ),
+    "a file that Python writes": Case(
+        {WEB: managed("salt://web/page", template="py"), "web/page": "import time\ndef run():\n    return 'a'\n"},
+        (WEB, "web/page"),
+        ("imports time",),
+    ),
+    "data that Python makes": Case(
+        {
+            WEB: "{{ salt['slsutil.renderer']('salt://web/data', default_renderer='py').x }}: test.nop",
+            "web/data": "import time\ndef run():\n    return {'x': 'a'}\n",
+        },
+        (WEB, "web/data"),
+        ("imports time",),
+    ),
+    "a custom module that calls another": Case(
+        {
+            WEB: "{{ salt['mine_own.word']() }}: test.nop",
+            "_modules/mine_own.py": "def word():\n    return __salt__['other_own.word']()\n",
+            "_modules/other.py": "import time\n\n__virtualname__ = 'other_own'\n\n"
+            "def __virtual__():\n    return __virtualname__\n\ndef word():\n    return 'a'\n",
+        },
+        (WEB, "_modules/mine_own.py", "_modules/other.py"),
+        ("other.py imports time",),
+    ),
     "a command": Case({WEB: "'true': cmd.run"}, (WEB,), ("runs a command",)),
     "a command while it is rendered": Case({WEB: "{{ salt['cmd.run']('echo a') }}: test.nop"}, (WEB,), ("cmd.run",)),
     "the same in the other notation": Case({WEB: "{{ salt.cmd.run('echo a') }}: test.nop"}, (WEB,), ("cmd.run",)),

@@ -166,6 +166,7 @@ class Served(Mapping[str, str]):
         return path in self._known
 
     def _read(self, path: str) -> str:
+        path = f"|{path}"  # after which nothing in a name is an order: a question mark, for one
         found = self._server.find_file(path, self._env)
         if found.get("back") == "roots" and (content := _content(found["path"])):
             return f"{found['stat'][0]} {content}"

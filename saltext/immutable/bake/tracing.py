@@ -44,7 +44,10 @@ _INNER = ("__run_num__", "order")
 """What a chunk of the low state has for Salt's own use."""
 _PASSES_ON = ("bake/tracing.py", "salt/fileclient.py", "modules/cp.py")
 _CUSTOM = re.compile("/extmods/|/extension_modules/")
-_GRAINS = "/var/cache/salt/minion/extmods/grains"
+_SERVED = re.compile("/minion/(?:cache/)?files/")
+_LANGUAGES = ("py", "mako", "genshi", "cheetah", "wempy")
+"""What runs Python, by what is in the names of renderers."""
+_ALWAYS_USED = "/var/cache/salt/minion/extmods/{}/*.py"
 
 
 class Trace:
@@ -59,11 +62,15 @@ class Trace:
         """States under way whose downloads have a hash."""
         self.quiet = 0
         """Lists under way that are told of more exactly."""
+        self._envs: tuple[Any, ...] = ()
+        """Of the pillar that the states have."""
 
     def divert(self, file: str) -> None:
         """Write into another file from now on, from the beginning."""
         self._out = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._seen: set[str] = set()
+        self.judged: set[str] = set()
+        """Custom modules that were looked at."""
 
     def note(self, *what: Any) -> None:
         """Write an observation down, by one write, as several processes do."""
@@ -85,7 +92,14 @@ class Trace:
             self.unproven(_ASKED[command])
         elif command == "_file_envs":
             self.note("envs")
-        elif command == "_pillar" and load.get("pillar_override"):
+        elif command == "_pillar":
+            self._compiled((load.get("saltenv"), load.get("pillarenv")), load.get("pillar_override") or load.get("ext"))
+
+    def _compiled(self, envs: tuple[Any, ...], more: Any) -> None:
+        """Look at a request for a pillar: the key has that which the states have from the beginning."""
+        if not self.doing:
+            self._envs = envs
+        elif more or envs != self._envs:
             self.unproven("compiles a pillar of its own")
 
     def audited(self, event: str, details: Sequence[Any]) -> None:
@@ -94,8 +108,10 @@ class Trace:
             host = str(details[1][0])
             if not host.startswith("127.") and host not in ("::1", "0.0.0.0", self._master):
                 self.unproven(f"talks to {host}")
-        elif event == "subprocess.Popen" and (module := _custom_module()):
-            self.unproven(f"runs a command in the custom module {module}")
+        elif event in ("subprocess.Popen", "os.system", "os.posix_spawn") and (place := _custom()):
+            self.unproven(f"runs a command in {place}")
+        elif event == "exec" and _is_python_of_the_tree(details[0]):
+            _judge_python(self, details[0].co_filename)
 
     def hash(self, low: dict[str, Any]) -> str:
         """Return the keyed hash of a state."""
@@ -104,15 +120,23 @@ class Trace:
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def _custom_module() -> str | None:
-    """Return the custom module that is at work, if one is."""
+def _custom() -> str | None:
+    """Return what is at work of the tree's own code, if any is: a custom module, or a file that is Python."""
     frame = sys._getframe()
     while frame is not None:
         place = frame.f_code.co_filename
         if _CUSTOM.search(place):
-            return os.path.basename(place).removesuffix(".py")
+            return f"the custom module {os.path.basename(place).removesuffix('.py')}"
+        if _SERVED.search(place) and "debug_info" not in frame.f_globals:  # which is what Jinja makes of its templates
+            return os.path.basename(place)
         frame = frame.f_back  # type: ignore[assignment]
     return None
+
+
+def _is_python_of_the_tree(code: Any) -> bool:
+    """Tell whether code is that of a file which the master serves; Jinja makes code as well."""
+    names = getattr(code, "co_names", ())
+    return bool(_SERVED.search(getattr(code, "co_filename", ""))) and "jinja2.runtime" not in names
 
 
 def _caller() -> str:
@@ -180,8 +204,9 @@ def watch(trace: Trace) -> None:
     _watch_states(trace)
     _watch_templates(trace)
     sys.addaudithook(trace.audited)
-    for file in sorted(glob.glob(f"{_GRAINS}/*.py")):
-        _judge_file(trace, file)
+    for kind in ("grains", "renderers"):
+        for file in sorted(glob.glob(_ALWAYS_USED.format(kind))):
+            _judge_file(trace, file)
 
 
 def _around(owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
@@ -212,6 +237,7 @@ def _watch_requests(trace: Trace) -> None:
         return hash_file
 
     _around(salt.channel.client.AsyncReqChannel, "send", sending)
+    _around(salt.channel.client.AsyncReqChannel, "crypted_transfer_decode_dictentry", sending)
     for name in ("hash_file", "hash_and_stat_file"):
         _around(salt.fileclient.RemoteClient, name, hashing)
 
@@ -287,7 +313,9 @@ def _watch_states(trace: Trace) -> None:
             reason = unproven.of_state(low)
             if reason:
                 trace.unproven(reason)
-            _judge_custom(trace, self.states, f"{low.get('state')}.{low.get('fun')}")
+            _judge_custom(trace, self.states, name)
+            for function in unproven.calls(low):
+                _judge_custom(trace, self.functions, function)
             proven = _Null() if reason or "source_hash" not in low else _raised(trace, "proven")
             try:
                 with proven:
@@ -308,6 +336,7 @@ class _Null:
 
 def _watch_templates(trace: Trace) -> None:
     import salt.state
+    import salt.template
     import salt.utils.dateutils
     import salt.utils.http
     import salt.utils.network
@@ -315,25 +344,40 @@ def _watch_templates(trace: Trace) -> None:
     from salt.utils.decorators.jinja import JinjaFilter
 
     def compiling(original: Callable[..., Any]) -> Callable[..., Any]:
-        def compile_template(template: Any, *args: Any, **kwargs: Any) -> Any:
+        def compile_template(template: Any, renderers: Any, default: Any, *args: Any, **kwargs: Any) -> Any:
             trace.doing.append(_rendered(str(template)))
             try:
-                _judge_python(trace, str(template))
-                return original(template, *args, **kwargs)
+                _judge_shebang(trace, str(template), str(default))
+                return original(template, renderers, default, *args, **kwargs)
             finally:
                 trace.doing.pop()
 
         return compile_template
 
-    _around(salt.state, "compile_template", compiling)
+    for module in (salt.state, salt.template):
+        _around(module, "compile_template", compiling)
+    for name in _LANGUAGES[1:]:
+        salt.utils.templates.TEMPLATE_REGISTRY[name] = _with_python(trace, salt.utils.templates.TEMPLATE_REGISTRY[name])
     _around(salt.utils.templates.AliasedLoader, "__getitem__", functools.partial(_looking_up, trace))
     _around(salt.utils.templates.AliasedLoader, "__getattr__", functools.partial(_looking_at, trace))
     filters = JinjaFilter.salt_jinja_filters
     for name in _FILTERS:
         if name in filters:
             filters[name] = _told(trace, filters[name], lambda value: True, f"asks the internet (filter {name})")
-    if "strftime" in filters:
-        filters["strftime"] = _told(trace, filters["strftime"], _is_now, "reads the clock (filter strftime)")
+    for name in ("strftime", "date_format"):
+        if name in filters:
+            filters[name] = _told(trace, filters[name], _is_now, f"reads the clock (filter {name})")
+
+
+def _with_python(trace: Trace, render: Callable[..., Any]) -> Callable[..., Any]:
+    """Look on at templates, of files that states install, that may have Python in them."""
+
+    @functools.wraps(render)
+    def judged(template: Any, *args: Any, **kwargs: Any) -> Any:
+        _judge_python(trace, str(template))
+        return render(template, *args, **kwargs)
+
+    return judged
 
 
 def _rendered(place: str) -> str:
@@ -342,8 +386,8 @@ def _rendered(place: str) -> str:
 
 
 def _is_now(value: Any) -> bool:
-    """Tell whether a date is one that depends on today: none, or in words."""
-    return not value or (isinstance(value, str) and not value[:4].isdigit())
+    """Tell whether a date is one that depends on today: none, in words, or only a part of one."""
+    return not value or (isinstance(value, str) and not re.match(r"\d{4}-?\d\d-?\d\d|\d{5,}", value))
 
 
 def _told(trace: Trace, filter_: Callable[..., Any], when: Callable[[Any], bool], reason: str) -> Callable[..., Any]:
@@ -372,10 +416,18 @@ def _looking_at(trace: Trace, original: Callable[..., Any]) -> Callable[..., Any
 
     def getattribute(self: Any, name: str) -> Any:
         found = original(self, name)
+        if name == "get":
+            return functools.partial(_get, trace, object.__getattribute__(self, "wrapped"), found)
         plain = name.startswith("_") or callable(getattr(type(object.__getattribute__(self, "wrapped")), name, None))
         return found if plain else _Module(trace, object.__getattribute__(self, "wrapped"), name, found)
 
     return getattribute
+
+
+def _get(trace: Trace, loader: Any, original: Callable[..., Any], name: str, *default: Any) -> Any:
+    """Look on at ``salt.get('cmd.run')``."""
+    _judge_call(trace, loader, name)
+    return original(name, *default)
 
 
 class _Module:
@@ -409,23 +461,44 @@ def _judge_custom(trace: Trace, loader: Any, function: str) -> None:
 
 
 def _judge_file(trace: Trace, place: str) -> None:
-    """Judge a custom module that is used."""
-    with open(place, encoding="utf-8", errors="replace") as file:
-        for reason in unproven.of_code(file.read()):
-            trace.note("unproven", f"the custom module {os.path.basename(place)} {reason}")
+    """Judge a custom module that is used, and those that it names."""
+    if place in trace.judged:
+        return
+    trace.judged.add(place)
+    text = _text(place)
+    for reason in unproven.of_code(text):
+        trace.note("unproven", f"the custom module {os.path.basename(place)} {reason}")
+    for other in sorted(glob.glob(f"{os.path.dirname(os.path.dirname(place))}/*/*.py")):
+        if any(re.search(rf"\b{re.escape(name)}\b", text) for name in _names(other)):
+            _judge_file(trace, other)
+
+
+def _names(place: str) -> Iterator[str]:
+    """Yield what a custom module is called."""
+    yield os.path.basename(place).removesuffix(".py")
+    yield from re.findall(r"""^__virtualname__\s*=\s*['"](\w+)""", _text(place), re.MULTILINE)
+
+
+def _judge_shebang(trace: Trace, place: str, default: str) -> None:
+    """Judge what is rendered, where its first line, or else the default, says that Python is in it."""
+    first = _text(place).partition("\n")[0]
+    renderers = first if first.startswith("#!") else default
+    if any(language in renderers for language in _LANGUAGES):
+        _judge_python(trace, place)
 
 
 def _judge_python(trace: Trace, place: str) -> None:
-    """Judge a state file that is Python."""
+    """Judge a file that is Python, or has some in it."""
+    for reason in unproven.of_code(_text(place)):
+        trace.unproven(reason)
+
+
+def _text(place: str) -> str:
     try:
         with open(place, encoding="utf-8", errors="replace") as file:
-            text = file.read()
+            return file.read()
     except OSError:
-        return
-    first = text.partition("\n")[0]
-    if first.startswith("#!") and "py" in first:
-        for reason in unproven.of_code(text):
-            trace.unproven(reason)
+        return ""
 
 
 def main() -> None:
