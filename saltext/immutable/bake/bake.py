@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import salt.version
@@ -27,6 +28,7 @@ from saltext.immutable.bake import (
 )
 from saltext.immutable.bake import refresh as refreshing
 from saltext.immutable.bake.doors import DOORS
+from saltext.immutable.bake.phases import phase, recorded
 from saltext.immutable.bake.shortcut import Shortcut
 from saltext.immutable.bake.state_layers import StateWork
 from saltext.immutable.bake.work import Say, master_address, nothing
@@ -142,14 +144,20 @@ class Bake(StateWork):
         versions = {"salt": salt.version.__version__, "pack": __version__}
         order = self._order(recipe)
         lifecycle.require_not_revoked(recipe.name, manifest.image_digest(order), self.store.revocations())
-        made = self.builder("make_image", order={**order, **versions})
-        about = _short(report) | versions | {"policy": self.policy}
-        image = Image(made["image"], recipe.name, tuple(order["layers"]), made["created"], recipe.read_only, about)
-        moved = self.store.channel(recipe.name, channel) != image.digest
-        where_from = provenance.document(image.name, image.digest, self._origins(), self._run(recipe, report, versions))
-        provenance.vouch(self.builder, self.store, self.settings, image, made, where_from)
-        contents.keep(self.store, image.digest, self._contents(order))
-        results = self._tested(recipe, image)  # before it is in the books: there it would count as good
+        with recorded() as took:
+            with phase("seal"):
+                made = self.builder("make_image", order={**order, **versions})
+            about = _short(report) | versions | {"policy": self.policy}
+            image = Image(made["image"], recipe.name, tuple(order["layers"]), made["created"], recipe.read_only, about)
+            moved = self.store.channel(recipe.name, channel) != image.digest
+            with phase("sign"):
+                run = self._run(recipe, report, versions)
+                where_from = provenance.document(image.name, image.digest, self._origins(), run)
+                provenance.vouch(self.builder, self.store, self.settings, image, made, where_from)
+            contents.keep(self.store, image.digest, self._contents(order))
+            with phase("booted tests"):
+                results = self._tested(recipe, image)  # before it is in the books: there it would count as good
+        image = replace(image, report={**about, "phases": dict(took)})
         self.store.add_image(image)
         tests.require(image.name, results)
         self.store.set_channel(recipe.name, channel, image.digest, who=self.user)

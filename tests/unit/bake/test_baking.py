@@ -156,13 +156,15 @@ def baked(master, store, tmp_path):
     return run
 
 
-def test_what_is_there_is_not_built_again(master, baked):
+def test_what_is_there_is_not_built_again(master, baked, store):
     first = baked()
     assert master.built == ["debian bookworm", "minion salt", "states of web"]
     second = baked()
     assert (master.built, second["cached"], second["changed"]) == ([], True, False)
     assert second["digest"] == first["digest"]
     assert [layer["phases"] for layer in second["layers"]] == [{"prepare": 0.5}] * 3, "of when it was built"
+    [image] = store.images("web")
+    assert list(image.report["phases"]) == ["seal", "sign", "booted tests"], "what comes after the layers"
 
 
 def test_the_builder_is_told_where_the_states_are_applied(master, baked):
