@@ -23,10 +23,16 @@ from saltext.immutable.spec.model import Debian, Parent, Recipe, Settings
 _APT = Path("/etc/apt")
 _SETTLED = 2.0
 """Seconds after which a file that changes once more has another time, however coarse the clock of its disk."""
+_COMPILED = "__pycache__"
+"""Changes when Python first uses what lies beside it."""
 _PLAIN_RENDERERS = ("jinja|yaml", "yaml")
 _JINJA = re.compile(r"\{[{%]")
-_ASKS = re.compile(r"\bsalt\b|__salt__|\bopts\b|strftime|random|shuffle|http_query|dns_check")
-"""What in a pillar file could ask for more than grains and the files of the pillar."""
+_ASKS = re.compile(
+    r"\bsalt\b|__salt__|\bopts\b|strftime|date_format|\b(today|now|utcnow|method_call)\b"
+    r"|random|shuffle|rand_str|gen_mac|lipsum|http_query|dns_check"
+    r"|file_hashsum|list_files|is_(bin|text)_file|is_empty|get_uid|\bwhich\b"
+)
+"""What in a pillar file could ask for more than grains and the files of the pillar: the clock, this host, chance."""
 _OF_THE_CALL = re.compile(r"__|log_|output|jid$|fun$|arg$|kwarg$|doc$|user$|username$|password$|auth|token|async|color")
 """Options that say how the runner was called, not how the master is."""
 
@@ -40,7 +46,7 @@ def take(opts: Mapping[str, Any], settings: Settings, secret: bytes) -> str | No
         "files": {env: [_files(root) for root in roots] for env, roots in opts["file_roots"].items()},
         "pillar": {env: [_files(root) for root in roots] for env, roots in opts["pillar_roots"].items()},
         "apt": [_files(_APT), os.environ.get("APT_CONFIG")],
-        "versions": [salt.version.__version__, [_files(folder) for folder in pack.folders()]],
+        "versions": [salt.version.__version__, [_files(folder, but=_COMPILED) for folder in pack.folders()]],
     }
     return digest(told)
 
@@ -66,12 +72,12 @@ def _ordered(data: Any) -> Any:
     return sorted(map(str, data)) if isinstance(data, set | frozenset) else data
 
 
-def _files(root: str | os.PathLike[str]) -> str:
-    """Return a hash of the names, times and sizes of all that is below a folder."""
-    return hashlib.sha256(canonical(list(_stats(os.fspath(root)))).encode()).hexdigest()
+def _files(root: str | os.PathLike[str], but: str = "") -> str:
+    """Return a hash of the names, times and sizes of all that is below a folder, but for folders of one name."""
+    return hashlib.sha256(canonical(list(_stats(os.fspath(root), but))).encode()).hexdigest()
 
 
-def _stats(root: str) -> Iterator[list[Any]]:
+def _stats(root: str, but: str = "") -> Iterator[list[Any]]:
     seen: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         here = os.stat(folder)
@@ -79,7 +85,7 @@ def _stats(root: str) -> Iterator[list[Any]]:
             folders.clear()
             continue
         seen.add((here.st_dev, here.st_ino))
-        folders[:] = [name for name in folders if name != "__pycache__"]
+        folders[:] = [name for name in folders if name != but]
         folders.sort()
         for name in ("", *folders, *sorted(files)):
             yield [f"{folder}/{name}", *_stat(f"{folder}/{name}")]

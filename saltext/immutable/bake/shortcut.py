@@ -30,10 +30,19 @@ class Shortcut:
             return None
         digest = kept[1]
         moved = self._store.channel(self._recipe, self._channel) != digest
-        if moved or digest in self._store.revoked() or not builder("has_image", digest=digest):
+        if moved or not self._sound(digest) or not builder("has_image", digest=digest):
             return None
         builder("sweep")
         return self._report(digest)
+
+    def _sound(self, digest: str) -> bool:
+        """Tell whether an image may be rolled, and stands on no other that may not."""
+        refused = self._store.revoked()
+        if not refused:
+            return True
+        stack = self._store.image(digest).layers
+        wrong = [image.layers for image in self._store.images() if image.digest in refused]
+        return digest not in refused and not any(stack[: len(layers)] == layers for layers in wrong)
 
     def _report(self, digest: str) -> dict[str, Any]:
         image = self._store.image(digest)

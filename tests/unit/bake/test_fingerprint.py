@@ -12,7 +12,7 @@ import pytest
 
 from saltext.immutable.bake import fingerprint, memory, shortcut
 from saltext.immutable.spec.model import Debian, Directory, Minion, Parent, Recipe, Settings
-from saltext.immutable.store import Image, Store
+from saltext.immutable.store import Image, Store, revocations
 
 CHAIN = [Recipe("base", Debian("bookworm"), "base-bake", Minion()), Recipe("web", Parent("base"), "web-bake")]
 DIGEST = "d" * 64
@@ -76,6 +76,7 @@ def same_size_and_time(world: World) -> None:
         pytest.param(lambda world: (world.place / "states/web/init.sls").unlink(), id="a file less"),
         pytest.param(lambda world: (world.place / "states/web/init.sls").chmod(0o600), id="a mode"),
         pytest.param(lambda world: (world.place / "states/empty").mkdir(), id="an empty folder"),
+        pytest.param(lambda world: world.write("states/web/__pycache__/a", "b"), id="a file in a folder of that name"),
         pytest.param(lambda world: (world.place / "states/link").symlink_to("web"), id="a link"),
         pytest.param(lambda world: world.write("pillar/top.sls", "a: bc"), id="the pillar"),
         pytest.param(lambda world: world.opts.update(state_top="x"), id="an option of the master"),
@@ -130,6 +131,9 @@ def test_another_host_that_bakes_gives_none(world):
         ("a: {{ salt['cmd.run']('date') }}", False),
         ("{% set s = salt %}", False),
         ("a: {{ None | strftime }}", False),
+        ("a: {{ None | date_format('%d') }}", False),
+        ("a: {{ '/etc/hostname' | file_hashsum }}", False),
+        ("{% load_yaml as day %}2026-01-01{% endload %}\na: {{ day.today() }}", False),
         ("#!py\ndef run(): return {}", False),
     ],
 )
@@ -211,6 +215,20 @@ def test_the_answer_is_that_of_a_bake_that_builds_nothing(ask):
 def test_there_is_no_answer_after(ask, world, store, happens):
     ask.bake()
     happens(world, store)
+    assert ask() is None
+
+
+def test_there_is_no_answer_for_an_image_that_stands_on_a_revoked_one(ask, store):
+    ask.bake()
+    base = "b" * 64
+    store.add_image(Image(base, "base", store.image(DIGEST).layers[:1], 1.0, True, {}))
+    other = "c" * 64
+    store.add_image(Image(other, "other", ("2" * 64,), 1.0, True, {}))
+    with store.write() as tx:
+        revocations.add(tx, revocations.Revocation(other, "other@cccccccccccc", 1.0, "openssl", None))
+    assert ask() is not None
+    with store.write() as tx:
+        revocations.add(tx, revocations.Revocation(base, "base@bbbbbbbbbbbb", 1.0, "openssl", None))
     assert ask() is None
 
 
