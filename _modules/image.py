@@ -23,7 +23,9 @@ def __virtual__():
 
 
 def _call(name, **kwargs):
-    return DOORS[name](Host(spec.settings(__opts__).root), **kwargs)
+    host = Host(spec.settings(__opts__).root)
+    with host.room():
+        return DOORS[name](host, **kwargs)
 
 
 def sources(suite, components, mirror=None):

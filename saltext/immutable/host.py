@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -30,6 +31,7 @@ from pathlib import Path
 from salt.exceptions import CommandExecutionError
 
 _DISCARDED = "discarded-"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 FOLDERS = ("layers", "l", "keys", "images", "machines", "consoles", "pki", "cache", "tmp")
 
 
@@ -66,6 +68,19 @@ class Host:
         """Tell whether any process holds the lock ``name``."""
         with (self.root / f".{name}.lock").open("a") as file:
             return not _locked(file.fileno())
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Say in a sentence that the disk is full, and what to do then."""
+        try:
+            yield
+        except OSError as err:
+            if err.errno not in _NO_ROOM:
+                raise
+            raise CommandExecutionError(
+                f"{err.strerror}: {err.filename or self.root} on the host of the images and machines; what was under way "
+                "is undone; make room, salt-run image.prune for one, and give the order again"
+            ) from err
 
     def discard(self, folder: Path) -> None:
         """Take a folder away in one step, then remove what is in it; what a kill leaves is removed by the next."""

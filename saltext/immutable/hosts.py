@@ -37,5 +37,7 @@ class Worker:
     def __call__(self, name: str, **kwargs: Any) -> Any:
         """Call one function with data that JSON can hold."""
         if self._settings.builder is None:
-            return self._doors[name](Host(self._settings.root), **kwargs)
+            host = Host(self._settings.root)
+            with host.room():
+                return self._doors[name](host, **kwargs)
         return self._jobs.run(self._settings.builder, f"{self._module}.{name}", kwargs=kwargs)

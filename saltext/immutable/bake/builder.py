@@ -32,7 +32,7 @@ from saltext.immutable.bake import (
 from saltext.immutable.bake.phases import phase, recorded
 from saltext.immutable.bake.search import search
 from saltext.immutable.bake.workshop import workshop
-from saltext.immutable.host import Host, remove, write
+from saltext.immutable.host import Host, remove, sync_directory, write
 from saltext.immutable.machines import images, overlay
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.cgroup import Cgroup
@@ -168,14 +168,18 @@ def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         verify.require_layers(host, order["layers"])
         seal = {name: order[name] for name in ("recipe", "read_only", "policy", "salt", "pack")}
         seal |= {"image": digest, "created": time.time()}
-        tree = about.parent / "seal"
-        for path, text in {SEAL_PATH: json.dumps(seal, indent=1), **proof.above(order)}.items():
-            place = tree / path.lstrip("/")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write(place, text)
-        proof.add(host, tree, order)
-        proof.like_below(host, tree, order["layers"])
-        write(about, json.dumps({**order, **seal}))
+        with host.workspace() as work:
+            tree = work / "image/seal"
+            for path, text in {SEAL_PATH: json.dumps(seal, indent=1), **proof.above(order)}.items():
+                place = tree / path.lstrip("/")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                write(place, text)
+            proof.add(host, tree, order)
+            proof.like_below(host, tree, order["layers"])
+            write(work / "image" / about.name, json.dumps({**order, **seal}))
+            remove(about.parent)  # what a kill left, before images came in one step
+            (work / "image").rename(about.parent)
+            sync_directory(host.images)
     layers.link(host, images.seal_link(digest), f"../images/{digest}/seal")
     return find_image(host, digest)
 

@@ -73,8 +73,11 @@ def _remove(host: Host, gone: Sequence[str], unneeded: Sequence[str], places: Se
 
 
 def _remove_dangling(host: Host) -> None:
-    """Remove keys and links that lead nowhere: a kill may have come between a layer and them."""
+    """Remove keys and links that lead nowhere, and files without a name yet: a kill may have come in between."""
     there = {folder.name for folder in host.layers.iterdir()}
+    for folder in (host.keys, *host.images.iterdir()):
+        for unfinished in folder.glob(".*"):
+            unfinished.unlink()
     for key in host.keys.iterdir():
         if key.read_text().partition("\n")[0] not in there:
             key.unlink()
