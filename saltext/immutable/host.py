@@ -78,8 +78,8 @@ class Host:
             if err.errno not in _NO_ROOM:
                 raise
             raise CommandExecutionError(
-                f"{err.strerror}: {err.filename or self.root} on the host of the images and machines; what was under way "
-                "is undone; make room, salt-run image.prune for one, and give the order again"
+                f"{err.strerror}: {err.filename or self.root} on the host of the images and machines; what was under "
+                "way is undone; make room, salt-run image.prune for one, and give the order again"
             ) from err
 
     def discard(self, folder: Path) -> None:
