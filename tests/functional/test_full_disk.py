@@ -1,4 +1,4 @@
-"""A builder whose disk is full as each phase begins: a sentence, nothing half-made, and all is right with room again."""
+"""A disk of a builder that is full as each phase begins: a sentence, nothing half-made, all right with room again."""
 
 from __future__ import annotations
 
