@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -35,21 +36,32 @@ def keep_asked(store: Store, recipe: str, ground: str, found: references.Trace) 
         tx.execute(sa.delete(questions).where(questions.c.ground == ground, questions.c.at < oldest))
 
 
-def fingerprint(store: Store, recipe: str, channel: str) -> tuple[str, str] | None:
-    """Return the fingerprint that the last bake of a recipe for a channel kept, and its image."""
+@dataclass(frozen=True)
+class Kept:
+    """A fingerprint, and what it stands for."""
+
+    fingerprint: str
+    image: str
+    layers: Mapping[str, str]
+    """By key, which digest it led to."""
+
+
+def fingerprint(store: Store, recipe: str, channel: str) -> Kept | None:
+    """Return the fingerprint that the last bake of a recipe for a channel kept."""
     mine = sa.and_(fingerprints.c.recipe == recipe, fingerprints.c.channel == channel)
+    columns = (fingerprints.c.fingerprint, fingerprints.c.image, fingerprints.c.layers)
     with store.read() as connection:
-        row = connection.execute(sa.select(fingerprints.c.fingerprint, fingerprints.c.image).where(mine)).first()
-    return None if row is None else (row[0], row[1])
+        row = connection.execute(sa.select(*columns).where(mine)).first()
+    return None if row is None or not row[2] else Kept(row[0], row[1], dict(row[2]))
 
 
-def keep_fingerprint(store: Store, recipe: str, channel: str, found: str | None, image: str) -> None:
+def keep_fingerprint(store: Store, recipe: str, channel: str, kept: Kept | None) -> None:
     """Keep a fingerprint in place of the last one; None: there is none."""
     mine = sa.and_(fingerprints.c.recipe == recipe, fingerprints.c.channel == channel)
     with store.write() as tx:
         tx.execute(sa.delete(fingerprints).where(mine))
-        if found is not None:
-            row = {"recipe": recipe, "channel": channel, "fingerprint": found, "image": image, "at": store.clock()}
+        if kept is not None:
+            row = {"recipe": recipe, "channel": channel, "at": store.clock(), **asdict(kept)}
             tx.execute(sa.insert(fingerprints).values(**row))
 
 

@@ -26,12 +26,14 @@ class Shortcut:
     def answer(self, builder: Callable[..., Any]) -> dict[str, Any] | None:
         """Return what a bake would, if nothing has changed since one; None if that cannot be told."""
         kept = memory.fingerprint(self._store, self._recipe, self._channel)
-        if self._before is None or kept is None or kept[0] != self._before or self._store.enrolled():
+        if self._before is None or kept is None or kept.fingerprint != self._before or self._store.enrolled():
             return None
-        digest = kept[1]
+        digest = kept.image
         moved = self._store.channel(self._recipe, self._channel) != digest
         if moved or not self._sound(digest) or not builder("has_image", digest=digest):
             return None
+        if not all(_leads(builder, key, layer) for key, layer in kept.layers.items()):
+            return None  # another bake has built a layer anew since, that of a parent with updates for one
         builder("sweep")
         return self._report(digest)
 
@@ -56,4 +58,12 @@ class Shortcut:
         doubtful = {layer["what"] for layer in layers if layer.get("unproven")}
         steady = doubtful <= {f"states of {each.name}" for each in chain if each.assume_stable}
         lasts = steady and fingerprint.lasting(self._opts, chain, time.time()) and self._look() == self._before
-        memory.keep_fingerprint(self._store, self._recipe, self._channel, self._before if lasts else None, digest)
+        keys = {layer["key"]: layer["digest"] for layer in layers if layer.get("key")}
+        known = lasts and self._before and len(keys) == len(layers)
+        kept = memory.Kept(str(self._before), digest, keys) if known else None
+        memory.keep_fingerprint(self._store, self._recipe, self._channel, kept)
+
+
+def _leads(builder: Callable[..., Any], key: str, digest: str) -> bool:
+    found = builder("find_layer", key=key)
+    return found is not None and found["digest"] == digest

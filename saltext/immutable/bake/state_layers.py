@@ -76,7 +76,7 @@ class StateWork(Work):
         memory.keep_asked(self.store, recipe.name, inputs.key(ground), asked)
         for key in (inputs.key({**ground, **made_from}), inputs.last(recipe)):
             self._keep(key, built)
-        self.layers[-1]["unproven"] = built["unproven"]
+        self.layers[-1] |= {"unproven": built["unproven"], "key": inputs.key({**ground, **made_from})}
         self._remember(recipe, {**ground, **made_from}, built)
         more = {"asked": asked, "states": references.states(trace), "unproven": built["unproven"]}
         self._tell(recipe, known, {**ground, **made_from}, more)

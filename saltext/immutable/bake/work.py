@@ -150,7 +150,7 @@ class Work:
         found = self.builder("find_layer", key=key) if all(below) else None
         if found is None or self._outdated(found) or (found.get("unproven") and not stable):
             return False
-        self.layers.append(found | {"cached": True})
+        self.layers.append(found | {"cached": True, "key": key})
         return True
 
     def _outdated(self, layer: Mapping[str, Any]) -> bool:
@@ -178,7 +178,7 @@ class Work:
         self.say(said, "image/layer", what=what, digest=built["digest"], seconds=built["seconds"])
         if slimmed := slim.told(built["slim"]):
             self.say(slimmed, "image/slim", what=what, saved=built["slim"])
-        self.layers.append(built | {"cached": False})
+        self.layers.append(built | {"cached": False, "key": key})
         return dict(built)
 
     def _enter(self, what: str, phase: str) -> None:

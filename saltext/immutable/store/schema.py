@@ -85,6 +85,7 @@ fingerprints = sa.Table(
     sa.Column("fingerprint", sa.Text, nullable=False),
     sa.Column("image", sa.Text, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
+    sa.Column("layers", sa.JSON),  # by key, which digest it led to
 )
 
 # What the last bake of a recipe was made from, in parts, to tell what has changed since.

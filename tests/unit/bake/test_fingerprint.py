@@ -16,6 +16,7 @@ from saltext.immutable.store import Image, Store, revocations
 
 CHAIN = [Recipe("base", Debian("bookworm"), "base-bake", Minion()), Recipe("web", Parent("base"), "web-bake")]
 DIGEST = "d" * 64
+KEY = "k" * 64
 
 
 class World:
@@ -167,10 +168,14 @@ def store():
 class Builder:
     def __init__(self) -> None:
         self.has, self.swept = True, 0
+        self.leads: dict[str, str] = {KEY: "1" * 64}
 
     def __call__(self, name: str, **kwargs: Any) -> Any:
         if name == "sweep":
             self.swept += 1
+        if name == "find_layer":
+            digest = self.leads.get(kwargs["key"])
+            return digest and {"digest": digest}
         return self.has
 
 
@@ -188,7 +193,8 @@ def ask(world, store, monkeypatch):
         chain = [CHAIN[0], replace(CHAIN[1], **how.get("recipe", {}))]
         short = shortcut.Shortcut(store, world.opts, world.settings, "web", "stable")
         how.get("during", lambda: None)()
-        short.keep(chain, how.get("layers", [{}]), DIGEST)
+        layers = [{"key": KEY, "digest": "1" * 64, **layer} for layer in how.get("layers", [{}])]
+        short.keep(chain, layers, DIGEST)
 
     ask.bake, ask.builder = bake, builder
     return ask
@@ -209,7 +215,7 @@ def test_the_answer_is_that_of_a_bake_that_builds_nothing(ask):
     [
         pytest.param(lambda world, store: world.write("states/web/init.sls", "other"), id="a change"),
         pytest.param(lambda world, store: store.note_enrolled("web-bake"), id="a bake that was killed"),
-        pytest.param(lambda world, store: memory.keep_fingerprint(store, "web", "stable", None, ""), id="nothing kept"),
+        pytest.param(lambda world, store: memory.keep_fingerprint(store, "web", "stable", None), id="nothing kept"),
     ],
 )
 def test_there_is_no_answer_after(ask, world, store, happens):
@@ -235,6 +241,18 @@ def test_there_is_no_answer_for_an_image_that_stands_on_a_revoked_one(ask, store
 def test_there_is_no_answer_for_an_image_that_the_builder_lacks(ask):
     ask.bake()
     assert ask(has=False) is None
+
+
+@pytest.mark.parametrize("leads", [{KEY: "2" * 64}, {}], ids=["a parent baked with updates", "a layer that went"])
+def test_there_is_no_answer_where_another_bake_built_a_layer_anew(ask, leads):
+    ask.bake()
+    ask.builder.leads = leads
+    assert ask() is None
+
+
+def test_a_layer_whose_key_nobody_knows_is_not_kept(ask):
+    ask.bake(layers=[{}, {"key": None}])
+    assert ask() is None
 
 
 def test_what_changes_while_it_is_baked_is_not_kept(ask, world):
