@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import operator
-import secrets
-import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
-from unittest import mock
 
-from saltext.immutable.bake import bake, states
-from saltext.immutable.machines.machine import Machine
-from tests.bench import drifting, guarding, planning, rolling, simulating
+from tests.bench import baking, drifting, guarding, packing, planning, rolling, simulating
 from tests.support.estate import Estate
-
-_versions = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -28,35 +20,14 @@ class Figure:
     measure: Callable[[Estate], tuple[float, float]]
     value: Callable[[float, float], float]
     measured: str = "seconds"
+    ready: Callable[[Estate], AbstractContextManager[None]] = nullcontext
+    """Sets up what all runs of it need, and takes it away."""
+    runs: int = 3
 
 
 def first_image(estate: Estate) -> None:
     """Bake what the figures start from; its layers may be there already."""
     estate.salt_run("image.bake", "web")
-
-
-def bake_over_salt_call(estate: Estate) -> tuple[float, float]:
-    """Bake a state layer; its own ``salt-call`` is the baseline: the same states in the same machine."""
-    bare: list[float] = []
-
-    def timed(machine: Machine, order: Any) -> Any:
-        began = time.monotonic()
-        done = apply(machine, order)
-        bare.append(time.monotonic() - began)
-        return done
-
-    # A pillar that was never baked before, so that the layer has to be built.
-    estate.write_pillar("web", {"web": {"version": f"bench {next(_versions)} {secrets.token_hex(4)}"}})
-    apply = states.apply
-    with mock.patch.object(states, "apply", timed):
-        layer = bake.bake("web", rolling.opts_of(estate))["layers"][-1]
-    return layer["seconds"], bare[0]
-
-
-def rebake_unchanged(estate: Estate) -> tuple[float, float]:
-    """Bake what has not changed, beside a ``salt-run`` that does nothing."""
-    first_image(estate)
-    return estate.salt_run("image.bake", "web").seconds, estate.salt_run("test.arg").seconds
 
 
 def milliseconds(ours: float, bare: float) -> float:
@@ -74,9 +45,24 @@ def ratio(ours: float, bare: float) -> float:
     return ours / bare
 
 
+_SALT_CALL = "bare salt-call of the same states"
+_PACKER = "packer build of the same states"
+
 FIGURES = {
-    "bake_over_salt_call_ratio": Figure("x", "bare salt-call of the same states", bake_over_salt_call, ratio),
-    "rebake_unchanged_s": Figure("s", "salt-run test.arg", rebake_unchanged, operator.sub),
+    "bake_over_salt_call_ratio": Figure("x", _SALT_CALL, baking.site_over_salt_call, ratio, ready=baking.site_ready),
+    "bake_heavy_over_salt_call_ratio": Figure(
+        "x", _SALT_CALL, baking.heavy_over_salt_call, ratio, ready=baking.heavy_ready
+    ),
+    "bake_over_packer_ratio": Figure("x", _PACKER, packing.site_over_packer, ratio, ready=packing.site_ready),
+    "bake_heavy_over_packer_ratio": Figure("x", _PACKER, packing.heavy_over_packer, ratio, ready=packing.heavy_ready),
+    "rebake_unchanged_s": Figure("s", "salt-run test.arg", baking.unchanged, operator.sub),
+    "rebake_top_of_three_s": Figure("s", _SALT_CALL, baking.top_of_three, alone, ready=baking.upper_ready),
+    "cold_base_over_mmdebstrap_ratio": Figure(
+        "x", "mmdebstrap of the same packages", baking.cold_base, ratio, ready=baking.cold_ready
+    ),
+    "disk_10_images_over_1_ratio": Figure(
+        "x", "one of them", baking.ten_images, ratio, "megabytes", ready=baking.site_ready, runs=1
+    ),
     "roll_over_bare_boot_ratio": Figure("x", "three machines started bare", rolling.three_machines, ratio),
     "roll_10_over_bare_boot_ratio": Figure("x", "ten machines started bare", rolling.ten_machines, ratio),
     "fast_rollback_over_launch_ratio": Figure("x", "a rollback by launch", rolling.back_by_traffic, ratio),
