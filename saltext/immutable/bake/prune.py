@@ -32,8 +32,8 @@ def prune(
     settings, definitions = spec.settings(opts), minions.definitions(opts)
     with closing(Store.open(settings.store)) as store:
         builder = Worker(opts, settings, "image", DOORS)
-        with nullcontext() if test else turns.deleting(store):
-            told = Prune(store, builder, definitions, who).prune(recipe, test)
+        with nullcontext() if test else turns.deleting(store), closing(minions.Minions(opts)) as salt:
+            told = Prune(store, builder, definitions, who, salt.forget).prune(recipe, test)
     if not test:
         tell(told["comment"], "image/pruned", deleted=list(told["deleted"]), freed=told["freed"])
     return told
@@ -47,6 +47,8 @@ class Prune:
     builder: Builder
     definitions: Definitions
     who: str | None = None
+    forget: Callable[[str], None] = lambda bake_id: None
+    """Deletes the key of a minion."""
 
     def prune(self, recipe: str | None, test: bool) -> dict[str, Any]:
         """See `prune`; no bake may be under way."""
@@ -54,8 +56,16 @@ class Prune:
         judged = self._verdicts(images, recipe)
         verdicts = judged if test else [self._done(verdict) for verdict in judged]
         gone = {verdict.digest for verdict in verdicts if not verdict.kept}
+        if not test:
+            self._let_go()
         found = self.builder("collect", known=sorted(set(images) - gone), test=test, **self._caches())
         return self._told(images, verdicts, found, test)
+
+    def _let_go(self) -> None:
+        """Delete the keys that killed bakes left on the master: nobody bakes."""
+        for bake_id in self.store.enrolled():
+            self.forget(bake_id)
+            self.store.note_forgotten(bake_id)
 
     def _verdicts(self, images: Mapping[str, Image], recipe: str | None) -> list[Verdict]:
         known = sorted({*self.definitions.recipes, *(image.recipe for image in images.values())})

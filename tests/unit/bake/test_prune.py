@@ -72,6 +72,16 @@ def test_what_is_beyond_goes_with_the_layers_that_nothing_else_needs(host, store
     assert work.prune(None, test=False)["deleted"] == {}
 
 
+def test_the_key_that_a_killed_bake_left_on_the_master_goes(store, builder):
+    store.note_enrolled("web-bake")
+    forgotten: list[str] = []
+    work = prune.Prune(store, builder, Definitions({"web": WEB}, {}), "jane", forgotten.append)
+    work.prune(None, test=True)
+    assert (forgotten, store.enrolled()) == ([], {"web-bake"})
+    work.prune(None, test=False)
+    assert (forgotten, store.enrolled()) == (["web-bake"], set())
+
+
 def test_what_a_channel_names_stays(store, work, baked):
     names = [baked(age) for age in (1, 2, 3)]
     store.set_channel("web", "stable", store.image(names[2]).digest)
