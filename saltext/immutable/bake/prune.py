@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -32,11 +33,16 @@ def prune(
     settings, definitions = spec.settings(opts), minions.definitions(opts)
     with closing(Store.open(settings.store)) as store:
         builder = Worker(opts, settings, "image", DOORS)
-        with nullcontext() if test else turns.deleting(store), closing(minions.Minions(opts)) as salt:
-            told = Prune(store, builder, definitions, who, salt.forget).prune(recipe, test)
+        with nullcontext() if test else turns.deleting(store):
+            told = Prune(store, builder, definitions, who, partial(_forget, opts)).prune(recipe, test)
     if not test:
         tell(told["comment"], "image/pruned", deleted=list(told["deleted"]), freed=told["freed"])
     return told
+
+
+def _forget(opts: Mapping[str, Any], minion_id: str) -> None:
+    with closing(minions.Minions(opts)) as salt:
+        salt.forget(minion_id)
 
 
 @dataclass(frozen=True)
