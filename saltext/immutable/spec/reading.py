@@ -24,6 +24,10 @@ _MINION_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _PERCENT = re.compile(r"(\d+)%")
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _UNITS = (86400, 3600, 60, 1)
+_LONG = 63
+"""Characters that a name may have: it becomes part of names of files, units and hosts."""
+_LONG_ID = 200
+"""Characters that a minion id may have: with what is put before and after it, it is the name of a file."""
 
 
 class Section:
@@ -51,7 +55,7 @@ class Section:
 
     def problem(self, key: str, sentence: str) -> None:
         """Note that the value of ``key`` is wrong in a way that its reader could not see."""
-        self._problems.append(f"{self.path}:{key}: {sentence}" if key else f"{self.path}: {sentence}")
+        self._problems.append(f"{_shown(self.path)}:{_shown(key)}: {sentence}" if key else f"{self.path}: {sentence}")
 
     def need(self, key: str, reader: Reader[T], example: object) -> T:
         """Return the value of ``key``; its absence is a problem that shows ``example``."""
@@ -109,7 +113,7 @@ class Section:
         try:
             yield
         except ValueError as err:
-            self._problems.append(f"{path}: {err}")
+            self._problems.append(f"{_shown(path)}: {err}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -160,7 +164,7 @@ def name(value: object) -> str:
     found = text(value)
     if not _NAME.fullmatch(found):
         raise ValueError(f"{found!r} is no name; use small letters, digits and '-', a letter or digit first")
-    return found
+    return _short(found, _LONG)
 
 
 def minion_id(value: object) -> str:
@@ -168,6 +172,17 @@ def minion_id(value: object) -> str:
     found = text(value)
     if not _MINION_ID.fullmatch(found):
         raise ValueError(f"{found!r} is no minion id; use letters, digits, '.', '-' and '_'")
+    return _short(found, _LONG_ID)
+
+
+def _shown(path: str) -> str:
+    """Return a path as a terminal can show it: a pillar could have anything in its keys."""
+    return path if path.isprintable() else repr(path)[1:-1]
+
+
+def _short(found: str, most: int) -> str:
+    if len(found) > most:
+        raise ValueError(f"{found[:20]}... has {len(found)} characters; use at most {most}")
     return found
 
 

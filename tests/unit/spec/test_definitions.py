@@ -457,6 +457,28 @@ def test_what_becomes_a_command_line_on_the_builder_is_only_that(source):
         definitions({"immutable": {"recipes": {"base": {"from": source}}}})
 
 
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        pytest.param("a/b", "immutable:recipes:a/b: 'a/b' is no name", id="a slash"),
+        pytest.param("..", "immutable:recipes:..: '..' is no name", id="the folder above"),
+        pytest.param("a\nb", "immutable:recipes:a\\nb: 'a\\nb' is no name", id="a line break"),
+        pytest.param("web\n", "immutable:recipes:web\\n: 'web\\n' is no name", id="a line break at the end"),
+        pytest.param("a\x1b[2J", "immutable:recipes:a\\x1b[2J: 'a\\x1b[2J' is no name", id="an order to the terminal"),
+        pytest.param("-rf", "'-rf' is no name", id="an option"),
+        pytest.param("a" * 64, f"{'a' * 20}... has 64 characters; use at most 63", id="too long for a file"),
+    ],
+)
+def test_a_name_that_could_be_a_path_or_an_order_is_refused(name, sentence):
+    with pytest.raises(SaltInvocationError) as err:
+        definitions({"immutable": {"recipes": {name: GOOD["immutable"]["recipes"]["base"]}}})
+    assert sentence in str(err.value)
+
+
+def test_an_id_that_is_too_long_for_a_file_is_refused():
+    assert "aaa... has 201 characters; use at most 200" in refused(("recipes:web:bake_id", "a" * 201))
+
+
 def test_two_fleets_have_no_traffic_in_common():
     shared = {"haproxy": {"socket": "/run/haproxy/admin.sock", "backend": "web"}}
     told = refused(("fleets:web:traffic", shared), ("fleets:small:traffic", shared))
