@@ -53,15 +53,15 @@ class Layer:
 
 
 def find(host: Host, key: str) -> Layer | None:
-    """Return the layer that ``key`` led to last, if it is still there."""
+    """Return the layer that ``key`` led to last, if it is still there; what cannot be read leads nowhere."""
     try:
         digest, *known = (host.keys / key).read_text().splitlines()
-        layer = load(host, digest)
-    except FileNotFoundError:
+        told = list(map(json.loads, known))
+        about = next((each for each in told if isinstance(each, dict)), {})
+        said: Any = {**about, "warnings": [each for each in told if isinstance(each, str)]}
+        return replace(load(host, digest), **said)
+    except (FileNotFoundError, TypeError, ValueError):
         return None
-    told = list(map(json.loads, known))
-    about = next((each for each in told if isinstance(each, dict)), {})
-    return replace(layer, **about, warnings=[each for each in told if isinstance(each, str)])
 
 
 def load(host: Host, digest: str) -> Layer:

@@ -44,6 +44,24 @@ def test_an_unknown_key_leads_nowhere(host):
     assert layers.find(host, "k0") is None
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda text: "", id="an empty file"),
+        pytest.param(lambda text: text[:-1], id="cut off"),
+        pytest.param(lambda text: text.replace("[", "{"), id="no JSON"),
+        pytest.param(lambda text: text.replace("packages", "packagez"), id="a word that layers have not"),
+        pytest.param(lambda text: "../" * 9 + "etc", id="a path"),
+    ],
+)
+def test_a_key_that_was_damaged_leads_nowhere(host, spoil):
+    layer = commit(host, "k1", a="1")
+    layers.keep(host, "k1", layer.digest, ["w"], {"packages": {}, "tests": []})
+    assert layers.find(host, "k1").warnings == ["w"]
+    (host.keys / "k1").write_text(spoil((host.keys / "k1").read_text()))
+    assert layers.find(host, "k1") is None
+
+
 def test_the_same_content_under_another_key_is_one_layer(host):
     one, other = commit(host, "k1", a="1"), commit(host, "k2", a="1")
     assert one.digest == other.digest
