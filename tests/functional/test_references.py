@@ -363,3 +363,18 @@ def test_all_that_was_given_out_is_in_the_masters_list(worlds, name):
     world = worlds[name]
     opts = {**copy.deepcopy(salt.config.master_config(None)), **world.master}
     assert references.strays(inputs.tree(opts), world.trace) == []
+    assert references.otherwise(inputs.tree(opts), world.trace) == []
+
+
+@pytest.mark.parametrize("name", ["a file", "a folder", "an include", "a name that needs an escape"])
+def test_what_was_given_otherwise_than_it_lies_there_is_named(worlds, name):
+    world = worlds[name]
+    path = world.case.used[-1]
+    file = world.place / "tree" / path
+    text = file.read_text()
+    try:
+        file.write_text(f"{text}\n# changed\n")
+        opts = {**copy.deepcopy(salt.config.master_config(None)), **world.master}
+        assert [each.lstrip("|") for each in references.otherwise(inputs.tree(opts), world.trace)] == [path]
+    finally:
+        file.write_text(text)

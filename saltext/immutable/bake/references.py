@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import posixpath
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ Tree = Mapping[str, Mapping[str, str]]
 """By environment and path: mode and hash of files, '' of folders (``web/``), the target of links (``web/link@``)."""
 Trace = Sequence[Sequence[Any]]
 """Observations, as `tracing` writes them down."""
+_SHA256 = re.compile(r"(^| )[0-9a-f]{64}$")
 _KINDS = ("envs", "file", "has", "list", "sls")
 
 
@@ -46,6 +48,14 @@ def strays(tree: Tree, trace: Trace) -> list[str]:
     """Return the files that the master gave out though its list has them not: nobody can tell when they change."""
     given = [(env, path) for _, env, path, found in _of(trace, "file") if found]
     return sorted({str(path) for env, path in given if _plain(path) not in tree.get(env, {})})
+
+
+def otherwise(tree: Tree, trace: Trace) -> list[str]:
+    """Return the files that the master gave out with another content than its tree has."""
+    found = (
+        (tree.get(str(env), {}).get(_plain(path), ""), str(path), given) for _, env, path, given in _of(trace, "given")
+    )
+    return sorted({path for served, path, given in found if _SHA256.search(served) and not served.endswith(given)})
 
 
 def doubts(tree: Tree, trace: Trace) -> list[str]:

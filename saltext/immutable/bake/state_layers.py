@@ -70,6 +70,11 @@ class StateWork(Work):
         made_from = inputs.complete({}, now, asked)
         if again != ground or made_from != inputs.complete({}, before, asked):
             raise CommandExecutionError(f"states or pillar of {recipe.name} changed during the bake; bake again")
+        if wrong := references.otherwise(before, trace):
+            raise CommandExecutionError(
+                f"the master gave {wrong[0]} otherwise than it lies in its file_roots: it changed meanwhile, or the "
+                "master runs with an older config; then restart salt-master, and bake again"
+            )
         known = self._known(self.layers[-2]["grains"], built["grains"])
         ground = self._read(recipe, known, below, now)
         built["unproven"] = references.doubts(before, trace)

@@ -6,6 +6,7 @@ run in processes of their own (``parallel``) are seen as well. A line of FILE is
 word says what it is:
 
 - ``file, env, path, found``: this file was asked for
+- ``given, env, path, hash``: this is what the master gave
 - ``list, env, prefix``: the names of what is there
 - ``has, env, path``: whether this name is in the list of files and folders
 - ``sls, env, pattern``: which state files have such names
@@ -236,10 +237,31 @@ def _watch_requests(trace: Trace) -> None:
 
         return hash_file
 
+    def getting(original: Callable[..., Any]) -> Callable[..., Any]:
+        def get_file(
+            self: Any, path: str, dest: str = "", makedirs: bool = False, saltenv: str = "base", *args: Any, **more: Any
+        ) -> Any:
+            place = original(self, path, dest, makedirs, saltenv, *args, **more)
+            if isinstance(place, str) and os.path.isfile(place):
+                plain, env = salt.utils.url.parse(path)
+                trace.note("given", env or saltenv, plain, _sha256(place))
+            return place
+
+        return get_file
+
+    _around(salt.fileclient.RemoteClient, "get_file", getting)
     _around(salt.channel.client.AsyncReqChannel, "send", sending)
     _around(salt.channel.client.AsyncReqChannel, "crypted_transfer_decode_dictentry", sending)
     for name in ("hash_file", "hash_and_stat_file"):
         _around(salt.fileclient.RemoteClient, name, hashing)
+
+
+def _sha256(place: str) -> str:
+    with open(place, "rb") as file:
+        hashed = hashlib.sha256()
+        while part := file.read(1 << 20):
+            hashed.update(part)
+        return hashed.hexdigest()
 
 
 def _watch_lists(trace: Trace) -> None:
