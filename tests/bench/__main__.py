@@ -38,7 +38,7 @@ def main(names: list[str]) -> None:
         first_image(estate)
         for name in names or FIGURES:
             report[name] = told = attempted(FIGURES[name], estate)
-            print(f"{name:<32} {line(told)}", flush=True)
+            print(f"{name:<36} {line(told)}", flush=True)
             REPORT.write_text(json.dumps(report, indent=1))
     if any("failed" in told for told in report.values()):
         sys.exit(1)

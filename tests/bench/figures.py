@@ -47,6 +47,7 @@ def ratio(ours: float, bare: float) -> float:
 
 _SALT_CALL = "bare salt-call of the same states"
 _PACKER = "packer build of the same states"
+_CACHED = "packer build with our package cache"
 
 FIGURES = {
     "bake_over_salt_call_ratio": Figure("x", _SALT_CALL, baking.site_over_salt_call, ratio, ready=baking.site_ready),
@@ -55,6 +56,12 @@ FIGURES = {
     ),
     "bake_over_packer_ratio": Figure("x", _PACKER, packing.site_over_packer, ratio, ready=packing.site_ready),
     "bake_heavy_over_packer_ratio": Figure("x", _PACKER, packing.heavy_over_packer, ratio, ready=packing.heavy_ready),
+    "bake_over_cached_packer_ratio": Figure(
+        "x", _CACHED, packing.site_over_cached_packer, ratio, ready=packing.site_ready
+    ),
+    "bake_heavy_over_cached_packer_ratio": Figure(
+        "x", _CACHED, packing.heavy_over_cached_packer, ratio, ready=packing.heavy_ready
+    ),
     "rebake_unchanged_s": Figure("s", "salt-run test.arg", baking.unchanged, operator.sub),
     "rebake_top_of_three_s": Figure("s", _SALT_CALL, baking.top_of_three, alone, ready=baking.upper_ready),
     "cold_base_over_mmdebstrap_ratio": Figure(

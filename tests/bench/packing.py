@@ -1,7 +1,8 @@
 """What a bake costs against Packer: its docker builder and salt-masterless provisioner, from a root with Salt.
 
 Docker is our own, with a data root of its own, and ends with the figure. Its one image is made of the layers that ours
-starts from, so that both have the same Debian and the same Salt; both have their packages in the same cache.
+starts from, so that both have the same Debian and the same Salt. Packer as it comes fetches lists and packages with
+each build; ``cached`` gives it those of our cache, which it has to be told for each recipe.
 """
 
 from __future__ import annotations
@@ -42,13 +43,15 @@ def ready(recipe: str, estate: Estate) -> Iterator[None]:
         yield
 
 
-def over_packer(recipe: str, estate: Estate) -> tuple[float, float]:
+def over_packer(recipe: str, cached: bool, estate: Estate) -> tuple[float, float]:
     """Bake one recipe on layers that are there, beside Packer with the same states on an image that is there."""
-    return baking.bake_changed(estate, recipe).seconds, _packer(estate, recipe)
+    return baking.bake_changed(estate, recipe).seconds, _packer(estate, recipe, cached)
 
 
-site_over_packer = partial(over_packer, "site")
-heavy_over_packer = partial(over_packer, "heavy")
+site_over_packer = partial(over_packer, "site", False)
+heavy_over_packer = partial(over_packer, "heavy", False)
+site_over_cached_packer = partial(over_packer, "site", True)
+heavy_over_cached_packer = partial(over_packer, "heavy", True)
 site_ready = partial(ready, "site")
 heavy_ready = partial(ready, "heavy")
 
@@ -113,13 +116,13 @@ def _import_base(estate: Estate) -> None:
 # Packer
 
 
-def _packer(estate: Estate, recipe: str) -> float:
+def _packer(estate: Estate, recipe: str, cached: bool) -> float:
     """Return the seconds of ``packer build``."""
     text, docker = baking.change(estate, recipe), _place(estate)
     with tempfile.TemporaryDirectory(dir=docker) as home:
         place = Path(home)
         shutil.copytree(estate.states / recipe, place / "states" / recipe)
-        (place / "template.json").write_text(json.dumps(_template(estate, recipe, place), indent=1))
+        (place / "template.json").write_text(json.dumps(_template(estate, recipe, place, cached), indent=1))
         began = time.monotonic()
         done = subprocess.run(
             ["packer", "build", "-machine-readable", "template.json"],
@@ -140,9 +143,9 @@ def _environment(docker: Path, place: Path) -> dict[str, str]:
     return {**os.environ, **own, "CHECKPOINT_DISABLE": "1"}  # it would ask its maker for news
 
 
-def _template(estate: Estate, recipe: str, place: Path) -> Mapping[str, Any]:
-    # What a bake is lent: the host's way to its mirrors, and the packages that are in the cache.
-    lent = outside.lend_apt(place) | debian.package_cache(estate.host, f"{recipe}-bake")
+def _template(estate: Estate, recipe: str, place: Path, cached: bool) -> Mapping[str, Any]:
+    # What a bake is lent: the host's way to its mirrors.
+    lent = outside.lend_apt(place) | (debian.package_cache(estate.host, f"{recipe}-bake") if cached else {})
     variables = [word for name, value in outside.environment().items() for word in ("--env", f"{name}={value}")]
     docker = {
         "type": "docker",
