@@ -180,7 +180,8 @@ def _container(host: Host, machine: Machine) -> nspawn.Container:
         cgroup=machine.cgroup,
         root=folder / "root",
         layers=host.l,
-        options=overlay.options(machine.lower, upper, work),
+        # A bake that was cut off begins anew, and one that ends well writes all to the disk with its commit.
+        options=overlay.options(machine.lower, upper, work, passing=machine.upper is not None),
         link=machine.link,
         address=machine.address,
         network=machine.network,

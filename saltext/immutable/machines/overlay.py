@@ -7,6 +7,7 @@ in, and 125-character paths would stop at 32 layers.
 from __future__ import annotations
 
 import os
+import platform
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -26,13 +27,24 @@ def short(digest: str) -> str:
     return digest[:16]
 
 
-def options(lower: Sequence[str | Path], upper: Path | None = None, work: Path | None = None) -> str:
-    """Return mount options for layers given root first; without ``upper`` the mount is read-only."""
+def options(
+    lower: Sequence[str | Path], upper: Path | None = None, work: Path | None = None, passing: bool = False
+) -> str:
+    """Return mount options for layers given root first; without ``upper`` the mount is read-only.
+
+    ``passing``: nobody wants what is in ``upper`` after a crash of this host, so nothing in it waits for the disk.
+    """
     if len(lower) > MOST:
         raise CommandExecutionError(f"{len(lower)} layers are more than the {MOST} that one image may have")
     stack = ":".join(str(layer) for layer in reversed(lower))
     writable = f",upperdir={upper},workdir={work}" if upper else ""
-    return f"{_SAFE},lowerdir={stack}{writable}"
+    volatile = ",volatile" if upper and passing and _knows_volatile(platform.release()) else ""
+    return f"{_SAFE}{volatile},lowerdir={stack}{writable}"
+
+
+def _knows_volatile(release: str) -> bool:
+    """Tell whether a Linux of this release knows overlays that leave it to the end to write to the disk."""
+    return tuple(map(int, re.findall(r"\d+", release)[:2])) >= (5, 10)
 
 
 def refuse_unstackable(root: Path) -> None:

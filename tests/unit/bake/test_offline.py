@@ -63,7 +63,7 @@ def test_a_master_by_name_could_not_be_found():
 
 
 def test_what_works_in_a_bake_is_told_not_to_try(monkeypatch, tmp_path):
-    monkeypatch.setattr(outside, "_pip", lambda setting: "")
+    monkeypatch.setattr(outside, "_pip_index", lambda: "")
     assert minion._env({"offline": True})["UV_OFFLINE"] == "1"
     assert "UV_OFFLINE" not in minion._env({})
     assert workshop(tmp_path, {**ORDER, "offline": True}, ()).route == ""

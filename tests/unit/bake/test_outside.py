@@ -156,6 +156,26 @@ def test_commands_in_a_bake_see_proxies_and_the_ca_bundle(monkeypatch, tmp_path)
     assert "SECRET" not in env
 
 
+def test_uv_takes_the_index_that_pip_is_configured_for(monkeypatch, tmp_path):
+    for name in ("PIP_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    pip = tmp_path / "pip3"
+    pip.write_text('#!/bin/sh\ncat "$0.said"\n')
+    pip.chmod(0o755)
+    monkeypatch.setattr(outside.shutil, "which", lambda name: str(pip))
+    said = {
+        "global.cert='/x'\n": None,
+        "install.index-url='https://two/simple'\n": "https://two/simple",
+        "global.index-url='https://one/simple'\ninstall.index-url='https://two/simple'\n": "https://one/simple",
+        "global.extra-index-url='https://three/simple'\n": None,
+    }
+    for text, index in said.items():
+        (tmp_path / "pip3.said").write_text(text)
+        outside._pip_index.cache_clear()
+        assert outside.environment().get("UV_DEFAULT_INDEX") == index
+    outside._pip_index.cache_clear()
+
+
 STATUS = """\
 Package: nginx-light
 Status: install ok installed

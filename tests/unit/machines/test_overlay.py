@@ -23,6 +23,22 @@ def test_a_writable_stack():
     assert options.endswith("lowerdir=root,upperdir=/w/fs,workdir=/w/work")
 
 
+@pytest.mark.parametrize(
+    ("release", "volatile"),
+    [
+        pytest.param("5.4.0-200-generic", False, id="no overlay of this kernel knows it"),
+        pytest.param("5.10.0-30-amd64", True, id="the first that does"),
+        pytest.param("6.1.0-37-amd64", True, id="a greater first number, a smaller second"),
+    ],
+)
+def test_what_a_bake_writes_waits_for_no_disk(monkeypatch, release, volatile):
+    monkeypatch.setattr(overlay.platform, "release", lambda: release)
+    bake = overlay.options(["root"], Path("/w/fs"), Path("/w/work"), passing=True)
+    assert (",volatile," in bake) is volatile
+    assert "volatile" not in overlay.options(["root"], Path("/w/fs"), Path("/w/work")), "a machine keeps what it has"
+    assert "volatile" not in overlay.options(["root"], passing=True), "nothing is written"
+
+
 def test_the_highest_stack_fits_into_the_one_page_that_options_have():
     stack = [overlay.short(digest) for digest in DIGESTS[: overlay.MOST]]
     assert len(overlay.options(stack, Path("/" + "x" * 500), Path("/" + "y" * 500))) < os.sysconf("SC_PAGESIZE")
