@@ -56,7 +56,7 @@ def pillar(tmp_path):
 @pytest.fixture
 def fleets(run, rack, store, pillar):
     """Five fleets of three machines."""
-    pillar(*NAMES)
+    pillar(*NAMES, strategy={"max_surge": 1, "ready_within": "1m"})  # five at once take their time on a busy host
     publish(store, ONE)
     for name in NAMES:
         assert run("fleet.roll", name)[0]
@@ -82,7 +82,7 @@ def test_all_fleets_are_tended_and_one_that_fails_stops_no_other(run, rack, bus,
     for name in ("api", "db", "shop", "zoo"):
         assert len(fleets(name)) == 3 and not set(lost) & set(fleets(name))
     assert rack.keys == set(rack.machines)
-    pillar(*NAMES, sick_limit="100%")
+    pillar(*NAMES, sick_limit="100%", strategy={"max_surge": 1, "ready_within": "1m"})
     ok, told = run("fleet.reconcile", "all")
     assert ok and told["retcode"] == 0 and told["fleets"]["web"]["did"] == "mended", told
     assert run("fleet.reconcile")[1]["retcode"] == 0

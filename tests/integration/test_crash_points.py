@@ -70,6 +70,7 @@ class Killer:
         self.met |= kinds
 
 
+@full
 def test_a_roll_that_is_killed_at_each_commit_is_carried_on_and_nothing_is_lost(estate, stage):
     stage.strategy(steps=[1, "100%"], keep_old="1s")
     before = stage.generations()

@@ -25,13 +25,14 @@ def of_states(recipe: Recipe, made_from: Mapping[str, Any], sls: Sequence[str] |
 
     ``sls``: the names that were applied; None: it was not written down when the layer was built.
     """
-    served = {path: told for env in _environments(recipe, made_from) for path, told in env.items()}
+    # What was asked for and is not there counts for the key, and is nothing that the layer was made from.
+    served = {path: told for env in _environments(recipe, made_from) for path, told in env.items() if told}
     applied = {name: _place(name, served) for name in sls or ()}
     folders = {str(PurePosixPath(path).parent) for path in applied.values() if path}
     return {
         "recipe": {name: value for name, value in asdict(recipe).items() if name not in _NOT_MADE_FROM},
         "sls": None if sls is None else {name: _short(served.get(path, "")) for name, path in sorted(applied.items())},
-        "files": {path: _short(told) for path, told in served.items() if told and _beside(path, folders)},
+        "files": {path: _short(told) for path, told in served.items() if _beside(path, folders)},
         "tree": digest({what: made_from.get(what) for what in ("files", "lists")})[:_SHORT],
         **{name: str(made_from.get(name, ""))[:_SHORT] for name in ("pillar", "tops")},
     }

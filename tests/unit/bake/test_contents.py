@@ -14,6 +14,7 @@ BASE_FILES = {
     "common.sls": "33188 bbbbbbbbbbbbbbbb",
     "motd": "33188 cccccccccccccccc",
     "web/": "",
+    "web.sls": "",  # asked for first, and not there
     "web/init.sls": "33188 dddddddddddddddd",
     "web/tls.sls": "33188 eeeeeeeeeeeeeeee",
     "web/files/nginx.conf": "33188 ffffffffffffffff",
