@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from saltext.immutable.bake import unproven
+from saltext.immutable.bake import silence, unproven
 
 HASH_KEY = "IMMUTABLE_TRACE_KEY"
 """Variable with the key of the hashes of states, as states hold secrets."""
@@ -526,11 +526,13 @@ def _text(place: str) -> str:
 def main() -> None:
     """Do what ``salt-call`` does, and look on."""
     import salt.scripts
+    import salt.utils.event
 
     if sys.argv[1:] == ["--check"]:
         return watch(Trace(os.devnull, "", b""))
     file, master, *words = sys.argv[1:]
     watch(Trace(file, master, os.environ.pop(HASH_KEY, "").encode()))
+    silence.wait_for_no_minion(salt.utils.event.SaltEvent)
     sys.argv = words
     salt.scripts.salt_call()
 
