@@ -194,8 +194,9 @@ ROWS = (
         undo="systemctl unset-environment PYTHONPATH"),
     found("a unit of a user's own",
           "systemctl start user@0; export XDG_RUNTIME_DIR=/run/user/0; "
-          "until systemd-run --user -q /usr/bin/python3 -m http.server 4448; do sleep 0.3; done; sleep 0.7",
-          ("socket", "4448")),  # a manager that has just begun may hang up
+          "until systemd-run --user -q /usr/bin/python3 -m http.server 4448; do sleep 0.3; done; "
+          "for _ in $(seq 100); do grep -q ':1160 ' /proc/net/tcp && break; sleep 0.1; done",
+          ("socket", "4448")),  # a manager that has just begun may hang up, and 0x1160 is the port
     found("a program from a temporary folder", "cp /bin/sleep /tmp/evil; setsid /tmp/evil 900 >/dev/null 2>&1 &",
           ("process", "/tmp/evil")),
     found("a program that was deleted", "cp /bin/sleep /run/gone; setsid /run/gone 900 >/dev/null 2>&1 & sleep 0.2; "
