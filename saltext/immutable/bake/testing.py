@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import groupby
 from multiprocessing import get_context
 from typing import Any
@@ -188,6 +189,12 @@ def config(order: Mapping[str, Any], file: str) -> dict[str, Any]:
     return found | {name: order[name] for name in ("saltenv", "pillarenv") if order.get(name)}
 
 
+def _together(order: Mapping[str, Any], workers: int, how: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the results of the tests, by so many processes."""
+    with ProcessPoolExecutor(workers, get_context("fork"), initializer=begin, initargs=(how,)) as pool:
+        return results(order, lambda work, each: list(pool.map(work, each)))
+
+
 def _watch(file: str, master: str, key: str) -> None:
     """Let it be written down what the tests ask the master for, where that is done for the states."""
     if os.path.exists(file):
@@ -205,9 +212,11 @@ def main(file: str = _CONFIG) -> int:
     cores = len(os.sched_getaffinity(0))
     # Each makes its own Salt: one that is forked would share its sockets.
     workers = cores if many else min(cores, len(order["tests"]))
-    fork = get_context("fork")
-    with ProcessPoolExecutor(workers, fork, initializer=begin, initargs=(config(order, file),)) as pool:
-        found = results(order, lambda work, each: list(pool.map(work, each)))
+    how = config(order, file)
+    try:
+        found = _together(order, workers, how)
+    except BrokenProcessPool:  # rarely a process dies while another one is forked: one alone forks nobody
+        found = _together(order, 1, how)
     print(json.dumps(found), flush=True)
     return 0
 
