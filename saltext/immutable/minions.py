@@ -199,7 +199,7 @@ def _one_of(minion_id: str, fun: str, said: Mapping[str, Any]) -> Any:
         return CommandExecutionError(f"{minion_id}: {fun}: {values!r}")
     if fun in codes and not codes[fun]:
         return values[fun]
-    return CommandExecutionError(f"{minion_id}: {fun}: {str(values[fun]).strip().splitlines()[-1:]}")
+    return CommandExecutionError(f"{minion_id}: {fun}: {tail(str(values[fun]).strip(), 1)}")
 
 
 class Minions:

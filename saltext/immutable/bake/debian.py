@@ -16,7 +16,7 @@ from saltext.immutable.host import Host, remove, run, tail
 from saltext.immutable.machines.cgroup import Cgroup
 
 # What mmdebstrap copied from this host, and what a machine's own files are mounted over.
-_ETC = {
+ETC = {
     "hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n",
     "machine-id": "",
     "resolv.conf": "",
@@ -49,7 +49,7 @@ def build(host: Host, workspace: Path, processes: Cgroup, order: Mapping[str, An
     if done.returncode:
         raise CommandExecutionError(_missing(suite, done.stderr + done.stdout))
     (target / "etc/apt/apt.conf.d/99mmdebstrap").unlink(missing_ok=True)
-    for name, text in _ETC.items():
+    for name, text in ETC.items():
         remove(target / "etc" / name)
         (target / "etc" / name).write_text(text)
 

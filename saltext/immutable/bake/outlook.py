@@ -10,9 +10,9 @@ from saltext.immutable import spec
 from saltext.immutable.bake import bake as baking
 from saltext.immutable.bake import memory, why
 from saltext.immutable.bake.doors import DOORS
-from saltext.immutable.bake.work import Say, nothing
+from saltext.immutable.bake.work import Say, nothing, place
 from saltext.immutable.hosts import Worker
-from saltext.immutable.spec.model import Recipe, Settings
+from saltext.immutable.spec.model import Recipe
 from saltext.immutable.store import Image, Store
 
 _NO_RECORD = "no bake of it wrote down what it was made from"
@@ -74,7 +74,7 @@ def outdated(opts: Mapping[str, Any], name: str | None = None, *, say: Say = not
         found: dict[str, dict[str, Any]] = {}
         for image, channels in _current(store, name):
             say(f"asking the mirrors for updates of {image.name}", "image/updates", recipe=image.recipe)
-            packages = worker("updates", order={"below": list(image.layers), **_place(settings)})
+            packages = worker("updates", order={"below": list(image.layers), **place(settings)})
             if packages:
                 security = sum(bool(each["security"]) for each in packages.values())
                 found[image.name] = {"channels": channels, "security": security, "packages": packages}
@@ -88,7 +88,3 @@ def _current(store: Store, name: str | None) -> list[tuple[Image, list[str]]]:
         image = store.image(name)
         return [(image, named.get(image.digest, []))]
     return [(image, named[image.digest]) for image in store.images(name) if image.digest in named]
-
-
-def _place(settings: Settings) -> dict[str, str]:
-    return {"bridge": settings.network.bridge, "subnet": settings.network.subnet}

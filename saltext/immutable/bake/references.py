@@ -38,12 +38,6 @@ def states(trace: Trace) -> dict[str, str]:
     return {f"{sls}: {identity} ({function})": told for _, sls, identity, function, told in _of(trace, "state")}
 
 
-def tests(tree: Tree) -> dict[str, str]:
-    """Return the files of saltcheck's tests, whose results belong to a layer though no state asks for them."""
-    served = ((env, path, files) for env, files in tree.items() for path in files)
-    return {f"{env}:{path}": files[path] for env, path, files in served if "saltcheck-tests/" in path}
-
-
 def strays(tree: Tree, trace: Trace) -> list[str]:
     """Return the files that the master gave out though its list has them not: nobody can tell when they change."""
     given = [(env, path) for _, env, path, found in _of(trace, "file") if found]

@@ -12,13 +12,11 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.bake import fetch, manifest
-from saltext.immutable.bake.debian import installed
+from saltext.immutable.bake.debian import ETC, installed
 from saltext.immutable.bake.unpack import shown, unpack
 from saltext.immutable.host import Host, remove, run
 from saltext.immutable.machines.cgroup import Cgroup
 
-# What a machine's own files are mounted over, and what says nothing of the host where the root was made.
-_ETC = {"hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n", "machine-id": "", "resolv.conf": ""}
 _FOLDERS = ("dev", "etc", "proc", "run", "sys", "tmp", "usr", "var")
 """Which a machine mounts something on, or which this pack writes to."""
 _INITS = ("sbin/init", "usr/sbin/init", "lib/systemd/systemd", "usr/lib/systemd/systemd")
@@ -162,7 +160,7 @@ def _lacks(tree: Path, what: str) -> Iterator[str]:
 
 
 def _adopt(tree: Path) -> None:
-    for name, text in _ETC.items():
+    for name, text in ETC.items():
         file = tree / "etc" / name
         if name == "hosts" and file.is_file() and not file.is_symlink():
             continue  # a root may know hosts of its own

@@ -8,14 +8,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.bake import (
-    contents,
-    inputs,
-    memory,
-    references,
-    tests,
-    why,
-)
+from saltext.immutable.bake import contents, inputs, memory, references, tests, why
 from saltext.immutable.bake.references import Tree
 from saltext.immutable.bake.work import Work, master_address
 from saltext.immutable.minions import machine_config
@@ -127,7 +120,7 @@ class StateWork(Work):
     def _read(self, recipe: Recipe, known: Mapping[str, Any], below: str, tree: Tree) -> dict[str, Any]:
         """Return the inputs but for the tree, and what judges a layer in the machine that makes it."""
         ground = inputs.of_states(self.opts, recipe, known, below, self.store.secret)
-        return {**ground, "saltcheck": references.tests(tree)} if ground.get("tests") else ground
+        return {**ground, "saltcheck": tests.files(tree)} if ground.get("tests") else ground
 
     def _state_order(self, recipe: Recipe, tree: Tree) -> dict[str, Any]:
         config = machine_config(self.opts, master_address(self.settings))

@@ -44,7 +44,7 @@ def are_files(recipe: Recipe) -> bool:
 
 def files(served: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Return the files of saltcheck that a master serves, with their hashes."""
-    found = {f"{env}:{path}": told for env, paths in served.items() for path, told in paths.items() if _is_test(path)}
+    found = {f"{env}:{path}": paths[path] for env, paths in served.items() for path in paths if _is_test(path)}
     return dict(sorted(found.items()))
 
 

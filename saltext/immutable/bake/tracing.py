@@ -31,6 +31,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from saltext.immutable.bake import silence, unproven
+from saltext.immutable.bake.manifest import sha256
 
 HASH_KEY = "IMMUTABLE_TRACE_KEY"
 """Variable with the key of the hashes of states, as states hold secrets."""
@@ -244,7 +245,7 @@ def _watch_requests(trace: Trace) -> None:
             place = original(self, path, dest, makedirs, saltenv, *args, **more)
             if isinstance(place, str) and os.path.isfile(place):
                 plain, env = salt.utils.url.parse(path)
-                trace.note("given", env or saltenv, plain, _sha256(place))
+                trace.note("given", env or saltenv, plain, sha256(place))
             return place
 
         return get_file
@@ -254,14 +255,6 @@ def _watch_requests(trace: Trace) -> None:
     _around(salt.channel.client.AsyncReqChannel, "crypted_transfer_decode_dictentry", sending)
     for name in ("hash_file", "hash_and_stat_file"):
         _around(salt.fileclient.RemoteClient, name, hashing)
-
-
-def _sha256(place: str) -> str:
-    with open(place, "rb") as file:
-        hashed = hashlib.sha256()
-        while part := file.read(1 << 20):
-            hashed.update(part)
-        return hashed.hexdigest()
 
 
 def _watch_lists(trace: Trace) -> None:

@@ -10,6 +10,7 @@ from salt.exceptions import SaltInvocationError
 
 from saltext.immutable import spec
 from saltext.immutable.bake.doors import DOORS
+from saltext.immutable.bake.work import place
 from saltext.immutable.hosts import Worker
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store
@@ -34,5 +35,4 @@ def _ask(
             f"{image.name} is on the builder {settings.builder}, where this has no terminal; log in there as root and "
             f"run salt-call --local image.open_shell {image.digest}, or give command='...'"
         )
-    order = {"bridge": settings.network.bridge, "subnet": settings.network.subnet, "boot": boot}
-    return call("open_shell", digest=image.digest, command=command, **order)
+    return call("open_shell", digest=image.digest, command=command, boot=boot, **place(settings))

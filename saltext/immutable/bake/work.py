@@ -10,13 +10,7 @@ from typing import Any
 
 from salt.exceptions import SaltInvocationError
 
-from saltext.immutable.bake import (
-    contents,
-    offline,
-    phases,
-    slim,
-    tests,
-)
+from saltext.immutable.bake import contents, offline, phases, slim, tests
 from saltext.immutable.bake import refresh as refreshing
 from saltext.immutable.hosts import Worker
 from saltext.immutable.machines import network
@@ -37,6 +31,11 @@ def nothing(message: str, tag: str, **data: Any) -> None:
 def master_address(settings: Settings) -> str:
     """Return where machines reach the master."""
     return settings.master or network.gateway(settings.network)
+
+
+def place(settings: Settings) -> dict[str, str]:
+    """Return the network that machines of a builder are on, as its orders have it."""
+    return {"bridge": settings.network.bridge, "subnet": settings.network.subnet}
 
 
 @dataclass
@@ -129,7 +128,7 @@ class Work:
         return str(self.layers[-1]["digest"])
 
     def _place(self) -> dict[str, str]:
-        return {"bridge": self.settings.network.bridge, "subnet": self.settings.network.subnet}
+        return place(self.settings)
 
     def _layer(self, function: str, key: str, order: Mapping[str, Any]) -> None:
         """Put the layer that ``key`` leads to on the stack, or build one."""

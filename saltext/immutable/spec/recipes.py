@@ -11,12 +11,11 @@ from saltext.immutable.spec import reading, sources
 from saltext.immutable.spec.model import Debian, Guard, Minion, Parent, Recipe, Source
 from saltext.immutable.spec.reading import Section
 from saltext.immutable.spec.slim import slim
-from saltext.immutable.spec.sources import only
+from saltext.immutable.spec.sources import PATH, only
 from saltext.immutable.spec.tests import tests
 
 _HALF = r"([A-Za-z0-9_*?-]|\[!?[A-Za-z0-9_-]+\])+"
 _FUNCTION = rf"{_HALF}\.{_HALF}"
-_PATH = r"/(?!\.\.?(/|$))[^/\0\n]+(/(?!\.\.?(/|$))[^/\0\n]+)*"
 # Also a word of a systemd unit and of an overlay mount.
 _DIRECTORY = r"(/[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*|/\.[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*)+"
 _NEVER_WRITABLE = {
@@ -113,7 +112,7 @@ def _functions(value: object) -> tuple[str, ...]:
 
 
 def _paths(value: object) -> tuple[str, ...]:
-    return tuple(only(_PATH, word, "absolute path; write /srv/data") for word in reading.words(value))
+    return tuple(only(PATH, word, "absolute path; write /srv/data") for word in reading.words(value))
 
 
 def _pillar_paths(value: object) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from saltext.immutable.spec.reading import Section
 _SUITE = r"[a-z0-9][a-z0-9.-]*"
 _PACKAGE = r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?"
 _MIRROR = r"(https?|file|copy)://?[^\s\[\]]+"
-_PATH = r"/(?!\.\.?(/|$))[^/\0\n]+(/(?!\.\.?(/|$))[^/\0\n]+)*"
+PATH = r"/(?!\.\.?(/|$))[^/\0\n]+(/(?!\.\.?(/|$))[^/\0\n]+)*"
 _URL = r"https?://[^\s/@]+/\S+"
 _SHA256 = r"[0-9a-f]{64}"
 _KINDS = ("debian", "tarball", "directory", "recipe")
@@ -72,7 +72,7 @@ def _mirror(value: object) -> str:
 
 
 def _location(value: object) -> str:
-    pattern, text = f"{_PATH}|{_URL}", reading.text(value)
+    pattern, text = f"{PATH}|{_URL}", reading.text(value)
     return only(pattern, text, "tar archive; write /srv/root.tar.zst or https://example.com/root.tar.zst")
 
 
@@ -81,7 +81,7 @@ def _sha256(value: object) -> str:
 
 
 def _directory(value: object) -> str:
-    return only(_PATH, reading.text(value), "absolute path; write /srv/root")
+    return only(PATH, reading.text(value), "absolute path; write /srv/root")
 
 
 def only(pattern: str, found: str, what: str) -> str:
