@@ -192,10 +192,12 @@ ROWS = (
     Row("code for every unit, by systemd's variables", "machine",
         "mkdir -p /run/code; systemctl set-environment PYTHONPATH=/run/code", "found", ("service", "PYTHONPATH"),
         undo="systemctl unset-environment PYTHONPATH"),
+    # Of a user who never logs in: when root's last login ends, logind ends root's manager with all that it runs.
     found("a unit of a user's own",
-          "systemctl start user@0; export XDG_RUNTIME_DIR=/run/user/0; "
-          "until systemd-run --user -q /usr/bin/python3 -m http.server 4448; do sleep 0.3; done; "
-          "for _ in $(seq 100); do grep -q ':1160 ' /proc/net/tcp && break; sleep 0.1; done",
+          "systemctl start user@33; for _ in $(seq 30); do runuser -u www-data -- env XDG_RUNTIME_DIR=/run/user/33 "
+          "systemd-run --user -q /usr/bin/python3 -m http.server 4448 && break; sleep 0.3; done; "
+          "for _ in $(seq 100); do grep -q ':1160 ' /proc/net/tcp && break; sleep 0.1; done; "
+          "grep ':1160 ' /proc/net/tcp || systemctl status user@33",
           ("socket", "4448")),  # a manager that has just begun may hang up, and 0x1160 is the port
     found("a program from a temporary folder", "cp /bin/sleep /tmp/evil; setsid /tmp/evil 900 >/dev/null 2>&1 &",
           ("process", "/tmp/evil")),
