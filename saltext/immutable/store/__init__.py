@@ -172,7 +172,7 @@ class Store:
     def __init__(self, engine: sa.Engine, clock: Callable[[], float]) -> None:
         self.clock = clock
         self._engine = engine
-        self._reads = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._reads = engine if _is_sqlite(engine) else engine.execution_options(isolation_level="AUTOCOMMIT")
         self.installation = self._once("installation", secrets.token_hex(8))
         """16 hexadecimal digits that tell our machines from those of another master."""
         self.secret = bytes.fromhex(self._once("secret", secrets.token_hex(32)))
@@ -198,14 +198,14 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """Open a connection that only reads."""
+        """Open a connection that only reads: it has no transaction, and waits for nobody."""
         with _plainly(), self._reads.connect() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """Open a transaction that no lease guards."""
-        with _plainly(), self._engine.begin() as tx:
+        with _plainly(), _transaction(self._engine) as tx:
             yield tx
 
     def close(self) -> None:
@@ -418,9 +418,9 @@ def _names(found: list[Image]) -> str:
 def _prepared(url: sa.URL) -> sa.Engine:
     """Return the engine of a database that has all our tables."""
     engine = sa.create_engine(url)
-    if engine.dialect.name == "sqlite":
+    if _is_sqlite(engine):
         _prepare_sqlite(engine)
-    with engine.begin() as tx:
+    with _transaction(engine) as tx:
         for table in schema.metadata.sorted_tables:
             tx.execute(CreateTable(table, if_not_exists=True))
         _add_columns(tx)
@@ -450,9 +450,14 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
         for pragma in ("busy_timeout = 10000", "journal_mode = WAL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
 
-    # A transaction that reads first and writes later would fail at once when another one wrote in between.
-    # Who only reads has none, and waits for nobody.
-    @sa.event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+def _is_sqlite(engine: sa.Engine) -> bool:
+    return engine.dialect.name == "sqlite"
+
+
+@contextmanager
+def _transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
+    with engine.begin() as tx:
+        if _is_sqlite(engine):  # where it reads first and writes later, SQLite fails if another wrote in between
+            tx.exec_driver_sql("BEGIN IMMEDIATE")
+        yield tx
