@@ -7,8 +7,10 @@
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 FOR_TESTS := $(if $(filter 0,$(shell id -u)),tests,venv)
-# The quick ones first.
-TESTS := $(wildcard tests/unit tests/sim tests/functional tests/integration)
+# The quick ones first; the simulations take every core by themselves, of the others a file at a time takes each.
+QUICK := $(wildcard tests/unit tests/sim)
+OTHERS := $(wildcard tests/functional tests/integration)
+PYTEST := $(BIN)/python -m pytest --durations=20
 
 .PHONY: demo demo-clean test test-full bench lint clean
 
@@ -27,7 +29,8 @@ lint:
 
 test: lint
 	@scripts/setup $(FOR_TESTS)
-	$(BIN)/python -m pytest --durations=20 $(TESTS)
+	$(PYTEST) $(QUICK)
+	$(PYTEST) --numprocesses=2 --dist=loadfile $(OTHERS)
 
 test-full: export IMMUTABLE_FULL = 1
 test-full: export SIM_SEEDS = 25000

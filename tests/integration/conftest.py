@@ -1,4 +1,5 @@
-"""One private master for all end-to-end tests: its Debian and Salt layers outlive the session, nothing else does.
+"""A private master for the end-to-end tests of each process: its Debian and Salt layers outlive the session, nothing
+else does.
 
 What it serves is ``tree/``, a state tree as a team that never heard of images keeps it, and ``pillar/``. IMMUTABLE_HOME
 names another folder for it, so that several may be up at a time.
@@ -39,7 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def estate() -> Iterator[Estate]:
-    home = ROOT / os.environ.get("IMMUTABLE_HOME", "build/integration")
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    home = ROOT / (os.environ.get("IMMUTABLE_HOME", "build/integration") + ("" if worker == "gw0" else f"-{worker}"))
     roots = {"base": [str(home / "states")], "orch": [str(ROOT / "examples/orch")]}
     with Estate(home, pillar=HERE / "pillar", states=HERE / "tree", config={"file_roots": roots}) as found:
         yield found
