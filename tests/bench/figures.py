@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from tests.bench import baking, drifting, guarding, packing, planning, rolling, simulating
 from tests.support.estate import Estate
@@ -46,22 +47,24 @@ def ratio(ours: float, bare: float) -> float:
 
 
 _SALT_CALL = "bare salt-call of the same states"
-_PACKER = "packer build of the same states"
-_CACHED = "packer build with our package cache"
+_PACKERS: tuple[tuple[str, packing.Base, str], ...] = (
+    ("", "debian", "packer build of the same states, from Debian"),
+    ("_prepared", "prepared", "packer build of the same states, from an image with Salt"),
+    ("_cached", "cached", "packer build from an image with Salt, with our package cache"),
+)
 
 FIGURES = {
     "bake_over_salt_call_ratio": Figure("x", _SALT_CALL, baking.site_over_salt_call, ratio, ready=baking.site_ready),
     "bake_heavy_over_salt_call_ratio": Figure(
         "x", _SALT_CALL, baking.heavy_over_salt_call, ratio, ready=baking.heavy_ready
     ),
-    "bake_over_packer_ratio": Figure("x", _PACKER, packing.site_over_packer, ratio, ready=packing.site_ready),
-    "bake_heavy_over_packer_ratio": Figure("x", _PACKER, packing.heavy_over_packer, ratio, ready=packing.heavy_ready),
-    "bake_over_cached_packer_ratio": Figure(
-        "x", _CACHED, packing.site_over_cached_packer, ratio, ready=packing.site_ready
-    ),
-    "bake_heavy_over_cached_packer_ratio": Figure(
-        "x", _CACHED, packing.heavy_over_cached_packer, ratio, ready=packing.heavy_ready
-    ),
+    **{
+        f"bake{heavy}_over{of}_packer_ratio": Figure(
+            "x", baseline, partial(packing.over_packer, recipe, base), ratio, ready=partial(packing.ready, recipe, base)
+        )
+        for of, base, baseline in _PACKERS
+        for heavy, recipe in (("", "site"), ("_heavy", "heavy"))
+    },
     "rebake_unchanged_s": Figure("s", "salt-run test.arg", baking.unchanged, operator.sub),
     "rebake_top_of_three_s": Figure("s", _SALT_CALL, baking.top_of_three, alone, ready=baking.upper_ready),
     "cold_base_over_mmdebstrap_ratio": Figure(

@@ -1,8 +1,11 @@
-"""What a bake costs against Packer: its docker builder and salt-masterless provisioner, from a root with Salt.
+"""What a bake costs against Packer: its docker builder and salt-masterless provisioner, from Debian or from a root with
+Salt.
 
-Docker is our own, with a data root of its own, and ends with the figure. Its one image is made of the layers that ours
-starts from, so that both have the same Debian and the same Salt. Packer as it comes fetches lists and packages with
-each build; ``cached`` gives it those of our cache, which it has to be told for each recipe.
+Docker is our own, with a data root of its own, and ends with the figure. Its image is made of the layers that ours
+starts from, so that both have the same Debian and the same Salt. From Debian, each build installs Salt by uv from our
+cache, which is the quickest that there is: salt-masterless itself would fetch a script that fetches packages. Packer as
+it comes fetches lists and packages with each build; ``cached`` gives it those of our cache, which it has to be told for
+each recipe.
 """
 
 from __future__ import annotations
@@ -15,17 +18,29 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import salt.version
 
 from saltext.immutable.bake import debian, layers, outside
+from saltext.immutable.bake.minion import VENV
+from saltext.immutable.bake.uv import find_uv
 from saltext.immutable.host import remove
 from saltext.immutable.machines import overlay
 from tests.bench import baking
 from tests.support.estate import Estate, wait_for
 
-_BASE = "immutable-bench"
+_IMAGE = "immutable-bench"
+_ROOT = "/opt/build"
+"""Where a build from Debian sees uv and its cache."""
+_UV = f"UV_CACHE_DIR={_ROOT}/cache UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never {_ROOT}/uv/uv"
+_INSTALL = (
+    f"{_UV} venv --quiet --python /usr/bin/python3 {VENV} && "
+    f"{_UV} pip install --quiet --python {VENV}/bin/python salt=={salt.version.__version__}"
+)
+Base = Literal["debian", "prepared", "cached"]
+"""Where Packer starts: from Debian, with Salt in its image, and with our package cache besides."""
 
 
 class Missing(Exception):
@@ -33,27 +48,19 @@ class Missing(Exception):
 
 
 @contextmanager
-def ready(recipe: str, estate: Estate) -> Iterator[None]:
+def ready(recipe: str, base: Base, estate: Estate) -> Iterator[None]:
     """Have a Docker that has the base, and the recipe's packages fetched."""
     for program in ("packer", "dockerd", "docker"):
         if shutil.which(program) is None:
             raise Missing(f"{program} is not installed")
     with baking.ready(recipe, estate), _docker(_place(estate)):
-        _import_base(estate)
+        _import(estate, base)
         yield
 
 
-def over_packer(recipe: str, cached: bool, estate: Estate) -> tuple[float, float]:
+def over_packer(recipe: str, base: Base, estate: Estate) -> tuple[float, float]:
     """Bake one recipe on layers that are there, beside Packer with the same states on an image that is there."""
-    return baking.bake_changed(estate, recipe).seconds, _packer(estate, recipe, cached)
-
-
-site_over_packer = partial(over_packer, "site", False)
-heavy_over_packer = partial(over_packer, "heavy", False)
-site_over_cached_packer = partial(over_packer, "site", True)
-heavy_over_cached_packer = partial(over_packer, "heavy", True)
-site_ready = partial(ready, "site")
-heavy_ready = partial(ready, "heavy")
+    return baking.bake_changed(estate, recipe).seconds, _packer(estate, recipe, base)
 
 
 # Docker
@@ -99,9 +106,10 @@ def _end_containers(place: Path) -> None:
         _asked(place, "rm", "--force", *left)
 
 
-def _import_base(estate: Estate) -> None:
+def _import(estate: Estate, base: Base) -> None:
     """Make an image of the layers that the recipes start from: without a seal, as it is changed."""
     below = [layer["digest"] for layer in estate.salt_run("image.bake", "base").data["layers"]]
+    below = below[:1] if base == "debian" else below
     with estate.host.workspace() as place:
         (place / "root").mkdir()
         # In a mount namespace of its own: the mount ends with it.
@@ -109,20 +117,20 @@ def _import_base(estate: Estate) -> None:
         script = ["unshare", "--mount", "--propagation=private", "sh", "-c", mount, "sh"]
         words = [*script, overlay.options(layers.lower(below)), str(place / "root")]
         with subprocess.Popen(words, cwd=estate.host.l, stdout=subprocess.PIPE) as tar:
-            done = _asked(_place(estate), "import", "-", _BASE, stdin=tar.stdout)
+            done = _asked(_place(estate), "import", "-", _IMAGE, stdin=tar.stdout)
         assert (tar.returncode, done.returncode) == (0, 0), done.stderr
 
 
 # Packer
 
 
-def _packer(estate: Estate, recipe: str, cached: bool) -> float:
+def _packer(estate: Estate, recipe: str, base: Base) -> float:
     """Return the seconds of ``packer build``."""
     text, docker = baking.change(estate, recipe), _place(estate)
     with tempfile.TemporaryDirectory(dir=docker) as home:
         place = Path(home)
         shutil.copytree(estate.states / recipe, place / "states" / recipe)
-        (place / "template.json").write_text(json.dumps(_template(estate, recipe, place, cached), indent=1))
+        (place / "template.json").write_text(json.dumps(_template(estate, recipe, place, base), indent=1))
         began = time.monotonic()
         done = subprocess.run(
             ["packer", "build", "-machine-readable", "template.json"],
@@ -143,27 +151,33 @@ def _environment(docker: Path, place: Path) -> dict[str, str]:
     return {**os.environ, **own, "CHECKPOINT_DISABLE": "1"}  # it would ask its maker for news
 
 
-def _template(estate: Estate, recipe: str, place: Path, cached: bool) -> Mapping[str, Any]:
+def _template(estate: Estate, recipe: str, place: Path, base: Base) -> Mapping[str, Any]:
     # What a bake is lent: the host's way to its mirrors.
-    lent = outside.lend_apt(place) | (debian.package_cache(estate.host, f"{recipe}-bake") if cached else {})
+    lent = outside.lend_apt(place) | (debian.package_cache(estate.host, f"{recipe}-bake") if base == "cached" else {})
     variables = [word for name, value in outside.environment().items() for word in ("--env", f"{name}={value}")]
+    provisioners: list[dict[str, Any]] = []
+    if base == "debian":
+        (place / "uv").mkdir()
+        shutil.copy2(find_uv(), place / "uv/uv")
+        lent |= {f"{_ROOT}/uv": str(place / "uv"), f"{_ROOT}/cache": str(estate.host.cache / "uv")}
+        provisioners.append({"type": "shell", "inline": [_INSTALL]})
     docker = {
         "type": "docker",
-        "image": _BASE,
+        "image": _IMAGE,
         "pull": False,
         "commit": True,
         "volumes": {there: inside for inside, there in lent.items()},
         "run_command": ["-d", "-i", "-t", "--network=host", *variables, "--entrypoint=/bin/sh", "--", "{{.Image}}"],
     }
-    salt = {
+    masterless = {
         "type": "salt-masterless",
         "skip_bootstrap": True,
-        "salt_bin_dir": "/opt/salt/bin",
+        "salt_bin_dir": f"{VENV}/bin",
         "disable_sudo": True,
         "local_state_tree": str(place / "states"),
         "custom_state": recipe,
     }
-    return {"builders": [docker], "provisioners": [salt]}
+    return {"builders": [docker], "provisioners": [*provisioners, masterless]}
 
 
 def _check(docker: Path, recipe: str, text: str) -> None:

@@ -103,6 +103,7 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         machines.destroy(host, order["bake_id"])  # left by a bake that was killed
         with ExitStack() as running:
             with phase("prepare"):
+                outside.prefetch()
                 machine = running.enter_context(machines.temporary(host, states.prepare(host, place, order, lower)))
                 if machine.boot:
                     machines.wait_booted(machine)

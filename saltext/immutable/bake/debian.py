@@ -26,10 +26,10 @@ _LISTS = "var/lib/apt/lists"
 _UNFETCHED = re.compile(r"^E: Failed to fetch (\S+)", re.MULTILINE)
 
 
-def sources(suite: str, components: list[str], mirror: str | None) -> list[str]:
+def sources(suite: str, components: list[str], mirror: str | None, cache: Path | None = None) -> list[str]:
     """Return the sources.list lines that a bake of this suite uses; [] leaves the choice to mmdebstrap."""
     if mirror is None:
-        return outside.apt_sources(suite, tuple(components))
+        return outside.apt_sources(suite, tuple(components), cache)
     return [f"deb {mirror} {suite} {' '.join(components)}"]
 
 
@@ -39,7 +39,7 @@ def build(host: Host, workspace: Path, processes: Cgroup, order: Mapping[str, An
     ``order`` has suite, packages, components, mirror; ``offline``: from what is in the cache, or not at all.
     """
     target, suite, offline = workspace / "fs", order["suite"], bool(order.get("offline"))
-    lines = sources(suite, order["components"], order["mirror"])
+    lines = sources(suite, order["components"], order["mirror"], host.cache)
     places = _cache(host, suite, lines)
     if offline and not any(places[_LISTS].glob("*Packages*")):
         raise CommandExecutionError(f"no package lists of {suite} from these sources are in the cache")

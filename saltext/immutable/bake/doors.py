@@ -15,7 +15,7 @@ from saltext.immutable.bake import (
 from saltext.immutable.hosts import Doors
 
 DOORS: Doors = {
-    "sources": lambda host, **order: debian.sources(**order),
+    "sources": lambda host, **order: debian.sources(**order, cache=host.cache),
     "find_layer": builder.find_layer,
     "keep_layer": builder.keep_layer,
     "make_key": builder.make_key,

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
+from threading import Lock, Thread
 
 from salt.exceptions import CommandExecutionError
 
@@ -46,7 +47,7 @@ def environment() -> dict[str, str]:
 
 
 def _indexes() -> dict[str, str]:
-    """uv does not read pip's configuration, so it is told what stands there."""
+    """Return the indexes for uv: it does not read pip's configuration, so it is told what stands there."""
     named = {name: value for name, value in os.environ.items() if name.startswith("UV_") and "INDEX" in name}
     if named:
         return named
@@ -84,8 +85,21 @@ def take_resolver_back(tree: Path) -> None:
         file.unlink()
 
 
-@cache
+def prefetch() -> None:
+    """Begin to ask what takes a while to be told, before anybody waits for it."""
+    Thread(target=environment, daemon=True).start()
+
+
 def _pip_index() -> str:
+    with _ONE_ASKS:
+        return _asked_pip()
+
+
+_ONE_ASKS = Lock()
+
+
+@cache
+def _asked_pip() -> str:
     """Return the package index that pip is configured for; pip takes a third of a second to say it."""
     pip = shutil.which("pip3") or shutil.which("pip")
     if pip is None:
@@ -103,13 +117,13 @@ def apt_options(offline: bool = False) -> list[str]:
     return [line for line in dump if _APT.match(line)]
 
 
-def apt_sources(suite: str, components: tuple[str, ...]) -> list[str]:
+def apt_sources(suite: str, components: tuple[str, ...], cache: Path | None = None) -> list[str]:
     """Return sources.list lines for a suite from the mirrors that this host's own apt uses.
 
     Those of Ubuntu itself if the host's apt knows no mirror of it; empty for Debian likewise: mmdebstrap then takes its
-    defaults.
+    defaults. ``cache``: a folder for what apt would read anew each time.
     """
-    known = _mirrors()
+    known = _mirrors(cache)
     words = " ".join(components)
     if is_ubuntu(suite):
         main, security = _UBUNTU_MIRRORS if platform.machine() in ("x86_64", "i686") else _UBUNTU_PORTS
@@ -155,10 +169,13 @@ def keyring(suite: str, mirror: str | None) -> Path | None:
     return found
 
 
-def _mirrors() -> dict[str, str]:
+def _mirrors(cache: Path | None) -> dict[str, str]:
     """Return the mirror of each archive that the host's apt is configured for."""
-    form = "$(LABEL)|$(REPO_URI)"
-    targets = run(["apt-get", "indextargets", "--format", form, "Created-By: Packages"], check=False).stdout
+    options: list[str] = []
+    if cache is not None and cache.is_dir():  # many a container keeps none: apt then reads all its lists, each time
+        options = ["-o", f"Dir::Cache::pkgcache={cache / 'lists.bin'}", "-o", "Dir::Cache::srcpkgcache="]
+    form = ["--format", "$(LABEL)|$(REPO_URI)"]
+    targets = run(["apt-get", *options, "indextargets", *form, "Created-By: Packages"], check=False).stdout
     found: dict[str, str] = {}
     for line in targets.splitlines():
         label, _, uri = line.partition("|")

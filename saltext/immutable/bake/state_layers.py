@@ -68,8 +68,8 @@ class StateWork(Work):
                 f"the master gave {wrong[0]} otherwise than it lies in its file_roots: it changed meanwhile, or the "
                 "master runs with an older config; then restart salt-master, and bake again"
             )
-        known = self._known(self.layers[-2]["grains"], built["grains"])
-        ground = self._read(recipe, known, below, now)
+        before_it, known = known, self._known(self.layers[-2]["grains"], built["grains"])
+        ground = again if again and known == before_it else self._read(recipe, known, below, now)
         built["unproven"] = references.doubts(before, trace)
         memory.keep_asked(self.store, recipe.name, inputs.key(ground), asked)
         for key in (inputs.key({**ground, **made_from}), inputs.last(recipe)):

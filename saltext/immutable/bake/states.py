@@ -91,7 +91,10 @@ def apply(machine: Machine, order: Mapping[str, Any]) -> tuple[list[str], list[s
     """
     function = ["state.highstate"] if order["states"] == "highstate" else ["state.apply", ",".join(order["states"])]
     options = [f"{name}={order[name]}" for name in ("saltenv", "pillarenv") if order[name]]
-    done = _salt_call(machine, [*function, *options], order["within"], watched=_watched(machine, order))
+    call, within = [*function, *options], order["within"]
+    done = _salt_call(machine, call, within, watched=_watched(order))
+    if done.returncode and trace(machine) is None:  # the image's Salt or pack cannot be watched: nothing was begun
+        done = _salt_call(machine, call, within)
     result = _parse(done)
     if not isinstance(result, dict) or not result:
         raise CommandExecutionError(f"the states of {order['bake_id']} did not run:\n{_reasons(result, done)}")
@@ -103,13 +106,10 @@ def apply(machine: Machine, order: Mapping[str, Any]) -> tuple[list[str], list[s
     return sls, chroot.doubts(result) if order.get("chroot") else []
 
 
-def _watched(machine: Machine, order: Mapping[str, Any]) -> list[str]:
-    """Return the words before ``salt-call`` that have it write down what it asks for; none where it could not."""
-    python = f"{VENV}/bin/python"
-    module = ["-m", "saltext.immutable.bake.tracing"]
-    if machine.run([python, *module, "--check"]).returncode:
-        return []
-    return ["env", f"{HASH_KEY}={order['hash_key']}", python, *module, TRACE, order["minion"]["master"]]
+def _watched(order: Mapping[str, Any]) -> list[str]:
+    """Return the words before ``salt-call`` that have it write down what it asks for."""
+    module = [f"{VENV}/bin/python", "-m", "saltext.immutable.bake.tracing", TRACE]
+    return ["env", f"{HASH_KEY}={order['hash_key']}", *module, order["minion"]["master"]]
 
 
 def trace(machine: Machine) -> list[list[Any]] | None:

@@ -517,14 +517,17 @@ def _text(place: str) -> str:
 
 
 def main() -> None:
-    """Do what ``salt-call`` does, and look on."""
+    """Do what ``salt-call`` does, and look on; where that cannot be, do nothing and leave no file of a trace."""
     import salt.scripts
     import salt.utils.event
 
-    if sys.argv[1:] == ["--check"]:
-        return watch(Trace(os.devnull, "", b""))
     file, master, *words = sys.argv[1:]
-    watch(Trace(file, master, os.environ.pop(HASH_KEY, "").encode()))
+    trace = Trace(file, master, os.environ.pop(HASH_KEY, "").encode())
+    try:
+        watch(trace)
+    except BaseException:
+        os.unlink(file)
+        raise
     silence.wait_for_no_minion(salt.utils.event.SaltEvent)
     sys.argv = words
     salt.scripts.salt_call()

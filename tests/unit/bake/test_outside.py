@@ -171,9 +171,9 @@ def test_uv_takes_the_index_that_pip_is_configured_for(monkeypatch, tmp_path):
     }
     for text, index in said.items():
         (tmp_path / "pip3.said").write_text(text)
-        outside._pip_index.cache_clear()
+        outside._asked_pip.cache_clear()
         assert outside.environment().get("UV_DEFAULT_INDEX") == index
-    outside._pip_index.cache_clear()
+    outside._asked_pip.cache_clear()
 
 
 STATUS = """\
