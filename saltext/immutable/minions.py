@@ -11,18 +11,18 @@ import socket
 import threading
 import time
 import urllib.parse
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import salt.cache
 import salt.client
+import salt.key
 import salt.pillar
 import salt.utils.event
 import salt.utils.sdb
-import salt.wheel
 from salt.exceptions import CommandExecutionError, SaltClientError, SaltInvocationError, SaltReqTimeoutError
 from salt.utils.crypt import pem_finger
 
@@ -125,6 +125,8 @@ class Jobs:
         self._opts = {**opts, "gather_job_timeout": patience}
         self._patience = patience
         self._clients = threading.local()
+        self._loading = threading.Lock()
+        self._loaded: Client | None = None
 
     def run(self, minion_id: str, fun: str, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         """Run one function to its end, however long that takes, and return its result.
@@ -182,8 +184,17 @@ class Jobs:
 
     def _client(self) -> Client:
         if not hasattr(self._clients, "client"):
-            self._clients.client = Client(mopts=copy.copy(self._opts))
+            self._clients.client = self._another()
         return cast(Client, self._clients.client)
+
+    def _another(self) -> Client:
+        """Return one more client: with a bus of its own, and the modules of the first, which take a while to find."""
+        with self._loading:
+            self._loaded = self._loaded or Client(mopts=copy.copy(self._opts))
+        client = copy.copy(self._loaded)
+        client.opts = copy.copy(self._opts)
+        client.event = salt.utils.event.get_event("master", opts=client.opts, listen=False)
+        return client
 
 
 def _returned(minion_id: str, fun: str, value: Any, answer: Mapping[str, Any]) -> Any:
@@ -213,14 +224,11 @@ class Minions:
         self._stubs = Path(pki, "minions_autosign")
         self._keys = threading.Lock()
         self._jobs = Jobs(opts)
-        self._wheels: Any = None
         self._bus = salt.utils.event.get_event("master", opts=self._opts, listen=True)
 
     def close(self) -> None:
-        """Leave the event bus, and let go of Salt's clients."""
+        """Leave the event bus."""
         self._bus.destroy()
-        if hasattr(self._wheels, "destroy"):  # since Salt 3008
-            self._wheels.destroy()
 
     def expect(self, minion_id: str) -> None:
         """Let the first key that is offered for this id be accepted; Salt's master consumes the stub."""
@@ -244,23 +252,28 @@ class Minions:
         """Remove the stub and every key of this id."""
         with suppress(FileNotFoundError):
             (self._stubs / _checked(minion_id)).unlink()
-        with self._keys:
-            self._wheel("key.delete", match=_checked(minion_id))
+        with self._stock() as keys:
+            keys.delete_key(match=_checked(minion_id))
 
     def known(self) -> set[str]:
         """Return the ids that have a stub or a key of any standing."""
-        with self._keys:
-            keys = self._wheel("key.list_all")
+        keys = self._listed()
         stubs = {stub.name for stub in self._stubs.iterdir()} if self._stubs.is_dir() else set()
         return stubs.union(*(keys.get(kind, []) for kind in _KEYS))
 
-    def _wheel(self, fun: str, **kwargs: Any) -> dict[str, Any]:
-        if self._wheels is None:  # costs half a second, and not every command needs it
-            self._wheels = salt.wheel.WheelClient(self._opts)
-        done = self._wheels.cmd(fun, kwarg=kwargs, print_event=False, full_return=True)
-        if not done["success"]:
-            raise CommandExecutionError(f"{fun} failed: {tail(str(done['return']), 3)}")
-        return dict(done["return"] or {})
+    def _listed(self) -> dict[str, list[str]]:
+        """Return the ids that have a key, by its standing."""
+        with self._stock() as keys:
+            return dict(keys.list_keys())
+
+    @contextmanager
+    def _stock(self) -> Iterator[Any]:
+        """Give Salt's keys, as its wheel functions have them, to one thread at a time."""
+        with self._keys, salt.key.get_key(self._opts) as keys:
+            try:
+                yield keys
+            except OSError as err:
+                raise CommandExecutionError(f"the keys of this master cannot be used: {err}") from err
 
     def poll(self) -> list[Event]:
         """Return some of what was said on the event bus since the last call."""
@@ -276,13 +289,11 @@ class Minions:
 
     def contested(self, minion_id: str) -> bool:
         """Tell whether Salt's master denied a key for this id, because it knows another one."""
-        with self._keys:
-            return minion_id in self._wheel("key.list_all").get("minions_denied", [])
+        return minion_id in self._listed().get("minions_denied", [])
 
     def accepted(self, minion_id: str) -> bool:
         """Tell whether a minion of this id has a key that the master accepted."""
-        with self._keys:
-            return minion_id in self._wheel("key.list_all").get("minions", [])
+        return minion_id in self._listed().get("minions", [])
 
     def ask(self, minion_id: str, fun: str, within: float, **kwargs: Any) -> Any:
         """Run one function that takes less than ``within`` seconds, and return its result."""
@@ -304,9 +315,7 @@ class Minions:
             raise status
         return _image(minion_id, status), [_why(*pair) for pair in zip(checks, answers, strict=True)]
 
-    def check(
-        self, minion_id: str, address: str | None, check: FunctionCheck | HttpCheck, within: float
-    ) -> str | None:
+    def check(self, minion_id: str, address: str | None, check: FunctionCheck | HttpCheck, within: float) -> str | None:
         """Return why a machine is not healthy, or None if it is; ``NoAnswer`` if nothing could be learned."""
         if isinstance(check, HttpCheck):
             return _http(check.url.format(address=address, minion_id=minion_id), min(check.timeout, within))

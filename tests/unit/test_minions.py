@@ -463,7 +463,7 @@ def test_a_busy_bus_does_not_keep_its_reader(salt_side):
     ],
 )
 def test_whether_an_id_is_contested_is_in_salts_own_books(salt_side, keys, contested):
-    salt_side._keys, salt_side._wheel = threading.Lock(), lambda fun: keys
+    salt_side._listed = lambda: keys
     assert salt_side.contested("web-1") is contested
 
 
@@ -476,7 +476,7 @@ def test_whether_an_id_is_contested_is_in_salts_own_books(salt_side, keys, conte
     ],
 )
 def test_whether_a_key_is_accepted_is_in_salts_own_books(salt_side, keys, accepted):
-    salt_side._keys, salt_side._wheel = threading.Lock(), lambda fun: keys
+    salt_side._listed = lambda: keys
     assert salt_side.accepted("web-1") is accepted
 
 

@@ -23,7 +23,7 @@ from saltext.immutable.fleet.ledger import Intent, Ledger, Record, Wish
 from saltext.immutable.fleet.orders import Order, obeyed
 from saltext.immutable.fleet.plan import plan
 from saltext.immutable.fleet.state import MENDING, UNLIMITED, Action, Limits, Machine, Plan, Rollout
-from saltext.immutable.fleet.track import NEVER, OUT, SERVING, SILENT, Track
+from saltext.immutable.fleet.track import NEVER, OUT, REPLACED, SERVING, SILENT, Track
 from saltext.immutable.fleet.world import World
 from saltext.immutable.minions import Event, NoAnswer
 from saltext.immutable.providers import Instance
@@ -387,19 +387,24 @@ class Driver:
 
     def _probe_came(self, track: Track, completion: Completion, now: float) -> None:
         before = track.health
-        track.answer(completion.value, completion.task.asked, now, len(self._tracks) / LOOKS)
+        track.answer(completion.value, completion.task.asked, now, self._patience(track))
         if track.record.doomed:
             return
         if track.health == "yes" and track.record.ready_since is None:
             traffic: Wish = "out" if self._world.routed else "in"
             track.record = replace(track.record, ready_since=now, healthy_since=now, traffic=traffic)
-            track.since, track.probe_at = now, now + max(SERVING, len(self._tracks) / LOOKS)
+            track.since, track.probe_at = now, now + max(SERVING, self._patience(track))
             self._went_on(now)
             seconds = now - track.record.born
             after = f" after {seconds:.1f} s" if seconds >= 0 else ""  # the clock may have been set back
             self._books.note("ready", f"image and health are right{after}", track.record.minion_id)
         elif (before, track.health) == ("yes", "no"):
             self._books.note("unhealthy", track.note, track.record.minion_id)
+
+    def _patience(self, track: Track) -> float:
+        """Return how many seconds, at least, a healthy machine is left alone after a look."""
+        of_target = track.record.generation == self.rollout.target
+        return max(0.0 if of_target else REPLACED, len(self._tracks) / LOOKS)
 
     # Traffic
 

@@ -14,6 +14,8 @@ NEVER = float("inf")
 
 # Seconds between two looks at a machine.
 SERVING = 5.0
+REPLACED = 10.0
+"""One that is healthy and that the rollout is to replace: nothing waits for it to stay so."""
 UNWELL = 2.0
 STARTED = 0.5
 """Its minion is up; services may need another moment."""

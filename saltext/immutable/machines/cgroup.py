@@ -109,7 +109,18 @@ class Cgroup:
 
     def pids(self) -> set[int]:
         """Return the processes in it, those of groups below included."""
-        return {pid for folder in self.folders() for group in _tree(folder) for pid in _procs(group)}
+        return set(self.each_pid())
+
+    def each_pid(self) -> Iterator[int]:
+        """Yield them, the outermost first, each perhaps more than once: who needs one need not read every group."""
+        for folder in self.folders():
+            for path, _, _ in os.walk(folder):
+                yield from _procs(Path(path))
+
+    @property
+    def populated(self) -> bool:
+        """Whether there is any."""
+        return next(self.each_pid(), None) is not None
 
     def kill(self, within: float = 15.0) -> None:
         """Kill all that is in it and wait until nothing is left."""

@@ -91,7 +91,7 @@ class Machine:
     @property
     def running(self) -> bool:
         """Whether any process of it lives."""
-        return bool(self.cgroup.pids())
+        return self.cgroup.populated
 
     def power_off(self) -> None:
         """Ask its init to shut down in order. Not by systemctl: logind takes the order and may forget it."""

@@ -142,7 +142,7 @@ def _machine_name(name: str) -> str:
 
 def find_init(cgroup: Cgroup) -> int | None:
     """Return the pid of the machine's process 1 as this host counts, or None while there is none."""
-    return next((pid for pid in cgroup.pids() if _is_init(pid)), None)
+    return next((pid for pid in cgroup.each_pid() if _is_init(pid)), None)
 
 
 def _is_init(pid: int) -> bool:
