@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 import pytest
+import salt.version
 
 from saltext.immutable.bake import builder, layers, verify
 from saltext.immutable.machines import images
@@ -17,6 +18,8 @@ pytestmark = [
     pytest.mark.usefixtures("as_delivered"),
     pytest.mark.skipif(not os.environ.get("IMMUTABLE_FULL"), reason="bakes many times: IMMUTABLE_FULL=1"),
 ]
+OF_ROOT = ("packages", "slim", "scrub", "search", "commit")
+OF_MINION = ("minion", "slim", "scrub", "search", "commit")
 OF_STATES = ("prepare", "states", "inside tests", "stop", "slim", "scrub", "search", "commit")
 
 
@@ -58,6 +61,31 @@ def unknown(estate) -> set[str]:
 
 def says(estate, word: str) -> None:
     estate.write_pillar("tested", {"tested": {"says": word}})
+
+
+def fresh(estate) -> None:
+    """Add a recipe whose root nobody has."""
+    file = estate.pillar / "immutable.sls"
+    packages = "[systemd-sysv, dbus, iproute2, python3, ca-certificates, less]"
+    recipe = f"    fresh: {{from: {{debian: bookworm, packages: {packages}}}}}\n    web:\n"
+    file.write_text(file.read_text().replace("    web:\n", recipe, 1))
+
+
+def test_each_phase_of_a_root_and_of_salt(estate, killed, nothing_is_left):
+    estate.salt_run("image.bake", "base")  # whose layers stay, whatever is pruned
+    fresh(estate)
+    moments = [f"debian bookworm: {name}" for name in OF_ROOT]
+    moments += [f"minion salt=={salt.version.__version__}: {name}" for name in OF_MINION]
+    for number, words in enumerate(moments):
+        killed("fresh", words)
+        if number % 3 == 2:
+            estate.salt_run("image.prune")
+            nothing_is_left()
+            assert unknown(estate) == set()
+    baked = estate.salt_run("image.bake", "fresh").data
+    nothing_is_left()
+    assert estate.salt_run("image.verify", "fresh:stable").data["digest"] == baked["digest"]
+    assert estate.salt_run("image.bake", "fresh").data["digest"] == baked["digest"]
 
 
 def test_each_phase_of_states(estate, killed, nothing_is_left):
