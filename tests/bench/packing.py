@@ -111,11 +111,12 @@ def _import(estate: Estate, base: Base) -> None:
     below = [layer["digest"] for layer in estate.salt_run("image.bake", "base").data["layers"]]
     below = below[:1] if base == "debian" else below
     with estate.host.workspace() as place:
-        (place / "root").mkdir()
+        for folder in ("root", "empty"):  # a single layer cannot be mounted
+            (place / folder).mkdir()
         # In a mount namespace of its own: the mount ends with it.
         mount = 'mount -t overlay overlay -o "$1" "$2" && exec tar --create --xattrs --numeric-owner --directory "$2" .'
         script = ["unshare", "--mount", "--propagation=private", "sh", "-c", mount, "sh"]
-        words = [*script, overlay.options(layers.lower(below)), str(place / "root")]
+        words = [*script, overlay.options((*layers.lower(below), str(place / "empty"))), str(place / "root")]
         with subprocess.Popen(words, cwd=estate.host.l, stdout=subprocess.PIPE) as tar:
             done = _asked(_place(estate), "import", "-", _IMAGE, stdin=tar.stdout)
         assert (tar.returncode, done.returncode) == (0, 0), done.stderr
