@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from saltext.immutable.bake import silence, unproven
+from saltext.immutable.bake import judging, silence, unproven
 from saltext.immutable.bake.manifest import sha256
 
 HASH_KEY = "IMMUTABLE_TRACE_KEY"
@@ -45,10 +45,6 @@ _FILTERS = ("http_query", "dns_check")
 _INNER = ("__run_num__", "order")
 """What a chunk of the low state has for Salt's own use."""
 _PASSES_ON = ("bake/tracing.py", "salt/fileclient.py", "modules/cp.py")
-_CUSTOM = re.compile("/extmods/|/extension_modules/")
-_SERVED = re.compile("/minion/(?:cache/)?files/")
-_LANGUAGES = ("py", "mako", "genshi", "cheetah", "wempy")
-"""What runs Python, by what is in the names of renderers."""
 _ALWAYS_USED = "/var/cache/salt/minion/extmods/{}/*.py"
 
 
@@ -110,35 +106,16 @@ class Trace:
             host = str(details[1][0])
             if not host.startswith("127.") and host not in ("::1", "0.0.0.0", self._master):
                 self.unproven(f"talks to {host}")
-        elif event in ("subprocess.Popen", "os.system", "os.posix_spawn") and (place := _custom()):
+        elif event in ("subprocess.Popen", "os.system", "os.posix_spawn") and (place := judging.at_work()):
             self.unproven(f"runs a command in {place}")
-        elif event == "exec" and _is_python_of_the_tree(details[0]):
-            _judge_python(self, details[0].co_filename)
+        elif event == "exec" and judging.is_python_of_the_tree(details[0]):
+            judging.python(self, details[0].co_filename)
 
     def hash(self, low: dict[str, Any]) -> str:
         """Return the keyed hash of a state."""
         told = {name: value for name, value in low.items() if name not in _INNER}
         text = json.dumps(told, sort_keys=True, default=repr)
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()[:16]
-
-
-def _custom() -> str | None:
-    """Return what is at work of the tree's own code, if any is: a custom module, or a file that is Python."""
-    frame = sys._getframe()
-    while frame is not None:
-        place = frame.f_code.co_filename
-        if _CUSTOM.search(place):
-            return f"the custom module {os.path.basename(place).removesuffix('.py')}"
-        if _SERVED.search(place) and "debug_info" not in frame.f_globals:  # which is what Jinja makes of its templates
-            return os.path.basename(place)
-        frame = frame.f_back  # type: ignore[assignment]
-    return None
-
-
-def _is_python_of_the_tree(code: Any) -> bool:
-    """Tell whether code is that of a file which the master serves; Jinja makes code as well."""
-    names = getattr(code, "co_names", ())
-    return bool(_SERVED.search(getattr(code, "co_filename", ""))) and "jinja2.runtime" not in names
 
 
 def _caller() -> str:
@@ -208,7 +185,7 @@ def watch(trace: Trace) -> None:
     sys.addaudithook(trace.audited)
     for kind in ("grains", "renderers"):
         for file in sorted(glob.glob(_ALWAYS_USED.format(kind))):
-            _judge_file(trace, file)
+            judging.file(trace, file)
 
 
 def _around(owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
@@ -328,9 +305,9 @@ def _watch_states(trace: Trace) -> None:
             reason = unproven.of_state(low)
             if reason:
                 trace.unproven(reason)
-            _judge_custom(trace, self.states, name)
+            judging.custom(trace, self.states, name)
             for function in unproven.calls(low):
-                _judge_custom(trace, self.functions, function)
+                judging.custom(trace, self.functions, function)
             proven = _Null() if reason or "source_hash" not in low else _raised(trace, "proven")
             try:
                 with proven:
@@ -362,7 +339,7 @@ def _watch_templates(trace: Trace) -> None:
         def compile_template(template: Any, renderers: Any, default: Any, *args: Any, **kwargs: Any) -> Any:
             trace.doing.append(_rendered(str(template)))
             try:
-                _judge_shebang(trace, str(template), str(default))
+                judging.shebang(trace, str(template), str(default))
                 return original(template, renderers, default, *args, **kwargs)
             finally:
                 trace.doing.pop()
@@ -371,7 +348,7 @@ def _watch_templates(trace: Trace) -> None:
 
     for module in (salt.state, salt.template):
         _around(module, "compile_template", compiling)
-    for name in _LANGUAGES[1:]:
+    for name in judging.LANGUAGES[1:]:
         salt.utils.templates.TEMPLATE_REGISTRY[name] = _with_python(trace, salt.utils.templates.TEMPLATE_REGISTRY[name])
     _around(salt.utils.templates.AliasedLoader, "__getitem__", functools.partial(_looking_up, trace))
     _around(salt.utils.templates.AliasedLoader, "__getattr__", functools.partial(_looking_at, trace))
@@ -389,7 +366,7 @@ def _with_python(trace: Trace, render: Callable[..., Any]) -> Callable[..., Any]
 
     @functools.wraps(render)
     def judged(template: Any, *args: Any, **kwargs: Any) -> Any:
-        _judge_python(trace, str(template))
+        judging.python(trace, str(template))
         return render(template, *args, **kwargs)
 
     return judged
@@ -420,7 +397,7 @@ def _looking_up(trace: Trace, original: Callable[..., Any]) -> Callable[..., Any
 
     def getitem(self: Any, name: str) -> Any:
         found = original(self, name)
-        _judge_call(trace, object.__getattribute__(self, "wrapped"), name)
+        judging.call(trace, object.__getattribute__(self, "wrapped"), name)
         return found
 
     return getitem
@@ -441,7 +418,7 @@ def _looking_at(trace: Trace, original: Callable[..., Any]) -> Callable[..., Any
 
 def _get(trace: Trace, loader: Any, original: Callable[..., Any], name: str, *default: Any) -> Any:
     """Look on at ``salt.get('cmd.run')``."""
-    _judge_call(trace, loader, name)
+    judging.call(trace, loader, name)
     return original(name, *default)
 
 
@@ -454,66 +431,8 @@ class _Module:
     def __getattr__(self, function: str) -> Any:
         trace, loader, name, module = self._parts
         found = getattr(module, function)
-        _judge_call(trace, loader, f"{name}.{function}")
+        judging.call(trace, loader, f"{name}.{function}")
         return found
-
-
-def _judge_call(trace: Trace, loader: Any, function: str) -> None:
-    """Judge an execution function that a template uses."""
-    if reason := unproven.of_call(function):
-        trace.unproven(f"{reason} ({function})")
-    _judge_custom(trace, loader, function)
-
-
-def _judge_custom(trace: Trace, loader: Any, function: str) -> None:
-    """Judge the code behind a function, if it is a custom module's."""
-    try:
-        code = getattr(loader[function], "__code__", None) or loader[function].__wrapped__.__code__
-    except (AttributeError, KeyError, TypeError):
-        return
-    if _CUSTOM.search(code.co_filename):
-        _judge_file(trace, code.co_filename)
-
-
-def _judge_file(trace: Trace, place: str) -> None:
-    """Judge a custom module that is used, and those that it names."""
-    if place in trace.judged:
-        return
-    trace.judged.add(place)
-    text = _text(place)
-    for reason in unproven.of_code(text):
-        trace.note("unproven", f"the custom module {os.path.basename(place)} {reason}")
-    for other in sorted(glob.glob(f"{os.path.dirname(os.path.dirname(place))}/*/*.py")):
-        if any(re.search(rf"\b{re.escape(name)}\b", text) for name in _names(other)):
-            _judge_file(trace, other)
-
-
-def _names(place: str) -> Iterator[str]:
-    """Yield what a custom module is called."""
-    yield os.path.basename(place).removesuffix(".py")
-    yield from re.findall(r"""^__virtualname__\s*=\s*['"](\w+)""", _text(place), re.MULTILINE)
-
-
-def _judge_shebang(trace: Trace, place: str, default: str) -> None:
-    """Judge what is rendered, where its first line, or else the default, says that Python is in it."""
-    first = _text(place).partition("\n")[0]
-    renderers = first if first.startswith("#!") else default
-    if any(language in renderers for language in _LANGUAGES):
-        _judge_python(trace, place)
-
-
-def _judge_python(trace: Trace, place: str) -> None:
-    """Judge a file that is Python, or has some in it."""
-    for reason in unproven.of_code(_text(place)):
-        trace.unproven(reason)
-
-
-def _text(place: str) -> str:
-    try:
-        with open(place, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
 
 
 def main() -> None:
