@@ -55,5 +55,22 @@ def test_ctrl_c_ends_all_of_them(estate, nothing_is_left):
     nothing_is_left()
 
 
+def test_after_a_kill_of_all_of_them_the_next_bake_carries_on(estate, nothing_is_left):
+    twin(estate)
+    states(estate, "sleep 60")
+    process = estate.popen("image.bake", "twin,small")
+    wait_for(lambda: baking(estate) == 2 or process.poll() is not None, 60, every=0.02)
+    assert process.poll() is None, process.communicate()
+    process.kill()
+    process.communicate()
+    states(estate, "true")
+    report = estate.salt_run("image.bake", "twin,small").data["recipes"]
+    assert {name: told["image"].partition("@")[0] for name, told in report.items()} == {
+        "twin": "twin",
+        "small": "small",
+    }
+    nothing_is_left()
+
+
 def baking(estate) -> int:
     return sum(1 for each in machines.machines(estate.host) if each.upper)

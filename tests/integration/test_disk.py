@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import salt.config
 from support.estate import Estate, wait_for
+from support.exports import killed_export
 
 from saltext.immutable.machines import network
 from saltext.immutable.minions import Minions, machine_config
@@ -116,6 +117,11 @@ def test_two_exports_are_the_same_bytes_and_qcow2_holds_them(exported):
     assert packed.stat().st_size < first.stat().st_size
     for place in (first, second, packed):
         place.unlink()
+
+
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_a_killed_export_leaves_no_disk_and_the_next_one_cleans(estate, image, tmp_path, format):
+    killed_export(estate, image["image"], format, tmp_path)
 
 
 def test_it_boots_to_a_sealed_minion_grows_and_survives_a_power_cut(estate, image, exported, told):

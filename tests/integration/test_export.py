@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import tarfile
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.estate import wait_for
+from support.exports import killed_export
 
 WHOLE = pytest.mark.skipif(
     not os.environ.get("IMMUTABLE_FULL"), reason="takes a minute or two: IMMUTABLE_FULL=1, as `make test-full` does"
@@ -79,17 +79,9 @@ def test_a_tar_holds_what_a_machine_sees(estate, exported, mounted, nothing_is_l
     nothing_is_left()
 
 
-def test_a_killed_export_leaves_no_target_and_the_next_one_cleans(estate, small, tmp_path):
-    place = tmp_path / "small.tar"
-    words = ("image.export", "small:stable", "format=tar", f"target={place}")
-    with estate.popen(*words) as process:
-        wait_for(lambda: any(each.stat().st_size > 1 << 20 for each in tmp_path.iterdir()), 60)
-        process.send_signal(signal.SIGKILL)
-    assert not place.exists()
-    assert len(list(tmp_path.glob(".immutable-export-*"))) == 1
-    wait_for(lambda: not estate.leaks()["processes"], 30)
-    estate.salt_run(*words)
-    assert os.listdir(tmp_path) == [place.name]
+@pytest.mark.parametrize("format", ["tar", pytest.param("squashfs", marks=WHOLE), pytest.param("oci", marks=WHOLE)])
+def test_a_killed_export_leaves_no_target_and_the_next_one_cleans(estate, small, tmp_path, format):
+    killed_export(estate, small, format, tmp_path)
 
 
 def test_wrong_orders_are_named(estate, small, tmp_path):
