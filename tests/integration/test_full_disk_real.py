@@ -38,7 +38,7 @@ class Disk:
     def leave(self, megabytes: int) -> None:
         """Let it have only so much left."""
         about = os.statvfs(self.place)
-        self.size((about.f_blocks - about.f_bfree) * about.f_frsize // MB + megabytes)
+        self.size((about.f_blocks - about.f_bfree) * about.f_frsize // MB + 1 + megabytes)
 
 
 @pytest.fixture
@@ -63,8 +63,10 @@ def test_it_is_told_and_what_was_begun_is_carried_on(estate, disk):
     until(estate, "minion salt")
     disk.leave(40)
     fails(estate, disk)
+    large = "large: {cmd.run: [{name: 'head -c 100M /dev/zero > /srv/large'}]}\n"
+    (estate.states / "small/init.sls").write_text(large)
     until(estate, "states of small: prepare")
-    disk.leave(0)
+    disk.leave(20)
     fails(estate, disk)
     baked = estate.salt_run("image.bake", "small").data
     assert estate.salt_run("image.verify", "small:stable").data["digest"] == baked["digest"]

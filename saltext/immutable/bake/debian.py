@@ -23,6 +23,7 @@ ETC = {
 }
 _ARCHIVES = "var/cache/apt/archives"
 _LISTS = "var/lib/apt/lists"
+_COMPLAINT = re.compile(r"^(?:[EW]: .*|.*: No space left on device)$", re.MULTILINE)
 _UNFETCHED = re.compile(r"^E: Failed to fetch (\S+)", re.MULTILINE)
 
 
@@ -45,9 +46,9 @@ def build(host: Host, workspace: Path, processes: Cgroup, order: Mapping[str, An
         raise CommandExecutionError(f"no package lists of {suite} from these sources are in the cache")
     command = [*processes.starter(), *_command(order, places, outside.keyring(suite, order["mirror"]))]
     with host.lock(f"cache-{suite}", wait=1800):
-        done = run([*command, suite, target, *lines], env={"TMPDIR": str(workspace)}, check=not offline)
+        done = run([*command, suite, target, *lines], env={"TMPDIR": str(workspace)}, check=False)
     if done.returncode:
-        raise CommandExecutionError(_missing(suite, done.stderr + done.stdout))
+        raise CommandExecutionError(_why(suite, done.stderr + done.stdout, offline))
     (target / "etc/apt/apt.conf.d/99mmdebstrap").unlink(missing_ok=True)
     for name, text in ETC.items():
         remove(target / "etc" / name)
@@ -68,7 +69,7 @@ def _command(order: Mapping[str, Any], places: Mapping[str, Path], keyring: Path
     offline = bool(order.get("offline"))
     # In a mount namespace of its own: what it mounts cannot outlive it. Offline there is no network in it, either.
     command = ["unshare", "--mount", "--propagation=private", *(["--net"] if offline else []), "mmdebstrap"]
-    command += ["--variant=minbase", "--format=directory", "--mode=root", "--verbose" if offline else "--quiet"]
+    command += ["--variant=minbase", "--format=directory", "--mode=root", "--verbose"]
     command += [f"--include={','.join(order['packages'])}"] if order["packages"] else []
     command += [f"--aptopt={option}" for option in outside.apt_options(offline)]
     command += [f"--keyring={keyring}"] if keyring else []
@@ -80,12 +81,13 @@ def _command(order: Mapping[str, Any], places: Mapping[str, Path], keyring: Path
     return [*command, f"--skip={','.join(skipped)}"]
 
 
-def _missing(suite: str, said: str) -> str:
-    """Return a sentence about what the cache does not have, as apt said it."""
+def _why(suite: str, said: str, offline: bool) -> str:
+    """Return a sentence about what failed, as apt and mmdebstrap said it; offline, what the cache does not have."""
     missing = sorted({url.rpartition("/")[2] for url in _UNFETCHED.findall(said)})
-    if missing:
+    if offline and missing:
         return f"debian {suite}: not in the cache: {', '.join(missing)}"
-    return f"debian {suite} could not be made from the cache:\n{tail(said)}"
+    complaints = "\n".join(_COMPLAINT.findall(said))
+    return f"debian {suite} could not be made{' from the cache' if offline else ''}:\n{tail(complaints or said, 12)}"
 
 
 def package_cache(host: Host, name: str) -> dict[str, str]:

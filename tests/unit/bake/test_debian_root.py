@@ -115,3 +115,26 @@ def test_suites_to_come_are_known_by_the_package_that_lists_them(tmp_path, monke
     csv.write_text("version,codename,series,created\n28.04 LTS,Able Aardvark,aardvark,2027-10-09\n\n")
     monkeypatch.setattr(outside, "_UBUNTU_CSV", csv)
     assert outside.is_ubuntu(suite) is is_it
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        pytest.param(
+            "I: running apt-get update...\nE: Write error - write (28: No space left on device)\nE: it failed\n",
+            "E: Write error - write (28: No space left on device)\nE: it failed",
+            id="what apt complains of, and nothing else",
+        ),
+        pytest.param(
+            "tar: ./x: Cannot write: No space left on device\nI: setup...\n", "tar: ./x: Cannot write: No", id="tar"
+        ),
+        pytest.param(
+            "unshare: failed to execute mmdebstrap\n", "unshare: failed to execute mmdebstrap", id="no program"
+        ),
+    ],
+)
+def test_what_failed_is_said_as_the_programs_said_it(asked, said, told):
+    with pytest.raises(CommandExecutionError) as raised:
+        asked(CompletedProcess([], 1, "", said))
+    assert str(raised.value).startswith(f"debian bookworm could not be made:\n{told}")
+    assert "I: " not in str(raised.value)
