@@ -37,6 +37,10 @@ class Guardian:
     """How many machines really served when a rollout began, whatever its books say."""
     ready: set[str] = field(default_factory=set)
     """Machines that were put to work."""
+    proven: set[str] = field(default_factory=set)
+    """Those of which that is in the books: who was killed before its commit knew it for nobody."""
+    serving: set[str] = field(default_factory=set)
+    """Those that the last plan saw at work."""
     floors: dict[int, float] = field(default_factory=dict)
     """When each floor held the last time."""
     fleet: Fleet | None = None
@@ -51,9 +55,12 @@ class Guardian:
         step = plan(fleet, rollout, machines, limits, now)
         self.plans += 1
         self.fleet = fleet
-        self.ready |= {m.minion_id for m in machines if m.phase == "serving"}
+        serving = {m.minion_id for m in machines if m.phase == "serving"}
+        self.ready |= serving
+        self.proven |= serving & self.serving
+        self.serving = serving
         if rollout.id not in self.served:
-            self.served[rollout.id] = sum(self._serves(m.minion_id) for m in machines)
+            self.served[rollout.id] = sum(self._serves(name) for name in serving)
         case = _Case(fleet, rollout, machines, limits, now, step, self._floor(fleet, rollout))
         self.floors[case.floor] = self.world.now
         self.condemned |= {
@@ -87,7 +94,13 @@ class Guardian:
         if self.world.now > self.doomed.get(name, self.world.now) + REFUSED:
             return
         floors = [floor for floor, at in self.floors.items() if at > self.world.now - LATELY]
-        if not floors or self.world.strays or name in self.condemned or not self._serves(name):
+        if (
+            not floors
+            or self.world.strays
+            or name in self.condemned
+            or name not in self.proven
+            or not self._serves(name)
+        ):
             return
         others = sum(self._serves(other, LATELY) for other in self.world.machines if other != name)
         assert others >= min(floors), f"{how} {name} leaves {others} at work, and the floor is {min(floors)}"
@@ -288,8 +301,8 @@ def ends_in_order(case: _Case) -> None:
     if case.rollout.kind == "reconcile":  # who was ill before may stay so until the next look at the fleet
         spared = [*spared, *(m for m in members if m.born < case.rollout.started and m.health != "yes" and not m.taint)]
     waits = case.limits.closed is not None and case.rollout.kind == "reconcile"
-    later = [m for m in members if m.taint] if waits else []  # they go when a window opens
-    assert case.size <= len(members) <= case.size + len(later), f"{len(members)} machines, {case.size} are wanted"
+    most = len(members) if waits else case.size  # those too many, and the tainted, go when a window opens
+    assert case.size <= len(members) <= most, f"{len(members)} machines, {case.size} are wanted"
     assert all(m.phase == "serving" for m in members), "all of them serve"
     assert all(m.attached for m in members if m not in spared), "all that are well have visitors"
     for machine in members:

@@ -161,7 +161,7 @@ class _Teller:
         again = Process(self.world)
         try:
             by_name = self.kill is None or self.kill.commit % 2 == 0
-            if by_name or self.estate.operations(again).carry_on("web") is None:
+            if by_name or self.estate.operations(again).carry_on("web", now="now" in words) is None:
                 return self._outcome(again, name, words)
             return "carried on"
         except Failed as err:

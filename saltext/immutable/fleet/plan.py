@@ -179,7 +179,7 @@ def _attached(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
         if machine.health == "yes" and machine.minion_id not in too_many:
             yield _act("attach", machine, "it is ready to serve")
     free = at.aim.wanted - len(at.found.wanted)
-    spare = [m for m in at.found.kept if at.aim.has(m) and m.health == "yes"] if free > 0 else []
+    spare = [m for m in at.found.kept if _may_return(at, m) and m.health == "yes"] if free > 0 else []
     for machine in spare[:free]:
         yield _act("attach", machine, "it was kept, and is wanted again")
 
@@ -339,7 +339,12 @@ def _refills(at: Moment, places: int, begun: int) -> Iterator[Action]:
 def _unlooked(at: Moment) -> int:
     """Count kept machines that may come back as soon as somebody has looked at them."""
     patience = at.fleet.strategy.unhealthy_for
-    return sum(m.health == "unknown" and at.aim.has(m) and at.now < m.since + patience for m in at.found.kept)
+    return sum(m.health == "unknown" and _may_return(at, m) and at.now < m.since + patience for m in at.found.kept)
+
+
+def _may_return(at: Moment, machine: Machine) -> bool:
+    """Tell whether a kept machine is one that is wanted; a tainted one stays where it serves, but never comes back."""
+    return at.aim.has(machine) and machine.taint is None
 
 
 def _too_many(at: Moment) -> str:
