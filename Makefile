@@ -10,6 +10,7 @@ FOR_TESTS := $(if $(filter 0,$(shell id -u)),tests,venv)
 # The quick ones first; the simulations take every core by themselves, of the others a file at a time takes each.
 QUICK := $(wildcard tests/unit tests/sim)
 OTHERS := $(wildcard tests/functional tests/integration)
+AT_A_TIME := 2
 PYTEST := $(BIN)/python -m pytest --durations=20
 
 .PHONY: demo demo-clean test test-full bench lint clean
@@ -30,9 +31,11 @@ lint:
 test: lint
 	@scripts/setup $(FOR_TESTS)
 	$(PYTEST) $(QUICK)
-	$(PYTEST) --numprocesses=2 --dist=loadfile $(OTHERS)
+	$(PYTEST) --numprocesses=$(AT_A_TIME) --dist=loadfile $(OTHERS)
 
 test-full: export IMMUTABLE_FULL = 1
+# What is pruned depends on what other estates of this host have mounted.
+test-full: AT_A_TIME = 1
 test-full: export SIM_SEEDS = 25000
 test-full: test
 
