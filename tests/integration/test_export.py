@@ -168,7 +168,7 @@ def dockerd(place: Path) -> Iterator[str]:
     with (place / "log").open("wb") as log, subprocess.Popen(words, stdout=log, stderr=log) as process:
         try:
             ready = ["docker", "--host", f"unix://{place}/sock", "info"]
-            wait_for(lambda: subprocess.run(ready, check=False, capture_output=True).returncode == 0, 60, 0.5)
+            wait_for(lambda: subprocess.run(ready, check=False, capture_output=True).returncode == 0, 180, 0.5)
             yield f"unix://{place}/sock"
         finally:
             process.terminate()

@@ -25,6 +25,8 @@ def small(estate) -> Iterator[Any]:
     states(estate, "small", "before")
     (estate.states / "before.sls").write_text("/etc/before: file.touch\n")
     (estate.states / "small/notes").write_text("old")
+    with (estate.states / "small/init.sls").open("a") as sls:
+        sls.write("\n/etc/notes: {file.managed: [{source: 'salt://small/notes'}]}\n")
     estate.salt_run("image.bake", "small")
     try:
         estate.salt_run("fleet.roll", "small")
