@@ -63,6 +63,16 @@ def says(estate, word: str) -> None:
     estate.write_pillar("tested", {"tested": {"says": word}})
 
 
+def kill_at(estate, killed, nothing_is_left, recipe: str, moments: list[str], prune_every: int) -> None:
+    """Kill a bake at each of these; by turns prune cleans, or the next bake begins where this one ended."""
+    for number, words in enumerate(moments, 1):
+        killed(recipe, words)
+        if number % prune_every == 0:
+            estate.salt_run("image.prune")
+            nothing_is_left()
+            assert unknown(estate) == set()
+
+
 def fresh(estate) -> None:
     """Add a recipe whose root nobody has."""
     file = estate.pillar / "immutable.sls"
@@ -76,12 +86,7 @@ def test_each_phase_of_a_root_and_of_salt(estate, killed, nothing_is_left):
     fresh(estate)
     moments = [f"debian bookworm: {name}" for name in OF_ROOT]
     moments += [f"minion salt=={salt.version.__version__}: {name}" for name in OF_MINION]
-    for number, words in enumerate(moments):
-        killed("fresh", words)
-        if number % 3 == 2:
-            estate.salt_run("image.prune")
-            nothing_is_left()
-            assert unknown(estate) == set()
+    kill_at(estate, killed, nothing_is_left, "fresh", moments, prune_every=3)
     baked = estate.salt_run("image.bake", "fresh").data
     nothing_is_left()
     assert estate.salt_run("image.verify", "fresh:stable").data["digest"] == baked["digest"]
@@ -92,12 +97,8 @@ def test_each_phase_of_states(estate, killed, nothing_is_left):
     says(estate, "killed")
     estate.salt_run("image.bake", "base")  # whose layers stay, whatever is pruned
     moments = [f"states of tested: {name}" for name in OF_STATES]
-    for number, words in enumerate([*moments, "built states of tested", "on a machine of its own"]):
-        killed("tested", words)
-        if number % 2:  # by turns: prune cleans, or the next bake begins where this one ended
-            estate.salt_run("image.prune")
-            nothing_is_left()
-            assert unknown(estate) == set()
+    moments += ["built states of tested", "on a machine of its own"]
+    kill_at(estate, killed, nothing_is_left, "tested", moments, prune_every=2)
     baked = estate.salt_run("image.bake", "tested").data
     nothing_is_left()
     assert estate.salt_run("image.verify", "tested:stable").data["digest"] == baked["digest"]

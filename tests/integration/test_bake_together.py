@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 
 import pytest
@@ -44,11 +45,7 @@ def test_independent_recipes_are_baked_at_the_same_time_and_one_that_fails_stops
 
 
 def test_ctrl_c_ends_all_of_them(estate, nothing_is_left):
-    twin(estate)
-    states(estate, "sleep 60")
-    process = estate.popen("image.bake", "twin,small")
-    wait_for(lambda: baking(estate) == 2 or process.poll() is not None, 60, every=0.02)
-    assert process.poll() is None, process.communicate()
+    process = both_at_work(estate)
     process.send_signal(2)
     said = process.communicate(timeout=30)
     assert process.returncode == 1, said
@@ -56,11 +53,7 @@ def test_ctrl_c_ends_all_of_them(estate, nothing_is_left):
 
 
 def test_after_a_kill_of_all_of_them_the_next_bake_carries_on(estate, nothing_is_left):
-    twin(estate)
-    states(estate, "sleep 60")
-    process = estate.popen("image.bake", "twin,small")
-    wait_for(lambda: baking(estate) == 2 or process.poll() is not None, 60, every=0.02)
-    assert process.poll() is None, process.communicate()
+    process = both_at_work(estate)
     process.kill()
     process.communicate()
     states(estate, "true")
@@ -70,6 +63,16 @@ def test_after_a_kill_of_all_of_them_the_next_bake_carries_on(estate, nothing_is
         "small": "small",
     }
     nothing_is_left()
+
+
+def both_at_work(estate) -> subprocess.Popen[str]:
+    """Return a bake of two recipes that are both at their states."""
+    twin(estate)
+    states(estate, "sleep 60")
+    process = estate.popen("image.bake", "twin,small")
+    wait_for(lambda: baking(estate) == 2 or process.poll() is not None, 60, every=0.02)
+    assert process.poll() is None, process.communicate()
+    return process
 
 
 def baking(estate) -> int:

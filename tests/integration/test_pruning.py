@@ -60,14 +60,15 @@ def top(estate, image):
 def test_a_layer_that_somebody_has_mounted_stays(estate, four, mounted):
     layer = top(estate, four[2])
     told = estate.salt_run("image.prune", "test=True").data
-    assert four[2] in told["deleted"]
+    assert [name for name in told["deleted"] if name in four] == [four[2]]
     assert layer.name not in told["layers"]
 
 
 def test_a_preview_says_what_goes_and_why_the_others_stay(estate, four):
     one, two, three, newest = four
     told = estate.salt_run("image.prune", "small", "test=True").data
-    assert told["deleted"][three] == "number 2, and the newest 1 are kept"
+    deleted = {name: why for name, why in told["deleted"].items() if name in four}
+    assert deleted == {three: "number 2, and the newest 1 are kept"}
     assert told["kept"][one] == "needed by generation 1 of fleet small"
     assert told["kept"][two].startswith("needed by channel small:stable, generation 2 of fleet small, machine small-")
     assert told["kept"][newest] == "needed by channel small:candidate"

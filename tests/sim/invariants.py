@@ -301,7 +301,9 @@ def ends_in_order(case: _Case) -> None:
     if case.rollout.kind == "reconcile":  # who was ill before may stay so until the next look at the fleet
         spared = [*spared, *(m for m in members if m.born < case.rollout.started and m.health != "yes" and not m.taint)]
     waits = case.limits.closed is not None and case.rollout.kind == "reconcile"
-    most = len(members) if waits else case.size  # those too many, and the tainted, go when a window opens
+    # Those that were too many, and the tainted, go when a window opens.
+    later = [m for m in members if m.taint] if waits else []
+    most = len(later) + max(case.size, case.rollout.old_size if waits else 0)
     assert case.size <= len(members) <= most, f"{len(members)} machines, {case.size} are wanted"
     assert all(m.phase == "serving" for m in members), "all of them serve"
     assert all(m.attached for m in members if m not in spared), "all that are well have visitors"
