@@ -7,8 +7,8 @@ People use the runner of the same name.
 
 try:
     from saltext.immutable import spec
-    from saltext.immutable.bake.doors import DOORS
-    from saltext.immutable.export import builder as exporting
+    from saltext.immutable.builder.export import write as exporting
+    from saltext.immutable.builder.local import DOORS
     from saltext.immutable.host import Host
 
     MISSING = None

@@ -9,8 +9,10 @@ import salt.loader
 from salt.exceptions import CommandExecutionError
 
 try:
-    from saltext.immutable import breaking, sealing, standing
-    from saltext.immutable import launch as launching
+    from saltext.immutable import adoption
+    from saltext.immutable.guard import break_glass as breaking
+    from saltext.immutable.guard import launch as launching
+    from saltext.immutable.guard import status as standing
 
     DAMAGE = None
 except Exception as err:  # a sealed machine whose library is damaged must still be able to say so
@@ -75,18 +77,18 @@ def seal(guard=None, mutable=None, test=False):
         salt pet.example.com immutable.seal mutable='[/srv/uploads]'
     """
     given = {name: value for name, value in (("guard", guard), ("mutable", mutable)) if value is not None}
-    policy = sealing.policy(given)
+    policy = adoption.policy(given)
     now = standing.status(__opts__, __pillar__)
     told = {"changed": True, "image": None, "digest": None, "stopped_jobs": standing.stopped_jobs(__opts__, __pillar__)}
     if now["sealed"]:
         if not now.get("adopted") or now["policy"] != policy:
             raise CommandExecutionError(f"this machine is sealed already ({now.get('image', 'its seal is damaged')})")
         return {**told, "changed": False, "image": now["image"], "digest": now["digest"]}
-    if obstacles := sealing.obstacles(__opts__, _executor()):
+    if obstacles := adoption.obstacles(__opts__, _executor()):
         raise CommandExecutionError("this minion cannot be sealed: " + "; ".join(obstacles))
     if test:
         return told
-    found = sealing.seal_minion(__opts__, policy, _call)
+    found = adoption.seal_minion(__opts__, policy, _call)
     return {**told, "image": found.name, "digest": found.image}
 
 
@@ -106,7 +108,7 @@ def unseal():
         return {"changed": False}
     if not now.get("adopted"):
         raise CommandExecutionError("this machine runs an image, which is never unsealed: replace the machine instead")
-    sealing.unseal_minion(__opts__, _call)
+    adoption.unseal_minion(__opts__, _call)
     return {"changed": True}
 
 

@@ -6,9 +6,9 @@ What the ``nspawn`` provider calls; as root, on the host that the master config 
 
 try:
     from saltext.immutable import spec
-    from saltext.immutable.bake import verify
     from saltext.immutable.host import Host
-    from saltext.immutable.machines import doors
+    from saltext.immutable.images import verify
+    from saltext.immutable.machines import commands
 
     MISSING = None
 except ImportError as err:
@@ -39,7 +39,7 @@ def launch(order):
 
         salt builder machine.launch '{minion_id: web-1, image: 3f2a..., minion: {master: 10.117.0.1}, ...}'
     """
-    return doors.launch(_host(), order)
+    return commands.launch(_host(), order)
 
 
 def list_machines():
@@ -52,7 +52,7 @@ def list_machines():
 
         salt-call machine.list_machines
     """
-    return doors.list_machines(_host())
+    return commands.list_machines(_host())
 
 
 def destroy(minion_id):
@@ -65,7 +65,7 @@ def destroy(minion_id):
 
         salt-call machine.destroy web-6b1f0c9a2d47.example.com
     """
-    return doors.destroy(_host(), minion_id)
+    return commands.destroy(_host(), minion_id)
 
 
 def console(minion_id, lines=60):
@@ -78,7 +78,7 @@ def console(minion_id, lines=60):
 
         salt-call machine.console web-6b1f0c9a2d47.example.com --out=newline_values_only
     """
-    return doors.console(_host(), minion_id, lines)
+    return commands.console(_host(), minion_id, lines)
 
 
 def require(digest, trusted):

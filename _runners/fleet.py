@@ -21,8 +21,11 @@ from functools import partial
 try:
     from saltext.immutable import minions, spec
     from saltext.immutable.bake import bake as baking
-    from saltext.immutable.fleet import care, operations, proposal, relaunch, report, story, survey, tables, upkeep
+    from saltext.immutable.fleet import drift as survey
+    from saltext.immutable.fleet import interventions, operations, relaunch
+    from saltext.immutable.fleet import reconcile as upkeep
     from saltext.immutable.fleet.orphans import Orphans
+    from saltext.immutable.fleet.show import proposal, report, tables, timeline
     from saltext.immutable.runner import shown, telling
     from saltext.immutable.store import Store
 
@@ -290,7 +293,7 @@ def replace(minion_id, reason="an operator replaces it", test=False):
     with _operations(None) as (fleet, say):
         name = fleet.fleet_of(minion_id)
         if test:
-            return shown(__opts__, care.Care(fleet, say).taint(minion_id, reason, test=True))
+            return shown(__opts__, interventions.Care(fleet, say).taint(minion_id, reason, test=True))
         return shown(__opts__, report.ended(fleet, name, fleet.replace(minion_id, reason)))
 
 
@@ -311,7 +314,7 @@ def protect(minion_id, reason=None, test=False):
         salt-run fleet.protect web-6f1c0d2a93b47e58.example.com reason='a core dump is being taken'
     """
     with _operations(None) as (fleet, say):
-        return shown(__opts__, care.Care(fleet, say).protect(minion_id, reason, test))
+        return shown(__opts__, interventions.Care(fleet, say).protect(minion_id, reason, test))
 
 
 def unprotect(minion_id, reason=None, test=False):
@@ -331,7 +334,7 @@ def unprotect(minion_id, reason=None, test=False):
         salt-run fleet.unprotect web-6f1c0d2a93b47e58.example.com
     """
     with _operations(None) as (fleet, say):
-        return shown(__opts__, care.Care(fleet, say).unprotect(minion_id, reason, test))
+        return shown(__opts__, interventions.Care(fleet, say).unprotect(minion_id, reason, test))
 
 
 def destroy(name, test=False):
@@ -482,7 +485,7 @@ def taint(minion_id, reason=None, kind="hand", test=False):
         salt-run fleet.taint web-6f1c0d2a93b47e58.example.com reason='changed nginx.conf by hand'
     """
     with _operations(None) as (fleet, say):
-        return shown(__opts__, care.Care(fleet, say).taint(minion_id, reason, kind, test))
+        return shown(__opts__, interventions.Care(fleet, say).taint(minion_id, reason, kind, test))
 
 
 def untaint(minion_id, reason=None, test=False):
@@ -502,7 +505,7 @@ def untaint(minion_id, reason=None, test=False):
         salt-run fleet.untaint web-6f1c0d2a93b47e58.example.com reason='looked at it: a false alarm'
     """
     with _operations(None) as (fleet, say):
-        return shown(__opts__, care.Care(fleet, say).untaint(minion_id, reason, test))
+        return shown(__opts__, interventions.Care(fleet, say).untaint(minion_id, reason, test))
 
 
 def break_glass(minion_id, reason=None, ttl="15m", test=False):
@@ -528,7 +531,7 @@ def break_glass(minion_id, reason=None, ttl="15m", test=False):
         salt-run fleet.break_glass web-6f1c0d2a93b47e58.example.com reason='core dump for case 4711' ttl=30m
     """
     with _operations(None) as (fleet, say):
-        return shown(__opts__, care.Care(fleet, say).break_glass(__opts__, minion_id, reason, ttl, test))
+        return shown(__opts__, interventions.Care(fleet, say).break_glass(__opts__, minion_id, reason, ttl, test))
 
 
 def end_break_glass(minion_id):
@@ -542,7 +545,7 @@ def end_break_glass(minion_id):
         salt-run fleet.end_break_glass web-6f1c0d2a93b47e58.example.com
     """
     with _operations(None) as (fleet, say):
-        return shown(__opts__, care.Care(fleet, say).end_break_glass(minion_id))
+        return shown(__opts__, interventions.Care(fleet, say).end_break_glass(minion_id))
 
 
 def status(name):
@@ -583,7 +586,7 @@ def show(rollout, fleet=None):
         salt-run fleet.show 12 web --out=json
     """
     with _operations(fleet) as (work, _):
-        return shown(__opts__, story.show(work, rollout, fleet), tables.rollout)
+        return shown(__opts__, timeline.show(work, rollout, fleet), tables.rollout)
 
 
 def history(name):

@@ -19,14 +19,14 @@ from contextlib import closing, contextmanager
 
 try:
     from saltext.immutable import spec
-    from saltext.immutable.bake import catalog, lifecycle, outlook, together
+    from saltext.immutable.bake import catalog, forecast, lifecycle, parallel
+    from saltext.immutable.bake import export as exporting
     from saltext.immutable.bake import provenance as origins
     from saltext.immutable.bake import prune as pruning
-    from saltext.immutable.bake import sign as signing
+    from saltext.immutable.bake import shell as visiting
     from saltext.immutable.bake import tests as testing
-    from saltext.immutable.bake import visit as visiting
     from saltext.immutable.bake.evidence import evidence
-    from saltext.immutable.export import export as exporting
+    from saltext.immutable.images import sign as signing
     from saltext.immutable.runner import plainly, shown, telling
     from saltext.immutable.store import Store
 
@@ -84,7 +84,7 @@ def bake(name, channel="stable", refresh=False, test=False, cache=None, junit=No
         how = {"refresh": refresh, "channel": channel, "test": test, "user": globals().get("__user__")}
         how["cache"] = cache
         with testing.reported(__opts__, name, junit):
-            return shown(__opts__, together.bake(name, __opts__, say=say, **how))
+            return shown(__opts__, parallel.bake(name, __opts__, say=say, **how))
 
 
 def list_(recipe=None):
@@ -145,7 +145,7 @@ def why(name, updates=False):
         salt-run image.why web updates=True
     """
     with telling(__opts__) as say:
-        return shown(__opts__, outlook.explain(__opts__, name, updates=updates, say=say))
+        return shown(__opts__, forecast.explain(__opts__, name, updates=updates, say=say))
 
 
 def outdated(name=None):
@@ -163,7 +163,7 @@ def outdated(name=None):
         salt-run image.outdated web
     """
     with telling(__opts__) as say:
-        return shown(__opts__, outlook.outdated(__opts__, name, say=say))
+        return shown(__opts__, forecast.outdated(__opts__, name, say=say))
 
 
 def tests(image, junit=None):
@@ -495,7 +495,7 @@ def diff(old, new):
 
         salt-run image.diff web:stable web:candidate
     """
-    from saltext.immutable.fleet.proposal import images  # only this needs to know of fleets
+    from saltext.immutable.fleet.show.proposal import images  # only this needs to know of fleets
 
     with plainly(), evidence(__opts__) as known:
         before, after = known.store.image(old), known.store.image(new)

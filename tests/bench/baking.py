@@ -19,8 +19,11 @@ from typing import Any
 
 import yaml
 
-from saltext.immutable.bake import builder, debian, layers, outside, states
+from saltext.immutable.builder import commands, mirrors
+from saltext.immutable.builder.sources import debian
+from saltext.immutable.builder.states import salt_call as states
 from saltext.immutable.host import run
+from saltext.immutable.images import layers
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines import network
 from saltext.immutable.machines.machine import Machine
@@ -103,7 +106,7 @@ def bare_salt_call(estate: Estate, recipe: str, below: list[str]) -> float:
     with _machine(estate, f"{recipe}-bake", below) as machine:
         call = ["salt-call", "--retcode-passthrough", "--log-level=error", "state.apply", recipe]
         began = time.monotonic()
-        done = machine.run(call, env=outside.environment())
+        done = machine.run(call, env=mirrors.environment())
         seconds = time.monotonic() - began
         assert done.returncode == 0, done.stdout + done.stderr
         assert text in machine.run(["cat", f"/{CHANGED[recipe][1]}"]).stdout
@@ -119,10 +122,10 @@ def _machine(estate: Estate, bake_id: str, below: list[str]) -> Iterator[Machine
         salt = Minions(opts)
         undo.callback(salt.close)
         undo.callback(salt.forget, bake_id)
-        salt.enrol(bake_id, builder.make_key(host, bake_id))
+        salt.enrol(bake_id, commands.make_key(host, bake_id))
         workspace = undo.enter_context(host.workspace())
         (workspace / "fs").mkdir()
-        outside.lend_resolver(workspace / "fs")
+        mirrors.lend_resolver(workspace / "fs")
         ordered = states.prepare(host, workspace, order, layers.lower(below))
         machine = undo.enter_context(machines.temporary(host, ordered))
         machines.wait_booted(machine)
@@ -171,7 +174,7 @@ def _mmdebstrap(estate: Estate) -> float:
     with estate.host.workspace() as place:
         command = ["mmdebstrap", "--variant=minbase", "--format=directory", "--mode=root", "--quiet"]
         command += [f"--include={','.join(source['packages'])}", *_cached(estate.home / "immutable/cache/bench")]
-        command += [f"--aptopt={option}" for option in outside.apt_options()]
+        command += [f"--aptopt={option}" for option in mirrors.apt_options()]
         lines = debian.sources(source["debian"], ["main"], None)
         began = time.monotonic()
         run(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from saltext.immutable.machines import doors
+from saltext.immutable.machines import commands
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.machine import Machine
 from tests.support.estate import Estate
@@ -63,13 +63,13 @@ def _machine(estate: Estate) -> Iterator[Machine]:
     digest = estate.salt_run("image.bake", "web").data["digest"]
     place = {"bridge": estate.net.bridge, "subnet": estate.net.subnet}
     try:
-        doors.launch(estate.host, {"minion_id": MINION_ID, "image": digest, "minion": {}, **place})
+        commands.launch(estate.host, {"minion_id": MINION_ID, "image": digest, "minion": {}, **place})
         machine = machines.find(estate.host, MINION_ID)
         assert machine is not None
         machines.wait_booted(machine)
         yield machine
     finally:
-        doors.destroy(estate.host, MINION_ID)
+        commands.destroy(estate.host, MINION_ID)
 
 
 def _look(machine: Machine, *words: str) -> Mapping[str, Any]:

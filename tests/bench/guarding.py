@@ -14,8 +14,9 @@ import salt.config
 import salt.executors.direct_call
 import salt.loader
 
-from saltext.immutable import seal, spec
+from saltext.immutable import spec
 from saltext.immutable.executors import direct_call
+from saltext.immutable.guard import seal
 from saltext.immutable.spec.model import Debian, Recipe
 from tests.support.estate import Estate
 

@@ -23,10 +23,12 @@ from typing import Any, Literal
 
 import salt.version
 
-from saltext.immutable.bake import debian, layers, outside
-from saltext.immutable.bake.minion import VENV
-from saltext.immutable.bake.uv import find_uv
+from saltext.immutable.builder import mirrors
+from saltext.immutable.builder.sources import debian
+from saltext.immutable.builder.sources.minion import VENV
+from saltext.immutable.builder.sources.uv import find_uv
 from saltext.immutable.host import remove
+from saltext.immutable.images import layers
 from saltext.immutable.machines import overlay
 from tests.bench import baking
 from tests.support.estate import Estate, wait_for
@@ -154,8 +156,8 @@ def _environment(docker: Path, place: Path) -> dict[str, str]:
 
 def _template(estate: Estate, recipe: str, place: Path, base: Base) -> Mapping[str, Any]:
     # What a bake is lent: the host's way to its mirrors.
-    lent = outside.lend_apt(place) | (debian.package_cache(estate.host, f"{recipe}-bake") if base == "cached" else {})
-    variables = [word for name, value in outside.environment().items() for word in ("--env", f"{name}={value}")]
+    lent = mirrors.lend_apt(place) | (debian.package_cache(estate.host, f"{recipe}-bake") if base == "cached" else {})
+    variables = [word for name, value in mirrors.environment().items() for word in ("--env", f"{name}={value}")]
     provisioners: list[dict[str, Any]] = []
     if base == "debian":
         (place / "uv").mkdir()

@@ -6,8 +6,8 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from saltext.immutable.fleet.plan import plan
-from saltext.immutable.fleet.state import UNLIMITED, Machine, Rollout
+from saltext.immutable.fleet.decide.plan import plan
+from saltext.immutable.fleet.decide.state import UNLIMITED, Machine, Rollout
 from saltext.immutable.spec.model import Amount, Fleet, ProviderSpec, Strategy
 from tests.support.estate import Estate
 

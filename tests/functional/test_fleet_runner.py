@@ -17,9 +17,10 @@ from salt.exceptions import CommandExecutionError
 from salt.utils.data import repack_dictlist
 from salt.utils.reactor import Reactor
 
-from saltext.immutable import glass, minions, providers
+from saltext.immutable import minions, providers
 from saltext.immutable.bake import contents
-from saltext.immutable.fleet.ledger import Ledger
+from saltext.immutable.fleet.books.ledger import Ledger
+from saltext.immutable.guard import token as glass
 from saltext.immutable.minions import Event
 from saltext.immutable.providers import Identity, Instance
 from saltext.immutable.store import Image, Store

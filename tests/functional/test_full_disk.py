@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake import builder, garbage, phases
-from saltext.immutable.bake.doors import DOORS
+from saltext.immutable.builder import commands, garbage, phases
+from saltext.immutable.builder.local import DOORS
 from saltext.immutable.host import Host
-from saltext.immutable.hosts import Worker
 from saltext.immutable.spec.model import Settings
+from saltext.immutable.worker import Worker
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk: needs root")
 ORDER = {"recipe": "web", "read_only": True, "grains": {"a": "b"}, "policy": {"writable": [], "at_launch": []}}
@@ -114,5 +114,5 @@ def test_full_as_each_phase_begins(disk, source):
         (disk.root.parent / "ballast").unlink()
         assert bake(disk, source, lambda begun: None) == digest
         assert files(disk) == expected
-        assert builder.has_image(disk, digest)
+        assert commands.has_image(disk, digest)
         garbage.collect(disk, [], [], [])

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from saltext.immutable import functions, guard
-from saltext.immutable.changes import CHANGE, CLOSED
+from saltext.immutable.guard import functions, policy
+from saltext.immutable.guard.changes import CHANGE, CLOSED
 
 PROBE = """
 import json, sys
@@ -31,7 +31,7 @@ def offered(tmp_path_factory) -> set[str]:
 
 
 def test_each_function_that_a_minion_offers_is_in_one_table(offered):
-    tables = [set(guard.names(table)) for table in (functions.READ, functions.OPERATE, CHANGE)]
+    tables = [set(policy.names(table)) for table in (functions.READ, functions.OPERATE, CHANGE)]
     closed = {fun for fun in offered if fun.partition(".")[0] in CLOSED.split()}
     places = {fun: sum(fun in table for table in (*tables, closed)) for fun in offered}
     assert len(offered) > 500
@@ -40,7 +40,8 @@ def test_each_function_that_a_minion_offers_is_in_one_table(offered):
 
 def test_what_a_minion_offers_runs_only_from_the_first_two_tables(offered):
     """Without arguments, as a name alone decides; ``state.test`` says ``test=True`` by itself."""
-    runs = {fun for fun in offered if guard.classify(fun, [], {}) != "change"}
-    assert runs - {"event.send", "state.test"} <= set(guard.names(functions.READ)) | set(guard.names(functions.OPERATE))
+    runs = {fun for fun in offered if policy.classify(fun, [], {}) != "change"}
+    known = {*policy.names(functions.READ), *policy.names(functions.OPERATE)}
+    assert runs - {"event.send", "state.test"} <= known
     assert {"test.ping", "saltutil.find_job", "mine.get", "service.restart", "immutable.status"} <= runs
     assert not {"cmd.run", "state.apply", "saltutil.sync_all", "image.make_image"} & runs

@@ -13,7 +13,7 @@ import yaml
 from test_fleet_runner import ONE, PILLAR, Rack, bus, opts, publish, run, store  # noqa: F401
 
 from saltext.immutable import minions, providers
-from saltext.immutable.fleet.ledger import Ledger
+from saltext.immutable.fleet.books.ledger import Ledger
 from saltext.immutable.providers import Instance
 
 NAMES = ["api", "db", "shop", "web", "zoo"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import salt.config
 
-from saltext.immutable.bake import inputs, references
+from saltext.immutable.bake.keys import inputs, references
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tests/support/masterless.py"

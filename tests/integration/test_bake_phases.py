@@ -11,7 +11,8 @@ import os
 import pytest
 import salt.version
 
-from saltext.immutable.bake import builder, layers, verify
+from saltext.immutable.builder import commands
+from saltext.immutable.images import layers, verify
 from saltext.immutable.machines import images
 
 pytestmark = [
@@ -51,7 +52,7 @@ def whole(estate) -> None:
         if (estate.host.l / layer.name[:16]).exists():
             verify.require_layers(estate.host, [layer.name])
     known = {row["digest"] for row in estate.salt_run("image.list").data.values()}
-    assert all(builder.has_image(estate.host, digest) for digest in known)
+    assert all(commands.has_image(estate.host, digest) for digest in known)
 
 
 def unknown(estate) -> set[str]:

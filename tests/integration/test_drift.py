@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.estate import wait_for
 
-from saltext.immutable.machines import doors, nspawn
+from saltext.immutable.machines import commands, nspawn
 from saltext.immutable.machines import machine as machines
 
 
@@ -62,11 +62,11 @@ def writable(estate, booted) -> Iterator[Any]:
     minion = {"id": "drift-writable", "master": "127.0.0.1"}
     place = {"bridge": estate.net.bridge, "subnet": estate.net.subnet}
     try:
-        doors.launch(estate.host, {"minion_id": minion["id"], "image": digest, "minion": minion, **place})
+        commands.launch(estate.host, {"minion_id": minion["id"], "image": digest, "minion": minion, **place})
         booted("drift-writable")
         yield machines.find(estate.host, "drift-writable").run
     finally:
-        doors.destroy(estate.host, "drift-writable")
+        commands.destroy(estate.host, "drift-writable")
 
 
 def test_a_machine_with_a_writable_root_is_healthy_too_until_it_is_changed(writable):

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from saltext.immutable.bake import layers
 from saltext.immutable.host import Host
+from saltext.immutable.images import layers
 from saltext.immutable.machines import machine as machines
 
 pytestmark = [

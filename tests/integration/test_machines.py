@@ -17,7 +17,7 @@ from processes import command_of
 from salt.exceptions import CommandExecutionError
 from support.estate import wait_for
 
-from saltext.immutable.machines import doors, nspawn
+from saltext.immutable.machines import commands, nspawn
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.cgroup import Cgroup, hierarchies
 from saltext.immutable.spec.model import Network
@@ -39,11 +39,11 @@ def launch(estate, web) -> Iterator[Any]:
             "bridge": estate.net.bridge,
             "subnet": estate.net.subnet,
         }
-        return doors.launch(estate.host, order | changes)
+        return commands.launch(estate.host, order | changes)
 
     yield start
     for minion_id in launched:
-        doors.destroy(estate.host, minion_id)
+        commands.destroy(estate.host, minion_id)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def cgroup(estate, minion_id: str) -> Cgroup:
 
 
 def listed(estate) -> dict[str, bool]:
-    return {machine["minion_id"]: machine["running"] for machine in doors.list_machines(estate.host)}
+    return {machine["minion_id"]: machine["running"] for machine in commands.list_machines(estate.host)}
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_machine_outlives_who_launched_it(estate, web, booted):
         process.kill()
     assert listed(estate)["machine-orphan"]
     booted("machine-orphan")
-    doors.destroy(estate.host, "machine-orphan")
+    commands.destroy(estate.host, "machine-orphan")
 
 
 def test_a_machine_that_powers_itself_off_is_listed_as_stopped(estate, launch, inside, booted):
@@ -157,7 +157,7 @@ def test_a_machine_that_powers_itself_off_is_listed_as_stopped(estate, launch, i
     wait_for(lambda: not listed(estate)["machine-off"], 20)
     assert listed(estate)["machine-off"] is False
     assert launch("machine-off")["running"], "launching it again starts it anew"
-    assert doors.destroy(estate.host, "machine-off")
+    assert commands.destroy(estate.host, "machine-off")
 
 
 def nspawn_of(group: Cgroup) -> list[int]:
@@ -174,7 +174,7 @@ def test_a_machine_is_listed_truthfully_after_its_nspawn_was_killed(estate, laun
     wait_for(lambda: not nspawn_of(group))
     init = nspawn.find_init(group)
     assert listed(estate)["machine-bare"] is (init is not None)
-    doors.destroy(estate.host, "machine-bare")
+    commands.destroy(estate.host, "machine-bare")
     assert "machine-bare" not in listed(estate)
     wait_for(lambda: not Path(f"/proc/{init}").exists(), 5)
 
@@ -189,14 +189,14 @@ def test_a_destroyed_machine_leaves_nothing(estate, launch, inside, booted, when
     if when == "after it stopped":
         inside("machine-gone", "systemctl poweroff")
         wait_for(lambda: not listed(estate)["machine-gone"], 20)
-    assert doors.destroy(estate.host, "machine-gone") is True
-    assert doors.destroy(estate.host, "machine-gone") is False
+    assert commands.destroy(estate.host, "machine-gone") is True
+    assert commands.destroy(estate.host, "machine-gone") is False
     assert not any(folder.exists() for folder in machine.cgroup.folders())
     assert not Path("/sys/class/net", machine.link).exists()
     assert not (estate.host.machines / "machine-gone").exists()
     assert not list(Path("/run/systemd/nspawn").rglob("*machine-gone*"))
     assert "machine-gone" not in Path("/proc/self/mountinfo").read_text()
-    assert when == "at once" or "Reached target" in doors.console(estate.host, "machine-gone", 1000)
+    assert when == "at once" or "Reached target" in commands.console(estate.host, "machine-gone", 1000)
 
 
 def test_a_writable_image_gives_machines_that_can_be_changed_and_forget_it(estate, launch, inside, booted):
@@ -205,7 +205,7 @@ def test_a_writable_image_gives_machines_that_can_be_changed_and_forget_it(estat
         launch("machine-soft", image=image)
         booted("machine-soft")
         assert inside("machine-soft", "ls /etc/drift 2>/dev/null; touch /etc/drift /var/drift && echo fine") == "fine"
-        doors.destroy(estate.host, "machine-soft")
+        commands.destroy(estate.host, "machine-soft")
 
 
 def test_the_console_tells_why_a_boot_failed(estate, launch):
@@ -215,9 +215,9 @@ def test_the_console_tells_why_a_boot_failed(estate, launch):
         wait_for(lambda: not listed(estate)["machine-small"], 20)
     except CommandExecutionError as err:
         assert "machine-small did not start" in str(err)
-    doors.destroy(estate.host, "machine-small")
+    commands.destroy(estate.host, "machine-small")
     assert "machine-small" not in listed(estate)
-    assert doors.console(estate.host, "machine-small") is not None
+    assert commands.console(estate.host, "machine-small") is not None
 
 
 def test_a_bridge_that_the_pack_made_goes_with_its_last_machine(estate, launch):
@@ -227,7 +227,7 @@ def test_a_bridge_that_the_pack_made_goes_with_its_last_machine(estate, launch):
     for name in ("one", "two"):
         launch(f"machine-{name}", bridge=net.bridge, subnet=net.subnet)
     assert there.exists() and rules()
-    doors.destroy(estate.host, "machine-one")
+    commands.destroy(estate.host, "machine-one")
     assert there.exists()
-    doors.destroy(estate.host, "machine-two")
+    commands.destroy(estate.host, "machine-two")
     assert not there.exists() and not rules()

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from saltext.immutable.bake import layers
+from saltext.immutable.images import layers
 from saltext.immutable.machines import images
 
 pytestmark = pytest.mark.skipif(not os.environ.get("IMMUTABLE_FULL"), reason="bakes many images: IMMUTABLE_FULL=1")

@@ -10,10 +10,10 @@ from unittest import mock
 
 import sqlalchemy as sa
 
-from saltext.immutable.fleet import drive
-from saltext.immutable.fleet.ledger import Entry, Ledger
+from saltext.immutable.fleet.books.ledger import Entry, Ledger
+from saltext.immutable.fleet.books.taints import Deed, Taints
+from saltext.immutable.fleet.drive import loop
 from saltext.immutable.fleet.operations import Operations
-from saltext.immutable.fleet.taints import Deed, Taints
 from saltext.immutable.spec.model import Amount, Definitions, Fleet, FunctionCheck, ProviderSpec, Settings, Strategy
 from saltext.immutable.store import Image, Store
 from saltext.immutable.store.schema import leases, metadata
@@ -129,5 +129,5 @@ def settled(world: Simulated, store: Store | None = None, **changes: Any) -> Ite
     made = Estate(world, store or store_of(world), replace(FLEET, **changes), story, story.append)
     guardian = Guardian(world)
     world.taint, world.taken = made.taint, guardian.taken
-    with mock.patch.object(drive, "plan", guardian.plan):
+    with mock.patch.object(loop, "plan", guardian.plan):
         yield made

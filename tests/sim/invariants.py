@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from saltext.immutable.fleet.plan import plan
-from saltext.immutable.fleet.state import Action, Limits, Machine, Plan, Rollout
+from saltext.immutable.fleet.decide.plan import plan
+from saltext.immutable.fleet.decide.state import Action, Limits, Machine, Plan, Rollout
 from saltext.immutable.spec.model import Amount, Fleet
 
 if TYPE_CHECKING:

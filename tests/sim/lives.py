@@ -11,8 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.fleet.operations import Failed
-from saltext.immutable.fleet.orders import require
+from saltext.immutable.fleet.operations import Failed, require_order
 from saltext.immutable.store import Fenced, Held
 from saltext.immutable.store.schema import machines, protections, reservations, taints
 
@@ -80,7 +79,7 @@ class Life:
         """Give an order as another process does, if it makes sense."""
         ledger = self.estate.ledger
         try:
-            rollout = require(ledger.unfinished(), self.estate.fleet.name, what)
+            rollout = require_order(ledger.unfinished(), self.estate.fleet.name, what)
         except CommandExecutionError:
             return
         if rollout.outcome is None:

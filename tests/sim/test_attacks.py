@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.fleet import report
-from saltext.immutable.fleet.care import Care
+from saltext.immutable.fleet.books.plans import Plans
+from saltext.immutable.fleet.interventions import Care
 from saltext.immutable.fleet.operations import Failed
-from saltext.immutable.fleet.plans import Plans
+from saltext.immutable.fleet.show import report
 from saltext.immutable.spec.model import Amount, TrafficSpec, Window
 
 from . import processes

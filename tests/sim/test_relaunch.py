@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 
 from saltext.immutable.fleet import relaunch
-from saltext.immutable.fleet.drive import Interrupted
+from saltext.immutable.fleet.drive.loop import Interrupted
 from saltext.immutable.fleet.operations import Failed
 from saltext.immutable.spec.model import Amount, Strategy
 from saltext.immutable.store import Held

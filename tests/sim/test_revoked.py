@@ -6,8 +6,8 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.bake.lifecycle import Lifecycle
-from saltext.immutable.fleet import report, tables
-from saltext.immutable.fleet.upkeep import Upkeep
+from saltext.immutable.fleet.reconcile import Upkeep
+from saltext.immutable.fleet.show import report, tables
 
 from .simulated import Killed, Simulated
 from .test_stories import _kill_after

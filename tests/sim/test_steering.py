@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.fleet.care import Care
-from saltext.immutable.fleet.ledger import Ledger, Record
+from saltext.immutable.fleet.books.ledger import Ledger, Record
+from saltext.immutable.fleet.interventions import Care
 from saltext.immutable.fleet.operations import Failed
 from saltext.immutable.spec.model import Amount, Budgets, Strategy, Window
 

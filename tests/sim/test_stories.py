@@ -9,9 +9,10 @@ from textwrap import dedent
 import pytest
 from salt.exceptions import SaltInvocationError
 
-from saltext.immutable.fleet import fleets, report
-from saltext.immutable.fleet.drive import Interrupted
+from saltext.immutable.fleet import fleets
+from saltext.immutable.fleet.drive.loop import Interrupted
 from saltext.immutable.fleet.operations import Failed
+from saltext.immutable.fleet.show import report
 from saltext.immutable.minions import Event, NoAnswer
 from saltext.immutable.providers import Identity
 from saltext.immutable.spec.model import Amount, FunctionCheck, HttpCheck, ProviderSpec, Strategy

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from saltext.immutable.fleet.drive import Interrupted
+from saltext.immutable.fleet.drive.loop import Interrupted
 from saltext.immutable.fleet.orphans import Orphans
-from saltext.immutable.fleet.upkeep import Upkeep
+from saltext.immutable.fleet.reconcile import Upkeep
 from saltext.immutable.spec.model import Amount, Strategy, TrafficSpec, Window
 
 from .simulated import Faults, Killed, Simulated

@@ -36,8 +36,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saltext.immutable.bake import layers
 from saltext.immutable.host import Host, remove
+from saltext.immutable.images import layers
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines import network
 from saltext.immutable.machines.cgroup import Cgroup

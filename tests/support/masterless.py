@@ -17,7 +17,7 @@ import salt.config
 import salt.fileserver
 import salt.state
 
-from saltext.immutable.bake import tracing
+from saltext.immutable.builder.states import tracing
 
 FILES = {
     "_file_find": "find_file",

@@ -12,7 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable import executors, seal, sealing, standing
+from saltext.immutable import adoption, executors
+from saltext.immutable.guard import seal
+from saltext.immutable.guard import status as standing
 
 OURS = str(Path(executors.__file__).parent / "direct_call.py")
 DIGEST = "ab" * 32
@@ -24,16 +26,16 @@ def pet(tmp_path, monkeypatch) -> SimpleNamespace:
     monkeypatch.setattr(seal, "SEAL_PATH", str(tmp_path / "etc/immutable/seal.json"))
     monkeypatch.setattr(seal, "MACHINE_PATH", str(tmp_path / "machine.conf"))
     monkeypatch.setattr(seal, "RUN_PATH", str(tmp_path / "run"))
-    monkeypatch.setattr(sealing, "need_root", lambda: None)
-    monkeypatch.setattr(sealing, "systemd_here", lambda: False)
-    monkeypatch.setattr(sealing.drift, "baseline", lambda recipe, policy: DIGEST)
-    monkeypatch.setattr(sealing, "_SYSTEMD", tmp_path / "systemd")
+    monkeypatch.setattr(adoption, "need_root", lambda: None)
+    monkeypatch.setattr(adoption, "systemd_here", lambda: False)
+    monkeypatch.setattr(adoption.drift, "baseline", lambda recipe, policy: DIGEST)
+    monkeypatch.setattr(adoption, "_SYSTEMD", tmp_path / "systemd")
     pki = tmp_path / "pki"
     pki.mkdir()
     public = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (pki / "minion_master.pub").write_bytes(pem)
-    found = SimpleNamespace(called=[], config=tmp_path / "salt/minion.d" / sealing.CONFIG, pki=pki)
+    found = SimpleNamespace(called=[], config=tmp_path / "salt/minion.d" / adoption.CONFIG, pki=pki)
     found.opts = {"id": "pet", "pki_dir": str(pki), "hash_type": "sha256", "config_dir": str(tmp_path / "salt")}
     found.opts["schedule"] = {}
 
@@ -41,7 +43,7 @@ def pet(tmp_path, monkeypatch) -> SimpleNamespace:
         found.called.append(fun)
 
     found.call = call
-    found.seal = lambda **given: sealing.seal_minion(found.opts, sealing.policy(given), call)
+    found.seal = lambda **given: adoption.seal_minion(found.opts, adoption.policy(given), call)
     return found
 
 
@@ -56,7 +58,7 @@ def test_a_minion_is_sealed_at_once_and_for_every_start(pet):
 
 def test_unsealing_takes_all_of_it_away(pet):
     pet.seal()
-    sealing.unseal_minion(pet.opts, pet.call)
+    adoption.unseal_minion(pet.opts, pet.call)
     assert seal.read(seal.SEAL_PATH) is None
     assert not pet.config.exists()
     assert pet.called[-1] == "schedule.enable"
@@ -65,12 +67,12 @@ def test_unsealing_takes_all_of_it_away(pet):
 def test_a_scheduler_that_was_off_stays_off(pet):
     pet.opts["schedule"] = {"enabled": False}
     pet.seal()
-    sealing.unseal_minion(pet.opts, pet.call)
+    adoption.unseal_minion(pet.opts, pet.call)
     assert pet.called == ["saltutil.refresh_modules"]
 
 
 def test_what_cannot_be_sealed_stays_as_it_was(pet, monkeypatch):
-    monkeypatch.setattr(sealing, "_commit", lambda found: (_ for _ in ()).throw(OSError("the disk is full")))
+    monkeypatch.setattr(adoption, "_commit", lambda found: (_ for _ in ()).throw(OSError("the disk is full")))
     with pytest.raises(OSError, match="full"):
         pet.seal()
     assert not pet.config.exists()
@@ -80,7 +82,7 @@ def test_what_cannot_be_sealed_stays_as_it_was(pet, monkeypatch):
 
 def test_a_seal_that_cannot_be_read_back_is_not_written(pet):
     with pytest.raises(seal.SealDamaged):
-        sealing._commit(seal.Seal("", "web", True, 1.0, "3008", "1", {"guard": {}}))
+        adoption._commit(seal.Seal("", "web", True, 1.0, "3008", "1", {"guard": {}}))
     assert list(Path(seal.SEAL_PATH).parent.iterdir()) == []
 
 
@@ -100,15 +102,15 @@ def test_a_minion_that_never_met_its_master_is_not_sealed(pet):
     ],
 )
 def test_obstacles(opts, executor, said):
-    found = sealing.obstacles(opts, executor)
+    found = adoption.obstacles(opts, executor)
     assert found == [] if said is None else said in found[0]
 
 
 def test_a_policy_that_is_none_is_named(pet):
     with pytest.raises(SaltInvocationError, match="immutable.seal:mutable: .srv. is no absolute path"):
-        sealing.policy({"mutable": ["srv"]})
+        adoption.policy({"mutable": ["srv"]})
     with pytest.raises(SaltInvocationError, match="immutable.seal:at_launch: no such key"):
-        sealing.policy({"at_launch": ["x"]})
+        adoption.policy({"at_launch": ["x"]})
 
 
 # What a machine says of it

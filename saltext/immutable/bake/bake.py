@@ -13,29 +13,21 @@ import salt.version
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable import __version__, minions, spec
-from saltext.immutable.bake import (
-    contents,
-    inputs,
-    lifecycle,
-    manifest,
-    offline,
-    provenance,
-    slim,
-    sources,
-    tests,
-    traces,
-    turns,
-)
+from saltext.immutable.bake import contents, lifecycle, locks, provenance, sources, tests
 from saltext.immutable.bake import refresh as refreshing
-from saltext.immutable.bake.doors import DOORS
-from saltext.immutable.bake.phases import phase, recorded
-from saltext.immutable.bake.shortcut import Shortcut
-from saltext.immutable.bake.state_layers import StateWork
+from saltext.immutable.bake.keys import inputs
+from saltext.immutable.bake.keys.up_to_date import Shortcut
+from saltext.immutable.bake.states import StateWork
 from saltext.immutable.bake.work import Say, master_address, nothing
-from saltext.immutable.hosts import Worker
+from saltext.immutable.builder import offline
+from saltext.immutable.builder.finish import leftovers, slim
+from saltext.immutable.builder.local import DOORS
+from saltext.immutable.builder.phases import phase, recorded
+from saltext.immutable.images import manifest
 from saltext.immutable.minions import machine_config
 from saltext.immutable.spec.model import Recipe
 from saltext.immutable.store import Image, Store
+from saltext.immutable.worker import Worker
 
 
 def bake(
@@ -67,7 +59,7 @@ def bake(
         chain = recipe_chain(opts, name)
         work = Bake(opts, settings, store, worker, wanted, test, say, user)
         work.offline = offline.wanted(cache, settings.cache, wanted != "never")
-        with nullcontext() if test else turns.baking(store, name, say):
+        with nullcontext() if test else locks.baking(store, name, say):
             told = work.bake(chain, channel)
         if not test:
             work.keep_told(told["image"])
@@ -104,7 +96,7 @@ class Bake(StateWork):
                     step(each)
                     self._refuse_revoked(recipe)
         if recipe.private_keys == "refuse":
-            traces.refuse_keys(recipe.name, [key for each in self.layers for key in each.get("private_keys") or ()])
+            leftovers.refuse_keys(recipe.name, [key for each in self.layers for key in each.get("private_keys") or ()])
         seconds = round(time.monotonic() - began, 3)
         report: dict[str, Any] = {"layers": self.layers, "seconds": seconds, "channel": channel}
         report["cached"] = all(layer["cached"] for layer in self.layers)

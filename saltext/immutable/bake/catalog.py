@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from saltext.immutable import changes, spec
-from saltext.immutable.bake import tests, turns
-from saltext.immutable.bake.doors import DOORS
-from saltext.immutable.hosts import Worker
+from saltext.immutable import spec
+from saltext.immutable.bake import locks, tests
+from saltext.immutable.builder.local import DOORS
+from saltext.immutable.guard import changes
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store
 from saltext.immutable.store.revocations import failures
+from saltext.immutable.worker import Worker
 
 
 @contextmanager
@@ -82,7 +83,7 @@ def delete(
         builder("drop_image", digest=image.digest, test=True)
         if test:
             return {"image": image.name, "deleted": False, "comment": f"{image.name} would be deleted"}
-        with turns.deleting(store):
+        with locks.deleting(store):
             # The row first: what a kill leaves then is in no book, and image.prune removes it.
             store.delete_image(image.digest, with_channels=with_channels, who=who)
             gone = builder("drop_image", digest=image.digest)

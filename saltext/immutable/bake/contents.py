@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from saltext.immutable.bake.manifest import digest
+from saltext.immutable.images.manifest import digest
 from saltext.immutable.spec.model import Recipe
 from saltext.immutable.store import Store
 from saltext.immutable.store.schema import contents

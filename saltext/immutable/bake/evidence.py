@@ -10,16 +10,17 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable import spec
-from saltext.immutable.bake import provenance, sign
-from saltext.immutable.bake.doors import DOORS
-from saltext.immutable.hosts import Worker
+from saltext.immutable.bake import provenance
+from saltext.immutable.builder.local import DOORS
+from saltext.immutable.images import sign
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store
+from saltext.immutable.worker import Worker
 
 
 @dataclass
 class Evidence:
-    """Answers about images; ``builder`` has them, ``store`` has what was written down of them."""
+    """Answers about images; ``builder.commands`` has them, ``store`` has what was written down of them."""
 
     settings: Settings
     store: Store
@@ -46,7 +47,7 @@ class Evidence:
 
     def sbom(self, ref: str) -> dict[str, Any]:
         """Return the bill of materials of an image that is as it was signed."""
-        from saltext.immutable.bake import sbom  # its library takes half a second to load
+        from saltext.immutable.images import sbom  # its library takes half a second to load
 
         image = self.store.image(ref)
         self.builder("require_image", digest=image.digest, trusted=sign.trusted(self.settings))

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake import manifest, sign, verify
+from saltext.immutable.images import manifest, sign, verify
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store
 from saltext.immutable.store.schema import proofs

@@ -11,13 +11,13 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import minions, spec
-from saltext.immutable.bake import turns
-from saltext.immutable.bake.doors import DOORS
-from saltext.immutable.bake.retention import Candidate, Rule, Verdict, judge
-from saltext.immutable.hosts import Worker
+from saltext.immutable.bake import locks
+from saltext.immutable.builder.local import DOORS
+from saltext.immutable.images.retention import Candidate, Rule, Verdict, judge
 from saltext.immutable.spec.model import Debian, Definitions, Tarball
 from saltext.immutable.store import Image, Store, needs
 from saltext.immutable.store.revocations import failures
+from saltext.immutable.worker import Worker
 
 Builder = Callable[..., Any]
 
@@ -33,7 +33,7 @@ def prune(
     settings, definitions = spec.settings(opts), minions.definitions(opts)
     with closing(Store.open(settings.store)) as store:
         builder = Worker(opts, settings, "image", DOORS)
-        with nullcontext() if test else turns.deleting(store):
+        with nullcontext() if test else locks.deleting(store):
             told = Prune(store, builder, definitions, who, partial(_forget, opts)).prune(recipe, test)
     if not test:
         tell(told["comment"], "image/pruned", deleted=list(told["deleted"]), freed=told["freed"])

@@ -1,119 +1,38 @@
-"""A throw-away copy of an image to look around in: what is changed in it vanishes with it."""
+"""Open a shell in a copy of an image, as asked for on the master."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import termios
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import replace
-from pathlib import Path
-from types import FrameType
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any
 
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import SaltInvocationError
 
-from saltext.immutable.bake import builder, verify
-from saltext.immutable.bake.workshop import workshop
-from saltext.immutable.host import Host
-from saltext.immutable.machines import images, nspawn
-from saltext.immutable.machines import machine as machines
-from saltext.immutable.machines.machine import Machine
-from saltext.immutable.spec.model import Network
-
-# A copy must not come to the master as the machine that it is no copy of.
-_NO_MINION = "[Service]\nType=oneshot\nExecStart=\nExecStart=/bin/true\n"
-_DROP_IN = "/run/systemd/system/salt-minion.service.d/copy.conf"
-_LOGIN = "test -x /bin/bash && exec /bin/bash -l; exec /bin/sh -l"
+from saltext.immutable import spec
+from saltext.immutable.bake.work import place
+from saltext.immutable.builder.local import DOORS
+from saltext.immutable.spec.model import Settings
+from saltext.immutable.store import Image, Store
+from saltext.immutable.worker import Worker
 
 
-def open_shell(
-    host: Host,
-    digest: str,
-    command: str | None = None,
-    boot: bool = False,
-    bridge: str = Network.bridge,
-    subnet: str = Network.subnet,
+def shell(opts: Mapping[str, Any], ref: str, command: str | None = None, boot: bool = False) -> dict[str, Any]:
+    """Open one from the master, which knows the images by name."""
+    if command is not None and not isinstance(command, str):
+        raise SaltInvocationError(f"command: YAML makes {command!r} of it; write it with its path, /bin/true")
+    settings = spec.settings(opts)
+    with closing(Store.open(settings.store)) as store:
+        image = store.image(ref)
+    return {"image": image.name, **_ask(settings, image, command, boot, Worker(opts, settings, "image", DOORS))}
+
+
+def _ask(
+    settings: Settings, image: Image, command: str | None, boot: bool, call: Callable[..., dict[str, Any]]
 ) -> dict[str, Any]:
-    """Open a shell of root in a copy of an image, or run ``command`` in one; it goes away afterwards.
-
-    ``boot``: its services run; the minion never does. Returns retcode, and of a command stdout and stderr.
-    """
-    if command is None and not sys.stdin.isatty():
-        raise SaltInvocationError("a shell needs a terminal, and there is none here; give command='...' instead")
-    place = {"bridge": bridge, "subnet": subnet}
-    with _copy(host, digest, place, boot) as machine:
-        if command is None:
-            _interact(machine)
-            return {"retcode": 0}
-        done = machine.run(["/bin/sh", "-c", command])
-        return {"retcode": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
-
-
-@contextmanager
-def _copy(host: Host, digest: str, place: Mapping[str, str], boot: bool) -> Iterator[Machine]:
-    """Give a machine of the image whose root is writable; `sweep` removes it if we are killed."""
-    image = images.read(host, digest)
-    verify.require_layers(host, image["layers"])
-    builder.sweep(host)
-    with host.workspace() as workspace:
-        (workspace / "fs").mkdir(mode=0o755)
-        order = workshop(workspace, place, images.lower(host, digest), files=_files(workspace) if boot else {})
-        order = replace(order, minion_id=f"{image['recipe']}-copy-{workspace.name}", boot=boot)
-        with machines.temporary(host, order) as machine:
-            if boot:
-                machines.wait_booted(machine)
-            yield machine
-
-
-def _files(workspace: Path) -> dict[str, str]:
-    (workspace / "no-minion.conf").write_text(_NO_MINION)
-    return {_DROP_IN: str(workspace / "no-minion.conf")}
-
-
-def _interact(machine: Machine) -> None:
-    """Let root's login shell have our terminal until it ends; what its last command said is no error of ours."""
-    init = nspawn.find_init(machine.cgroup)
-    if init is None:
-        raise CommandExecutionError(f"{machine.minion_id} is not running")
-    env = {"TERM": os.environ.get("TERM", "linux")}
-    words = nspawn.entering(init, machine.cgroup, ["/bin/sh", "-c", _LOGIN], env)
-    terminal = sys.stdin.fileno()
-    settings = termios.tcgetattr(terminal)
-    try:
-        with _left_alone():
-            subprocess.run(words, cwd="/", check=False)
-    finally:
-        _take_back(terminal, settings)
-
-
-@contextmanager
-def _left_alone() -> Iterator[None]:
-    """Leave Ctrl-C to who has the terminal; a terminal that is closed ends us in order."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    # Not SIG_IGN, which the shell would inherit.
-    ours = {signal.SIGINT: lambda *_: None, signal.SIGHUP: end}
-    before = {number: signal.signal(number, handler) for number, handler in ours.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _take_back(terminal: int, settings: list[Any]) -> None:
-    """Make the terminal ours and as it was, however the shell ended."""
-    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # who is in the background is stopped for less
-    try:
-        with suppress(OSError):
-            os.tcsetpgrp(terminal, os.getpgrp())
-        with suppress(termios.error):
-            termios.tcsetattr(terminal, termios.TCSADRAIN, settings)
-    finally:
-        signal.signal(signal.SIGTTOU, before)
+    """Have the builder open one; one on another host has no terminal of ours."""
+    if settings.builder is not None and command is None:
+        raise SaltInvocationError(
+            f"{image.name} is on the builder {settings.builder}, where this has no terminal; log in there as root and "
+            f"run salt-call --local image.open_shell {image.digest}, or give command='...'"
+        )
+    return call("open_shell", digest=image.digest, command=command, boot=boot, **place(settings))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from saltext.immutable.bake import fetch, inputs
+from saltext.immutable.bake.keys import inputs
+from saltext.immutable.builder.sources import downloads
 from saltext.immutable.spec.model import Debian, Directory, Source, Tarball
 
 Ask = Callable[..., Any]
@@ -42,5 +43,5 @@ def _debian(source: Debian, ask: Ask) -> Root:
 
 def _made(kind: str, place: str, sha256: str | None, ask: Ask) -> Root:
     content = sha256 or ask("root_content", order={kind: place})
-    what = f"{kind} {PurePosixPath(place).name}" if fetch.remote(place) else f"{kind} {place}"
+    what = f"{kind} {PurePosixPath(place).name}" if downloads.remote(place) else f"{kind} {place}"
     return Root("root_layer", inputs.of_root(content), {kind: place, "sha256": content, "what": what})

@@ -1,175 +1,143 @@
-"""The layer that a recipe's states make: a booted machine on a writable overlay, and `salt-call` against the master."""
+"""The layer that a recipe's states make, as seen from the master: the one that is there, or a new one."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from subprocess import CompletedProcess
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-import salt.output
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from salt.exceptions import CommandExecutionError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.bake import chroot, config, debian, offline, outside
-from saltext.immutable.bake.minion import EXTENSION_MODULES, VENV
-from saltext.immutable.bake.tracing import HASH_KEY
-from saltext.immutable.host import Host, remove, tail
-from saltext.immutable.machines.machine import Machine
-
-_PKI = "/run/immutable-pki"
-TRACE = "/run/immutable-trace"
-"""Where it is written down what the states asked for."""
-_TIMED_OUT = 124
-"""timeout(1)"""
-# Kinds of custom modules that an image never keeps: a synced executor would outrank the guard's own.
-_NEVER_KEPT = ("executors",)
-_EXTMODS = "var/cache/salt/minion/extmods"
-# States may want the minion to run and to be enabled; what runs in a bake is only its name.
-_STAND_IN = "[Service]\nType=simple\nExecStart=\nExecStart=/bin/sleep infinity\n"
-_DROP_IN = "/run/systemd/system/salt-minion.service.d/bake.conf"
-# Without an init a package would start its daemon by hand; invoke-rc.d asks this first.
-_POLICY = "/usr/sbin/policy-rc.d"
-_START_NOTHING = "#!/bin/sh\nexit 101\n"
+from saltext.immutable.bake import contents, tests
+from saltext.immutable.bake.keys import inputs, last_bake, references, why
+from saltext.immutable.bake.keys.references import Tree
+from saltext.immutable.bake.work import Work, master_address
+from saltext.immutable.minions import machine_config
+from saltext.immutable.spec.model import Recipe
 
 
-def make_key(host: Host, bake_id: str) -> str:
-    """Make the key pair of a bake on this host, where it stays, and return the public half (PEM)."""
-    pki = host.pki / bake_id
-    remove(pki)
-    pki.mkdir(mode=0o700, parents=True)
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    for name, text in (("minion.pem", private), ("minion.pub", public)):
-        (pki / name).touch(mode=0o400)
-        (pki / name).write_bytes(text)
-    return public.decode()
+class StateWork(Work):
+    """A bake whose recipes have states."""
 
+    def _states(self, recipe: Recipe) -> None:
+        self.grains = {**self.grains, **recipe.grains}
+        self.secrets = tuple(dict.fromkeys((*self.secrets, *recipe.secrets)))
+        if not recipe.states:
+            return
+        recipe = replace(recipe, secrets=self.secrets)
+        known, tree = self._grains_of(recipe), inputs.tree(self.opts)
+        ground = self._ground(recipe, known, tree)
+        made_from = self._found_states(recipe, ground, tree)
+        before = last_bake.last(self.store, recipe.name) or {}
+        if made_from is not None:
+            self._remember(recipe, made_from, self.layers[-1])
+            more = {name: self.layers[-1].get(name) for name in ("asked", "states", "unproven")}
+            self._tell(recipe, known, made_from, {**more, "states": before.get("states", {})})
+        elif self.test:
+            self._foresee(f"states of {recipe.name}")
+            if ground is not None and before:
+                more = {name: before.get(name) for name in ("asked", "states", "unproven")}
+                self._tell(recipe, known, inputs.complete(ground, tree, before.get("asked")), more)
+        else:
+            self._build_states(recipe, ground, known, inputs.whole(tree))
 
-def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[str, ...]) -> Machine:
-    """Return the machine in which the states are applied.
-
-    ``order`` has bake_id (whose key `make_key` made), minion (its config: master, ports, grains), bridge, subnet, and
-    chroot: whether it has no init.
-    """
-    chrooted = bool(order.get("chroot"))
-    lent, text = (_POLICY, _START_NOTHING) if chrooted else (_DROP_IN, _STAND_IN)
-    (workspace / "lent").write_text(text)
-    (workspace / "lent").chmod(0o755)
-    return Machine(
-        minion_id=order["bake_id"],
-        image="",
-        lower=lower,
-        minion={**order["minion"], "id": order["bake_id"], "pki_dir": _PKI, "immutable_bake": True},
-        bridge=order["bridge"],
-        subnet=order["subnet"],
-        read_only=False,
-        upper=str(workspace / "fs"),
-        binds=debian.package_cache(host, order["bake_id"]) | {_PKI: str(host.pki / order["bake_id"])},
-        files={lent: str(workspace / "lent"), **outside.lend_apt(workspace, bool(order.get("offline")))},
-        boot=not chrooted,
-        route=offline.route(order),
-    )
-
-
-def sync(machine: Machine, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring the tree's own modules, and return the grains that the minion has with them."""
-    _salt_call(machine, ["saltutil.sync_all"], order["within"])
-    grains = _parse(_salt_call(machine, ["grains.items"], order["within"]))
-    return grains if isinstance(grains, dict) else {}
-
-
-def apply(machine: Machine, order: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Apply the states; return the names of their SLS, and what a chroot lets nobody be sure of.
-
-    A state that fails raises with its output.
-    """
-    function = ["state.highstate"] if order["states"] == "highstate" else ["state.apply", ",".join(order["states"])]
-    options = [f"{name}={order[name]}" for name in ("saltenv", "pillarenv") if order[name]]
-    call, within = [*function, *options], order["within"]
-    done = _salt_call(machine, call, within, watched=_watched(order))
-    if done.returncode and trace(machine) is None:  # the image's Salt or pack cannot be watched: nothing was begun
-        done = _salt_call(machine, call, within)
-    result = _parse(done)
-    if not isinstance(result, dict) or not result:
-        raise CommandExecutionError(f"the states of {order['bake_id']} did not run:\n{_reasons(result, done)}")
-    failed = {name: state for name, state in result.items() if not state["result"]}
-    if failed or done.returncode:
-        many = f"{len(failed)} of {len(result)} states failed in the bake"
-        raise CommandExecutionError(f"{many}:\n{_shown(order, failed)}")
-    sls = sorted({str(state["__sls__"]) for state in result.values() if "__sls__" in state})
-    return sls, chroot.doubts(result) if order.get("chroot") else []
-
-
-def _watched(order: Mapping[str, Any]) -> list[str]:
-    """Return the words before ``salt-call`` that have it write down what it asks for."""
-    module = [f"{VENV}/bin/python", "-m", "saltext.immutable.bake.tracing", TRACE]
-    return ["env", f"{HASH_KEY}={order['hash_key']}", *module, order["minion"]["master"]]
-
-
-def trace(machine: Machine) -> list[list[Any]] | None:
-    """Return what the states asked for, as `tracing` tells it; None if nobody could look on."""
-    done = machine.run(["cat", TRACE])
-    return None if done.returncode else [list(json.loads(line)) for line in done.stdout.splitlines()]
-
-
-def _salt_call(
-    machine: Machine, words: list[str], within: float, watched: Sequence[str] = ()
-) -> CompletedProcess[str]:
-    program = f"{VENV}/bin/salt-call" if watched else "salt-call"
-    call = [*watched, program, "--retcode-passthrough", "--out=json", "--log-level=error", *words]
-    done = machine.run(["timeout", "--kill-after=10", f"{within:.0f}", *call], env=outside.environment())
-    if done.returncode == _TIMED_OUT:
-        raise CommandExecutionError(f"{words[0]} did not end within {within:.0f} s; set bake_within in the recipe")
-    return done
-
-
-def _parse(done: CompletedProcess[str]) -> Any:
-    """Return what salt-call said, from the first line that is JSON on."""
-    start = done.stdout.find("{")
-    try:
-        return json.loads(done.stdout[start:])["local"] if start >= 0 else None
-    except (ValueError, KeyError):
+    def _found_states(self, recipe: Recipe, ground: Mapping[str, Any] | None, tree: Tree) -> dict[str, Any] | None:
+        """Put the layer on the stack that an earlier bake made from what is there now; return what that is."""
+        asked = last_bake.asked(self.store, inputs.key(ground)) if ground else []
+        for questions in asked:
+            made_from = inputs.complete(ground or {}, tree, questions)
+            if self._found(inputs.key(made_from), recipe.assume_stable):
+                self.layers[-1]["asked"] = questions
+                return dict(made_from)
         return None
 
+    def _build_states(
+        self, recipe: Recipe, ground: Mapping[str, Any] | None, known: Mapping[str, Any], before: Tree
+    ) -> None:
+        below = self._below
+        built = self._build("state_layer", None, self._state_order(recipe, before))
+        trace = built.pop("trace", None) or []
+        asked = references.asked(trace)
+        # What was read before is read again: nobody could say what is in a layer whose inputs changed meanwhile.
+        now = inputs.tree(self.opts)
+        again = self._read(recipe, known, below, now) if ground else None
+        made_from = inputs.complete({}, now, asked)
+        if again != ground or made_from != inputs.complete({}, before, asked):
+            raise CommandExecutionError(f"states or pillar of {recipe.name} changed during the bake; bake again")
+        if wrong := references.otherwise(before, trace):
+            raise CommandExecutionError(
+                f"the master gave {wrong[0]} otherwise than it lies in its file_roots: it changed meanwhile, or the "
+                "master runs with an older config; then restart salt-master, and bake again"
+            )
+        before_it, known = known, self._known(self.layers[-2]["grains"], built["grains"])
+        ground = again if again and known == before_it else self._read(recipe, known, below, now)
+        built["unproven"] = references.doubts(before, trace)
+        last_bake.keep_asked(self.store, recipe.name, inputs.key(ground), asked)
+        for key in (inputs.key({**ground, **made_from}), inputs.last(recipe)):
+            self._keep(key, built)
+        self.layers[-1] |= {"unproven": built["unproven"], "key": inputs.key({**ground, **made_from})}
+        self._remember(recipe, {**ground, **made_from}, built)
+        more = {"asked": asked, "states": references.states(trace), "unproven": built["unproven"]}
+        self._tell(recipe, known, {**ground, **made_from}, more)
 
-def _reasons(result: Any, done: CompletedProcess[str]) -> str:
-    reasons = "\n".join(map(str, result)) if isinstance(result, list) else ""
-    return f"{reasons}\n{tail(done.stdout if result is None else '')}\n{tail(done.stderr)}".strip()
+    def _tell(
+        self, recipe: Recipe, known: Mapping[str, Any], made_from: Mapping[str, Any], more: Mapping[str, Any]
+    ) -> None:
+        """Note for `image.why` what the states of a recipe are made from."""
+        details = inputs.details(self.opts, recipe, known, self.store.secret)
+        self.told[recipe.name] = why.parts(made_from, details, made_from, more)
 
+    def keep_told(self, image: str) -> None:
+        """Write down what each recipe was made from, and what of that was not so at the bake before."""
+        for recipe, told in self.told.items():
+            before = last_bake.last(self.store, recipe)
+            because = why.changes(recipe, before, told) if before else []
+            if before and not because:
+                because = list(before.get("because", []))
+            last_bake.keep_last(self.store, recipe, {**told, "layers": self.inputs, "image": image, "because": because})
 
-def _shown(order: Mapping[str, Any], failed: Mapping[str, Any]) -> str:
-    opts = {"color": False, "state_verbose": True, "state_output": "full", "extension_modules": ""}
-    text = salt.output.out_format({order["bake_id"]: failed}, "highstate", opts)
-    return str(text)
+    def _remember(self, recipe: Recipe, made_from: Mapping[str, Any], layer: Mapping[str, Any]) -> None:
+        self.made_from[recipe.name] = contents.of_states(recipe, made_from, layer.get("sls"))
 
+    def _grains_of(self, recipe: Recipe) -> dict[str, Any]:
+        """Return the grains for the pillar: those of the tree's own modules as they were last time."""
+        last = self.builder("find_layer", key=inputs.last(recipe))
+        return self._known(self.layers[-1]["grains"], last["grains"] if last else {})
 
-def stop(machine: Machine, within: float = 90.0) -> None:
-    """Shut the machine down in order, so that its services write what they hold."""
-    machine.power_off()
-    deadline = time.monotonic() + within
-    while machine.running:
-        if time.monotonic() > deadline:
-            raise CommandExecutionError(f"{machine.minion_id} did not shut down within {within:.0f} s after its states")
-        time.sleep(0.02)
+    def _known(self, below: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the grains below, with those that the tree's own modules brought and what is ours to say."""
+        return {**below, **own, "master": master_address(self.settings), **self.grains}
 
+    def _ground(self, recipe: Recipe, known: Mapping[str, Any], tree: Tree) -> dict[str, Any] | None:
+        """Return the inputs but for the tree; None while its pillar wants a grain of the tree itself not known yet."""
+        try:
+            return self._read(recipe, known, self._below, tree)
+        except SaltInvocationError:
+            first = self.builder("find_layer", key=inputs.last(recipe)) is None
+            if first and inputs.has_custom_modules(tree, inputs.GRAINS):
+                return None
+            raise
 
-def finish(tree: Path) -> None:
-    """Keep the synced modules where they are read-only, and take the bake's own traces out."""
-    config.refuse(tree)
-    synced = tree / _EXTMODS
-    if synced.is_dir():
-        for kind in _NEVER_KEPT:
-            remove(synced / kind)
-        remove(tree / EXTENSION_MODULES)
-        (tree / EXTENSION_MODULES).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(synced, tree / EXTENSION_MODULES, ignore=shutil.ignore_patterns("__pycache__"))
-    for lent in (outside.APT_CONF, _POLICY.lstrip("/")):  # where it was shown, an empty file is left
-        if (tree / lent).is_file() and not (tree / lent).stat().st_size:
-            (tree / lent).unlink()
+    def _read(self, recipe: Recipe, known: Mapping[str, Any], below: str, tree: Tree) -> dict[str, Any]:
+        """Return the inputs but for the tree, and what judges a layer in the machine that makes it."""
+        ground = inputs.of_states(self.opts, recipe, known, below, self.store.secret)
+        return {**ground, "saltcheck": tests.files(tree)} if ground.get("tests") else ground
 
+    def _state_order(self, recipe: Recipe, tree: Tree) -> dict[str, Any]:
+        config = machine_config(self.opts, master_address(self.settings))
+        return {
+            "what": f"states of {recipe.name}",
+            "bake_id": recipe.bake_id,
+            "states": recipe.states if isinstance(recipe.states, str) else list(recipe.states),
+            "saltenv": recipe.saltenv,
+            "pillarenv": recipe.pillarenv,
+            "sync": inputs.has_custom_modules(tree),
+            "chroot": recipe.bake_in == "chroot",
+            "hash_key": inputs.hash_key(self.store.secret),
+            "within": recipe.bake_within,
+            "secrets": list(recipe.secrets),
+            "tests": tests.order(recipe, recipe.tests.inside),
+            "grains": self.layers[-1]["grains"],
+            "minion": config | ({"grains": self.grains} if self.grains else {}),
+            **self._place(),
+        }

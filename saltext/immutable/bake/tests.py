@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import spec
-from saltext.immutable.bake.manifest import digest
-from saltext.immutable.bake.testing import SKIPPED
+from saltext.immutable.builder.tests.saltcheck import SKIPPED
 from saltext.immutable.host import tail, write
+from saltext.immutable.images.manifest import digest
 from saltext.immutable.spec.model import ImageTest, Recipe
 from saltext.immutable.spec.tests import plain
 from saltext.immutable.store import Store
@@ -30,7 +30,7 @@ Result = Mapping[str, Any]
 
 
 def order(recipe: Recipe, wanted: Sequence[ImageTest]) -> dict[str, Any]:
-    """Return the order to run tests of a recipe, as `testing` takes it."""
+    """Return the order to run tests of a recipe, as `saltcheck` takes it."""
     states = recipe.states if isinstance(recipe.states, str) else list(recipe.states)
     envs = {"saltenv": recipe.saltenv, "pillarenv": recipe.pillarenv}
     plainly = json.loads(json.dumps(plain(wanted), default=str))  # YAML knows dates

@@ -10,13 +10,15 @@ from typing import Any
 
 from salt.exceptions import SaltInvocationError
 
-from saltext.immutable.bake import contents, offline, phases, slim, tests
+from saltext.immutable.bake import contents, tests
 from saltext.immutable.bake import refresh as refreshing
-from saltext.immutable.hosts import Worker
+from saltext.immutable.builder import offline, phases
+from saltext.immutable.builder.finish import slim
 from saltext.immutable.machines import network
 from saltext.immutable.minions import Minions
 from saltext.immutable.spec.model import Recipe, Settings
 from saltext.immutable.store import Held, Store
+from saltext.immutable.worker import Worker
 
 Say = Callable[..., None]
 """Called with a sentence, a tag and data for each step of progress."""

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from saltext.immutable.bake import manifest, proof
-from saltext.immutable.bake.stack import Entry
 from saltext.immutable.drift import files, mounts, tree
 from saltext.immutable.drift.image import ADOPTED
 from saltext.immutable.drift.paths import Mutable
 from saltext.immutable.host import remove, write
+from saltext.immutable.images import manifest, proof
+from saltext.immutable.images.stack import Entry
 
 
 def baseline(recipe: str, policy: Mapping[str, Any], root: str = "/") -> str:

@@ -11,13 +11,13 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable import seal
 from saltext.immutable.drift import accounts, config, files, image, logins, mounts, processes, services, sockets, tree
 from saltext.immutable.drift.image import Image
 from saltext.immutable.drift.item import Item
 from saltext.immutable.drift.owners import owners
 from saltext.immutable.drift.paths import Mutable
 from saltext.immutable.drift.processes import Process
+from saltext.immutable.guard import seal
 from saltext.immutable.host import need_root
 
 MOST = 1000

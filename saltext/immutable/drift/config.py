@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import salt.utils.yaml
 
-from saltext.immutable import seal
 from saltext.immutable.drift.item import Item
+from saltext.immutable.guard import seal
 
 SCHEDULE = "/etc/salt/minion.d/_schedule.conf"
 """Salt writes the jobs of its scheduler there, and nothing else."""

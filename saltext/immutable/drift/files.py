@@ -7,11 +7,11 @@ import stat
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from saltext.immutable.bake.stack import Entry, parents
 from saltext.immutable.drift import tree
 from saltext.immutable.drift.image import Image
 from saltext.immutable.drift.item import Item
 from saltext.immutable.drift.paths import Mutable
+from saltext.immutable.images.stack import Entry, parents
 
 _UNITS = (
     "etc/init.d/",

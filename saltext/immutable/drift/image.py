@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from saltext.immutable.bake import manifest, proof
-from saltext.immutable.bake.stack import Entry, merged, parents
-from saltext.immutable.seal import SEAL_PATH, Seal
+from saltext.immutable.guard.seal import SEAL_PATH, Seal
+from saltext.immutable.images import manifest, proof
+from saltext.immutable.images.stack import Entry, merged, parents
 
 ADOPTED = "var/lib/immutable"
 """Where an adopted machine keeps what an image has in /etc/immutable."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from saltext.immutable.drift.item import Item
 from saltext.immutable.drift.paths import Mutable
-from saltext.immutable.seal import MACHINE_PATH
+from saltext.immutable.guard.seal import MACHINE_PATH
 
 _PROCESS = re.compile(r"/proc/(\d+|self|thread-self)(/|$)")
 

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from saltext.immutable import seal
 from saltext.immutable.drift.item import Item
+from saltext.immutable.guard import seal
 
 _SHOWN = 1000
 Call = Callable[..., Any]

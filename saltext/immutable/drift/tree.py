@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from saltext.immutable.bake.stack import Entry
+from saltext.immutable.images.stack import Entry
 
 _CHUNK = 1 << 20
 _KINDS = {

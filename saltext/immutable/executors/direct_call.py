@@ -50,7 +50,7 @@ def refusal(
     """
     fun = str(getattr(func, "name", data.get("fun")))
     try:
-        from saltext.immutable import gate
+        from saltext.immutable.guard import gate
 
         return gate.refusal(opts, data, fun, args, kwargs)
     except Exception as err:  # whatever it is: closed

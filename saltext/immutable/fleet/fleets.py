@@ -14,19 +14,19 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import providers, traffic
-from saltext.immutable.fleet.books import Say
-from saltext.immutable.fleet.budgets import Budget
-from saltext.immutable.fleet.checks import require_answers
-from saltext.immutable.fleet.drive import Driver
-from saltext.immutable.fleet.effects import Effects, Pool
-from saltext.immutable.fleet.forecast import forecast
-from saltext.immutable.fleet.ledger import Entry, Generation, Ledger, fleets_with_machines
-from saltext.immutable.fleet.state import UNLIMITED, Action, Kind, Limits, Machine, Outcome, Rollout
-from saltext.immutable.fleet.taints import Deed, Taints
-from saltext.immutable.fleet.track import phase
-from saltext.immutable.fleet.verdicts import revived
-from saltext.immutable.fleet.windows import Level, opening
-from saltext.immutable.fleet.world import Minions, World
+from saltext.immutable.fleet.books.budgets import Budget
+from saltext.immutable.fleet.books.ledger import Entry, Generation, Ledger, fleets_with_machines
+from saltext.immutable.fleet.books.taints import Deed, Taints
+from saltext.immutable.fleet.decide.checks import unanswerable
+from saltext.immutable.fleet.decide.forecast import forecast
+from saltext.immutable.fleet.decide.state import UNLIMITED, Action, Kind, Limits, Machine, Outcome, Rollout
+from saltext.immutable.fleet.decide.verdicts import revived
+from saltext.immutable.fleet.decide.windows import Level, opening
+from saltext.immutable.fleet.drive.effects import Effects, Pool
+from saltext.immutable.fleet.drive.loop import Driver
+from saltext.immutable.fleet.drive.track import phase
+from saltext.immutable.fleet.drive.transaction import Say
+from saltext.immutable.fleet.drive.world import Minions, World
 from saltext.immutable.providers import Instance, Provider
 from saltext.immutable.spec.model import Definitions, Fleet, ProviderSpec, Settings, TrafficSpec
 from saltext.immutable.store import Holder, Lease, Store
@@ -98,7 +98,8 @@ class Fleets:
     def definition(self, name: str) -> Fleet:
         """Return what the pillar says of a fleet whose machines are to be launched."""
         fleet = self.find(name)
-        require_answers(fleet)
+        if why := unanswerable(fleet):
+            raise SaltInvocationError(why)
         return fleet
 
     def closed(self, fleet: Fleet) -> str | None:

@@ -9,16 +9,16 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from saltext.immutable.fleet.books.ledger import Ledger
+from saltext.immutable.fleet.books.plans import Plans, Saved, ground, require_same
+from saltext.immutable.fleet.books.revoked import target
+from saltext.immutable.fleet.decide.forecast import forecast
+from saltext.immutable.fleet.decide.orders import Order, What, applied, refusal
+from saltext.immutable.fleet.decide.reconcile import no_further
+from saltext.immutable.fleet.decide.state import MENDING, Kind, Outcome, Rollout
+from saltext.immutable.fleet.decide.verdicts import revived
+from saltext.immutable.fleet.drive.world import plain
 from saltext.immutable.fleet.fleets import Failed, Fleets, Forecast, ended_as, last_good, loader, router, signals
-from saltext.immutable.fleet.forecast import forecast
-from saltext.immutable.fleet.ledger import Ledger
-from saltext.immutable.fleet.orders import Order, What, obeyed, require
-from saltext.immutable.fleet.plans import Plans, Saved, ground, require_same
-from saltext.immutable.fleet.recall import target
-from saltext.immutable.fleet.reconcile import no_further
-from saltext.immutable.fleet.state import MENDING, Kind, Outcome, Rollout
-from saltext.immutable.fleet.verdicts import revived
-from saltext.immutable.fleet.world import plain
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Fleet
 from saltext.immutable.spec.strategy import impossible
@@ -34,7 +34,7 @@ EXPECTED: Mapping[What, Sequence[Outcome]] = {
     "back": ("rolled back",),
     "approve": ("done",),
 }
-"""How a rollout ends when an order is obeyed."""
+"""How a rollout ends when an order is applied."""
 
 
 
@@ -155,7 +155,7 @@ class Operations(Fleets):
 
     def resume(self, name: str, now: bool = False) -> Rollout | None:
         """Go on with a rollout that was paused or interrupted; there has to be one."""
-        require(self.ledger(name).unfinished(), name, None)
+        require_order(self.ledger(name).unfinished(), name, None)
         return self.carry_on(name, now)
 
     def carry_on(self, name: str, now: bool = False) -> Rollout | None:
@@ -177,7 +177,7 @@ class Operations(Fleets):
         An approval is taken up by who drives the rollout; where somebody does, nobody waits for its end.
         """
         ledger = self.ledger(name)
-        rollout = require(ledger.unfinished(), name, what)
+        rollout = require_order(ledger.unfinished(), name, what)
         if what == "approve":
             self._require_seen(self.find(name, gone=True), rollout)
         ledger.order(rollout, what, plain(str(reason or "")), self.user, self.clock())
@@ -234,11 +234,11 @@ class Operations(Fleets):
     def foresee_order(self, name: str, what: What | None) -> Forecast:
         """Return what would be done if an order were given now; None: to go on."""
         ledger, now = self.ledger(name), self.clock()
-        rollout = require(ledger.unfinished(), name, what)
+        rollout = require_order(ledger.unfinished(), name, what)
         fleet = ledger.sized(self.find(name, gone=True))
         orders = [Order(0, rollout.id, what, now, "", self.user)] if what else []
         machines = self.machines(fleet, ledger, now)
-        steered = obeyed(revived(rollout, now), orders, now)
+        steered = applied(revived(rollout, now), orders, now)
         actions, stuck = ([], None) if steered.outcome else forecast(fleet, steered, machines, now)
         image = self.image_name(ledger.generations().get(steered.target or 0))
         return Forecast(name, rollout.kind, rollout.source, image, tuple(actions), continues=True, stuck=stuck)
@@ -304,3 +304,14 @@ def _require_size(fleet: Fleet) -> None:
         )
     for sentence in impossible(fleet):
         raise SaltInvocationError(f"size: with {fleet.size} machines {sentence}")
+
+
+def require_order(rollout: Rollout | None, fleet: str, what: What | None) -> Rollout:
+    """Return the rollout that an order is about, or say why there is none."""
+    if rollout is None:
+        raise CommandExecutionError(
+            f"fleet {fleet} has no rollout that is under way or paused; `salt-run fleet.status {fleet}` tells"
+        )
+    if why := refusal(rollout, what):
+        raise CommandExecutionError(why)
+    return rollout

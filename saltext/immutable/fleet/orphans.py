@@ -12,10 +12,10 @@ from typing import Any
 import sqlalchemy as sa
 from salt.exceptions import SaltException
 
-from saltext.immutable.fleet.care import Tell
+from saltext.immutable.fleet.decide.orphans import Sighting, Stray, sightings, stray_keys
+from saltext.immutable.fleet.drive.world import is_ours, plain
+from saltext.immutable.fleet.interventions import Tell
 from saltext.immutable.fleet.operations import Operations
-from saltext.immutable.fleet.strays import Sighting, Stray, sightings, stray_keys
-from saltext.immutable.fleet.world import is_ours, plain
 from saltext.immutable.providers import Instance, Provider
 from saltext.immutable.spec.model import ProviderSpec
 from saltext.immutable.store import Store

@@ -1,155 +1,228 @@
-"""Whose turn it is with a fleet, an operator's or ours: pure, from its standing in the books to what to do, and why."""
+"""Keep fleets as they should be, for the master's schedule: look at each, write down what was seen, give the commands.
+
+What to do is decided in ``reconcile`` and ``diagnosis``; machines are replaced by a rollout, as everywhere.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+import contextvars
+import queue
+import threading
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
+from typing import Any
 
-from saltext.immutable.fleet.state import Rollout
+from salt.exceptions import SaltException
+
+from saltext.immutable.fleet import observe
+from saltext.immutable.fleet.books.revoked import recall
+from saltext.immutable.fleet.books.sickness import Sicknesses
+from saltext.immutable.fleet.books.taints import Deed
+from saltext.immutable.fleet.decide import diagnosis, reconcile
+from saltext.immutable.fleet.decide.diagnosis import Diagnosis, Sickness
+from saltext.immutable.fleet.drive.loop import Interrupted
+from saltext.immutable.fleet.drive.world import plain
+from saltext.immutable.fleet.interventions import Care, Tell
+from saltext.immutable.fleet.observe import Stopped
+from saltext.immutable.fleet.operations import Failed, Operations
 from saltext.immutable.spec.model import Fleet
+from saltext.immutable.store import Held
 
-LONGEST_REST = 3600.0
-"""Seconds between two trials to mend a fleet at most."""
+FLEETS_AT_A_TIME = 4
+ALARMS = ("alarm", "alarm over")
 
-Course = Literal["alarm", "busy", "leave", "rest", "carry on", "roll", "look", "nothing"]
-
-
-@dataclass(frozen=True)
-class Recall:
-    """What of a fleet is revoked, each with the reason, and what could take its place."""
-
-    target: str | None = None
-    """The image that its unfinished rollout goes to."""
-    runs: str | None = None
-    """The image that it runs."""
-    instead: str | None = None
-    """The name of another image, which its channel names and which is not revoked."""
-    failed: str | None = None
-    """Why a roll to that one failed."""
+Open = Callable[[str, Stopped], AbstractContextManager[tuple[Operations, Tell]]]
+"""Gives a thread operations of its own, and what tells of the fleet that is named."""
+Collect = Callable[[str, Collection[str], bool], list[dict[str, Any]]]
+"""Collects orphans of a fleet, or of all, but of those named."""
 
 
-@dataclass(frozen=True)
-class Standing:
-    """How a fleet stands in the books."""
+class Upkeep:
+    """One fleet's upkeep."""
 
-    wanted: bool
-    """The pillar defines it."""
-    held_by: str | None
-    """Who drives it now."""
-    unfinished: Rollout | None
-    settled: bool
-    """It has a good generation."""
-    machines: bool
-    """There are any in the books."""
-    trials: int = 0
-    """Rollouts of kind reconcile that ended otherwise than done, one after the other, up to now."""
-    closed: str | None = None
-    """Why no window is open."""
-    recall: Recall = Recall()
+    def __init__(self, operations: Operations, tell: Tell, name: str, stopped: Stopped) -> None:
+        self._operations, self._tell, self._name, self._stopped = operations, tell, name, stopped
+        self._memory = Sicknesses(operations.store, name)
+
+    def tend(self, test: bool = False) -> dict[str, Any]:
+        """Do what the fleet needs, and return what that was and why; ``result`` is False where somebody has to know."""
+        try:
+            told = self._tended(test)
+        except Held as err:
+            told = _told("busy", str(err))
+        except Interrupted:
+            raise
+        except SaltException as err:
+            told = _told("failed", plain(str(err)), failed=True)
+        return {"fleet": self._name, **told}
+
+    def _tended(self, test: bool) -> dict[str, Any]:
+        fleet = self._operations.find(self._name, gone=True)
+        standing = self._standing(fleet)
+        way = reconcile.way(fleet, standing, self._operations.clock())
+        if way.course == "look":
+            return self._looked(standing.recall, test)
+        if way.course == "roll" and not test:
+            return self._driven(self._operations.roll, "rolled", way.reason)
+        if way.course in ("carry on", "roll") and test:
+            return _told(f"would {way.course}", way.reason)
+        if way.course == "carry on":
+            return self._driven(self._operations.carry_on, "carried on", way.reason)
+        if way.failed and not test:
+            self._alarm(way.reason, news=way.course != "rest")  # that the trial failed is written down already
+        rests = {} if way.until is None else {"again_in": round(way.until - self._operations.clock())}
+        return {**_told({"leave": "left"}.get(way.course, way.course), way.reason, failed=way.failed), **rests}
+
+    def _standing(self, fleet: Fleet) -> reconcile.Standing:
+        ledger, holder = self._operations.ledger(self._name), self._operations.holder(self._name)
+        return reconcile.Standing(
+            wanted=self._name in self._operations.definitions.fleets,
+            held_by=str(holder) if holder else None,
+            unfinished=ledger.unfinished(),
+            settled=bool(ledger.lineage()),
+            machines=bool(ledger.records()),
+            trials=reconcile.trials(ledger.rollouts()),
+            closed=self._operations.closed(fleet),
+            recall=recall(self._operations.store, fleet, ledger),
+        )
+
+    # Look
+
+    def _looked(self, recall: reconcile.Recall, test: bool) -> dict[str, Any]:
+        fleet = self._operations.ledger(self._name).sized(self._operations.definition(self._name))
+        look = observe.look(self._operations, fleet, self._stopped)
+        rhythm = self._memory.rhythm()
+        broken = rhythm is not None and rhythm.broken(look.at, fleet.unreachable_for)
+        found = diagnosis.diagnose(fleet, look, self._memory.known(), broken)
+        if not test:
+            self._memory.remember(rhythm.looked(look.at) if rhythm else diagnosis.Rhythm(look.at), found.sick)
+        seen = {
+            "sick": {one.minion_id: {"why": one.told, "for": round(look.at - one.since)} for one in found.sick},
+            "waits": [*found.waits, *filter(None, [reconcile.stuck(fleet, recall)])],
+        }
+        return {**self._acted(found, test), **{key: value for key, value in seen.items() if value}}
+
+    # Act
+
+    def _acted(self, found: Diagnosis, test: bool) -> dict[str, Any]:
+        if found.alarm is not None:
+            if not test:
+                self._alarm(found.alarm)
+            return _told("alarm", found.alarm, failed=True)
+        if not found.reasons:
+            told = _told("nothing", "; ".join(found.waits) or "every machine is as it should be")
+            return told if test else self._quiet(told)
+        reason = "; ".join(found.reasons)
+        if test:
+            return _told("would mend", reason)
+        return self._mended(found.taints, reason)
+
+    def _mended(self, taints: Sequence[Sickness], reason: str) -> dict[str, Any]:
+        care = Care(self._operations, self._tell)
+        for one in taints:
+            care.mark("sick", self._operations.deed("tainted", one.minion_id, self._name, one.told))
+        try:
+            return self._driven(self._operations.mend, "mended", reason)
+        finally:
+            self._went_on()
+
+    def _driven(self, command: Callable[[str], object], did: str, reason: str) -> dict[str, Any]:
+        """Give a command; one that fails alarms."""
+        try:
+            command(self._name)
+        except Failed as err:
+            self._alarm(str(err).partition("\n")[0])
+            return _told("failed", plain(str(err)), failed=True)
+        return self._quiet(_told(did, reason))
+
+    def _went_on(self) -> None:
+        """Take in that a driver looked at the fleet all the while: that was no break."""
+        if rhythm := self._memory.rhythm():
+            now, known = self._operations.clock(), self._memory.known()
+            self._memory.remember(replace(rhythm, at=max(rhythm.at, now)), list(known.values()))
+
+    # Tell
+
+    def _alarm(self, reason: str, news: bool = True) -> None:
+        """Fire an alarm; write it down where it is ``news``, and not what was written last."""
+        deed = self._deed("alarm", plain(reason))
+        last = self._operations.taints.last_of_fleet(self._name, ALARMS)
+        if news and (last is None or (last.what, last.reason) != (deed.what, deed.reason)):
+            self._operations.taints.note(deed)
+        data = {"fleet": self._name, "reason": deed.reason, "at": deed.at}
+        self._tell(f"alarm {self._name}: {deed.reason}", f"{self._name}/alarm", **data)
+
+    def _quiet(self, told: dict[str, Any]) -> dict[str, Any]:
+        """Write down that what somebody was alarmed about is over."""
+        last = self._operations.taints.last_of_fleet(self._name, ALARMS)
+        if last is not None and last.what == "alarm":
+            self._operations.taints.note(self._deed("alarm over", told["reason"]))
+        return told
+
+    def _deed(self, what: str, reason: str) -> Deed:
+        return replace(self._operations.deed(what, "", self._name, reason), minion_id=None)
 
 
-@dataclass(frozen=True)
-class Way:
-    """What to do with a fleet, and why."""
-
-    course: Course
-    reason: str
-    until: float | None = None
-    """When the next trial begins."""
-
-    @property
-    def failed(self) -> bool:
-        """Tell whether somebody has to know."""
-        return self.course in ("alarm", "rest")
+def _told(did: str, reason: str, failed: bool = False) -> dict[str, Any]:
+    return {"did": did, "reason": reason, "result": not failed}
 
 
-def way(fleet: Fleet, standing: Standing, now: float) -> Way:
-    """Decide whether a fleet is looked at, carried on or left alone."""
-    found = _way(fleet, standing, now)
-    recall, rollout = standing.recall, standing.unfinished
-    if found.course == "carry on" and rollout and recall.target:
-        return Way("alarm", no_further(fleet, rollout, recall.target))
-    if found.course == "look" and fleet.revoked == "replace" and not standing.closed and not stuck(fleet, recall):
-        return Way("roll", f"{recall.runs}; {_channel(fleet)} names {recall.instead}") if recall.runs else found
-    return found
+def at_once(names: Sequence[str], tend: Callable[[str], dict[str, Any]], stopped: Stopped) -> dict[str, dict[str, Any]]:
+    """Tend some fleets at a time, each on its own, and return what was done; begin no more once we are to stop."""
+    todo: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for name in names:
+        todo.put(name)
+    found: dict[str, dict[str, Any]] = {}
+    broken: list[BaseException] = []
+
+    def work() -> None:
+        with suppress(queue.Empty):
+            while not stopped():
+                name = todo.get_nowait()
+                try:
+                    found[name] = tend(name)
+                except BaseException as err:
+                    broken.append(err)
+                    return
+
+    # Salt's loader finds what it gave to a module, such as __opts__, by the context of the thread.
+    context = [contextvars.copy_context() for _ in names[:FLEETS_AT_A_TIME]]
+    threads = [threading.Thread(target=one.run, args=(work,), daemon=True) for one in context]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if broken:
+        raise broken[0]
+    if stopped():
+        raise Interrupted("stopped; the next `salt-run fleet.reconcile` goes on")
+    return {name: found[name] for name in names}
 
 
-def stuck(fleet: Fleet, recall: Recall) -> str | None:
-    """Return why a fleet stays on a revoked image that it should leave by itself; None: it does not."""
-    if fleet.revoked != "replace" or not recall.runs:
-        return None
-    promote = f"promote another: salt-run image.promote {fleet.recipe}@... channel={fleet.channel}"
-    if recall.instead is None:
-        return f"{recall.runs}; {_channel(fleet)} names no other image to go to; {promote}"
-    if recall.failed is not None:
-        return f"{recall.runs}; the roll to {recall.instead} failed: {recall.failed}; {promote}"
-    return None
+def upkeep(
+    operations: Operations, name: str, open_: Open, collect: Collect | None, test: bool = False
+) -> dict[str, Any]:
+    """Tend a fleet, or all, then collect what nobody wants; ``retcode`` is 1 where somebody has to know."""
+    names = operations.names() if name == "all" else [operations.find(name, gone=True).name]
+    with operations.hear() as stopped:
+
+        def tend(one: str) -> dict[str, Any]:
+            try:
+                with open_(one, stopped) as (own, tell):
+                    return Upkeep(own, tell, one, stopped).tend(test)
+            except SaltException as err:
+                return {"fleet": one, **_told("failed", plain(str(err)), failed=True)}
+
+        found = at_once(names, tend, stopped)
+    failed = [one for one, told in found.items() if not told["result"]]
+    orphans = {} if collect is None else _collected(lambda: collect(name, failed, test))
+    stuck = "waits" in orphans or any(one["done"].startswith("stays") for one in orphans.get("orphans", []))
+    return {"fleets": found, **orphans, "retcode": int(bool(failed) or stuck)}
 
 
-def no_further(fleet: Fleet, rollout: Rollout, revoked: str) -> str:
-    """Say why a rollout to a revoked image is not carried on, and what leads out of it."""
-    return (
-        f"its {rollout.kind} is not carried on, since {revoked}; `salt-run fleet.roll {fleet.name}` goes to what "
-        f"{_channel(fleet)} names, `salt-run fleet.rollback {fleet.name}` goes back"
-    )
-
-
-def _channel(fleet: Fleet) -> str:
-    return f"{fleet.recipe}:{fleet.channel}"
-
-
-def _way(fleet: Fleet, standing: Standing, now: float) -> Way:
-    """Decide it as if nothing were revoked."""
-    rollout = standing.unfinished
-    if not standing.wanted:
-        return Way("alarm", _abandoned(fleet.name))
-    if standing.held_by:
-        return Way("busy", f"{standing.held_by} works on it")
-    if rollout and rollout.outcome == "paused":
-        return _paused(fleet, rollout, standing, now)
-    if rollout and rollout.kind != "reconcile":
-        return Way("carry on", f"its {rollout.kind} was interrupted: {rollout.verdict or 'nothing was done yet'}")
-    if not standing.settled and not standing.machines:
-        return Way("nothing", f"it never was rolled; `salt-run fleet.roll {fleet.name}` launches it")
-    if not standing.settled:
-        return Way("leave", f"no roll of it has ended well; `salt-run fleet.roll {fleet.name}` tries again")
-    return Way("look", "nobody works on it")
-
-
-def _paused(fleet: Fleet, rollout: Rollout, standing: Standing, now: float) -> Way:
-    if rollout.paused_by == "window":
-        if rollout.kind == "reconcile":
-            return Way("look", "a window paused its upkeep")
-        if standing.closed:
-            return Way("leave", f"its {rollout.kind} waits for a window: {standing.closed}")
-        return Way("carry on", f"its {rollout.kind} waited for a window, and one is open")
-    if rollout.kind != "reconcile" or rollout.paused_by == "operator":
-        who = "an operator paused" if rollout.paused_by == "operator" else "a failure paused"
-        return Way("leave", f"{who} its {rollout.kind}: {rollout.reason}")
-    again = (rollout.ended or rollout.started) + rest(fleet, standing.trials)
-    if now < again:
-        return Way("rest", f"trial {standing.trials} to mend it failed: {rollout.reason}", until=again)
-    return Way("look", f"trial {standing.trials} to mend it failed, and it is tried again")
-
-
-def _abandoned(name: str) -> str:
-    return (
-        f"immutable:fleets:{name} is not in the pillar, but the fleet is in the books: nothing is done to it; "
-        f"bring its definition back, or let it go with `salt-run fleet.destroy {name}`"
-    )
-
-
-def rest(fleet: Fleet, trials: int) -> float:
-    """Return how long to wait after so many failed trials: 10 m, 20 m, 40 m and then an hour, for 10 m."""
-    return float(min(fleet.strategy.ready_within * 2 ** min(max(0, trials - 1), 30), LONGEST_REST))
-
-
-def trials(rollouts: Sequence[Rollout]) -> int:
-    """Return how many trials to mend a fleet failed one after the other; ``rollouts``: the newest first."""
-    failed = 0
-    for rollout in rollouts:
-        if rollout.kind != "reconcile" or rollout.outcome not in ("paused", "aborted"):
-            break
-        failed += rollout.paused_by == "failure"
-    return failed
+def _collected(collect: Callable[[], list[dict[str, Any]]]) -> dict[str, Any]:
+    try:
+        return {"orphans": collect()}
+    except SaltException as err:
+        return {"waits": f"nothing is collected: {plain(str(err))}"}

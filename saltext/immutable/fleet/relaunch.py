@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from saltext.immutable.fleet.care import Tell
-from saltext.immutable.fleet.drive import Interrupted
-from saltext.immutable.fleet.effects import Call, Completion, Effects, Task, in_parallel
-from saltext.immutable.fleet.ledger import Record
+from saltext.immutable.fleet.books.ledger import Record
+from saltext.immutable.fleet.drive.effects import Call, Completion, Effects, Task, in_parallel
+from saltext.immutable.fleet.drive.loop import Interrupted
+from saltext.immutable.fleet.drive.track import NEVER, UNWELL
+from saltext.immutable.fleet.drive.world import World, plain
+from saltext.immutable.fleet.interventions import Tell
 from saltext.immutable.fleet.operations import Failed, Operations, signals
-from saltext.immutable.fleet.track import NEVER, UNWELL
-from saltext.immutable.fleet.world import World, plain
 from saltext.immutable.spec.model import Fleet
 from saltext.immutable.store import Lease
 

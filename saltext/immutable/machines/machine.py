@@ -21,10 +21,10 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from saltext.immutable.guard.seal import MACHINE_PATH
 from saltext.immutable.host import Host, tail, write
 from saltext.immutable.machines import images, network, nspawn, overlay
 from saltext.immutable.machines.cgroup import Cgroup
-from saltext.immutable.seal import MACHINE_PATH
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Network
 

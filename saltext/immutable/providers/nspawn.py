@@ -10,21 +10,22 @@ from typing import Any
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable import spec
-from saltext.immutable.bake import config, sign, verify
-from saltext.immutable.hosts import Doors, Worker
-from saltext.immutable.machines import doors, network
+from saltext.immutable.builder.states import minion_config
+from saltext.immutable.images import sign, verify
+from saltext.immutable.machines import commands, network
 from saltext.immutable.minions import machine_config
 from saltext.immutable.providers import Identity, Instance
+from saltext.immutable.worker import Doors, Worker
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _WITHIN = 20.0
 """Seconds after which a builder must not launch any more. Shorter than `hosts.PATIENCE`: whoever got no answer within
 that looks for the machine in a list, and what is not in it must not come later."""
 _DOORS: Doors = {
-    "launch": doors.launch,
-    "list_machines": doors.list_machines,
-    "destroy": doors.destroy,
-    "console": doors.console,
+    "launch": commands.launch,
+    "list_machines": commands.list_machines,
+    "destroy": commands.destroy,
+    "console": commands.console,
     "require": verify.require,
 }
 
@@ -109,6 +110,6 @@ def cpus(value: Any) -> float | None:
 def _mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise SaltInvocationError(f"provider:minion: {value!r} is no mapping of minion config")
-    if found := list(config.wrongs(value)):
+    if found := list(minion_config.wrongs(value)):
         raise SaltInvocationError(f"provider:minion: {'; '.join(found)}")
     return value

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Literal
 
-from saltext.immutable import changes, guard
+from saltext.immutable.guard import changes, policy
 from saltext.immutable.spec import reading, sources
 from saltext.immutable.spec.model import Debian, Guard, Minion, Parent, Recipe, Source
 from saltext.immutable.spec.reading import Section
@@ -97,7 +97,7 @@ def _guard(section: Section) -> Guard:
     section.close()
     if not found.allow_dangerous and (opened := changes.opened(found.allow)):
         section.problem("allow", f"{_some(opened)}: {_OPENS}; take it out, or write allow_dangerous: true beside it")
-    if needed := sorted(guard.ALWAYS.intersection(found.deny)):
+    if needed := sorted(policy.ALWAYS.intersection(found.deny)):
         section.problem("deny", f"{needed[0]}: without it nobody can manage the machines; take it out")
     return found
 

@@ -18,13 +18,14 @@ from typing import Any
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake import builder, garbage, layers, manifest, verify
-from saltext.immutable.bake.doors import DOORS
+from saltext.immutable.builder import commands, garbage
+from saltext.immutable.builder.local import DOORS
 from saltext.immutable.host import Host
-from saltext.immutable.hosts import Worker
+from saltext.immutable.images import layers, manifest, verify
 from saltext.immutable.machines import images
 from saltext.immutable.machines.cgroup import Cgroup
 from saltext.immutable.spec.model import Settings
+from saltext.immutable.worker import Worker
 
 KEY = "k" * 64
 POLICY: dict[str, Any] = {"writable": [], "at_launch": []}
@@ -40,7 +41,7 @@ _CHANGES = {"os.remove": 0, "os.rmdir": 0, "os.chmod": 0, "os.utime": 0, "os.cho
 def alone(monkeypatch):
     """Work in no cgroup of its own, and leave the disks of this host in peace."""
     monkeypatch.setattr(Cgroup, "starter", lambda self: [])
-    monkeypatch.setattr(builder, "_end_processes", lambda host, place: None)
+    monkeypatch.setattr(commands, "_end_processes", lambda host, place: None)
     monkeypatch.setattr(layers, "run", lambda command: None)
 
 
@@ -131,7 +132,7 @@ def all_that_is_there_is_whole(host: Host) -> None:
             verify.require_layers(host, [layer.name])
     for digest in images.every(host):
         assert manifest.image_digest(images.read(host, digest)) == digest
-        assert not builder.has_image(host, digest) or verify.proof(host, digest) == PROOF
+        assert not commands.has_image(host, digest) or verify.proof(host, digest) == PROOF
 
 
 def files(host: Host) -> set[str]:
@@ -167,7 +168,7 @@ def test_at_each_step_nothing_is_half_made_and_all_goes_or_is_carried_on(host, r
         garbage.collect(host, [digest], [], [])
         assert files(host) == expected, number
         all_that_is_there_is_whole(host)
-        assert builder.has_image(host, digest)
+        assert commands.has_image(host, digest)
         garbage.collect(host, [], [], [])
     assert number > 40, "each step was one"
     assert (len(left) > 10) == (happens is killed), "only a kill leaves work undone"

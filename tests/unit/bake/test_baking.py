@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.bake import bake, contents, inputs, outlook, state_layers, work
+from saltext.immutable.bake import bake, contents, forecast, states, work
+from saltext.immutable.bake.keys import inputs
 from saltext.immutable.bake.lifecycle import Lifecycle
 from saltext.immutable.spec.model import Debian, Definitions, Guard, Minion, Parent, Recipe, Settings
 from saltext.immutable.store import Held, Store
@@ -128,7 +129,7 @@ def master(monkeypatch) -> FakeMaster:
     monkeypatch.setattr(bake.inputs, "details", details)
     monkeypatch.setattr(bake.inputs, "tree", lambda opts: fake.files)
     monkeypatch.setattr(bake.inputs, "of_minion", lambda minion, below: {"requirement": "salt", "below": below})
-    for module in (bake, state_layers):
+    for module in (bake, states):
         monkeypatch.setattr(module, "machine_config", lambda opts, master: {"master": master})
     monkeypatch.setattr(work.time, "sleep", lambda seconds: None)
     return fake
@@ -301,13 +302,13 @@ def test_a_file_that_changes_while_it_is_used_leaves_no_key(master, baked):
 @pytest.fixture
 def why(master, store, tmp_path, monkeypatch):
     """Return what explains the next bake of web."""
-    monkeypatch.setattr(outlook, "Worker", lambda *_: master)
-    monkeypatch.setattr(outlook.Store, "open", lambda url: store)
+    monkeypatch.setattr(forecast, "Worker", lambda *_: master)
+    monkeypatch.setattr(forecast.Store, "open", lambda url: store)
     monkeypatch.setattr(store, "close", lambda: None)
-    monkeypatch.setattr(outlook.spec, "settings", lambda opts: Settings(root=tmp_path))
+    monkeypatch.setattr(forecast.spec, "settings", lambda opts: Settings(root=tmp_path))
     chain = lambda opts, name: Definitions(master.recipes, {}).chain(name)  # noqa: E731
-    monkeypatch.setattr(outlook.baking, "recipe_chain", chain)
-    return lambda **how: outlook.explain({}, "web", **how)
+    monkeypatch.setattr(forecast.baking, "recipe_chain", chain)
+    return lambda **how: forecast.explain({}, "web", **how)
 
 
 def test_why_tells_what_changed_since_the_last_bake_and_what_would_be_built(master, baked, why):

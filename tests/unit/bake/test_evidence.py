@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake import layers, manifest, sign
-from saltext.immutable.bake.doors import DOORS
 from saltext.immutable.bake.evidence import Evidence
-from saltext.immutable.bake.verify import Damaged
+from saltext.immutable.builder.local import DOORS
+from saltext.immutable.images import layers, manifest, sign
+from saltext.immutable.images.verify import Damaged
 from saltext.immutable.machines import images
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store

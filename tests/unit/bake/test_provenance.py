@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake import provenance, sign
+from saltext.immutable.bake import provenance
+from saltext.immutable.images import sign
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store
 from saltext.immutable.store.schema import proofs

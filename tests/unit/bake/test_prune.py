@@ -7,8 +7,10 @@ import json
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.bake import bake, garbage, layers, prune
+from saltext.immutable.bake import bake, prune
 from saltext.immutable.bake.lifecycle import Lifecycle
+from saltext.immutable.builder import garbage
+from saltext.immutable.images import layers
 from saltext.immutable.machines import images
 from saltext.immutable.spec.model import Debian, Definitions, Recipe
 from saltext.immutable.store import Image, Store
@@ -155,7 +157,7 @@ def test_the_command_is_refused_while_one_bakes_but_not_its_preview(tmp_path, ho
     said = []
     tell = lambda message, tag, **data: said.append(tag)  # noqa: E731
     store = Store.open(opts["immutable"]["store"])
-    with prune.turns.baking(store, "web", bake.nothing):
+    with prune.locks.baking(store, "web", bake.nothing):
         with pytest.raises(CommandExecutionError, match="bakes web, and no image is deleted meanwhile"):
             prune.prune(opts, None, tell, test=False)
         assert prune.prune(opts, None, tell, test=True)["deleted"] == {}

@@ -14,11 +14,11 @@ sys.path[:0] = [str(Path(__file__).parent)]
 
 from drift_root import prove, sealed  # noqa: E402
 
-from saltext.immutable.bake import manifest  # noqa: E402
 from saltext.immutable.drift import files, image  # noqa: E402
 from saltext.immutable.drift.files import Differences  # noqa: E402
 from saltext.immutable.drift.image import Image  # noqa: E402
 from saltext.immutable.drift.paths import Mutable  # noqa: E402
+from saltext.immutable.images import manifest  # noqa: E402
 
 hypothesis.settings.register_profile("unhurried", deadline=None, max_examples=60)
 hypothesis.settings.load_profile("unhurried")

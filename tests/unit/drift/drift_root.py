@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from saltext.immutable.bake import manifest, proof
-from saltext.immutable.seal import Seal
+from saltext.immutable.guard.seal import Seal
+from saltext.immutable.images import manifest, proof
 
 POLICY = {"guard": {}, "at_launch": [], "writable": [], "mutable": [], "states": []}
 

@@ -7,9 +7,9 @@ import os
 import pytest
 from drift_root import POLICY, sealed
 
-from saltext.immutable.bake import proof
 from saltext.immutable.drift import accounts, baseline, files, image
 from saltext.immutable.drift.paths import Mutable
+from saltext.immutable.images import proof
 
 ADOPTED = {"recipe": "adopted", "read_only": False, "adopted": {"id": "pet"}}
 

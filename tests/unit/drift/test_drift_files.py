@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saltext.immutable.bake import manifest
-from saltext.immutable.bake.stack import Entry, merged, parents
 from saltext.immutable.drift import config, files, tree
 from saltext.immutable.drift.paths import Mutable
+from saltext.immutable.images import manifest
+from saltext.immutable.images.stack import Entry, merged, parents
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="device nodes, owners and trusted attributes need root")
 

@@ -10,11 +10,11 @@ import shutil
 import pytest
 from drift_root import POLICY, prove, sealed
 
-from saltext.immutable.bake import layers, manifest, proof
 from saltext.immutable.drift import accounts, image, owners
 from saltext.immutable.drift.image import Forged
+from saltext.immutable.guard.seal import SEAL_PATH
 from saltext.immutable.host import Host
-from saltext.immutable.seal import SEAL_PATH
+from saltext.immutable.images import layers, manifest, proof
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from drift_root import POLICY, sealed
 from salt.exceptions import CommandExecutionError, SaltRenderError
 
-from saltext.immutable import seal
 from saltext.immutable.drift import preview
+from saltext.immutable.guard import seal
 
 
 def state(result: bool | None, changes: dict[str, Any] | None = None, **more: str) -> dict[str, Any]:

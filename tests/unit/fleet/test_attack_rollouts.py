@@ -7,8 +7,8 @@ from contextlib import ExitStack, closing
 
 from sqlalchemy.dialects import postgresql
 
-from saltext.immutable.fleet import queries
-from saltext.immutable.fleet.budgets import Budget, Need
+from saltext.immutable.fleet.books import queries
+from saltext.immutable.fleet.books.budgets import Budget, Need
 from saltext.immutable.spec.model import Amount, Budgets
 from saltext.immutable.store import Store
 

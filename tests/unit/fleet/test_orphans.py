@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.fleet.ledger import Entry, Ledger, Record
+from saltext.immutable.fleet.books.ledger import Entry, Ledger, Record
+from saltext.immutable.fleet.books.taints import Deed, Taints
 from saltext.immutable.fleet.orphans import Book, Orphans
-from saltext.immutable.fleet.taints import Deed, Taints
 from saltext.immutable.providers import Instance
 from saltext.immutable.spec.model import Definitions, Fleet, ProviderSpec
 from saltext.immutable.store import Store

@@ -10,7 +10,7 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.host import Host
-from saltext.immutable.machines import doors, images, machine, nspawn
+from saltext.immutable.machines import commands, images, machine, nspawn
 from saltext.immutable.machines.machine import Machine
 
 
@@ -23,7 +23,7 @@ def host(tmp_path, monkeypatch) -> Host:
 
 
 @pytest.mark.parametrize("minion_id", ["", "..", ".", "../layers", "a/b", "*", "/etc"])
-@pytest.mark.parametrize("call", [doors.destroy, doors.console])
+@pytest.mark.parametrize("call", [commands.destroy, commands.console])
 def test_an_id_that_is_no_file_name_leads_nowhere(host, call, minion_id):
     (host.layers / "precious").mkdir()
     with pytest.raises(SaltInvocationError, match="minion_id"):
@@ -34,13 +34,13 @@ def test_an_id_that_is_no_file_name_leads_nowhere(host, call, minion_id):
 def test_an_order_with_what_only_the_host_decides_is_refused(host):
     with pytest.raises(SaltInvocationError, match="binds"):
         order = {"minion_id": "a", "image": "d", "minion": {}, "bridge": "b", "subnet": "10.0.0.0/24"}
-        doors.launch(host, {**order, "binds": {"/": "/"}})
+        commands.launch(host, {**order, "binds": {"/": "/"}})
 
 
 def test_nothing_comes_that_nobody_waits_for_any_more(host):
     order = {"minion_id": "a", "image": "d", "minion": {}, "bridge": "b", "subnet": "10.0.0.0/24"}
     with pytest.raises(CommandExecutionError, match="came 40 s too late"):
-        doors.launch(host, {**order, "before": time.time() - 40})
+        commands.launch(host, {**order, "before": time.time() - 40})
 
 
 def test_ctrl_c_after_the_record_was_written_leaves_no_machine(host, monkeypatch):
@@ -87,8 +87,8 @@ def test_two_directories_of_one_host_have_other_names_for_the_same_machine(host,
 def test_a_console_is_shown_as_plain_text_and_only_its_end(host):
     log = host.consoles / "web-1.log"
     log.write_bytes(b"x" * 100_000 + b"\n[\x1b[0;32m  OK  \x1b[0m] Started \x07nginx\x1b]0;title\x07\r\nbye \xff\r\n")
-    assert doors.console(host, "web-1", 2) == "[  OK  ] Started nginx]0;title\nbye \ufffd"
-    assert len(doors.console(host, "web-1", 9)) < 70_000
+    assert commands.console(host, "web-1", 2) == "[  OK  ] Started nginx]0;title\nbye \ufffd"
+    assert len(commands.console(host, "web-1", 9)) < 70_000
 
 
 def test_what_a_killed_removal_left_goes_with_the_next(host):
@@ -101,7 +101,7 @@ def test_what_a_killed_removal_left_goes_with_the_next(host):
 def test_a_folder_without_a_record_is_no_machine_and_can_be_destroyed(host):
     (host.machines / "web-1" / "var").mkdir(parents=True)
     assert machine.machines(host) == []
-    assert doors.destroy(host, "web-1") is False
+    assert commands.destroy(host, "web-1") is False
     assert list(host.machines.iterdir()) == []
 
 
@@ -119,7 +119,7 @@ def launched(host, monkeypatch) -> list[Machine]:
 def test_what_may_be_written_is_the_images_own(host, launched, read_only):
     about = {"layers": [], "read_only": read_only, "policy": {"writable": ["/srv/data", "/var/spool"]}}
     images.file(host, "d" * 64).write_text(json.dumps(about))
-    doors.launch(host, {"minion_id": "a", "image": "d" * 64, "minion": {}, "bridge": "b", "subnet": "10.0.0.0/24"})
+    commands.launch(host, {"minion_id": "a", "image": "d" * 64, "minion": {}, "bridge": "b", "subnet": "10.0.0.0/24"})
     assert (launched[0].read_only, launched[0].writable) == (read_only, ("/srv/data", "/var/spool"))
 
 

@@ -8,7 +8,7 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.host import Host
-from saltext.immutable.machines import doors, images, nspawn
+from saltext.immutable.machines import commands, images, nspawn
 from saltext.immutable.machines.cgroup import Cgroup
 from saltext.immutable.providers.nspawn import Nspawn, cpus, memory
 
@@ -69,7 +69,7 @@ def test_wrong_settings_are_named(settings, said):
 )
 def test_an_order_is_checked(tmp_path, order, said):
     with pytest.raises(SaltInvocationError, match=said):
-        doors.launch(Host(tmp_path), order)
+        commands.launch(Host(tmp_path), order)
 
 
 def test_an_image_that_is_not_here(tmp_path):

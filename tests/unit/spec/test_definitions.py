@@ -10,15 +10,7 @@ import yaml
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable.spec import definitions
-from saltext.immutable.spec.model import (
-    Amount,
-    Debian,
-    FunctionCheck,
-    HttpCheck,
-    Minion,
-    Parent,
-    ProviderSpec,
-)
+from saltext.immutable.spec.model import Amount, Debian, FunctionCheck, HttpCheck, Minion, Parent, ProviderSpec
 
 GOOD = yaml.safe_load("""
 immutable:

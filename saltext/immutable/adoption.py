@@ -1,0 +1,166 @@
+"""Seal a minion that runs (adoption), and undo that. A baked image is sealed by its bake and never unsealed.
+
+The seal file comes last and in one step: what is not finished is not sealed, and doing it again carries on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import salt.version
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.utils.crypt import pem_finger
+
+from saltext.immutable import __version__, drift, spec
+from saltext.immutable.guard import seal
+from saltext.immutable.host import need_root, run, systemd_here, write
+from saltext.immutable.spec import recipes
+from saltext.immutable.spec.reading import Section
+
+ADOPTED = "adopted"
+"""What stands for the recipe of a machine that was not baked."""
+CONFIG = "zz-immutable-sealed.conf"
+_SEALED_CONFIG = """\
+# Written by immutable.seal: scheduled jobs pass no guard, and a highstate would sync executors that outrank it.
+schedule: {enabled: False}
+autoload_dynamic_modules: False
+"""
+_SYSTEMD = Path("/etc/systemd/system")
+MINE_UNITS = ("immutable-mine.service", "immutable-mine.timer")
+
+Call = Callable[..., Any]
+"""``__salt__``'s functions by name: ``call("schedule.disable")``."""
+
+
+def policy(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the policy of an adopted machine; ``given``: guard and mutable, as a recipe has them."""
+    problems: list[str] = []
+    found = recipes.adopted(ADOPTED, Section("immutable.seal", given, problems))
+    if problems:
+        raise SaltInvocationError("\n".join(problems))
+    return spec.policy([found])
+
+
+def obstacles(opts: Mapping[str, Any], executor: str) -> list[str]:
+    """Return why this minion cannot be sealed; ``executor``: the file that it calls functions through."""
+    found = []
+    ours = str(files("saltext.immutable") / "executors")
+    if not os.path.realpath(executor).startswith(os.path.realpath(ours) + os.sep):
+        found.append(f"calls go through {executor}, not through the guard; remove that executor or install this pack")
+    if opts.get("master_alive_interval"):
+        found.append(
+            "master_alive_interval is set, and a sealed machine runs no scheduled job: it would never look whether "
+            "its master is alive; remove it (the minion reconnects by itself when its connection breaks)"
+        )
+    if opts.get("file_client") == "local":
+        found.append("it has no master (file_client: local), so nobody could break the glass again")
+    return found
+
+
+def master_pin(opts: Mapping[str, Any]) -> dict[str, str]:
+    """Return what binds a token to this minion and its master, as it is now."""
+    path = Path(opts["pki_dir"], "minion_master.pub")
+    if not path.exists():
+        raise CommandExecutionError(f"this minion has no key of its master ({path}); connect it first")
+    finger = pem_finger(str(path), sum_type=opts["hash_type"])
+    return {"id": opts["id"], "master_finger": finger, "hash_type": opts["hash_type"]}
+
+
+def seal_minion(opts: Mapping[str, Any], policy: dict[str, Any], call: Call) -> seal.Seal:
+    """Seal this minion at once and for every start; what is on it then is what drift is measured by."""
+    need_root()
+    pinned, scheduled = master_pin(opts), _scheduled(opts)
+    with ExitStack() as undo:
+        undo.callback(_remove_config, opts)
+        _write_config(opts)
+        undo.callback(_end_mine_timer)
+        _start_mine_timer()
+        if scheduled:
+            undo.callback(call, "schedule.enable")
+            call("schedule.disable", persist=False)
+        found = seal.Seal(
+            image=drift.baseline(ADOPTED, policy),
+            recipe=ADOPTED,
+            read_only=False,
+            created=time.time(),
+            salt=salt.version.__version__,
+            pack=__version__,
+            policy=policy,
+            adopted={**pinned, "scheduled": scheduled},
+        )
+        _commit(found)
+        undo.pop_all()
+    call("saltutil.refresh_modules")  # a minion that was there before the pack has core's executors loaded
+    return found
+
+
+def unseal_minion(opts: Mapping[str, Any], call: Call) -> None:
+    """Undo `seal_minion`."""
+    need_root()
+    found = seal.read(seal.SEAL_PATH)
+    os.unlink(seal.SEAL_PATH)
+    _remove_config(opts)
+    _end_mine_timer()
+    if found and found.adopted and found.adopted.get("scheduled"):
+        call("schedule.enable")  # and kept: the minion has written down meanwhile that it is off
+
+
+def _scheduled(opts: Mapping[str, Any]) -> bool:
+    """Tell whether this minion's scheduler runs."""
+    schedule = opts.get("schedule")
+    return not isinstance(schedule, Mapping) or schedule.get("enabled", True) is not False
+
+
+def _commit(found: seal.Seal) -> None:
+    """Write the seal after the machine itself has read it."""
+    place = Path(seal.SEAL_PATH)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    trial = place.with_name(".trial.json")
+    text = json.dumps(asdict(found), indent=1)
+    try:
+        write(trial, text)
+        if seal.read(str(trial)) != found:
+            raise CommandExecutionError("the seal could not be read back; nothing was sealed")
+        write(place, text)
+    finally:
+        trial.unlink(missing_ok=True)
+
+
+def _config(opts: Mapping[str, Any]) -> Path:
+    return Path(opts["config_dir"], "minion.d", CONFIG)
+
+
+def _write_config(opts: Mapping[str, Any]) -> None:
+    _config(opts).parent.mkdir(parents=True, exist_ok=True)
+    write(_config(opts), _SEALED_CONFIG)
+
+
+def _remove_config(opts: Mapping[str, Any]) -> None:
+    _config(opts).unlink(missing_ok=True)
+
+
+def _start_mine_timer() -> None:
+    """Keep the mine alive where systemd is; elsewhere `immutable.status` says that nothing does."""
+    if not systemd_here():
+        return
+    source = files("saltext.immutable.guard") / "files"
+    for unit in MINE_UNITS:
+        write(_SYSTEMD / unit, source.joinpath(unit).read_text())
+    run(["systemctl", "daemon-reload"])
+    run(["systemctl", "enable", "--now", "--quiet", "immutable-mine.timer"])
+
+
+def _end_mine_timer() -> None:
+    there = [unit for unit in MINE_UNITS if (_SYSTEMD / unit).exists()]
+    if there:
+        run(["systemctl", "disable", "--now", "--quiet", "immutable-mine.timer"], check=False)
+    for unit in there:
+        (_SYSTEMD / unit).unlink()

@@ -1,0 +1,40 @@
+"""An image as a file on the builder, as asked for on the master."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+from salt.exceptions import SaltInvocationError
+
+from saltext.immutable import spec
+from saltext.immutable.bake import locks
+from saltext.immutable.builder.export import write
+from saltext.immutable.images import sign
+from saltext.immutable.store import Store
+from saltext.immutable.worker import Worker
+
+
+def export(
+    opts: Mapping[str, Any],
+    ref: str,
+    format: str,
+    target: str,
+    *,
+    force: bool = False,
+    test: bool = False,
+    say: write.Say = write.nothing,
+) -> dict[str, Any]:
+    """Write an image that is not revoked to the file ``target`` of the builder; return what the builder tells of it."""
+    if format not in write.FORMATS:
+        raise SaltInvocationError(f"format: {format!r} is none of {', '.join(write.FORMATS)}")
+    settings = spec.settings(opts)
+    order = {"format": format, "target": str(target), "force": bool(force), "test": bool(test)}
+    work = Worker(opts, settings, "image", {"export_image": partial(write.export_image, say=say)})
+    with closing(Store.open(settings.store)) as store:
+        image = store.usable(ref)
+        with locks.baking(store, image.recipe, say):  # as a bake, it must not lose a layer that it reads
+            made = work("export_image", order={**order, "digest": image.digest, "trusted": sign.trusted(settings)})
+    return dict(made)

@@ -1,0 +1,90 @@
+"""What the next bake of a recipe would do, and why; which images have updates at the mirrors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+from saltext.immutable import spec
+from saltext.immutable.bake import bake as baking
+from saltext.immutable.bake.keys import last_bake, why
+from saltext.immutable.bake.work import Say, nothing, place
+from saltext.immutable.builder.local import DOORS
+from saltext.immutable.spec.model import Recipe
+from saltext.immutable.store import Image, Store
+from saltext.immutable.worker import Worker
+
+_NO_RECORD = "no bake of it wrote down what it was made from"
+
+
+def explain(opts: Mapping[str, Any], name: str, *, updates: bool = False, say: Say = nothing) -> dict[str, Any]:
+    """Return what has changed since the last bake of a recipe, and what the next one would build.
+
+    ``updates``: the mirrors are asked too. Returns recipe, image (the last), last (what that bake was made of that the
+    one before was not), changed, unproven (by layer; ``stable``: assume_stable), and builds (layers).
+    """
+    settings = spec.settings(opts)
+    with closing(Store.open(settings.store)) as store:
+        chain = baking.recipe_chain(opts, name)
+        worker = Worker(opts, settings, "image", DOORS)
+        work = baking.Bake(opts, settings, store, worker, "updates" if updates else "never", True, say)
+        told = work.bake(chain, "stable")
+        known = {each.name: last_bake.last(store, each.name) for each in chain if each.states}
+        newest = next(iter(store.images(name)), None)
+        return {
+            "recipe": name,
+            "image": newest.name if newest else None,
+            "last": [sentence for last in known.values() if last for sentence in last.get("because", ())],
+            "changed": _changed(work, chain, known),
+            "unproven": _unproven(chain, known),
+            "builds": [layer["what"] for layer in told["layers"] if not layer["cached"]],
+        }
+
+
+def _changed(work: baking.Bake, chain: list[Recipe], known: Mapping[str, Any]) -> list[str]:
+    layers = next((last["layers"] for last in known.values() if last), None)
+    found = why.of_layers(layers, why.plain(work.inputs)) if layers is not None else []
+    for each in chain:
+        last, now = known.get(each.name), work.told.get(each.name)
+        if last and now:
+            found += why.changes(each.name, last, now)
+        elif each.states and not last:
+            found.append(f"{each.name}: {_NO_RECORD}")
+    return found + why.of_packages(work.installed, work.candidates)
+
+
+def _unproven(chain: list[Recipe], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what no key can see, by recipe, and whether that counts as unchanged."""
+    return {
+        each.name: {"assume_stable": each.assume_stable, "what": list(last["unproven"])}
+        for each in chain
+        if (last := known.get(each.name)) and last.get("unproven")
+    }
+
+
+def outdated(opts: Mapping[str, Any], name: str | None = None, *, say: Say = nothing) -> dict[str, dict[str, Any]]:
+    """Return the packages with updates of each image that a channel names (of one recipe, or of one image), by name.
+
+    Each has ``channels`` and ``packages``: installed, candidate, security (whether the mirror says so).
+    """
+    settings = spec.settings(opts)
+    with closing(Store.open(settings.store)) as store:
+        worker = Worker(opts, settings, "image", DOORS)
+        found: dict[str, dict[str, Any]] = {}
+        for image, channels in _current(store, name):
+            say(f"asking the mirrors for updates of {image.name}", "image/updates", recipe=image.recipe)
+            packages = worker("updates", order={"below": list(image.layers), **place(settings)})
+            if packages:
+                security = sum(bool(each["security"]) for each in packages.values())
+                found[image.name] = {"channels": channels, "security": security, "packages": packages}
+        return found
+
+
+def _current(store: Store, name: str | None) -> list[tuple[Image, list[str]]]:
+    """Return the images that are asked about, each with the channels that name it."""
+    named = store.channels()
+    if name is not None and not any(image.recipe == name for image in store.images()):
+        image = store.image(name)
+        return [(image, named.get(image.digest, []))]
+    return [(image, named[image.digest]) for image in store.images(name) if image.digest in named]

@@ -1,0 +1,220 @@
+"""What a layer is made from, as data whose hash is the layer's key. Rather too much than too little."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import salt.fileserver
+import salt.loader
+import salt.version
+
+from saltext.immutable import __version__, minions
+from saltext.immutable.bake.keys import references, why
+from saltext.immutable.builder.finish import slim
+from saltext.immutable.builder.sources import wheel
+from saltext.immutable.images.manifest import canonical, digest, sha256
+from saltext.immutable.spec.model import Debian, Minion, Recipe
+from saltext.immutable.spec.tests import plain
+
+_CUSTOM = ("_beacons/", "_grains/", "_modules/", "_outputters/", "_renderers/", "_returners/", "_states/", "_utils/")
+GRAINS = ("_grains/",)
+# Settings of the master that decide which states a top file gives, and how they are rendered.
+_SETTINGS = (
+    "default_top",
+    "env_order",
+    "jinja_env",
+    "jinja_lstrip_blocks",
+    "jinja_sls_env",
+    "jinja_trim_blocks",
+    "nodegroups",
+    "renderer",
+    "state_aggregate",
+    "state_auto_order",
+    "state_top",
+    "state_top_saltenv",
+    "top_file_merging_strategy",
+)
+
+
+def key(inputs: Mapping[str, Any]) -> str:
+    """Return the key of a layer with these inputs."""
+    return digest(inputs)
+
+
+def last(recipe: Recipe) -> str:
+    """Return the key of whatever layer was made last of a recipe's states."""
+    return digest({"kind": "last", "recipe": recipe.name})
+
+
+def of_debian(source: Debian, sources: list[str]) -> dict[str, Any]:
+    """Inputs of a Debian root; ``sources`` are the sources.list lines that the builder will use."""
+    return {
+        "kind": "debian",
+        "suite": source.suite,
+        "packages": sorted(source.packages),
+        "components": list(source.components),
+        "sources": sources,
+        "pack": __version__,
+    }
+
+
+def of_root(sha256: str) -> dict[str, Any]:
+    """Inputs of a root that somebody else made: wherever it lies, only what it is counts."""
+    return {"kind": "root", "sha256": sha256, "pack": __version__}
+
+
+def requirement(minion: Minion) -> str:
+    """Return the pip requirement; the bare word ``salt`` means the version of this master."""
+    return f"salt=={salt.version.__version__}" if minion.pip == "salt" else minion.pip
+
+
+def of_minion(minion: Minion, below: str) -> dict[str, Any]:
+    """Inputs of the layer with Salt and this pack."""
+    return {"kind": "minion", "below": below, "requirement": requirement(minion), "pack": wheel.fingerprint()}
+
+
+def of_states(
+    opts: Mapping[str, Any], recipe: Recipe, grains: Mapping[str, Any], below: str, secret: bytes
+) -> dict[str, Any]:
+    """Inputs of a layer of states but for the tree: the recipe, a keyed hash of its pillar, which may hold secrets.
+
+    What of the tree counts `references.select` tells. ``grains`` are those of a minion of the layer below, with those
+    that its parents' recipes gave.
+    """
+    envs = {"saltenv": recipe.saltenv, "pillarenv": recipe.pillarenv}
+    known = {**grains, **recipe.grains, **_identity(recipe.bake_id)}
+    pillar = minions.pillar(opts, recipe.bake_id, known, **envs)
+    return {
+        "kind": "states",
+        "below": below,
+        "bake_id": recipe.bake_id,
+        "grains": _hidden(known, secret),
+        "states": recipe.states if isinstance(recipe.states, str) else list(recipe.states),
+        **envs,
+        "marked": list(recipe.secrets),
+        "tests": _plain(plain(recipe.tests.inside)),
+        "bake_in": recipe.bake_in,
+        "slim": slim.made_from(recipe.slim),
+        "pillar": _hidden(pillar, secret),
+        "tops": _hidden(_tops(opts, known, recipe.bake_id), secret),
+        "settings": {name: _plain(opts.get(name)) for name in _SETTINGS},
+        "pack": __version__,
+    }
+
+
+def details(opts: Mapping[str, Any], recipe: Recipe, grains: Mapping[str, Any], secret: bytes) -> dict[str, Any]:
+    """Return a keyed hash of each grain and each leaf of the pillar, to tell later which of them changed."""
+    known = {**grains, **recipe.grains, **_identity(recipe.bake_id)}
+    pillar = minions.pillar(opts, recipe.bake_id, known, saltenv=recipe.saltenv, pillarenv=recipe.pillarenv)
+    return {
+        "grains": {str(name): _hidden([name, value], secret)[:16] for name, value in known.items()},
+        "pillar": {path: _hidden([path, value], secret)[:16] for path, value in why.leaves(pillar)},
+    }
+
+
+def _identity(bake_id: str) -> dict[str, Any]:
+    """The grains that follow from the name that bakes."""
+    host, _, domain = bake_id.partition(".")
+    return {"id": bake_id, "fqdn": bake_id, "host": host, "nodename": host, "localhost": host, "domain": domain}
+
+
+def _hidden(data: Any, secret: bytes) -> str:
+    return hmac.new(secret, canonical(_plain(data)).encode(), hashlib.sha256).hexdigest()
+
+
+def _tops(opts: Mapping[str, Any], grains: Mapping[str, Any], bake_id: str) -> dict[str, Any]:
+    """Return what the master's external tops say of the id that bakes (``master_tops`` in its config)."""
+    if not opts.get("master_tops"):
+        return {}
+    asked = {"opts": {**opts, "id": bake_id, "grains": dict(grains)}, "grains": dict(grains)}
+    found = salt.loader.tops(dict(opts))
+    return {name: found[name](**asked) for name in found if name in opts["master_tops"]}
+
+
+def _plain(data: Any) -> Any:
+    """Return data as JSON can hold it: pillars know dates, bytes and sets."""
+    if isinstance(data, Mapping):
+        return {str(name): _plain(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_plain(value) for value in data]
+    return data if data is None or isinstance(data, str | int | float) else repr(data)
+
+
+class Served(Mapping[str, str]):
+    """What the master serves of one environment, as `references.Tree` has it; a hash is read when it is asked for."""
+
+    def __init__(self, server: Any, env: str) -> None:
+        self._server, self._env = server, env
+        found = {f"{folder}/": "" for folder in server.dir_list({"saltenv": env})}
+        found |= {f"{path}@": str(target) for path, target in server.symlink_list({"saltenv": env}).items()}
+        self._known: dict[str, str | None] = {**found, **dict.fromkeys(server.file_list({"saltenv": env}))}
+
+    def __getitem__(self, path: str) -> str:
+        told = self._known[path]
+        if told is None:
+            told = self._known[path] = self._read(path)
+        return told
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._known))
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._known
+
+    def _read(self, path: str) -> str:
+        path = f"|{path}"  # after which nothing in a name is an order: a question mark, for one
+        found = self._server.find_file(path, self._env)
+        if found.get("back") == "roots" and (content := _content(found["path"])):
+            return f"{found['stat'][0]} {content}"
+        hashed, stat = self._server.file_hash_and_stat({"path": path, "saltenv": self._env})
+        # A link that leads nowhere, or a file that went since it was listed, has no hash.
+        content = hashed.get("hsum", "") if isinstance(hashed, Mapping) else ""
+        return f"{stat[0] if stat else ''} {content}"
+
+
+def _content(path: str) -> str | None:
+    """Return the hash of a file; Salt's own is remembered for as long as the file has the same time of change."""
+    try:
+        return sha256(path)
+    except OSError:  # it went since it was found
+        return None
+
+
+def tree(opts: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
+    """Return what the master serves now, by environment."""
+    server = _server(opts)
+    return {env: Served(server, env) for env in sorted(server.envs())}
+
+
+def whole(served: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Return a tree with every hash read, as it is at this moment."""
+    return {env: dict(files) for env, files in served.items()}
+
+
+def complete(ground: Mapping[str, Any], served: Mapping[str, Mapping[str, str]], asked: Any) -> dict[str, Any]:
+    """Return all inputs of a layer of states: the ground, and what of the tree its bake asked for."""
+    return {**ground, **references.select(served, asked or None)}
+
+
+def hash_key(secret: bytes) -> str:
+    """Return the key by which a builder hashes states, which hold secrets; it tells nothing of our own secret."""
+    return hmac.new(secret, b"states", hashlib.sha256).hexdigest()
+
+
+def _server(opts: Mapping[str, Any]) -> Any:
+    server = salt.fileserver.Fileserver({**opts, "fileserver_list_cache_time": 0})
+    # The master may answer from its list of files for 20 seconds, also to the minion that bakes.
+    server.clear_file_list_cache({"saltenv": None})
+    server.update()
+    return server
+
+
+def has_custom_modules(inputs_files: Mapping[str, Mapping[str, str]], kinds: tuple[str, ...] = _CUSTOM) -> bool:
+    """Tell whether any environment brings modules that a minion has to sync before its grains and pillar are right."""
+    return any(path.startswith(kinds) for env in inputs_files.values() for path in env)

@@ -1,0 +1,97 @@
+"""What has changed since the last bake, in sentences that name it and never its value. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from saltext.immutable.images.manifest import canonical
+
+Parts = Mapping[str, Any]
+"""What a layer of states was made from: below, settings, and by name or path a hash of each: grains, pillar, files,
+lists, states; also tops, asked, unproven."""
+_NAMED = {"grains": "grain", "pillar": "pillar", "files": "file", "states": "state"}
+
+
+def parts(ground: Parts, details: Parts, selected: Parts, more: Parts) -> dict[str, Any]:
+    """Return the parts of what a layer of states was made from.
+
+    ``details``: what `inputs.details` tells; ``selected``: what `references.select` does; ``more``: asked, states and
+    unproven.
+    """
+    files = {f"{path} ({env})": told for env, found in selected["files"].items() for path, told in found.items()}
+    names = ("bake_id", "states", "saltenv", "pillarenv", "marked", "slim", "settings")
+    settings = {name: ground[name] for name in names if name in ground}
+    own = {"below": ground.get("below"), "settings": settings, "tops": ground.get("tops"), "files": files}
+    return plain({**own, "lists": selected["lists"], **details, **more})
+
+
+def plain(data: Parts) -> dict[str, Any]:
+    """Return data as it is when it was kept in the store and read again."""
+    return dict(json.loads(canonical(data)))
+
+
+def changes(recipe: str, old: Parts, new: Parts) -> list[str]:
+    """Return a sentence for each thing that is not as it was."""
+    found = [
+        f"{what} {name} {how}"
+        for part, what in _NAMED.items()
+        for name, how in _differences(old.get(part) or {}, new.get(part) or {})
+    ]
+    found += [f"setting {name} {how}" for name, how in _differences(old["settings"], new["settings"])]
+    found += [f"{_list(name)} changed" for name, how in _differences(old["lists"], new["lists"])]
+    if old["tops"] != new["tops"]:
+        found.append("what the master's external tops say changed")
+    return [f"{recipe}: {sentence}" for sentence in found]
+
+
+def of_layers(old: Mapping[str, Parts], new: Mapping[str, Parts]) -> list[str]:
+    """Return a sentence for each layer below the states whose inputs are not as they were."""
+    found = []
+    for what, how in _differences(old, new):
+        parts_ = [name for name, _ in _differences(old.get(what, {}), new.get(what, {}))] if how == "changed" else []
+        found.append(f"{what} {how}" + (f": {', '.join(parts_)}" if parts_ else ""))
+    return found
+
+
+def of_packages(installed: Mapping[str, str], candidates: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each package that the mirrors have another version of."""
+    return [
+        f"package {name} has an update: {version} -> {candidates[name]}"
+        for name, version in sorted(installed.items())
+        if candidates.get(name, version) != version
+    ]
+
+
+def _differences(old: Parts, new: Parts) -> Iterator[tuple[str, str]]:
+    for name in sorted({*old, *new}):
+        if name not in new:
+            yield name, "is gone"
+        elif name not in old:
+            yield name, "is new"
+        elif old[name] != new[name]:
+            yield name, _how(old[name], new[name])
+
+
+def _how(old: Any, new: Any) -> str:
+    """A file that was asked for and was not there has no hash."""
+    return "is new" if old == "" else "is gone" if new == "" else "changed"
+
+
+def _list(name: str) -> str:
+    kind, _, what = name.partition(" ")
+    told: Mapping[str, str] = {"has": "whether there is", "sls": "state files called", "list": "the list of files in"}
+    return f"{told[kind]} {what}" if kind in told else f"the list of {name}"
+
+
+def leaves(data: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested data by their path: ``db:password``."""
+    if isinstance(data, Mapping) and data:
+        for name, value in data.items():
+            yield from leaves(value, f"{above}:{name}" if above else str(name))
+    elif isinstance(data, Sequence) and not isinstance(data, str) and data:
+        for number, value in enumerate(data):
+            yield from leaves(value, f"{above}:{number}" if above else str(number))
+    else:
+        yield above, data

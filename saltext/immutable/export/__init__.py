@@ -1,1 +1,0 @@
-"""Images as files for the rest of the world."""

@@ -1,0 +1,74 @@
+"""What operators order of a rollout that another process may drive: may it be given, and what does it change. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from saltext.immutable.fleet.decide.state import Rollout
+from saltext.immutable.fleet.decide.verdicts import paused, revived, turned_back
+
+What = Literal["pause", "abort", "back", "approve"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """One wish of an operator, about one rollout."""
+
+    id: int
+    rollout: int
+    what: What
+    at: float
+    reason: str
+    who: str | None
+    step: int | None = None
+    """At which step the rollout was: nobody approves a step that he has not seen."""
+
+    def __str__(self) -> str:
+        by = f" by {self.who}" if self.who else ""
+        return f"{self.what}{by}: {self.reason}" if self.reason else f"{self.what}{by}"
+
+
+def applied(rollout: Rollout, orders: Sequence[Order], now: float) -> Rollout:
+    """Return the rollout as the orders want it; what does not fit it any more changes nothing."""
+    for order in orders:
+        if order.rollout == rollout.id and refusal(rollout, order.what) is None:
+            # Who says abort or back after somebody else's pause means it.
+            rollout = _applied(revived(rollout, now) if rollout.outcome else rollout, order, now)
+    return rollout
+
+
+def _applied(rollout: Rollout, order: Order, now: float) -> Rollout:
+    if order.what == "approve" and order.step not in (None, rollout.step):
+        return rollout
+    if order.what == "approve":
+        return replace(rollout, approved=rollout.step + 1, progress_at=now)
+    if order.what == "pause":
+        return paused(replace(rollout, reason=str(order)), "operator", now)
+    if order.what == "back":
+        if rollout.direction == "back":
+            return rollout
+        return turned_back(rollout, str(order), now)
+    return replace(rollout, direction="stop", progress_at=now, reason=str(order))
+
+
+def refusal(rollout: Rollout, what: What | None) -> str | None:
+    """Say why an order cannot be given to this rollout; None: to go on."""
+    name = f"rollout {rollout.id} of fleet {rollout.fleet}"
+    if rollout.outcome not in (None, "paused"):
+        return f"{name} has ended: {rollout.outcome}"
+    if what == "back" and rollout.kind != "roll":
+        again = f"`salt-run fleet.abort {rollout.fleet}` ends it"
+        return f"{name} is a {rollout.kind}, which cannot be rolled back; {again}"
+    if what == "back" and rollout.source is None and rollout.old_size > 0:
+        return f"{name} came from no good generation; `salt-run fleet.abort {rollout.fleet}` ends it here"
+    if rollout.direction == "stop" and what != "abort":
+        return f"{name} is being aborted: {rollout.reason}; `salt-run fleet.abort {rollout.fleet}` sees it through"
+    if what == "approve" and (rollout.direction != "forward" or rollout.outcome):
+        return f"{name} does not go forward at the moment: {rollout.reason}"
+    if what == "pause" and rollout.outcome:
+        return f"{name} is paused already: {rollout.reason}"
+    if what == "pause" and rollout.kind == "destroy":
+        return f"{name} destroys the fleet; `salt-run fleet.abort {rollout.fleet}` stops it"
+    return None

@@ -1,0 +1,355 @@
+"""What to do next with a fleet: pure, from what is wanted and what is there to named actions with reasons.
+
+Rules that hold for every plan:
+
+* a healthy serving machine is taken out only if at least ``min(old size, new size) - max_unavailable`` healthy
+  serving ones remain; one whose health is unknown is neither counted nor less protected;
+* nothing is launched when ``size + max_surge`` machines occupy a place; kept and doomed ones are counted apart;
+* a rollout ends done, rolled back, aborted or paused, and ``progress_within`` makes silence impossible.
+
+`goal` says what a rollout is after, `pools` sorts the machines by that, `verdicts` says how far it is and how it
+ends; each function below names one kind of action. The cost is one walk over the machines, and sorting those that
+may go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from heapq import heapify, heappop
+from typing import Any
+
+from saltext.immutable.fleet.decide.goal import Goal, goal, soak, steps
+from saltext.immutable.fleet.decide.pools import Tally, is_available, tally
+from saltext.immutable.fleet.decide.state import Action, Limits, Machine, Plan, Rollout
+from saltext.immutable.fleet.decide.verdicts import closed, ended, is_patient, judged, verdict
+from saltext.immutable.spec.model import Fleet
+
+FAR = float("inf")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """All that a plan is made from, sorted."""
+
+    fleet: Fleet
+    rollout: Rollout
+    aim: Goal
+    found: Tally
+    limits: Limits
+    now: float
+
+    @property
+    def soaked(self) -> bool:
+        """Tell whether the machines of the step have been healthy for long enough."""
+        reached = self.rollout.step_reached_at
+        return reached is not None and self.now >= reached + soak(self.fleet, self.rollout)
+
+    @property
+    def idle_since(self) -> float:
+        """Return since when somebody might ask why nothing goes on: a soak is no idleness."""
+        reached = self.rollout.step_reached_at
+        return max(self.rollout.progress_at, -FAR if reached is None else reached + soak(self.fleet, self.rollout))
+
+    @property
+    def stays(self) -> int:
+        """Return how many of the old ones serve on in this step."""
+        return 0 if self.aim.mending else max(0, self.aim.size - max(self.aim.wanted, len(self.found.wanted)))
+
+    @property
+    def patient(self) -> bool:
+        """Tell whether it waits for the soak to end, or for somebody's approval."""
+        return is_patient(self.fleet, self.rollout, self.aim, self.found, self.soaked)
+
+
+def plan(fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], limits: Limits, now: float) -> Plan:
+    """Decide what happens next."""
+    at = _at(fleet, rollout, machines, limits, now)
+    losses = _losses(at)
+    failed = [action for action in losses if action.failed]
+    turned = judged(fleet, rollout, failed, FAR if at.patient else at.idle_since, now)
+    if turned.outcome:
+        return Plan((), turned, None)
+    if losses or turned != rollout:
+        lost = {action.minion_id for action in losses}  # in any direction
+        machines = [m if m.minion_id not in lost else replace(m, phase="doomed") for m in machines]
+        at = _at(fleet, turned, machines, limits, now)
+        losses += [replace(action, failed=False) for action in _losses(at)]
+    at = _stepped(at, machines)
+    actions = (*losses, *_actions(at))
+    rollout = replace(at.rollout, verdict=verdict(fleet, at.rollout, at.aim, at.found, limits, at.soaked))
+    if actions:
+        rollout = replace(rollout, progress_at=now)
+    elif not at.found.doomed:
+        rollout = ended(fleet, rollout, at.aim, at.found, at.soaked, limits, now)
+    return Plan(actions, rollout, None if rollout.outcome else _wake(replace(at, rollout=rollout)))
+
+
+def _losses(at: Moment) -> list[Action]:
+    return [Action("destroy", m.generation, why, m.minion_id, failed=counts) for m, why, counts in at.found.faulty]
+
+
+def _at(fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], limits: Limits, now: float) -> Moment:
+    aim = goal(fleet, rollout)
+    return Moment(fleet, rollout, aim, tally(fleet, rollout, aim, machines, now), limits, now)
+
+
+def _wake(at: Moment) -> float:
+    """Return when time alone may change the plan."""
+    reached = at.rollout.step_reached_at
+    soaking = reached + soak(at.fleet, at.rollout) if reached is not None and not at.soaked else FAR
+    stuck = FAR if at.patient else at.idle_since + at.fleet.strategy.progress_within
+    return min(at.found.wake, soaking, stuck, FAR if at.limits.until is None else at.limits.until)
+
+
+# Steps
+
+
+def _stepped(at: Moment, machines: Sequence[Machine]) -> Moment:
+    """Note which step is reached, and go on to the next one where soak and approval allow it."""
+    while at.rollout.direction == "forward":
+        at = replace(at, rollout=_reached(at))
+        last = at.rollout.step >= len(steps(at.fleet, at.rollout)) - 1
+        if last or not at.soaked or at.patient:
+            return at
+        rollout = replace(at.rollout, step=at.rollout.step + 1, step_reached_at=None, progress_at=at.now)
+        at = _at(at.fleet, rollout, machines, at.limits, at.now)
+    return at
+
+
+def _reached(at: Moment) -> Rollout:
+    """Note since when as many as the step wants are healthy, and when blue-green moves the traffic."""
+    rollout, reached = at.rollout, at.found.available_new >= at.aim.wanted
+    if at.aim.switch and rollout.switched_at is None:
+        ready = at.found.green >= at.aim.size and not at.patient and not closed(rollout, at.limits)
+        return replace(rollout, switched_at=at.now, progress_at=at.now) if ready else rollout
+    if reached and rollout.step_reached_at is None:
+        return replace(rollout, step_reached_at=at.now, progress_at=at.now)
+    return rollout if reached or rollout.step_reached_at is None else replace(rollout, step_reached_at=None)
+
+
+# Actions
+
+
+def _actions(at: Moment) -> Iterator[Action]:
+    if at.rollout.direction in ("hold", "stop"):
+        yield from _restored(at)
+        return
+    surplus = _surplus(at)
+    attached = list(_attached(at, surplus))
+    victims = [*_useless(at, surplus), *_victims(at, surplus)]
+    yield from attached
+    yield from victims
+    done = [*_drained(at, surplus), *_expired(at, attached)]
+    yield from done
+    yield from _launches(at, attached, [*victims, *done])
+
+
+def _restored(at: Moment) -> Iterator[Action]:
+    """Stop where we are: what was being drained serves again; after an abort what is not in use yet goes."""
+    for machine in (*at.found.returning, *at.found.draining):
+        if machine.health != "no":
+            yield _act("attach", machine, "nothing more is replaced: it serves on")
+        elif _is_drained(at, machine):
+            yield _act("destroy", machine, f"it is drained, and it is not healthy: {machine.note}")
+    if at.rollout.direction == "stop":
+        for machine in (*at.found.booting, *at.found.standby, *at.found.idle):
+            yield _act("destroy", machine, "it does not serve yet, and nothing more is wanted")
+
+
+def _surplus(at: Moment) -> list[Machine]:
+    """Return the least useful of the right machines, as many as there are too many."""
+    excess = len(at.found.wanted) - at.aim.size
+    if excess <= 0:
+        return []
+    waiting = [m for m in at.found.wanted if m.phase in ("booting", "standby")]
+    serving = [m for m in at.found.wanted if m.phase == "serving"]
+    return [*at.found.returning, *_least_useful_first(waiting), *_least_useful_first(serving)][:excess]
+
+
+def _attached(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
+    """Let newcomers serve that are healthy, and bring back what was drained or kept."""
+    too_many = {machine.minion_id for machine in surplus}
+    for machine in at.found.returning:
+        if machine.minion_id not in too_many:
+            yield _act("attach", machine, "it is wanted again")
+    if at.aim.switch and at.rollout.switched_at is None:
+        return
+    for machine in (*at.found.standby, *(m for m in at.found.refill if m.phase == "standby")):
+        if machine.health == "yes" and machine.minion_id not in too_many:
+            yield _act("attach", machine, "it is ready to serve")
+    free = at.aim.wanted - len(at.found.wanted)
+    spare = [m for m in at.found.kept if _may_return(at, m) and m.health == "yes"] if free > 0 else []
+    for machine in spare[:free]:
+        yield _act("attach", machine, "it was kept, and is wanted again")
+
+
+def _useless(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
+    """Name those that serve nobody, and need no care."""
+    for machine in at.found.idle:
+        yield _act("destroy", machine, at.aim.against(machine))
+    for machine in at.found.refill[max(0, at.stays - len(at.found.old)) :]:
+        yield _act("destroy", machine, f"{len(at.found.old)} of generation {machine.generation} serve, that is enough")
+    for machine in surplus:
+        if machine.phase in ("booting", "standby") and machine.protect is None:
+            yield _act("destroy", machine, _too_many(at))
+
+
+def _victims(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
+    """Name those that may be taken out now, the least useful first, and never below the floor."""
+    stay = at.stays
+    if at.aim.switch and (at.rollout.switched_at is None or not (at.fleet.traffic or at.soaked)):
+        stay = at.aim.size  # more than these would take the places of newcomers for ever
+    quota = len(at.found.old) - stay
+    room = _Room(at.aim.floor, at.found.available, at.found.serving, at.limits.disruptions)
+    kind = "drain" if at.fleet.traffic else "destroy"
+    for machine in _least_useful_first(at.found.old):
+        if quota <= 0 or room.spent:
+            break
+        if machine.protect is None and _may_go(at, machine) and room.take(machine, _available(at, machine)):
+            quota -= 1
+            yield _act(kind, machine, at.aim.against(machine))
+    for machine in surplus:
+        serves = machine.phase == "serving" and machine.protect is None
+        if serves and _may_go(at, machine) and room.take(machine, _available(at, machine)):
+            yield _act(kind, machine, _too_many(at))
+
+
+def _available(at: Moment, machine: Machine) -> bool:
+    return is_available(at.fleet, machine, at.now)
+
+
+def _least_useful_first(machines: Sequence[Machine]) -> Iterator[Machine]:
+    """Yield the ill, the unknown, then the healthy, the tainted and older of each first; sort only what is used."""
+    for health in ("no", "unknown", "yes"):
+        some = [(m.taint is None, m.born, m.minion_id, m) for m in machines if m.health == health]
+        heapify(some)
+        while some:
+            yield heappop(some)[-1]
+
+
+def _may_go(at: Moment, machine: Machine) -> bool:
+    """Tell whether the windows let a machine go: what is known not to be well is no matter of choice."""
+    return not closed(at.rollout, at.limits) or (at.aim.mending and not _may_be_well(at, machine))
+
+
+def _may_be_well(at: Moment, machine: Machine) -> bool:
+    """Tell whether a machine is well, or nobody has had the time to look at it yet."""
+    unseen = machine.health == "unknown" and at.now < machine.since + at.fleet.strategy.unhealthy_for
+    return machine.health == "yes" or unseen
+
+
+class _Room:
+    """How many may still be taken out."""
+
+    def __init__(self, floor: int, available: int, serving: int, disruptions: int | None) -> None:
+        self._floor, self._available, self._serving = floor, available, serving
+        self._disruptions = FAR if disruptions is None else disruptions
+
+    @property
+    def spent(self) -> bool:
+        """Tell whether nobody at all may be taken out any more."""
+        return self._serving <= self._floor
+
+    def take(self, machine: Machine, available: bool) -> bool:
+        """Take one out if enough remains. What is known to be ill may go while enough machines of any health remain:
+        a check that is itself wrong must not empty the fleet before one new machine has passed it.
+        """
+        if machine.health == "no":
+            allowed = self._serving - 1 >= self._floor
+        else:
+            allowed = self._available - available >= self._floor and self._disruptions > 0
+        if allowed:
+            self._available -= available
+            self._disruptions -= machine.health != "no"
+            self._serving -= 1
+        return allowed
+
+
+def _drained(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
+    """Let go of those that have no visitors any more, or keep them for a rollback."""
+    if at.aim.switch and at.rollout.switched_at is not None and not at.soaked:
+        return  # the way back is moving the traffic back
+    kept_for = at.fleet.strategy.keep_old
+    forward = at.rollout.kind == "roll" and at.rollout.direction == "forward"
+    room = at.aim.size - len(at.found.kept) - at.found.doomed if kept_for and forward else 0
+    for machine in (*at.found.draining, *(m for m in surplus if m.phase == "draining")):
+        worthy = machine.generation == at.rollout.source and machine.taint is None and machine.health != "no"
+        if not _is_drained(at, machine):
+            continue
+        if worthy and room > 0:
+            room -= 1
+            reason = f"drained, and kept for {kept_for:g} s, so that a rollback is quick"
+            yield replace(_act("keep", machine, reason), until=at.now + kept_for)
+        else:
+            yield _act("destroy", machine, "drained" if machine.sessions == 0 else "it was not drained in time")
+
+
+def _is_drained(at: Moment, machine: Machine) -> bool:
+    overdue = machine.drain_since is not None and at.now >= machine.drain_since + at.fleet.strategy.drain_within
+    return machine.sessions == 0 or overdue
+
+
+def _expired(at: Moment, attached: Sequence[Action]) -> Iterator[Action]:
+    """Let go of kept machines whose time is over, or that no rollback would bring back any more."""
+    back_again = {action.minion_id for action in attached}
+    ways, room = {at.rollout.source, at.rollout.target}, at.aim.size
+    stays = at.aim.mending or len(ways) == 1  # what came before this generation is not known here
+    for machine in at.found.kept:
+        if machine.minion_id in back_again or machine.kept_until is None:
+            continue
+        room -= 1
+        if at.now >= machine.kept_until or at.aim.size == 0:
+            yield _act("destroy", machine, "it was kept for a rollback, and its time is over")
+        elif room < 0:
+            yield _act("destroy", machine, f"more are kept than the {at.aim.size} that are wanted")
+        elif machine.taint is not None or machine.health == "no":
+            yield _act("destroy", machine, "it was kept for a rollback, and is not well")
+        elif machine.generation not in ways and not stays:
+            yield _act("destroy", machine, "it was kept for a rollback that would not use it")
+
+
+def _launches(at: Moment, attached: Sequence[Action], leaving: Sequence[Action]) -> Iterator[Action]:
+    """Fill the places that are free, also those of machines that leave right now."""
+    kept = {machine.minion_id for machine in at.found.kept}
+    gone = sum(action.kind != "drain" and action.minion_id not in kept for action in leaving)
+    returned = sum(action.minion_id in kept for action in attached)
+    there = len(at.found.wanted) + returned + _unlooked(at)
+    if at.aim.mending and closed(at.rollout, at.limits):
+        there += sum(_may_be_well(at, machine) for machine in at.found.old)
+    places = at.aim.places - at.found.occupying - returned + gone
+    missing = min(at.aim.wanted - there, places, at.aim.places if at.limits.launches is None else at.limits.launches)
+    crowded = at.found.doomed + gone + len(at.found.kept) - returned > at.fleet.size
+    if at.aim.generation is None or crowded or (closed(at.rollout, at.limits) and not at.aim.mending):
+        return
+    for number in range(there + 1, there + 1 + missing):
+        yield Action("launch", at.aim.generation, f"{number} of {at.aim.wanted} on generation {at.aim.generation}")
+    yield from _refills(at, places - max(0, missing), max(0, missing))
+
+
+def _refills(at: Moment, places: int, begun: int) -> Iterator[Action]:
+    """Take the place of old machines that were lost while a step lasts: a soak or an approval may take days."""
+    lacking = at.stays - len(at.found.old) - len(at.found.refill)
+    if at.aim.stays == 0 or at.aim.source in (None, at.aim.generation):
+        return  # where all are replaced by their like, a refill would be a newcomer of a later step
+    for _ in range(min(lacking, places, places if at.limits.launches is None else at.limits.launches - begun)):
+        yield Action("launch", at.aim.source, f"{at.stays} of generation {at.aim.source} serve on in this step")
+
+
+def _unlooked(at: Moment) -> int:
+    """Count kept machines that may come back as soon as somebody has looked at them."""
+    patience = at.fleet.strategy.unhealthy_for
+    return sum(m.health == "unknown" and _may_return(at, m) and at.now < m.since + patience for m in at.found.kept)
+
+
+def _may_return(at: Moment, machine: Machine) -> bool:
+    """Tell whether a kept machine is one that is wanted; a tainted one stays where it serves, but never comes back."""
+    return at.aim.has(machine) and machine.taint is None
+
+
+def _too_many(at: Moment) -> str:
+    return f"{len(at.found.wanted)} machines, {at.aim.size} are wanted"
+
+
+def _act(kind: Any, machine: Machine, reason: str) -> Action:
+    return Action(kind, machine.generation, reason, machine.minion_id)

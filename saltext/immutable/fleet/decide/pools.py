@@ -1,0 +1,143 @@
+"""The machines of a fleet, sorted by what the plan may do with them: pure, in one walk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from saltext.immutable.fleet.decide.goal import Goal
+from saltext.immutable.fleet.decide.state import Machine, Rollout
+from saltext.immutable.spec.model import Fleet, Strategy
+
+FAR = float("inf")
+
+
+@dataclass
+class Tally:
+    """Machines by what they are to the goal. Those at fault and those that go are in no other list."""
+
+    faulty: list[tuple[Machine, str, bool]] = field(default_factory=list)
+    """Must go for their own sake: why, and whether that counts as a failure of the rollout."""
+    doomed: int = 0
+    kept: list[Machine] = field(default_factory=list)
+    """Drained, and there only for a rollback."""
+    wanted: list[Machine] = field(default_factory=list)
+    """All that are right, whatever their phase."""
+    booting: list[Machine] = field(default_factory=list)
+    standby: list[Machine] = field(default_factory=list)
+    """Right, ready, and without visitors."""
+    returning: list[Machine] = field(default_factory=list)
+    """Right, and about to be drained by an order that is not wanted any more."""
+    refill: list[Machine] = field(default_factory=list)
+    """Not right, but on their way to take the place of old ones that were lost while a step lasts."""
+    idle: list[Machine] = field(default_factory=list)
+    """Not right, and of no use to anybody."""
+    old: list[Machine] = field(default_factory=list)
+    """Not right, but they serve."""
+    draining: list[Machine] = field(default_factory=list)
+    available: int = 0
+    """Healthy serving machines, for long enough."""
+    available_new: int = 0
+    """Of these, the right ones."""
+    green: int = 0
+    """Right ones that are healthy for long enough, whether or not they have visitors."""
+    serving: int = 0
+    unknown: int = 0
+    """Serving machines of which nobody knows how they are."""
+    unwell: int = 0
+    wake: float = FAR
+    """When time alone changes this."""
+
+    @property
+    def occupying(self) -> int:
+        """Count the places that are taken: all but the kept and the doomed."""
+        return sum(map(len, (self.wanted, self.refill, self.idle, self.old, self.draining)))
+
+
+def tally(fleet: Fleet, rollout: Rollout, aim: Goal, machines: Sequence[Machine], now: float) -> Tally:
+    """Sort the machines."""
+    found = Tally()
+    strategy, wake, well_for = fleet.strategy, FAR, fleet.strategy.min_ready
+    has, watched = aim.has, rollout.started
+    for machine in machines:
+        phase = machine.phase
+        if phase == "doomed":
+            found.doomed += 1
+            continue
+        right = has(machine)
+        counts = right and machine.born >= watched
+        if phase == "booting" or machine.fault is not None or (counts and machine.health != "yes"):
+            why, due = _fault(strategy, machine, counts, now)
+            if why is not None:
+                befell = now if machine.fault is not None else machine.since
+                found.faulty.append((machine, why, counts and _in_watch(strategy, machine, befell)))
+                continue
+            wake = min(wake, due)
+        if machine.kept_until is not None and phase == "standby":
+            found.kept.append(machine)
+            wake = min(wake, machine.kept_until) if machine.kept_until > now else wake
+            continue
+        healthy = False
+        if machine.health == "yes" and phase != "booting":
+            since = (machine.since if machine.healthy_since is None else machine.healthy_since) + well_for
+            healthy = since <= now
+            if not healthy:
+                wake = min(wake, since)
+        if phase == "serving":
+            found.serving += 1
+            if healthy and machine.attached:
+                found.available += 1
+                found.available_new += right
+            elif machine.health == "no":
+                found.unwell += 1
+            elif machine.health == "unknown":
+                found.unknown += 1
+        elif phase == "draining" and machine.drain_since is not None:
+            drained = machine.drain_since + strategy.drain_within
+            wake = min(wake, drained) if drained > now else wake
+        if right and not (phase == "draining" and machine.health == "no"):
+            found.wanted.append(machine)
+            found.green += healthy
+            if phase != "serving":
+                _waiting(found, machine).append(machine)
+        elif phase == "serving":
+            found.old.append(machine)
+        elif phase == "draining":
+            found.draining.append(machine)
+        else:
+            (found.refill if aim.keeps(machine) else found.idle).append(machine)
+    found.wake = wake
+    return found
+
+
+def _waiting(found: Tally, machine: Machine) -> list[Machine]:
+    return {"booting": found.booting, "standby": found.standby}.get(machine.phase, found.returning)
+
+
+def is_available(fleet: Fleet, machine: Machine, now: float) -> bool:
+    """Tell whether a serving machine is one of the available ones."""
+    since = machine.since if machine.healthy_since is None else machine.healthy_since
+    return machine.health == "yes" and bool(machine.attached) and since + fleet.strategy.min_ready <= now
+
+
+def _fault(strategy: Strategy, machine: Machine, counts: bool, now: float) -> tuple[str | None, float]:
+    """Return why a machine must go for its own sake, else when it will have to."""
+    if machine.fault is not None:
+        return machine.fault, FAR
+    patience, state = strategy.ready_within, "ready"
+    if machine.phase != "booting":
+        if not (counts and _in_watch(strategy, machine, machine.since)):
+            return None, FAR
+        state = "healthy"
+        patience = strategy.unhealthy_for if machine.health == "no" else strategy.ready_within
+    due = machine.since + patience
+    if now < due:
+        return None, due
+    within = f"not {state} within" if state == "ready" else "not healthy for"
+    return f"{within} {patience:g} s: {machine.note or 'it did not answer'}", due
+
+
+def _in_watch(strategy: Strategy, machine: Machine, at: float) -> bool:
+    """Tell whether what befalls a newcomer then is held against its image: later it is an ordinary loss."""
+    watch = max(strategy.ready_within, strategy.min_ready + strategy.soak)
+    return machine.ready_since is None or at < machine.ready_since + watch

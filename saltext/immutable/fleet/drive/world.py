@@ -1,0 +1,250 @@
+"""The calls that the driver makes in threads: the provider and Salt, for one fleet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, Protocol
+
+from salt.exceptions import CommandExecutionError, SaltException
+
+from saltext.immutable.fleet.books.ledger import Generation, Record
+from saltext.immutable.fleet.decide.checks import LOOK_WITHIN
+from saltext.immutable.minions import Event, LaunchFailed, NoAnswer
+from saltext.immutable.providers import Identity, Instance, Provider
+from saltext.immutable.spec import reading
+from saltext.immutable.spec.model import Fleet, FunctionCheck, HttpCheck
+from saltext.immutable.traffic import Standing, Traffic
+
+NOTE = 2000
+"""Characters of what a machine says that are kept."""
+CONSOLE = 20_000
+"""Of its console, the last ones."""
+
+
+class Minions(Protocol):
+    """What is needed of Salt; errors of ``image_of`` and ``check`` mean that nothing was learned ``within`` seconds."""
+
+    def expect(self, minion_id: str) -> None:
+        """Let exactly this id enrol once; idempotent."""
+
+    def forget(self, minion_id: str) -> None:
+        """Remove every trace of an id; idempotent."""
+
+    def poll(self) -> list[Event]:
+        """Return what Salt said since the last call; a minion can have made it up."""
+
+    def contested(self, minion_id: str) -> bool:
+        """Tell whether somebody knocked under this id with another key than the one that was accepted."""
+
+    def known(self) -> set[str]:
+        """Return the ids that have a stub or a key of any standing."""
+
+    def accepted(self, minion_id: str) -> bool:
+        """Tell whether a minion of this id has a key that the master accepted."""
+
+    def ask(self, minion_id: str, fun: str, within: float, **kwargs: Any) -> Any:
+        """Run one function and return its result; ``NoAnswer`` when it did not come ``within`` seconds."""
+
+    def image_of(self, minion_id: str, within: float) -> str:
+        """Return the digest of the image that the machine says it runs; ``LaunchFailed`` if it will never serve."""
+
+    def look(self, minion_id: str, checks: Sequence[FunctionCheck], within: float) -> tuple[str, list[str | None]]:
+        """Return both the image and what each of some checks says, in one job; each has another function."""
+
+    def check(
+        self, minion_id: str, address: str | None, check: FunctionCheck | HttpCheck, within: float
+    ) -> str | None:
+        """Return None when healthy, else why it is not."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a look at a machine told."""
+
+    health: Literal["yes", "no", "unknown"]
+    note: str = ""
+    wrong: bool = False
+    """It runs another image, or its launch phase failed: no patience mends that."""
+
+
+class BelowFloor(CommandExecutionError):  # type: ignore[misc]
+    """Those who send the visitors see fewer healthy machines than we do: nobody may be taken from them."""
+
+
+class World:
+    """One fleet's providers, minions and traffic. Its methods are called in threads and may block."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        installation: str,
+        generations: Mapping[int, Generation],
+        providers: Mapping[int, Provider],
+        default: Provider,
+        minions: Minions,
+        clock: Callable[[], float] = time.time,
+        traffic: Traffic | None = None,
+    ) -> None:
+        self._traffic = traffic
+        self._fleet = fleet
+        self._installation = installation
+        self._generations = generations
+        self._providers = providers
+        self._default = default
+        self._minions = minions
+        self._clock = clock
+        everyone = (default, *providers.values())
+        self.settles = max(provider.settles for provider in everyone)
+        self.concurrency = min(provider.concurrency for provider in everyone)
+
+    def launch(self, record: Record) -> str:
+        """Let the machine in, start it, and return its ref."""
+        provider = self._provider(record)
+        published = provider.publish(self._generations[record.generation].image)
+        identity = Identity(record.minion_id, record.fleet, record.generation, self._installation)
+        self._minions.expect(record.minion_id)
+        return provider.launch(published, identity)
+
+    def relaunch(self, record: Record, within: float) -> None:
+        """Let a machine go through its launch phase again; raise what went wrong."""
+        said = self._minions.ask(record.minion_id, "immutable.launch", within)
+        if not isinstance(said, Mapping) or said.get("ok") is not True:
+            raise CommandExecutionError(f"immutable.launch says {said!r}")
+
+    @property
+    def routed(self) -> bool:
+        """Tell whether somebody sends the visitors."""
+        return self._traffic is not None
+
+    def standing(self) -> Mapping[str, Standing]:
+        """Return the machines as those who send the visitors see them."""
+        return {} if self._traffic is None else self._traffic.standing()
+
+    def attach(self, record: Record, address: str) -> None:
+        """Let a machine have visitors."""
+        if self._traffic is not None:
+            self._traffic.attach(record.minion_id, address)
+
+    def drain(self, record: Record, floor: int) -> None:
+        """Send a machine no new visitors, unless fewer than ``floor`` others would get them."""
+        if self._traffic is None:
+            return
+        standing = self._traffic.standing()
+        others = sum(
+            one.state == "in" and one.up is not False for key, one in standing.items() if key != record.minion_id
+        )
+        mine = standing.get(record.minion_id)
+        if mine is not None and mine.state == "in" and mine.up is not False and others < floor:
+            raise BelowFloor(f"without it {others} would have visitors, and the floor is {floor}")
+        self._traffic.drain(record.minion_id)
+
+    def destroy(self, record: Record) -> str:
+        """Ask for the end of a machine; return the last words of one that failed."""
+        provider = self._provider(record)
+        assert record.ref is not None
+        if self._traffic is not None:
+            with suppress(CommandExecutionError):  # it is told again before the machine is forgotten
+                self._traffic.remove(record.minion_id)
+        words = self._console(provider, record.ref) if record.intent == "failed" else ""
+        provider.destroy(record.ref)
+        return words
+
+    def forget(self, minion_id: str) -> None:
+        """Delete what is left of a machine that is gone: its place in the traffic and its keys."""
+        if self._traffic is not None:
+            self._traffic.remove(minion_id)
+        self._minions.forget(minion_id)
+
+    def contested(self, minion_id: str) -> bool:
+        """Tell whether Salt knows of a second key for this id."""
+        return self._minions.contested(minion_id)
+
+    def list(self) -> list[Instance]:
+        """Return the fleet's machines, whatever settings they were launched with.
+
+        Another master's are none of ours, even where its fleet has the same name. Nor is what bears no minion id:
+        we launched no such thing, and keys are deleted by globs.
+        """
+        found: dict[str, Instance] = {}
+        for provider in {id(one): one for one in (self._default, *self._providers.values())}.values():
+            found.update({one.minion_id: one for one in provider.list(self._fleet.name) if self._ours(one)})
+        return list(found.values())
+
+    def _ours(self, instance: Instance) -> bool:
+        return is_ours(instance, self._installation)
+
+    def probe(self, record: Record, address: str | None, proven: bool) -> Probe:
+        """Ask a machine which image it runs (unless that is proven) and whether it is healthy.
+
+        Whatever the machine answers becomes a probe: it must not be able to stop those who look at it.
+        """
+        minion_id, deadline = record.minion_id, self._clock() + LOOK_WITHIN
+        checks, found = self._fleet.health, list[str | None]()
+        try:
+            if not proven or not checks:
+                wanted = self._generations[record.generation].image
+                told, found = self._minions.look(minion_id, _at_once(checks), LOOK_WITHIN)
+                if told != wanted:
+                    return Probe("no", plain(f"it runs image {told[:12]}, not {wanted[:12]}"), wrong=True)
+            if ill := next(filter(None, found), None):
+                return Probe("no", plain(ill))
+            for check in checks[len(found) :]:
+                if why := self._minions.check(minion_id, address, check, self._left(deadline)):
+                    return Probe("no", plain(why))
+        except LaunchFailed as err:
+            # One that was ready and whose phase failed when it was run again may serve all the same.
+            return Probe("no", plain(str(err)), wrong=record.ready_since is None)
+        except SaltException as err:
+            return Probe("unknown", plain(str(err)))
+        return Probe("yes")
+
+    def _left(self, deadline: float) -> float:
+        left = deadline - self._clock()
+        if left <= 0:
+            raise NoAnswer(f"all questions together took longer than {LOOK_WITHIN:g} s")
+        return left
+
+    def _provider(self, record: Record) -> Provider:
+        return self._providers.get(record.generation, self._default)
+
+    @staticmethod
+    def _console(provider: Provider, ref: str) -> str:
+        try:
+            words = provider.console(ref)[-CONSOLE:]
+            return "\n".join(plain(line) for line in words.splitlines())
+        except CommandExecutionError as err:
+            return f"(its console cannot be read: {err})"
+
+
+def _at_once(checks: Sequence[FunctionCheck | HttpCheck]) -> list[FunctionCheck]:
+    """Return the first of the checks that one job can make: a job tells its functions apart by their names."""
+    found: list[FunctionCheck] = []
+    for check in checks:
+        if isinstance(check, HttpCheck) or check.fun in {one.fun for one in found}:
+            break
+        found.append(check)
+    return found
+
+
+def is_ours(instance: Instance, installation: str) -> bool:
+    """Tell whether a machine is this installation's; what bears no id was launched by nobody, and keys go by globs."""
+    return instance.installation == installation and _is_minion_id(instance.minion_id)
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_minion_id(name: str) -> bool:
+    """Tell whether this is one id; each list asks it of each machine."""
+    try:
+        reading.minion_id(name)
+    except ValueError:
+        return False
+    return True
+
+
+def plain(said: str) -> str:
+    """Return what a machine said as text that any database takes and a terminal only prints."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in said[:NOTE])

@@ -1,0 +1,54 @@
+"""What `fleet.plan` shows: everything a roll would do, how the images differ, and an id to have exactly that done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from salt.exceptions import SaltInvocationError
+
+from saltext.immutable.bake import contents
+from saltext.immutable.fleet.books.plans import Plans
+from saltext.immutable.fleet.decide.difference import difference
+from saltext.immutable.fleet.operations import Operations
+from saltext.immutable.fleet.show.report import foretold
+from saltext.immutable.store import Store
+
+
+def propose(operations: Operations, name: str, image: str | None = None) -> dict[str, Any]:
+    """Return what ``fleet.roll`` would do now with the difference of the images; a plan that does something is kept."""
+    forecast = operations.foresee(name, "roll", image=image)
+    told = {**foretold(forecast), "difference": None, "plan": None}
+    if forecast.digest is not None:
+        lineage = operations.ledger(name).lineage()
+        runs = operations.ledger(name).generation(lineage[-1]).image if lineage else None
+        told["difference"] = images(operations.store, runs, forecast.digest)
+    if forecast.nothing:
+        return told
+    ground = operations.ground(forecast)
+    plans = Plans(operations.store, name)
+    saved = plans.save(ground, forecast.actions, operations.clock(), image=image, who=operations.user)
+    return {**told, "plan": saved}
+
+
+def images(store: Store, old: str | None, new: str) -> dict[str, Any]:
+    """Return how two images differ, by their digests; ``old`` may be none, or deleted."""
+    if old is None:
+        return {"from": None, "to": _image(store, new)["name"], "same": False}
+    return difference(_image(store, old), _image(store, new))
+
+
+def _image(store: Store, digest: str) -> Mapping[str, Any]:
+    try:
+        image = store.image(digest)
+    except SaltInvocationError:
+        return {"name": f"{digest[:12]} (deleted)", "digest": digest, "settings": None, "contents": None}
+    settings = {name: image.report[name] for name in ("salt", "pack", "policy") if name in image.report}
+    found = contents.find(store, digest)
+    grains = (found or {}).get("grains", {})
+    return {
+        "name": image.name,
+        "digest": digest,
+        "settings": {**settings, "read_only": image.read_only, "grains": grains},
+        "contents": found,
+    }

@@ -1,0 +1,87 @@
+"""What software is in an image: its Debian packages and Python distributions, with their licenses."""
+
+from __future__ import annotations
+
+import email
+import re
+from collections.abc import Callable, Iterator
+from email.message import Message
+from pathlib import PurePosixPath
+from typing import Any
+
+from saltext.immutable.host import Host
+from saltext.immutable.images import compare, verify
+from saltext.immutable.machines import overlay
+
+_STATUS = "var/lib/dpkg/status"
+_RELEASE = ("etc/os-release", "usr/lib/os-release")
+_NAMED = re.compile(r'^(ID|VERSION_ID)="?([^"\n]*)', re.MULTILINE)
+_PYTHON = re.compile(r"(?:^|/)(?:site|dist)-packages/[^/]+\.(?:dist|egg)-info/(?:METADATA|PKG-INFO)$")
+_COPYRIGHT = "usr/share/doc/{}/copyright"
+_LICENSE = re.compile(r"^License:[ \t]*(\S.*?)\s*$", re.MULTILINE)
+_FIELDS = re.compile(r"^(Package|Status|Architecture|Version|Source|Maintainer): (.*)$", re.MULTILINE)
+
+
+def software(host: Host, digest: str) -> list[dict[str, Any]]:
+    """Return what an image has, sorted: type (deb, pypi), name, version, licenses; of packages also arch, source, by,
+    vendor, distro; of distributions path.
+    """
+    stack = tuple(map(overlay.short, verify.order(host, digest)["layers"]))
+
+    def read(path: str) -> str:
+        file = overlay.top_file(host.l, stack, path)
+        return file.read_text(errors="replace") if file else ""
+
+    metadata = filter(_PYTHON.search, compare.shown(host, digest))
+    found = [*_packages(read), *(each for path in metadata for each in distribution(read(path), path))]
+    return sorted(found, key=lambda each: (each["type"], each["name"], each["version"], each.get("path", "")))
+
+
+# Debian
+
+
+def _packages(read: Callable[[str], str]) -> Iterator[dict[str, Any]]:
+    release = dict(_NAMED.findall(next(filter(None, map(read, _RELEASE)), "")))
+    vendor = release.get("ID", "debian")
+    distro = f"{vendor}-{release['VERSION_ID']}" if "VERSION_ID" in release else vendor
+    for package in packages(read(_STATUS)):
+        known = {"vendor": vendor, "distro": distro}
+        yield {**package, **known, "licenses": licenses(read(_COPYRIGHT.format(package["name"])))}
+
+
+def packages(status: str) -> Iterator[dict[str, Any]]:
+    """Yield the packages that dpkg's status file says are installed."""
+    for stanza in status.split("\n\n"):
+        fields = dict(_FIELDS.findall(stanza))
+        if fields.get("Status", "").endswith(" installed"):
+            named = {"type": "deb", "name": fields["Package"], "version": fields["Version"]}
+            source = fields.get("Source", fields["Package"])
+            yield {**named, "arch": fields["Architecture"], "source": source, "by": fields.get("Maintainer", "")}
+
+
+def licenses(copyright_: str) -> list[str]:
+    """Return the short names that a machine-readable copyright file (DEP-5) gives; none for one that is prose."""
+    if not copyright_.lstrip().startswith("Format:"):
+        return []
+    return sorted(set(_LICENSE.findall(copyright_)))
+
+
+# Python
+
+
+def distribution(metadata: str, path: str) -> Iterator[dict[str, Any]]:
+    """Yield the distribution that the METADATA file at ``path`` is of, if it is one."""
+    said = email.message_from_string(metadata)
+    if said["Name"] and said["Version"]:
+        name = re.sub(r"[-_.]+", "-", said["Name"]).lower()
+        place = f"/{PurePosixPath(path).parent.parent}"
+        yield {"type": "pypi", "name": name, "version": said["Version"], "path": place, "licenses": _told(said)}
+
+
+def _told(said: Message) -> list[str]:
+    """Return the licenses of a distribution: as one expression or name, or else those it is classified by."""
+    told = str(said["License-Expression"] or said["License"] or "").strip()
+    if told and told != "UNKNOWN" and "\n" not in told:  # some put the whole text there
+        return [told]
+    classified = [each for each in said.get_all("Classifier", []) if each.startswith("License ::")]
+    return sorted({each.rpartition(" :: ")[2] for each in classified})

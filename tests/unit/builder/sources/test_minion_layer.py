@@ -1,0 +1,16 @@
+"""What the layer with Salt leaves out, so that it is the same each time."""
+
+from __future__ import annotations
+
+from saltext.immutable.builder.sources import minion
+
+
+def test_when_our_wheel_was_made_is_forgotten_and_in_no_list(tmp_path):
+    info = tmp_path / "opt/salt/lib/python3.11/site-packages/saltext_immutable-0.1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "uv_cache.json").write_text('{"timestamp": 1}')
+    kept = "saltext/immutable/__init__.py,sha256=x,1\nsaltext_immutable-0.1.0.dist-info/RECORD,,\n"
+    (info / "RECORD").write_text(f"saltext_immutable-0.1.0.dist-info/uv_cache.json,sha256=y,2\n{kept}")
+    minion.finish(tmp_path)
+    assert (info / "RECORD").read_text() == kept
+    assert not (info / "uv_cache.json").exists()

@@ -1,0 +1,100 @@
+"""Which states a chroot makes unreliable, and that the bake says so by their ids."""
+
+from __future__ import annotations
+
+import pytest
+from salt.exceptions import SaltInvocationError
+
+from saltext.immutable import spec
+from saltext.immutable.builder.states import salt_call
+from saltext.immutable.builder.states.chroot import doubts
+from saltext.immutable.machines.machine import Machine
+
+
+def applied(function: str, name: str = "it", id_: str = "id") -> dict[str, dict]:
+    module, _, verb = function.partition(".")
+    return {f"{module}_|-{id_}_|-{name}_|-{verb}": {"__id__": id_, "__sls__": "web", "name": name, "result": True}}
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "why"),
+    [
+        ("service.running", "nginx", "no init runs"),
+        ("service.enabled", "nginx", "no init runs"),
+        ("sysctl.present", "vm.swappiness", "the kernel of the builder"),
+        ("mount.mounted", "/srv", "the kernel of the builder"),
+        ("network.managed", "eth0", "the kernel of the builder"),
+        ("kmod.present", "br_netfilter", "the kernel of the builder"),
+        ("docker_container.running", "db", "a daemon that does not run"),
+        ("timezone.system", "Europe/Berlin", "a daemon that does not run"),
+        ("postgres_user.present", "shop", "its server does not run"),
+        ("module.run", "service.restart", "no init runs"),
+        ("cmd.run", "systemctl daemon-reload", "no init runs"),
+        ("cmd.run", "cd /tmp && /bin/systemctl enable x; true", "no init runs"),
+        ("cmd.wait", "service nginx reload", "no init runs"),
+        ("cmd.run", "hostnamectl set-hostname x", "a daemon that does not run"),
+        ("cmd.run", "test -e /x || modprobe loop", "the kernel of the builder"),
+        ("cmd.run", "echo $(ip addr)", "the kernel of the builder"),
+    ],
+)
+def test_what_needs_an_init_a_kernel_or_a_daemon_is_named(function, name, why):
+    (said,) = doubts(applied(function, name, "my id"))
+    assert said.startswith(f"my id in web: {function} is not to be relied on in a chroot: ") and why in said
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        ("file.managed", "/etc/systemctl"),
+        ("pkg.installed", "nginx"),
+        ("cron.present", "run-parts /etc/cron.daily"),
+        ("user.present", "service"),
+        ("cmd.run", "my-service --systemctl-path=x"),
+        ("cmd.run", "/opt/app/bin/service-registry migrate"),
+        ("cmd.run", "cat /etc/mount.conf"),
+        ("module.run", "file.touch"),
+    ],
+)
+def test_what_a_chroot_does_as_well_is_not(function, name):
+    assert doubts(applied(function, name)) == []
+
+
+def test_they_are_told_in_one_order():
+    both = {**applied("service.running", id_="b"), **applied("sysctl.present", id_="a"), **applied("pkg.installed")}
+    assert [said.partition(" ")[0] for said in doubts(both)] == ["a", "b"]
+
+
+@pytest.fixture
+def prepared(host, tmp_path, monkeypatch):
+    monkeypatch.setattr(salt_call.mirrors, "lend_apt", lambda workspace, offline: {})
+    order = {"bake_id": "web-bake", "minion": {}, "bridge": "b", "subnet": "10.0.0.0/24"}
+    return lambda **more: salt_call.prepare(host, tmp_path, {**order, **more}, ())
+
+
+def test_without_an_init_packages_start_nothing(prepared, tmp_path):
+    machine: Machine = prepared(chroot=True)
+    assert (machine.boot, list(machine.files)) == (False, ["/usr/sbin/policy-rc.d"])
+    assert (tmp_path / "lent").read_text() == "#!/bin/sh\nexit 101\n"
+    assert prepared().boot and "/usr/sbin/policy-rc.d" not in prepared().files
+
+
+def test_what_was_lent_leaves_no_trace_and_what_a_state_wrote_stays(tmp_path):
+    (tmp_path / "usr/sbin").mkdir(parents=True)
+    lent = tmp_path / "usr/sbin/policy-rc.d"
+    lent.touch()
+    salt_call.finish(tmp_path)
+    assert not lent.exists()
+    lent.write_text("exit 101\n")
+    salt_call.finish(tmp_path)
+    assert lent.exists()
+
+
+def read(**recipe):
+    pillar = {"immutable": {"recipes": {"web": {"from": {"debian": "bookworm"}, **recipe}}}}
+    return spec.definitions(pillar).recipes["web"].bake_in
+
+
+def test_the_recipe_says_where():
+    assert (read(), read(bake_in="chroot")) == ("machine", "chroot")
+    with pytest.raises(SaltInvocationError, match="recipes:web:bake_in: must be machine or chroot, not str 'vm'"):
+        read(bake_in="vm")

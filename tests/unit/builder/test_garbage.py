@@ -1,0 +1,205 @@
+"""What a builder throws away: never what an image, a machine or a mount needs."""
+
+from __future__ import annotations
+
+import json
+import os
+from itertools import count
+
+import pytest
+
+from saltext.immutable.builder import garbage
+from saltext.immutable.images import layers
+from saltext.immutable.machines import images, overlay
+
+ONE, TWO = "1" * 64, "2" * 64
+
+
+@pytest.fixture
+def commit(host, monkeypatch):
+    """Make a layer that a key leads to, and return its digest."""
+    monkeypatch.setattr(layers, "run", lambda command: None)  # sync takes its time
+
+    def commit(text: str) -> str:
+        with host.workspace() as place:
+            (place / "fs").mkdir()
+            (place / "fs/a").write_text(text)
+            layer = layers.commit(host, place, what=f"layer {text}")
+            layers.keep(host, f"key of {text}", layer.digest)
+            return layer.digest
+
+    return commit
+
+
+@pytest.fixture
+def image(host):
+    def image(digest, *stack):
+        (host.images / digest / "seal").mkdir(parents=True)
+        images.file(host, digest).write_text(json.dumps({"layers": stack}))
+        layers.link(host, images.seal_link(digest), f"../images/{digest}/seal")
+
+    return image
+
+
+@pytest.fixture
+def collect(host):
+    def collect(*known, test=False, suites=("bookworm",), bake_ids=("web-bake",)):
+        return garbage.collect(host, list(known), list(suites), list(bake_ids), test)
+
+    return collect
+
+
+def run_machine(host, *lower):
+    (host.machines / "web-1").mkdir()
+    machine = {"minion_id": "web-1", "image": "", "lower": lower, "minion": {}, "bridge": "b", "subnet": "s"}
+    (host.machines / "web-1/machine.json").write_text(json.dumps(machine))
+
+
+def left(host):
+    return sorted(
+        path.name for kind in ("layers", "l", "keys", "images", "tmp", "pki") for path in getattr(host, kind).iterdir()
+    )
+
+
+def test_layers_of_images_that_are_known_stay_and_all_others_go(host, commit, image, collect):
+    base, one, two, loose = (commit(text) for text in ("base", "one", "two", "loose"))
+    image(ONE, base, one)
+    image(TWO, base, two)
+    found = collect(ONE)
+    assert found["images"] == [TWO]
+    assert found["layers"] == {
+        digest: {"what": f"layer {text}", "size": len(text)} for digest, text in ((two, "two"), (loose, "loose"))
+    }
+    names = [overlay.short(base), overlay.short(one), images.seal_link(ONE)]
+    assert left(host) == sorted([base, one, ONE, "key of base", "key of one", *names])
+    assert layers.find(host, "key of two") is None
+    assert collect(ONE) == {"images": [], "layers": {}, "caches": {}, "leftovers": {}}
+
+
+def test_a_preview_tells_the_same_and_removes_nothing(host, commit, image, collect):
+    commit("loose")
+    image(TWO, commit("two"))
+    (host.cache / "debian/buster").mkdir(parents=True)
+    before = left(host)
+    told = collect(test=True)
+    assert (left(host), (host.cache / "debian/buster").exists()) == (before, True)
+    assert collect() == told
+    assert not left(host)
+
+
+def test_what_a_machine_runs_on_stays_though_its_image_is_in_no_book(host, commit, image, collect):
+    one = commit("one")
+    image(ONE, one)
+    run_machine(host, overlay.short(one), images.seal_link(ONE))
+    assert garbage.image_users(host) == {ONE: ["machine web-1"]}
+    assert (collect()["images"], collect()["layers"]) == ([], {})
+    assert (host.l / overlay.short(one) / "a").read_text() == "one"
+
+
+def test_what_anybody_mounts_stays(host, commit, image, collect, monkeypatch):
+    one, two = commit("one"), commit("two")
+    image(ONE, one)
+    monkeypatch.setattr(overlay, "mounted", lambda: {overlay.short(two), images.seal_link(ONE)})
+    assert garbage.image_users(host) == {ONE: ["a mount"]}
+    assert (collect()["images"], collect()["layers"]) == ([], {})
+
+
+def test_archives_that_no_recipe_names_go(host):
+    for name in ("1" * 64, "2" * 64):
+        (host.cache / "tarballs").mkdir(exist_ok=True)
+        (host.cache / "tarballs" / name).write_text("12345")
+    found = garbage.collect(host, [], [], [], tarballs=["1" * 64])
+    assert found["caches"] == {f"cache/tarballs/{'2' * 64}": 5}
+    assert [path.name for path in (host.cache / "tarballs").iterdir()] == ["1" * 64]
+
+
+def test_caches_of_what_no_recipe_names_go(host, collect):
+    for path in ("debian/bookworm", "debian/buster", "apt/web-bake", "apt/old-bake/archives", "apt/toolchain", "uv/x"):
+        (host.cache / path).mkdir(parents=True)
+        (host.cache / path / "file").write_text("12345")
+    assert collect()["caches"] == {"cache/debian/buster": 5, "cache/apt/old-bake": 5}
+    stay = sorted(str(path.relative_to(host.cache)) for path in host.cache.glob("*/*"))
+    assert stay == ["apt/toolchain", "apt/web-bake", "debian/bookworm", "uv/x"]
+
+
+def test_what_a_killed_bake_left_goes(host, commit, collect):
+    """A workspace, a key pair, an image that was never finished, links and keys that lead nowhere."""
+    gone = commit("gone")
+    (host.layers / gone).rename(host.tmp / "discarded-000000")
+    (host.tmp / "abc123").mkdir()
+    (host.pki / "web-bake").mkdir()
+    (host.pki / "web-bake/minion.pem").write_text("private")
+    (host.images / ONE / "seal").mkdir(parents=True)
+    found = collect()
+    assert set(found["leftovers"]) == {"tmp/abc123", "tmp/discarded-000000", "pki/web-bake"}
+    assert found["images"] == [ONE]
+    assert not left(host)
+
+
+def test_a_workspace_where_somebody_works_stays(host, collect):
+    with host.workspace() as place:
+        assert not collect()["leftovers"]
+        assert place.exists()
+
+
+def test_a_kill_at_any_moment_leaves_what_the_next_one_removes(host, commit, image, collect):
+    moments = 0
+    for moment in count(1):
+        base, two = commit("base"), commit("two")
+        image(ONE, base)
+        image(TWO, base, two)
+        commit("loose")
+        killed = _killed_at(moment, lambda: collect(ONE))
+        for text in ("base", "two", "loose"):
+            if found := layers.find(host, f"key of {text}"):
+                assert (host.l / overlay.short(found.digest) / "a").read_text() == text, "what is found can be mounted"
+        collect(ONE)
+        assert left(host) == sorted([base, ONE, "key of base", overlay.short(base), images.seal_link(ONE)])
+        if not killed:
+            break
+        moments += 1
+        collect()
+    assert moments >= 10
+
+
+def _killed_at(moment, work):
+    """Tell whether the work was killed before that renaming or unlinking of its."""
+    with pytest.MonkeyPatch.context() as patch:
+        _die_at(patch, moment)
+        try:
+            work()
+        except KeyboardInterrupt:
+            return True
+    return False
+
+
+def _die_at(patch, moment):
+    done = []
+
+    def dying(change):
+        def changed(self, *args, **kwargs):
+            done.append(self)
+            if len(done) == moment:
+                raise KeyboardInterrupt
+            return change(self, *args, **kwargs)
+
+        return changed
+
+    for name in ("rename", "unlink"):
+        patch.setattr(garbage.Path, name, dying(getattr(garbage.Path, name)))
+
+
+def test_mounts_are_found_in_every_namespace(tmp_path):
+    line = "36 35 0:30 / /mnt rw - {} overlay rw,{},upperdir=/x,workdir=/y\n"
+    for process, space, kind, options in (
+        ("1", "mnt:[1]", "overlay", "lowerdir=i111:aaaaaaaaaaaaaaaa"),
+        ("2", "mnt:[1]", "overlay", "lowerdir=i111:aaaaaaaaaaaaaaaa"),
+        ("3", "mnt:[3]", "overlay", f"lowerdir+=/srv/layers/{ONE}/fs,lowerdir+=/srv/l/bbbbbbbbbbbbbbbb"),
+        ("4", "mnt:[4]", "ext4", "lowerdir=no-overlay"),
+    ):
+        (tmp_path / process / "ns").mkdir(parents=True)
+        (tmp_path / process / "ns/mnt").symlink_to(space)
+        (tmp_path / process / "mountinfo").write_text(line.format(kind, options))
+    (tmp_path / "5").mkdir()
+    os.symlink("self", tmp_path / "uptime")
+    assert overlay.mounted(tmp_path) == {"i111", "aaaaaaaaaaaaaaaa", "1" * 16, "bbbbbbbbbbbbbbbb"}

@@ -1,0 +1,95 @@
+"""Which tests of an image run at the same time, and what is made of saltcheck's answers. Nothing runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from saltext.immutable.builder.tests import saltcheck
+
+READ = {"module_and_function": "service.status", "args": ["nginx"]}
+CHANGE = {"module_and_function": "saltcheck.state_apply", "args": ["web.visitors"]}
+
+
+def order(*tests, states=("web",)):
+    return {"tests": list(tests), "states": states, "saltenv": "base"}
+
+
+def test(name, check):
+    return {"name": name, "sls": None, "check": check}
+
+
+test.__test__ = False
+
+
+class Runs:
+    """What is run at the same time; finds the tests ``files`` has."""
+
+    def __init__(self, files=None):
+        self.groups, self.files = [], files or {}
+
+    def __call__(self, work, each):
+        if work is saltcheck._suite:
+            return [self.files.get(sls, ([], "")) for _, sls in each]
+        if work is saltcheck._applied:
+            return [[("base", "web"), ("base", "users")]]
+        self.groups.append([test["name"] for test in each])
+        return [saltcheck._result(test["name"], True, 0.1, "") for test in each]
+
+
+def test_what_changes_something_runs_alone_and_in_its_place():
+    runs = Runs()
+    tests = [test("a", READ), test("b", READ), test("c", CHANGE), test("d", CHANGE), test("e", READ), test("f", READ)]
+    found = saltcheck.results(order(*tests), runs)
+    assert runs.groups == [["a", "b"], ["c"], ["d"], ["e", "f"]]
+    assert [each["name"] for each in found] == list("abcdef")
+
+
+@pytest.mark.parametrize(
+    ("check", "reads"),
+    [
+        (READ, True),
+        ({"module_and_function": "service.restart", "args": ["nginx"]}, False),
+        ({"module_and_function": "cmd.run", "args": ["true"]}, False),
+        ({"module_and_function": ["test.ping"]}, False),
+        ({}, False),
+    ],
+)
+def test_only_what_the_guard_knows_to_read_does(check, reads):
+    assert saltcheck.only_reads(check) is reads
+
+
+def test_files_are_run_once_and_their_absence_fails():
+    files = {"web": ([test("web: up", READ)], ""), "users": ([test("web: up", READ), test("users: ids", READ)], "")}
+    everything = {"name": "saltcheck", "sls": "", "check": {}}
+    runs = Runs(files)
+    assert [each["passed"] for each in saltcheck.results(order(everything), runs)] == [True, True]
+    assert runs.groups == [["web: up", "users: ids"]]
+    (none,) = saltcheck.results(order(everything), Runs())
+    assert not none["passed"]
+    assert "there is no file of tests for web, users" in none["message"]
+
+
+def test_a_file_that_cannot_be_read_fails_beside_the_others():
+    files = {"web": ([test("web: up", READ)], ""), "users": ([], "users: SaltRenderError: line 3")}
+    found = saltcheck.results(order({"name": "saltcheck", "sls": "", "check": {}}), Runs(files))
+    assert [(each["passed"], each["message"]) for each in found] == [
+        (False, "users: SaltRenderError: line 3"),
+        (True, ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("told", "passed", "says"),
+    [
+        ({"status": "Pass", "duration": 0.1}, True, ""),
+        ({"status": "Skip", "duration": 0.0}, True, "skipped"),
+        ({"status": "Fail: a is not equal to b"}, False, "Fail: a is not equal to b"),
+        ({"status": "Fail - invalid test"}, False, "is there a function nginx.fly here"),
+        ({"assertion1": {"status": "Pass"}, "assertion2": {"status": "Fail: x"}, "status": "Fail"}, False, "Fail: x"),
+        ("Test argument must be a dictionary", False, "Test argument must be a dictionary"),
+    ],
+)
+def test_only_a_pass_passes(told, passed, says):
+    found = saltcheck.judged(told, "nginx.fly")
+    assert found[0] is passed
+    assert says in found[1]

@@ -1,0 +1,257 @@
+"""What is done to single machines: who may be tainted, what is written down, and when a machine opens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat, PublicFormat
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from saltext.immutable.fleet.books.taints import Deed
+from saltext.immutable.fleet.interventions import Care
+from saltext.immutable.fleet.operations import Operations
+from saltext.immutable.fleet.show import report
+from saltext.immutable.guard import token
+from saltext.immutable.minions import NoAnswer
+from saltext.immutable.spec.model import Definitions
+from saltext.immutable.store import Store, schema
+
+CHALLENGE = {
+    "machine": "web-1",
+    "nonce": "0" * 32,
+    "boot_id": "b",
+    "until": 1000.5,
+    "opens": ["every function of Salt"],
+    "cannot": ["the root is mounted read-only\x1b[2J"],
+}
+
+
+class Salt:
+    """A master that knows two keys, and the machine web-1, which answers as it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, dict[str, Any]]] = []
+        self.answers: dict[str, Any] = {"immutable.break_glass_challenge": CHALLENGE}
+        self.before_answer = lambda: None
+
+    def accepted(self, minion_id: str) -> bool:
+        return minion_id in ("web-1", "pet.example.com")
+
+    def ask(self, minion_id: str, fun: str, within: float, **kwargs: Any) -> Any:
+        self.asked.append((minion_id, fun, kwargs))
+        self.before_answer()
+        answer = self.answers.get(fun, True)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def salt() -> Salt:
+    return Salt()
+
+
+@pytest.fixture
+def operations(salt) -> Operations:
+    """Fleet web has machine web-1; jane gives the commands."""
+    store = Store.open("sqlite://", clock=lambda: 100.0)
+    row = {"fleet": "web", "generation": 1, "intent": "launched", "born": 1.0, "ready_since": 2.0, "reason": ""}
+    launched_as = {"number": 1, "image": "1" * 64, "provider": "p", "settings": {}, "created": 1.0}
+    with store.write() as tx:
+        tx.execute(sa.insert(schema.generations).values(fleet="web", **launched_as))
+        tx.execute(sa.insert(schema.machines).values(minion_id="web-1", **row))
+    return Operations(store, Definitions({}, {}), salt, None, None, clock=lambda: 100.0, user="jane", jid="2026")
+
+
+@pytest.fixture
+def said() -> list[tuple[str, dict[str, Any]]]:
+    return []
+
+
+@pytest.fixture
+def care(operations, said) -> Care:
+    return Care(operations, lambda message, tag, **data: said.append((tag, data)))
+
+
+def deeds(operations, fleet="web") -> list[tuple[str, str]]:
+    return [(deed.what, deed.reason) for deed in operations.taints.deeds(fleet)]
+
+
+def test_a_taint_is_written_down_told_and_not_repeated(care, operations, said):
+    first = care.taint("web-1", "vim /etc/motd")
+    assert (first["fleet"], first["changed"], first["tainted"]) == ("web", True, ["vim /etc/motd"])
+    again = care.taint("web-1", "another reason")
+    assert (again["changed"], again["tainted"]) == (False, ["vim /etc/motd"])
+    assert operations.taints.deeds("web") == [Deed(100.0, "web", "web-1", "tainted", "vim /etc/motd", "jane", "2026")]
+    [(tag, data)] = said
+    assert tag == "web/tainted"
+    assert data | {"minion_id": "web-1", "reason": "vim /etc/motd", "who": "jane", "kind": "hand"} == data
+
+
+def test_what_is_gone_meanwhile_is_not_tainted_for_ever(care, operations):
+    deed = operations.deed("tainted", "web-1", "web", "why")
+    with operations.store.write() as tx:
+        tx.execute(sa.delete(schema.machines))
+    assert care.mark("drift", deed)["changed"] is False
+    assert operations.taints.on("web-1") == []
+
+
+def test_a_dry_run_of_each_does_nothing(care, operations, salt, said):
+    assert care.taint("web-1", "why", test=True)["result"] is None
+    assert care.break_glass({}, "web-1", "why", test=True)["result"] is None
+    assert operations.taints.on("web-1") == []
+    care.taint("web-1", "why")
+    assert care.untaint("web-1", test=True)["result"] is None
+    assert operations.taints.on("web-1")
+    assert (len(said), salt.asked) == (1, [])
+
+
+def test_untaint_takes_every_taint_but_that_of_broken_glass(care, operations):
+    care.taint("web-1", "why")
+    care.mark("drift", operations.deed("tainted", "web-1", "web", "1 drifted"))
+    assert care.untaint("web-1", "false alarm")["tainted"] == []
+    assert care.untaint("web-1")["changed"] is False
+    assert deeds(operations) == [("untainted", "false alarm"), ("tainted", "1 drifted"), ("tainted", "why")]
+
+
+def test_what_is_done_to_machines_of_no_fleet_is_part_of_the_history_too(care, operations):
+    care.taint("pet.example.com", "why")
+    [deed] = report.history_of_all(operations)["adopted"]
+    assert deed == {
+        "at": "1970-01-01 00:01:40+00:00",
+        "minion_id": "pet.example.com",
+        "what": "tainted",
+        "reason": "why",
+        "who": "jane",
+        "jid": "2026",
+    }
+
+
+def test_a_machine_that_no_fleet_launched_needs_a_key(care, operations, said):
+    assert care.taint("pet.example.com", "why")["fleet"] is None
+    assert said[0][0] == "adopted/tainted"
+    assert list(operations.taints.of(None)) == ["pet.example.com"]
+    with pytest.raises(SaltInvocationError, match=r"stranger is no machine of a fleet \(web\), nor has it a key"):
+        care.taint("stranger", "why")
+
+
+@pytest.mark.parametrize("minion_id", ["*", "web-*", "", "../web-1", "web-1 web-2", "G@os:Debian"])
+@pytest.mark.parametrize("do", ["taint", "untaint", "break_glass", "end_break_glass"])
+def test_a_command_is_about_one_machine(care, salt, do, minion_id):
+    args = {"taint": (minion_id, "why"), "untaint": (minion_id,), "break_glass": ({}, minion_id, "why")}
+    with pytest.raises(SaltInvocationError, match="minion_id: .*name one machine"):
+        getattr(care, do)(*args.get(do, (minion_id,)))
+    assert salt.asked == []
+
+
+@pytest.mark.parametrize("reason", [None, "", "  ", "\n"])
+def test_a_reason_is_needed(care, reason):
+    with pytest.raises(SaltInvocationError, match="reason: say why"):
+        care.taint("web-1", reason)
+    with pytest.raises(SaltInvocationError, match="reason: say why"):
+        care.break_glass({}, "web-1", reason)
+
+
+def test_an_event_taints_nobody_of_whom_no_drift_is_written_down(care, operations):
+    with pytest.raises(CommandExecutionError, match="no drift of web-1 is written down; `salt-run fleet.drift`"):
+        care.taint("web-1", "an event said so", kind="drift")
+    operations.taints.note(operations.deed("drift", "web-1", "web", "1 drifted: file /etc/motd changed"))
+    told = care.taint("web-1", "an event said so", kind="drift")
+    assert told["tainted"] == ["1 drifted: file /etc/motd changed"]
+    care.untaint("web-1")
+    operations.taints.note(operations.deed("no drift", "web-1", "web", ""))
+    with pytest.raises(CommandExecutionError, match="no drift of web-1"):
+        care.taint("web-1", None, kind="drift")
+    with pytest.raises(SaltInvocationError, match="kind: must be hand or drift, not 'break_glass'"):
+        care.taint("web-1", "why", kind="break_glass")
+
+
+# Break-glass
+
+
+@pytest.fixture(scope="module")
+def key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@pytest.fixture
+def opts(tmp_path, key) -> dict[str, Any]:
+    sealed = BestAvailableEncryption(b"opensesame")
+    (tmp_path / "master.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, sealed))
+    return {"pki_dir": str(tmp_path), "key_pass": "opensesame"}
+
+
+def test_a_machine_is_tainted_before_it_gets_a_token_that_the_master_signed(care, operations, salt, said, opts, key):
+    seen = []
+    salt.before_answer = lambda: seen.append([taint.kind for taint in operations.taints.on("web-1")])
+    told = care.break_glass(opts, "web-1", "core dump", ttl="30m")
+    assert seen == [[], ["break_glass"]], "asked, tainted, opened"
+    (_, _, asked), (_, fun, sent) = salt.asked
+    assert (asked, fun) == ({"ttl": 1800.0}, "immutable.break_glass")
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    assert token.verify(sent["token"], public) == token.Grant("web-1", "0" * 32, "b", 1000.5, "core dump", "jane")
+    assert told["tainted"] == ["break-glass for 1800 s: core dump"]
+    assert told["opens"] == ["every function of Salt"]
+    assert told["cannot"] == ["the root is mounted read-only\\x1b[2J"], "no terminal obeys a machine"
+    [(tag, data)] = said
+    assert tag == "break_glass/web-1"
+    assert (data["who"], data["reason"], data["ttl"]) == ("jane", "break-glass for 1800 s: core dump", 1800.0)
+    assert sent["token"] not in repr((said, operations.taints.deeds("web"), told))
+
+
+def test_a_machine_that_was_opened_is_tainted_for_ever_and_each_time_is_written_down(care, operations, opts):
+    care.break_glass(opts, "web-1", "first")
+    care.break_glass(opts, "web-1", "second", ttl=60)
+    with pytest.raises(CommandExecutionError, match="web-1 was opened by break-glass.*`salt-run fleet.roll web`"):
+        care.untaint("web-1", "it was nothing")
+    told = care.end_break_glass("web-1")
+    assert told["tainted"] == ["break-glass for 900 s: first"]
+    assert [what for what, _ in deeds(operations)] == ["end of break-glass", "break-glass", "break-glass"]
+
+
+@pytest.mark.parametrize(
+    ("ttl", "says"),
+    [
+        pytest.param("5h", "ttl: 18000 s is longer than the 14400 s", id="too long"),
+        pytest.param("soon", "ttl: must be a duration", id="no duration"),
+        pytest.param(0, "ttl: must be longer than nothing", id="nothing"),
+    ],
+)
+def test_the_time_is_bounded(care, operations, salt, opts, ttl, says):
+    with pytest.raises(SaltInvocationError, match=says):
+        care.break_glass(opts, "web-1", "why", ttl=ttl)
+    assert (operations.taints.on("web-1"), salt.asked) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        pytest.param({**CHALLENGE, "machine": "web-2"}, "asks for a token of another machine", id="another machine's"),
+        pytest.param({**CHALLENGE, "nonce": None}, "makes no proper challenge", id="no nonce"),
+        pytest.param({**CHALLENGE, "until": "late"}, "makes no proper challenge", id="no time"),
+        pytest.param("'immutable.break_glass_challenge' is not available.", "another machine", id="without the pack"),
+        pytest.param(NoAnswer("web-1 does not answer"), "does not answer", id="silence"),
+        pytest.param(CommandExecutionError("not sealed\x1b[2J"), r"not sealed\\x1b", id="not sealed"),
+    ],
+)
+def test_what_a_machine_may_answer_opens_nothing_and_taints_nobody(care, operations, salt, opts, answer, says):
+    salt.answers["immutable.break_glass_challenge"] = answer
+    with pytest.raises(CommandExecutionError, match=says):
+        care.break_glass(opts, "web-1", "why")
+    assert operations.taints.on("web-1") == []
+
+
+def test_a_machine_that_did_not_take_the_token_is_tainted_all_the_same(care, operations, salt, opts):
+    salt.answers["immutable.break_glass"] = NoAnswer("web-1 does not answer")
+    with pytest.raises(CommandExecutionError, match="does not answer .it is tainted all the same, and may be open"):
+        care.break_glass(opts, "web-1", "why")
+    assert [taint.kind for taint in operations.taints.on("web-1")] == ["break_glass"]
+
+
+def test_without_the_masters_key_nothing_is_asked(care, operations, salt, tmp_path):
+    with pytest.raises(CommandExecutionError, match="the master's key .*master.pem cannot be read"):
+        care.break_glass({"pki_dir": str(tmp_path)}, "web-1", "why")
+    assert (operations.taints.on("web-1"), salt.asked) == ([], [])

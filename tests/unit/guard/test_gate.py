@@ -1,0 +1,264 @@
+"""The gate before every call of a sealed machine: it counts, it tells, and broken glass opens it for a while."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from salt.exceptions import CommandExecutionError
+from salt.utils.crypt import pem_finger
+
+from saltext.immutable.executors import direct_call, splay, sudo
+from saltext.immutable.guard import break_glass, gate, seal
+from saltext.immutable.guard import token as glass
+
+MINE = {"mine_functions": {"network.ip_addrs": ["eth0"], "leak": [{"mine_function": "cmd.run"}, "id"]}}
+
+
+def key_pair() -> tuple[bytes, bytes]:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    return private, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+PRIVATE, PUBLIC = key_pair()
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch) -> SimpleNamespace:
+    """A sealed machine of fleet shop, whose clock and boot are ours to choose."""
+    pki = tmp_path / "pki"
+    pki.mkdir()
+    (pki / "minion_master.pub").write_bytes(PUBLIC)
+    finger = pem_finger(str(pki / "minion_master.pub"), sum_type="sha256")
+    found = SimpleNamespace(
+        opts={"id": "web-1", "pki_dir": str(pki)}, now=100.0, boot="boot-a", told=[], run=tmp_path / "run", pki=pki
+    )
+    policy = {"guard": {"allow": [], "deny": ["service.stop"], "dry_runs": True}, "writable": ["/srv/data"]}
+    sealed = {"image": "3f2a9c1d04be" + "0" * 52, "recipe": "web", "read_only": True, "created": 1.0}
+    (tmp_path / "seal.json").write_text(json.dumps({**sealed, "salt": "3008.3", "pack": "0.1", "policy": policy}))
+    own = {"id": "web-1", "master_finger": finger, "hash_type": "sha256", "immutable_machine": {"fleet": "shop"}}
+    (tmp_path / "machine.conf").write_text(json.dumps(own))
+    monkeypatch.setattr(seal, "SEAL_PATH", str(tmp_path / "seal.json"))
+    monkeypatch.setattr(seal, "MACHINE_PATH", str(tmp_path / "machine.conf"))
+    monkeypatch.setattr(seal, "RUN_PATH", str(tmp_path / "run"))
+    monkeypatch.setattr(break_glass, "_now", lambda: found.now)
+    monkeypatch.setattr(break_glass, "this_boot", lambda: found.boot)
+    monkeypatch.setattr(gate, "_tell", lambda opts, tag, data: found.told.append((tag, data)))
+    return found
+
+
+def ask(machine: SimpleNamespace, fun: str, *args: Any, **kwargs: Any) -> str | None:
+    return gate.refusal(machine.opts, {"user": "ada", "jid": "7"}, fun, args, kwargs)
+
+
+def token(_machine: SimpleNamespace, private: bytes = PRIVATE, ttl: float = 60, **changed: Any) -> str:
+    asked = break_glass.challenge(ttl)
+    bound = {name: asked[name] for name in ("machine", "nonce", "boot_id", "until")}
+    return glass.sign(glass.Grant(**{**bound, "reason": "disk", "who": "ada", **changed}), private)
+
+
+def test_a_highstate_that_would_sync_first_is_no_dry_run(machine):
+    assert "syncs custom modules first" in str(ask(machine, "state.highstate", test=True)), "Salt's own default"
+    machine.opts["autoload_dynamic_modules"] = False
+    assert ask(machine, "state.highstate", test=True) is None
+
+
+def test_a_refusal_is_counted_and_told(machine):
+    assert "cmd.run" in str(ask(machine, "cmd.run", "id"))
+    ask(machine, "cmd.run", "id")
+    [(tag, data), _] = machine.told
+    assert tag == "immutable/refused"
+    assert {name: data[name] for name in ("id", "fun", "user", "jid")} == {
+        "id": "web-1",
+        "fun": "cmd.run",
+        "user": "ada",
+        "jid": "7",
+    }
+    assert gate.counts() == {"refused": {"cmd.run": 2}}
+
+
+def test_what_operates_is_counted_and_told_and_what_reads_is_not(machine):
+    assert ask(machine, "test.ping") is None
+    assert ask(machine, "service.restart", "nginx") is None
+    assert [tag for tag, _ in machine.told] == ["immutable/operated"]
+    assert gate.counts() == {"operated": {"service.restart": 1}}
+
+
+def test_the_recipes_own_word_counts(machine):
+    assert "service.stop" in str(ask(machine, "service.stop", "nginx"))
+
+
+def test_names_that_somebody_makes_up_do_not_fill_the_machine(machine):
+    for number in range(gate._NAMES + 20):
+        ask(machine, f"made.up{number}")
+    found = gate.counts()["refused"]
+    assert len(found) == gate._NAMES + 1
+    assert found[gate.OTHERS] == 20
+
+
+def test_a_machine_that_cannot_count_refuses_all_the_same(machine, monkeypatch):
+    machine.run.write_text("no directory")
+    monkeypatch.setattr(gate, "_tell", lambda *_: (_ for _ in ()).throw(RuntimeError("no bus")))
+    assert ask(machine, "cmd.run", "id") is not None
+    assert gate.counts() == {}
+
+
+def test_who_holds_the_counts_holds_up_no_refusal(machine, monkeypatch):
+    monkeypatch.setattr(gate.time, "sleep", lambda seconds: None)
+    machine.run.mkdir()
+    with (machine.run / "counts.json").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert ask(machine, "cmd.run", "id") is not None
+    assert [tag for tag, _ in machine.told] == ["immutable/refused"]
+
+
+@pytest.mark.parametrize("place", ["opts", "pillar", "master"])
+def test_the_mine_calls_nothing_that_changes(machine, place):
+    where = {"opts": MINE, "pillar": {"pillar": MINE}, "master": {"pillar": {"master": MINE}}}[place]
+    machine.opts.update(where)
+    assert "mine_functions" in str(ask(machine, "mine.update"))
+
+
+def test_the_mine_of_what_only_reads_is_updated(machine):
+    machine.opts["mine_functions"] = {
+        "network.ip_addrs": ["eth0"],
+        "grains.items": [],
+        "up": {"mine_function": "test.ping"},
+    }
+    assert ask(machine, "mine.update") is None
+    machine.opts["mine_functions"] = ["test.ping"]
+    assert ask(machine, "mine.update") is None
+
+
+def test_broken_glass_lets_changes_through_and_each_is_told(machine):
+    granted = break_glass.break_glass(machine.opts, token(machine))
+    assert granted.reason == "disk"
+    assert ask(machine, "cmd.run", "id") is None
+    assert machine.told[-1][0] == "immutable/changed"
+    assert gate.counts()["changed"] == {"cmd.run": 1}
+
+
+def with_another_key_in_its_first_line(pem: bytes, another: bytes) -> bytes:
+    return another.replace(b"\n", b" ") + b"\n" + b"".join(pem.splitlines(keepends=True)[1:])
+
+
+def test_what_the_finger_of_the_masters_key_leaves_out_is_no_key(machine):
+    private, public = key_pair()
+    place = machine.pki / "minion_master.pub"
+    before = pem_finger(str(place))
+    place.write_bytes(with_another_key_in_its_first_line(PUBLIC, public))
+    assert pem_finger(str(place)) == before
+    with pytest.raises(CommandExecutionError, match="did not sign"):
+        break_glass.break_glass(machine.opts, token(machine, private))
+
+
+def test_a_clock_that_the_caller_chose_does_not_count(machine, monkeypatch):
+    break_glass.break_glass(machine.opts, token(machine))
+    monkeypatch.setattr(os, "readlink", lambda path: "time:[4026532337]")
+    assert ask(machine, "cmd.run", "id") is not None
+
+
+@pytest.mark.parametrize("name", ["counts.json", "glass", "challenge.json"])
+def test_a_pipe_holds_nobody(machine, name):
+    machine.run.mkdir(exist_ok=True)
+    os.mkfifo(machine.run / name)
+    assert "cmd.run" in str(ask(machine, "cmd.run", "id"))
+    assert gate.counts() == {} or name != "counts.json"
+    with pytest.raises(CommandExecutionError):
+        break_glass.break_glass(machine.opts, "a.b")
+
+
+@pytest.mark.parametrize("text", ['{"refused": 5}', "[]", "{", "[" * 100_000])
+def test_what_lies_where_it_counts_changes_no_answer(machine, text):
+    machine.run.mkdir()
+    (machine.run / "counts.json").write_text(text)
+    assert "guard of this machine is damaged" not in str(ask(machine, "cmd.run", "id"))
+    assert isinstance(gate.counts(), dict)
+
+
+AFTERWARDS: list[tuple[str, Callable[[SimpleNamespace], Any]]] = [
+    ("its time is over", lambda machine: setattr(machine, "now", 160.0)),
+    ("the machine has rebooted", lambda machine: setattr(machine, "boot", "boot-b")),
+    ("it was closed", lambda machine: break_glass.end()),
+    ("the key is another", lambda machine: (machine.pki / "minion_master.pub").write_bytes(key_pair()[1])),
+    ("config names another key", lambda machine: machine.opts.update(pki_dir="/nowhere")),
+    ("its token was forged", lambda machine: (machine.run / "glass").write_text(token(machine, key_pair()[0]))),
+    ("its token is no text", lambda machine: (machine.run / "glass").write_bytes(b"\xff\xfe")),
+]
+
+
+@pytest.mark.parametrize("afterwards", [pytest.param(each, id=name) for name, each in AFTERWARDS])
+def test_the_glass_is_whole_again_when(machine, afterwards):
+    break_glass.break_glass(machine.opts, token(machine))
+    afterwards(machine)
+    assert ask(machine, "cmd.run", "id") is not None
+
+
+def test_a_token_counts_once(machine):
+    once = token(machine)
+    break_glass.break_glass(machine.opts, once)
+    break_glass.end()
+    with pytest.raises(CommandExecutionError, match="answers no challenge"):
+        break_glass.break_glass(machine.opts, once)
+    assert ask(machine, "cmd.run", "id") is not None
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        pytest.param({"machine": "web-2"}, "is for web-2", id="another machine"),
+        pytest.param({"nonce": "n"}, "answers no challenge", id="another nonce"),
+        pytest.param({"until": 500.0}, "answers no challenge", id="a later end than was asked for"),
+        pytest.param({"private": key_pair()[0]}, "did not sign", id="another master"),
+    ],
+)
+def test_another_token_opens_nothing(machine, changed, why):
+    with pytest.raises(CommandExecutionError, match=why):
+        break_glass.break_glass(machine.opts, token(machine, **changed))
+
+
+def test_a_later_challenge_outdates_an_earlier_one(machine):
+    first = token(machine)
+    break_glass.challenge(60)
+    with pytest.raises(CommandExecutionError, match="answers no challenge"):
+        break_glass.break_glass(machine.opts, first)
+
+
+@pytest.mark.parametrize("ttl", [0, -1, glass.LONGEST + 1, float("nan")])
+def test_glass_is_broken_for_a_sane_time(machine, ttl):
+    with pytest.raises(CommandExecutionError, match="ttl"):
+        break_glass.challenge(ttl)
+
+
+def test_a_machine_says_what_no_token_opens(machine):
+    assert "/var, /run, /tmp, /srv/data" in break_glass.challenge(60)["cannot"][0]
+
+
+def test_a_host_without_a_seal_has_no_glass(machine):
+    Path(seal.SEAL_PATH).unlink()
+    with pytest.raises(CommandExecutionError, match="not sealed"):
+        break_glass.challenge(60)
+
+
+@pytest.mark.parametrize("executor", [direct_call, splay, sudo])
+@pytest.mark.parametrize("fun", ["test.ping", "immutable.status", "cmd.run"])
+def test_a_damaged_library_refuses_all_but_what_tells_of_it(machine, monkeypatch, executor, fun):
+    monkeypatch.setattr(gate, "refusal", lambda *_: 1 / 0)
+    found = direct_call.refusal({}, {"fun": fun}, lambda: None, [], {})
+    assert (found is None) == (fun in direct_call.WITHOUT_GUARD)
+    monkeypatch.setattr(executor, "SEAL_PATH", seal.SEAL_PATH)
+    if found:
+        assert found == "sealed: the guard of this machine is damaged (ZeroDivisionError: division by zero); " + (
+            "replace the machine"
+        )
+        with pytest.raises(CommandExecutionError, match="is damaged"):
+            executor.execute({}, {"fun": fun}, lambda: None, [], {})

@@ -1,0 +1,148 @@
+"""Layers are found by key and kept by digest; what is needed is never dropped."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from salt.exceptions import CommandExecutionError
+
+from saltext.immutable.images import layers
+from saltext.immutable.machines import images
+
+
+def commit(host, key: str, **files: str) -> layers.Layer:
+    with host.workspace() as place:
+        (place / "fs").mkdir()
+        for name, text in files.items():
+            (place / "fs" / name).write_text(text)
+            os.utime(place / "fs" / name, (1, 1))
+        os.utime(place / "fs", (1, 1))
+        layer = layers.commit(host, place, what=f"layer {key}")
+        layers.keep(host, key, layer.digest)
+        return layer
+
+
+def image(host, digest: str, *stack: layers.Layer) -> Path:
+    about = images.file(host, digest)
+    about.parent.mkdir()
+    about.write_text(json.dumps({"layers": [layer.digest for layer in stack]}))
+    return about
+
+
+def test_what_was_committed_is_found_by_its_key_and_reached_by_its_short_name(host):
+    layer = commit(host, "k1", hello="world")
+    assert layers.find(host, "k1") == layer
+    assert (host.l / layers.lower([layer.digest])[0] / "hello").read_text() == "world"
+    assert (layer.files, layer.size) == (2, 5)
+    assert not list(host.tmp.iterdir())
+
+
+def test_an_unknown_key_leads_nowhere(host):
+    assert layers.find(host, "k0") is None
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda text: "", id="an empty file"),
+        pytest.param(lambda text: text[:-1], id="cut off"),
+        pytest.param(lambda text: text.replace("[", "{"), id="no JSON"),
+        pytest.param(lambda text: text.replace("packages", "packagez"), id="a word that layers have not"),
+        pytest.param(lambda text: "../" * 9 + "etc", id="a path"),
+    ],
+)
+def test_a_key_that_was_damaged_leads_nowhere(host, spoil):
+    layer = commit(host, "k1", a="1")
+    layers.keep(host, "k1", layer.digest, ["w"], {"packages": {}, "tests": []})
+    assert layers.find(host, "k1").warnings == ["w"]
+    (host.keys / "k1").write_text(spoil((host.keys / "k1").read_text()))
+    assert layers.find(host, "k1") is None
+
+
+def test_the_same_content_under_another_key_is_one_layer(host):
+    one, other = commit(host, "k1", a="1"), commit(host, "k2", a="1")
+    assert one.digest == other.digest
+    assert len(list(host.layers.iterdir())) == 1
+
+
+def test_the_same_key_with_other_content_leads_to_the_newer_one_and_overwrites_nothing(host):
+    old, new = commit(host, "k1", a="1"), commit(host, "k1", a="2")
+    assert layers.find(host, "k1") == new
+    assert (host.layers / old.digest / "fs/a").read_text() == "1"
+
+
+def test_what_is_said_of_a_layer_belongs_to_the_key_as_its_content_may_be_the_same(host):
+    layer = commit(host, "k1", a="1")
+    layers.keep(host, "k2", layer.digest, ["a\nwarning", "another"])
+    found = [layers.find(host, key) for key in ("k1", "k2")]
+    assert [one.warnings for one in found] == [[], ["a\nwarning", "another"]]
+    assert {one.digest for one in found} == {layer.digest}
+    assert layers.drop(host, [layer.digest]) == [layer.digest]
+    assert not list(host.keys.iterdir())
+
+
+def test_the_same_layer_above_others_has_what_is_true_of_that_stack(host):
+    made = []
+    for number, key in ((1, "k1"), (2, "k2")):
+        with host.workspace() as place:
+            (place / "fs").mkdir()
+            about = {"packages": {"bash:amd64": str(number)}, "grains": {"osrelease": f"12.{number}"}}
+            made.append(layers.commit(host, place, what="states of small", **about))
+            layers.keep(host, key, made[-1].digest, ["a warning"], about)
+    assert made[0].digest == made[1].digest
+    for layer in (made, [layers.find(host, key) for key in ("k1", "k2")]):
+        assert [one.packages["bash:amd64"] for one in layer] == ["1", "2"]
+        assert [one.grains["osrelease"] for one in layer] == ["12.1", "12.2"]
+    assert layers.find(host, "k2").warnings == ["a warning"]
+
+
+def test_a_layer_that_was_removed_by_hand_is_not_found(host):
+    layer = commit(host, "k1", a="1")
+    (host.layers / layer.digest).rename(host.root / "away")
+    assert layers.find(host, "k1") is None
+
+
+def test_two_digests_that_begin_alike_are_refused(host):
+    layer = commit(host, "k1", a="1")
+    with pytest.raises(CommandExecutionError, match="begin alike"):
+        layers.link(host, layer.digest[:16], "../layers/another/fs")
+
+
+def test_dropped_layers_leave_nothing(host):
+    layer = commit(host, "k1", a="1")
+    assert layers.drop(host, [layer.digest]) == [layer.digest]
+    assert not [file for folder in (host.layers, host.l, host.keys, host.tmp) for file in folder.iterdir()]
+    assert layers.drop(host, [layer.digest]) == [layer.digest], "dropping again is no error"
+
+
+def test_what_another_image_needs_stays(host):
+    base, one, two = commit(host, "k1", a="1"), commit(host, "k2", a="2"), commit(host, "k3", a="3")
+    image(host, "d1", base, two)
+    assert layers.drop(host, [base.digest, one.digest]) == [one.digest]
+    assert layers.find(host, "k1") == base
+    assert layers.find(host, "k2") is None
+
+
+def test_what_a_machine_runs_on_stays(host):
+    layer = commit(host, "k1", a="1")
+    machine = {"minion_id": "m", "image": "", "lower": [layer.digest[:16]], "minion": {}, "bridge": "b", "subnet": "s"}
+    (host.machines / "m").mkdir()
+    (host.machines / "m/machine.json").write_text(json.dumps(machine))
+    assert layers.drop(host, [layer.digest]) == []
+    assert (host.l / layer.digest[:16] / "a").exists()
+
+
+def test_a_bake_that_dies_before_the_key_is_written_leaves_a_whole_layer_or_none(host, monkeypatch):
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(layers, "write", die)
+    with pytest.raises(KeyboardInterrupt):
+        commit(host, "k1", a="1")
+    monkeypatch.undo()
+    monkeypatch.setattr("saltext.immutable.host.need_root", lambda: None)
+    assert layers.find(host, "k1") is None
+    assert layers.find(host, "k1") or commit(host, "k1", a="1") == layers.find(host, "k1")
