@@ -27,6 +27,7 @@ lint:
 	@scripts/setup venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 test: lint
 	@scripts/setup $(FOR_TESTS)
