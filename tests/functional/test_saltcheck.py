@@ -42,8 +42,8 @@ def minion(tmp_path_factory):
 
     def run(*tests, states="highstate"):
         order = {"tests": tests, "states": states, "saltenv": "base", "pillarenv": None}
-        script = f"from saltext.immutable.bake import testing; testing.main({str(home / 'minion')!r})"
-        words = [sys.executable, "-c", script]
+        script = "import sys; from saltext.immutable.builder.image_tests import saltcheck; saltcheck.main(sys.argv[1])"
+        words = [sys.executable, "-c", script, str(home / "minion")]
         done = subprocess.run(words, input=json.dumps(order), capture_output=True, text=True, check=False, timeout=60)
         assert not done.returncode, done.stderr
         return {each["name"]: each for each in json.loads(done.stdout.splitlines()[-1])}

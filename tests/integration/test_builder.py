@@ -16,7 +16,7 @@ from support.estate import MARK, wait_for
 
 from saltext.immutable.machines import network
 
-BUILDER = "builder.tests.example.com"
+BUILDER = "builder.image_tests.example.com"
 pytestmark = pytest.mark.usefixtures("as_delivered")
 
 

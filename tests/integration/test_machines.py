@@ -126,8 +126,8 @@ LAUNCHER = """
 import json, sys, time
 from pathlib import Path
 from saltext.immutable.host import Host
-from saltext.immutable.machines import doors
-doors.launch(Host(Path(sys.argv[1])), json.loads(sys.argv[2]))
+from saltext.immutable.machines import commands
+commands.launch(Host(Path(sys.argv[1])), json.loads(sys.argv[2]))
 print("launched", flush=True)
 time.sleep(60)
 """

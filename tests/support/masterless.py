@@ -18,6 +18,7 @@ import salt.fileserver
 import salt.state
 
 from saltext.immutable.builder.states import tracing
+from saltext.immutable.builder.states.trace import Trace
 
 FILES = {
     "_file_find": "find_file",
@@ -67,7 +68,7 @@ def pillar(self: Any, load: dict[str, Any], **_: Any) -> Any:
     return dict(Channel.served["pillar"])
 
 
-def obey(order: dict[str, Any], trace: tracing.Trace) -> Any:
+def obey(order: dict[str, Any], trace: Trace) -> Any:
     """Apply a highstate."""
     Channel.served["opts"] = {**salt.config.master_config(None), **order["master"]}
     Channel.served["server"] = salt.fileserver.Fileserver(copy.copy(Channel.served["opts"]))
@@ -93,7 +94,7 @@ def main() -> None:
     salt.channel.client.AsyncReqChannel.send = answer
     salt.channel.client.AsyncReqChannel.crypted_transfer_decode_dictentry = pillar
     salt.channel.client.ReqChannel.factory = staticmethod(lambda opts, **_: Channel())
-    trace = tracing.Trace("/dev/null", "", b"key")
+    trace = Trace("/dev/null", "", b"key")
     tracing.watch(trace)
     json.dump([obey(order, trace) for order in orders], sys.stdout, default=repr)
 

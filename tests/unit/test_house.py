@@ -6,6 +6,7 @@ Who may import whom is written down as contracts of import-linter in ``pyproject
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import re
 import shutil
@@ -91,6 +92,28 @@ def test_an_arrow_that_runs_back_is_found(copied, path, imported, contract):
     with place.open("a") as file:
         file.write(f"\nimport {imported}\n")
     assert contract in broken_contracts(copied)
+
+
+def test_code_in_strings_imports_what_is_there():
+    """Scripts that tests and the library hand to another Python are text here, which neither linter nor mypy reads."""
+    texts = [*SOURCES, *LOADER_FILES]
+    texts += [path for folder in ("tests", "examples") for path in sorted((ROOT / folder).rglob("*.py"))]
+    found = {
+        (short(path), module, name)
+        for path in texts
+        for module, names in re.findall(r"from (saltext\.immutable[\w.]*) import (\w+(?:, \w+)*)", path.read_text())
+        for name in names.split(", ")
+    }
+    assert len(found) > 500
+    missing = [each for each in sorted(found) if not is_there(*each[1:])]
+    assert not missing
+
+
+def is_there(module: str, name: str) -> bool:
+    try:
+        return hasattr(importlib.import_module(module), name) or bool(importlib.util.find_spec(f"{module}.{name}"))
+    except ImportError:
+        return False
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=short)

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import spec
-from saltext.immutable.builder.tests.saltcheck import SKIPPED
+from saltext.immutable.builder.image_tests.saltcheck import SKIPPED
 from saltext.immutable.host import tail, write
 from saltext.immutable.images.manifest import digest
 from saltext.immutable.spec.model import ImageTest, Recipe

@@ -15,11 +15,11 @@ from salt.exceptions import CommandExecutionError
 from saltext.immutable.builder import mirrors, updates
 from saltext.immutable.builder.finish import leftovers, scrub, secrets, slim
 from saltext.immutable.builder.finish.search import search
+from saltext.immutable.builder.image_tests import run
 from saltext.immutable.builder.phases import phase, recorded
 from saltext.immutable.builder.sandbox import workshop
 from saltext.immutable.builder.sources import debian, minion, roots
 from saltext.immutable.builder.states import salt_call
-from saltext.immutable.builder.tests import run
 from saltext.immutable.guard.seal import SEAL_PATH
 from saltext.immutable.host import Host, remove, sync_directory, write
 from saltext.immutable.images import layers, manifest, proof, verify

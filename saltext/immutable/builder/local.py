@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from saltext.immutable.builder import commands, garbage, shell
+from saltext.immutable.builder.image_tests import run
 from saltext.immutable.builder.sources import debian
-from saltext.immutable.builder.tests import run
 from saltext.immutable.images import compare, software, verify
 from saltext.immutable.worker import Doors
 

@@ -17,7 +17,7 @@ from saltext.immutable.images.manifest import digest
 Tree = Mapping[str, Mapping[str, str]]
 """By environment and path: mode and hash of files, '' of folders (``web/``), the target of links (``web/link@``)."""
 Trace = Sequence[Sequence[Any]]
-"""Observations, as `tracing` writes them down."""
+"""Observations, as `builder.states.trace` writes them down."""
 _SHA256 = re.compile(r"(^| )[0-9a-f]{64}$")
 _KINDS = ("envs", "file", "has", "list", "sls")
 

@@ -110,7 +110,7 @@ def _run(
     if not asked["tests"]:
         return []
     words = ["timeout", "--kill-after=10", f"{order['within']:.0f}", f"{VENV}/bin/python", "-I"]
-    words += ["-m", "saltext.immutable.builder.tests.saltcheck"]
+    words += ["-m", "saltext.immutable.builder.image_tests.saltcheck"]
     done = machine.run(words, stdin=json.dumps(asked, default=str), env=env)
     if done.returncode == _TIMED_OUT:
         found = [_result("tests", phase, time.monotonic() - began, f"they did not end within {order['within']:.0f} s")]

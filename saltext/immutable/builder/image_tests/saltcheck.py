@@ -196,11 +196,12 @@ def _together(order: Mapping[str, Any], workers: int, how: Mapping[str, Any]) ->
 
 
 def _watch(file: str, master: str, key: str) -> None:
-    """Let it be written down what the tests ask the master for, where that is done for the states."""
+    """Note what the tests ask the master for, where that is noted for the states."""
     if os.path.exists(file):
-        from saltext.immutable.builder.states import tracing
+        from saltext.immutable.builder.states.trace import Trace
+        from saltext.immutable.builder.states.tracing import watch
 
-        tracing.watch(tracing.Trace(file, master, key.encode()))
+        watch(Trace(file, master, key.encode()))
 
 
 def main(file: str = _CONFIG) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from saltext.immutable.builder.tests import saltcheck
+from saltext.immutable.builder.image_tests import saltcheck
 
 READ = {"module_and_function": "service.status", "args": ["nginx"]}
 CHANGE = {"module_and_function": "saltcheck.state_apply", "args": ["web.visitors"]}

@@ -1,0 +1,165 @@
+"""Watch what Salt's file client asks the master for: files, lists of names, and which member of a list is used."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from saltext.immutable.builder.states.trace import Trace, around, raised
+from saltext.immutable.images.manifest import sha256
+
+_PASSES_ON = ("states/watch_files.py", "states/trace.py", "salt/fileclient.py", "modules/cp.py")
+"""Files, each with its folder, whose code hands a list on to who asked for it."""
+
+
+def watch_requests(trace: Trace) -> None:
+    """Note each file that is asked for and each that the master gives."""
+    import salt.channel.client
+    import salt.fileclient
+    import salt.utils.url
+
+    def sending(original: Callable[..., Any]) -> Callable[..., Any]:
+        def send(self: Any, load: Any, *args: Any, **kwargs: Any) -> Any:
+            trace.sent(load)
+            return original(self, load, *args, **kwargs)
+
+        return send
+
+    def hashing(original: Callable[..., Any]) -> Callable[..., Any]:
+        def hash_file(self: Any, path: str, saltenv: str = "base") -> Any:
+            answer = original(self, path, saltenv)
+            found = answer[0] if isinstance(answer, tuple) else answer
+            if found and str(path).startswith("salt://"):
+                trace.note("file", saltenv, salt.utils.url.parse(path)[0], True)
+            return answer
+
+        return hash_file
+
+    def getting(original: Callable[..., Any]) -> Callable[..., Any]:
+        def get_file(
+            self: Any, path: str, dest: str = "", makedirs: bool = False, saltenv: str = "base", *args: Any, **more: Any
+        ) -> Any:
+            place = original(self, path, dest, makedirs, saltenv, *args, **more)
+            if isinstance(place, str) and os.path.isfile(place):
+                plain, env = salt.utils.url.parse(path)
+                trace.note("given", env or saltenv, plain, sha256(place))
+            return place
+
+        return get_file
+
+    around(salt.fileclient.RemoteClient, "get_file", getting)
+    around(salt.channel.client.AsyncReqChannel, "send", sending)
+    around(salt.channel.client.AsyncReqChannel, "crypted_transfer_decode_dictentry", sending)
+    for name in ("hash_file", "hash_and_stat_file"):
+        around(salt.fileclient.RemoteClient, name, hashing)
+
+
+def watch_lists(trace: Trace) -> None:
+    """Note which names a list is asked for: one of them, or all."""
+    import salt.fileclient
+    import salt.state
+
+    client = salt.fileclient.RemoteClient
+
+    def listing(original: Callable[..., Any]) -> Callable[..., Any]:
+        def names(self: Any, saltenv: str = "base", prefix: str = "") -> Any:
+            found = original(self, saltenv, prefix) if original.__name__ != "list_env" else original(self, saltenv)
+            if trace.quiet:
+                return found
+            if prefix or not isinstance(found, list) or _caller() != "states/file.py":
+                trace.note("list", saltenv, prefix)
+                return found
+            member, whole = (functools.partial(trace.note, kind, saltenv) for kind in ("has", "list"))
+            return Names(found, member, lambda: whole(""))
+
+        return names
+
+    def states(original: Callable[..., Any]) -> Callable[..., Any]:
+        def list_states(self: Any, saltenv: str) -> Any:
+            with raised(trace, "quiet"):
+                found = original(self, saltenv)
+            member = functools.partial(trace.note, "sls", saltenv)
+            if _caller() != "salt/state.py":
+                member("*")
+                return found
+            return Names(found, member, lambda: member("*"))
+
+        return list_states
+
+    def folder(original: Callable[..., Any]) -> Callable[..., Any]:
+        def cache_dir(self: Any, path: str, saltenv: str = "base", *args: Any, **kwargs: Any) -> Any:
+            trace.note("list", saltenv, str(path).removeprefix("salt://"))
+            with raised(trace, "quiet"):
+                return original(self, path, saltenv, *args, **kwargs)
+
+        return cache_dir
+
+    for name in ("file_list", "file_list_emptydirs", "dir_list", "symlink_list", "list_env"):
+        around(client, name, listing)
+    around(client, "list_states", states)
+    around(client, "cache_dir", folder)
+    # Only salt.state's own name: what it asks of its lists of states are patterns.
+    salt.state.fnmatch = SimpleNamespace(**{**vars(fnmatch), "filter": _filter})
+
+
+def _caller() -> str:
+    """Return the file, with its folder, of the code that asked for a list; what only passes it on is left out."""
+    frame = sys._getframe()
+    while frame is not None:
+        place = "/".join(frame.f_code.co_filename.rsplit("/", 2)[1:])
+        if not place.startswith("loader/") and place not in _PASSES_ON:
+            return place
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
+
+
+class Names(list):  # type: ignore[type-arg]
+    """A list of names that tells what is asked of it: a member, or all of it.
+
+    C code could read it past these methods, so only code of Salt that is known gets one.
+    """
+
+    def __init__(self, names: Sequence[str], member: Callable[[Any], None], whole: Callable[[], None]) -> None:
+        super().__init__(names)
+        self.member, self._whole = member, whole
+
+    def __contains__(self, name: object) -> bool:
+        self.member(name)
+        return super().__contains__(name)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._whole()
+        return super().__iter__()
+
+    def __getitem__(self, index: Any) -> Any:
+        self._whole()
+        return super().__getitem__(index)
+
+    def __len__(self) -> int:
+        self._whole()
+        return super().__len__()
+
+    def __eq__(self, other: object) -> bool:
+        self._whole()
+        return super().__eq__(other)
+
+    def __add__(self, other: Any) -> Any:
+        self._whole()
+        return super().__add__(other)
+
+    def __reduce__(self) -> Any:
+        return (list, (list(self),))
+
+    def matching(self, pattern: str) -> list[str]:
+        """Return the names that fit a pattern, and tell of that alone."""
+        self.member(pattern)
+        return fnmatch.filter(list(super().__iter__()), pattern)
+
+
+def _filter(names: Any, pattern: str) -> list[str]:
+    return names.matching(pattern) if isinstance(names, Names) else fnmatch.filter(names, pattern)
