@@ -18,6 +18,8 @@ from salt.utils.crypt import pem_finger
 
 from saltext.immutable import minions
 from saltext.immutable.minions import LaunchFailed, Minions, NoAnswer
+from saltext.immutable.minions import jobs as jobs_of_salt
+from saltext.immutable.minions.events import POLLED
 from saltext.immutable.spec.model import FunctionCheck, HttpCheck
 
 
@@ -337,7 +339,7 @@ def test_jobs(monkeypatch, opts, returned, outcome):
                 raise returned
             return returned
 
-    monkeypatch.setattr(minions, "Client", Client)
+    monkeypatch.setattr(jobs_of_salt, "Client", Client)
     jobs = minions.Jobs(opts)
     if outcome is NoAnswer:
         with pytest.raises(NoAnswer):
@@ -358,7 +360,7 @@ def test_jobs(monkeypatch, opts, returned, outcome):
     ],
 )
 def test_a_job_that_reached_nobody_is_not_printed_among_the_results(capsys, published, job):
-    client = object.__new__(minions.Client)
+    client = object.__new__(jobs_of_salt.Client)
     client.opts, client.event = {}, None
     assert client._check_pub_data(published, listen=False) == job
     assert capsys.readouterr().out == ""
@@ -451,7 +453,7 @@ def test_events(salt_side, tag, data, kind):
 
 def test_a_busy_bus_does_not_keep_its_reader(salt_side):
     salt_side._bus = Bus([("salt/minion/web-1/start", {})], endless=True)
-    assert len(salt_side.poll()) == minions.POLLED
+    assert len(salt_side.poll()) == POLLED
 
 
 @pytest.mark.parametrize(

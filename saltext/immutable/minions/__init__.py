@@ -1,0 +1,26 @@
+"""Salt as the master sees it: pillar, keys of minions, events, jobs.
+
+Bakes, fleets and providers call it; it runs on the master, as the master's user. It must never import them, nor the
+store: it knows single minions, and neither images nor fleets.
+"""
+
+from __future__ import annotations
+
+from saltext.immutable.minions.events import Event
+from saltext.immutable.minions.health import LaunchFailed
+from saltext.immutable.minions.jobs import Jobs, NoAnswer
+from saltext.immutable.minions.master import machine_config, private_key
+from saltext.immutable.minions.minions import Minions
+from saltext.immutable.minions.pillars import definitions, pillar
+
+__all__ = [
+    "Event",
+    "Jobs",
+    "LaunchFailed",
+    "Minions",
+    "NoAnswer",
+    "definitions",
+    "machine_config",
+    "pillar",
+    "private_key",
+]

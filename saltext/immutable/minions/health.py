@@ -1,0 +1,83 @@
+"""Whether a machine is well: what its status says, and what its health checks say."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any
+
+from salt.exceptions import CommandExecutionError
+
+from saltext.immutable.minions.jobs import NoAnswer
+from saltext.immutable.spec.model import FunctionCheck
+
+STATUS_CALL = FunctionCheck("immutable.status")
+_STATUS_LINE = re.compile(rb"HTTP/1\.\d (\d{3})\b ?(.*)")
+
+
+class LaunchFailed(CommandExecutionError):  # type: ignore[misc]
+    """What a machine applies at its launch failed: no patience mends that."""
+
+
+def image(minion_id: str, status: Any) -> str:
+    """Return the digest that the answer of ``immutable.status`` names, '' for none.
+
+    Raises ``NoAnswer`` while the machine's launch phase is under way, ``LaunchFailed`` when that failed.
+    """
+    digest = status.get("digest") or "" if isinstance(status, Mapping) else None
+    if not isinstance(digest, str):
+        raise NoAnswer(f"{minion_id}: immutable.status says {status!r}")
+    _require_launched(status.get("launched", True))
+    return digest
+
+
+def unhealthy(check: FunctionCheck, answer: Any) -> str | None:
+    """Return why the answer to a check does not pass, or None if it does."""
+    if isinstance(answer, CommandExecutionError):
+        return str(answer)
+    return None if answer else f"{check.fun} {' '.join(map(str, check.args))} says {answer!r}"
+
+
+def _require_launched(launched: Any) -> None:
+    """Raise unless the launch phase is over and went well; a machine of an older pack has none and does not say."""
+    if isinstance(launched, str):
+        raise LaunchFailed(launched)
+    if launched is not True:
+        raise NoAnswer("its launch phase has not ended")
+
+
+def http(url: str, within: float) -> str | None:
+    """Return why a URL does not answer 2xx or 3xx within so many seconds, or None if it does.
+
+    Only the status counts; redirects are not followed. Raises ``NoAnswer`` if nothing could be learned.
+    """
+    try:
+        line = asyncio.run(asyncio.wait_for(_status_line(urllib.parse.urlsplit(url)), within))
+    except ConnectionRefusedError:
+        return f"{url}: {os.strerror(errno.ECONNREFUSED)}"
+    except asyncio.TimeoutError as err:
+        raise NoAnswer(f"{url}: no answer within {within:g} s") from err
+    except (OSError, ValueError) as err:
+        raise NoAnswer(f"{url}: {err}") from err
+    status = _STATUS_LINE.match(line)
+    if status is None:
+        raise NoAnswer(f"{url} answers {line!r}")
+    return None if status[1][:1] in b"23" else f"{url} answers {status[1].decode()} {status[2].decode('latin-1')}"
+
+
+async def _status_line(url: urllib.parse.SplitResult) -> bytes:
+    """Ask the machine itself, and no proxy, which could answer in its place."""
+    secure = url.scheme == "https"
+    port = url.port or (443 if secure else 80)
+    reader, writer = await asyncio.open_connection(url.hostname, port, ssl=secure or None)
+    try:
+        target = urllib.parse.urlunsplit(("", "", url.path or "/", url.query, ""))
+        headers = f"Host: {url.netloc.rpartition('@')[2]}\r\nUser-Agent: saltext-immutable\r\nConnection: close"
+        writer.write(f"GET {target} HTTP/1.1\r\n{headers}\r\n\r\n".encode("ascii"))
+        return (await reader.readline()).rstrip()
+    finally:
+        writer.transport.abort()

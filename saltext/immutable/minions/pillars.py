@@ -1,0 +1,29 @@
+"""The pillar, compiled here and now, and what it defines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import salt.pillar
+from salt.exceptions import SaltInvocationError
+
+from saltext.immutable import spec
+from saltext.immutable.spec.model import Definitions
+
+
+def pillar(opts: Mapping[str, Any], minion_id: str, grains: Mapping[str, Any], **envs: str | None) -> dict[str, Any]:
+    """Compile the pillar of ``minion_id`` here and now, past every cache; ``envs``: saltenv, pillarenv."""
+    # The operator is told what is wrong with it; a minion would only be sent to the master's log.
+    mine = {**opts, "pillar_cache": False, "file_client": "local", "pillar_safe_render_error": False}
+    compiler = salt.pillar.Pillar(mine, dict(grains), minion_id, envs.get("saltenv"), pillarenv=envs.get("pillarenv"))
+    compiled: dict[str, Any] = compiler.compile_pillar()
+    if errors := compiled.get("_errors"):
+        raise SaltInvocationError(f"the pillar of {minion_id} does not compile:\n" + "\n".join(map(str, errors)))
+    return compiled
+
+
+def definitions(opts: Mapping[str, Any]) -> Definitions:
+    """Return what the pillar of the runner (or of ``immutable:pillar_id``) defines."""
+    minion_id = spec.settings(opts).pillar_id or opts["id"]
+    return spec.definitions(pillar(opts, minion_id, {**opts.get("grains", {}), "id": minion_id}))
