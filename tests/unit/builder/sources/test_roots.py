@@ -235,10 +235,10 @@ def test_the_layer_is_committed_with_its_packages(host, root, monkeypatch):
     monkeypatch.setattr("saltext.immutable.images.layers.run", lambda command: None)
     monkeypatch.setattr(commands, "_end_processes", lambda host, place: None)
     (root / "usr/sbin/init").unlink()
-    content = commands.root_content(host, {"directory": str(root)})
-    order = {"what": "directory /srv/root", "directory": str(root), "sha256": content}
     for place in (root, *root.rglob("*")):  # made before the bake, not in the same second
         os.utime(place, (1e9, 1e9), follow_symlinks=False)
+    content = commands.root_content(host, {"directory": str(root)})
+    order = {"what": "directory /srv/root", "directory": str(root), "sha256": content}
     first, second = commands.root_layer(host, order), commands.root_layer(host, order)
     assert first["packages"] == {"bash:amd64": "5.2"}
     assert "directory /srv/root: it has no init" in first["warnings"][0]
