@@ -1,0 +1,33 @@
+"""All that the surface is read from: the one file here that imports the library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from unittest.mock import patch
+
+from saltext.immutable import adoption, providers, spec, traffic
+from saltext.immutable.providers import nspawn as _nspawn
+from saltext.immutable.spec.reading import Section
+from saltext.immutable.store.schema import metadata
+from saltext.immutable.traffic.haproxy import HAProxy
+
+PROTOCOLS = (providers.Provider, traffic.Traffic)
+"""What third parties implement."""
+VALUES = (providers.Identity, providers.Instance, traffic.Standing)
+"""What goes in and comes out there."""
+TABLES = metadata.sorted_tables
+
+
+def nspawn(settings: Mapping[str, Any]) -> object:
+    """Let the provider check its settings, without the keys of a master."""
+    with patch.object(_nspawn, "machine_config", lambda *_: {}):
+        return _nspawn.Nspawn(settings, {})
+
+
+def haproxy(settings: Mapping[str, Any]) -> object:
+    """Let the adapter check its settings."""
+    return HAProxy(settings, {})
+
+
+__all__ = ["PROTOCOLS", "TABLES", "VALUES", "Section", "adoption", "haproxy", "nspawn", "spec"]
