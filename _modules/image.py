@@ -8,7 +8,7 @@ People use the runner of the same name.
 try:
     from saltext.immutable import spec
     from saltext.immutable.builder.export import write as exporting
-    from saltext.immutable.builder.local import DOORS
+    from saltext.immutable.builder.local import LOCAL
     from saltext.immutable.host import Host
 
     MISSING = None
@@ -24,8 +24,8 @@ def __virtual__():
 
 def _call(name, **kwargs):
     host = Host(spec.settings(__opts__).root)
-    with host.room():
-        return DOORS[name](host, **kwargs)
+    with host.explain_full_disk():
+        return LOCAL[name](host, **kwargs)
 
 
 def sources(suite, components, mirror=None):

@@ -26,7 +26,7 @@ try:
     from saltext.immutable.fleet import reconcile as upkeep
     from saltext.immutable.fleet.orphans import Orphans
     from saltext.immutable.fleet.show import proposal, report, tables, timeline
-    from saltext.immutable.runner import shown, telling
+    from saltext.immutable.runner import output, reporting
     from saltext.immutable.store import Store
 
     MISSING = None
@@ -49,7 +49,7 @@ def _operations(name, stopped=None, like=None):
     was told to stop.
     """
     with ExitStack() as undo:
-        say = undo.enter_context(telling(__opts__))
+        say = undo.enter_context(reporting(__opts__))
         settings = spec.settings(__opts__)
         store = like.store if like else undo.enter_context(closing(Store.open(settings.store)))
         salt = undo.enter_context(closing(minions.Minions(__opts__)))
@@ -96,7 +96,7 @@ def plan(name, image=None):
     """
     with _operations(name) as (fleet, _):
         told = proposal.propose(fleet, name, image)
-    return shown(__opts__, {**told, "warnings": report.warnings(__opts__)}, tables.plan)
+    return output(__opts__, {**told, "warnings": report.warnings(__opts__)}, tables.plan)
 
 
 def roll(name, image=None, test=False, plan=None, now=False):
@@ -130,8 +130,8 @@ def roll(name, image=None, test=False, plan=None, now=False):
     with _operations(name) as (fleet, _):
         if test:
             asked = fleet.planned(name, plan, image)[1] if plan else fleet.foresee(name, "roll", image=image)
-            return shown(__opts__, report.foretold(asked), tables.plan)
-        return shown(__opts__, report.ended(fleet, name, fleet.roll(name, image, plan=plan, now=now)))
+            return output(__opts__, report.foretold(asked), tables.plan)
+        return output(__opts__, report.ended(fleet, name, fleet.roll(name, image, plan=plan, now=now)))
 
 
 def rollback(name, generation=None, reason="", test=False):
@@ -158,16 +158,18 @@ def rollback(name, generation=None, reason="", test=False):
     """
     with _operations(name) as (fleet, _):
         if test:
-            return shown(__opts__, report.foretold(fleet.foresee(name, "rollback", generation=generation)), tables.plan)
-        return shown(__opts__, report.ended(fleet, name, fleet.rollback(name, generation, reason)))
+            return output(
+                __opts__, report.foretold(fleet.foresee(name, "rollback", generation=generation)), tables.plan
+            )
+        return output(__opts__, report.ended(fleet, name, fleet.rollback(name, generation, reason)))
 
 
 def _steered(name, what, reason, test):
     """Give an order to the rollout of a fleet that is under way or paused."""
     with _operations(name) as (fleet, _):
         if test:
-            return shown(__opts__, report.foretold(fleet.foresee_order(name, what)), tables.plan)
-        return shown(__opts__, report.ended(fleet, name, fleet.steer(name, what, reason)))
+            return output(__opts__, report.foretold(fleet.foresee_order(name, what)), tables.plan)
+        return output(__opts__, report.ended(fleet, name, fleet.steer(name, what, reason)))
 
 
 def pause(name, reason="", test=False):
@@ -209,8 +211,8 @@ def resume(name, now=False, test=False):
     """
     with _operations(name) as (fleet, _):
         if test:
-            return shown(__opts__, report.foretold(fleet.foresee_order(name, None)), tables.plan)
-        return shown(__opts__, report.ended(fleet, name, fleet.resume(name, now)))
+            return output(__opts__, report.foretold(fleet.foresee_order(name, None)), tables.plan)
+        return output(__opts__, report.ended(fleet, name, fleet.resume(name, now)))
 
 
 def abort(name, reason="", test=False):
@@ -270,8 +272,8 @@ def scale(name, size, test=False):
     """
     with _operations(name) as (fleet, _):
         if test:
-            return shown(__opts__, report.foretold(fleet.foresee(name, "scale", size=size)), tables.plan)
-        return shown(__opts__, report.ended(fleet, name, fleet.scale(name, size)))
+            return output(__opts__, report.foretold(fleet.foresee(name, "scale", size=size)), tables.plan)
+        return output(__opts__, report.ended(fleet, name, fleet.scale(name, size)))
 
 
 def replace(minion_id, reason="an operator replaces it", test=False):
@@ -293,8 +295,8 @@ def replace(minion_id, reason="an operator replaces it", test=False):
     with _operations(None) as (fleet, say):
         name = fleet.fleet_of(minion_id)
         if test:
-            return shown(__opts__, interventions.Care(fleet, say).taint(minion_id, reason, test=True))
-        return shown(__opts__, report.ended(fleet, name, fleet.replace(minion_id, reason)))
+            return output(__opts__, interventions.Care(fleet, say).taint(minion_id, reason, test=True))
+        return output(__opts__, report.ended(fleet, name, fleet.replace(minion_id, reason)))
 
 
 def protect(minion_id, reason=None, test=False):
@@ -314,7 +316,7 @@ def protect(minion_id, reason=None, test=False):
         salt-run fleet.protect web-6f1c0d2a93b47e58.example.com reason='a core dump is being taken'
     """
     with _operations(None) as (fleet, say):
-        return shown(__opts__, interventions.Care(fleet, say).protect(minion_id, reason, test))
+        return output(__opts__, interventions.Care(fleet, say).protect(minion_id, reason, test))
 
 
 def unprotect(minion_id, reason=None, test=False):
@@ -334,7 +336,7 @@ def unprotect(minion_id, reason=None, test=False):
         salt-run fleet.unprotect web-6f1c0d2a93b47e58.example.com
     """
     with _operations(None) as (fleet, say):
-        return shown(__opts__, interventions.Care(fleet, say).unprotect(minion_id, reason, test))
+        return output(__opts__, interventions.Care(fleet, say).unprotect(minion_id, reason, test))
 
 
 def destroy(name, test=False):
@@ -353,8 +355,8 @@ def destroy(name, test=False):
     """
     with _operations(name) as (fleet, _):
         if test:
-            return shown(__opts__, report.foretold(fleet.foresee(name, "destroy")), tables.plan)
-        return shown(__opts__, report.ended(fleet, name, fleet.destroy(name)))
+            return output(__opts__, report.foretold(fleet.foresee(name, "destroy")), tables.plan)
+        return output(__opts__, report.ended(fleet, name, fleet.destroy(name)))
 
 
 def rebuild(name, test=False, refresh="updates"):
@@ -378,8 +380,8 @@ def rebuild(name, test=False, refresh="updates"):
         what = fleet.definition(name)
         baked = baking.bake(what.recipe, __opts__, refresh=refresh, channel=what.channel, test=test, say=say)
         if test:
-            return shown(__opts__, {"bake": baked, "roll": report.foretold(fleet.foresee(name, "roll"))})
-        return shown(__opts__, {"bake": baked, "roll": report.ended(fleet, name, fleet.roll(name))})
+            return output(__opts__, {"bake": baked, "roll": report.foretold(fleet.foresee(name, "roll"))})
+        return output(__opts__, {"bake": baked, "roll": report.ended(fleet, name, fleet.roll(name))})
 
 
 def relaunch_phase(name, test=False):
@@ -399,7 +401,7 @@ def relaunch_phase(name, test=False):
         salt-run fleet.relaunch_phase web
     """
     with _operations(name) as (fleet, say):
-        return shown(__opts__, relaunch.relaunch(fleet, say, name, test))
+        return output(__opts__, relaunch.relaunch(fleet, say, name, test))
 
 
 def drift(name, full=False, taint=False, minion=None):
@@ -429,7 +431,7 @@ def drift(name, full=False, taint=False, minion=None):
         found = survey.survey(fleet, say, name, full=full, taint=taint, minion=minion)
     if found["retcode"]:
         __context__["retcode"] = found["retcode"]
-    return shown(__opts__, found)
+    return output(__opts__, found)
 
 
 def reconcile(name="all", orphans=True, test=False):
@@ -459,7 +461,7 @@ def reconcile(name="all", orphans=True, test=False):
         found = upkeep.upkeep(fleet, name, partial(_operations, like=fleet), collect, test)
     if found["retcode"]:
         __context__["retcode"] = found["retcode"]
-    return shown(__opts__, found)
+    return output(__opts__, found)
 
 
 def taint(minion_id, reason=None, kind="hand", test=False):
@@ -485,7 +487,7 @@ def taint(minion_id, reason=None, kind="hand", test=False):
         salt-run fleet.taint web-6f1c0d2a93b47e58.example.com reason='changed nginx.conf by hand'
     """
     with _operations(None) as (fleet, say):
-        return shown(__opts__, interventions.Care(fleet, say).taint(minion_id, reason, kind, test))
+        return output(__opts__, interventions.Care(fleet, say).taint(minion_id, reason, kind, test))
 
 
 def untaint(minion_id, reason=None, test=False):
@@ -505,7 +507,7 @@ def untaint(minion_id, reason=None, test=False):
         salt-run fleet.untaint web-6f1c0d2a93b47e58.example.com reason='looked at it: a false alarm'
     """
     with _operations(None) as (fleet, say):
-        return shown(__opts__, interventions.Care(fleet, say).untaint(minion_id, reason, test))
+        return output(__opts__, interventions.Care(fleet, say).untaint(minion_id, reason, test))
 
 
 def break_glass(minion_id, reason=None, ttl="15m", test=False):
@@ -531,7 +533,7 @@ def break_glass(minion_id, reason=None, ttl="15m", test=False):
         salt-run fleet.break_glass web-6f1c0d2a93b47e58.example.com reason='core dump for case 4711' ttl=30m
     """
     with _operations(None) as (fleet, say):
-        return shown(__opts__, interventions.Care(fleet, say).break_glass(__opts__, minion_id, reason, ttl, test))
+        return output(__opts__, interventions.Care(fleet, say).break_glass(__opts__, minion_id, reason, ttl, test))
 
 
 def end_break_glass(minion_id):
@@ -545,7 +547,7 @@ def end_break_glass(minion_id):
         salt-run fleet.end_break_glass web-6f1c0d2a93b47e58.example.com
     """
     with _operations(None) as (fleet, say):
-        return shown(__opts__, interventions.Care(fleet, say).end_break_glass(minion_id))
+        return output(__opts__, interventions.Care(fleet, say).end_break_glass(minion_id))
 
 
 def status(name):
@@ -564,8 +566,8 @@ def status(name):
     """
     with _operations(name) as (fleet, _):
         if name == "all":
-            return shown(__opts__, report.status_of_all(fleet, time.time()), tables.status)
-        return shown(__opts__, report.status(fleet, name, time.time()), tables.status)
+            return output(__opts__, report.status_of_all(fleet, time.time()), tables.status)
+        return output(__opts__, report.status(fleet, name, time.time()), tables.status)
 
 
 def show(rollout, fleet=None):
@@ -586,7 +588,7 @@ def show(rollout, fleet=None):
         salt-run fleet.show 12 web --out=json
     """
     with _operations(fleet) as (work, _):
-        return shown(__opts__, timeline.show(work, rollout, fleet), tables.rollout)
+        return output(__opts__, timeline.show(work, rollout, fleet), tables.rollout)
 
 
 def history(name):
@@ -603,5 +605,5 @@ def history(name):
     """
     with _operations(name) as (fleet, _):
         if name == "all":
-            return shown(__opts__, report.history_of_all(fleet))
-        return shown(__opts__, report.history(fleet, name))
+            return output(__opts__, report.history_of_all(fleet))
+        return output(__opts__, report.history(fleet, name))

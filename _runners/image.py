@@ -27,7 +27,7 @@ try:
     from saltext.immutable.bake import tests as testing
     from saltext.immutable.bake.evidence import evidence
     from saltext.immutable.images import sign as signing
-    from saltext.immutable.runner import plainly, shown, telling
+    from saltext.immutable.runner import output, plain_errors, reporting
     from saltext.immutable.store import Store
 
     MISSING = None
@@ -80,11 +80,11 @@ def bake(name, channel="stable", refresh=False, test=False, cache=None, junit=No
         salt-run image.bake web test=True
         salt-run image.bake web cache=only
     """
-    with telling(__opts__) as say:
+    with reporting(__opts__) as say:
         how = {"refresh": refresh, "channel": channel, "test": test, "user": globals().get("__user__")}
         how["cache"] = cache
         with testing.reported(__opts__, name, junit):
-            return shown(__opts__, parallel.bake(name, __opts__, say=say, **how))
+            return output(__opts__, parallel.bake(name, __opts__, say=say, **how))
 
 
 def list_(recipe=None):
@@ -98,8 +98,8 @@ def list_(recipe=None):
         salt-run image.list
         salt-run image.list web --out=json
     """
-    with plainly():
-        return shown(__opts__, catalog.table(spec.settings(__opts__), recipe, time.time()))
+    with plain_errors():
+        return output(__opts__, catalog.table(spec.settings(__opts__), recipe, time.time()))
 
 
 def show(image):
@@ -119,8 +119,8 @@ def show(image):
 
         salt-run image.show web:stable
     """
-    with plainly():
-        return shown(__opts__, catalog.show(spec.settings(__opts__), image))
+    with plain_errors():
+        return output(__opts__, catalog.show(spec.settings(__opts__), image))
 
 
 def why(name, updates=False):
@@ -144,8 +144,8 @@ def why(name, updates=False):
         salt-run image.why web
         salt-run image.why web updates=True
     """
-    with telling(__opts__) as say:
-        return shown(__opts__, forecast.explain(__opts__, name, updates=updates, say=say))
+    with reporting(__opts__) as say:
+        return output(__opts__, forecast.explain(__opts__, name, updates=updates, say=say))
 
 
 def outdated(name=None):
@@ -162,8 +162,8 @@ def outdated(name=None):
         salt-run image.outdated
         salt-run image.outdated web
     """
-    with telling(__opts__) as say:
-        return shown(__opts__, forecast.outdated(__opts__, name, say=say))
+    with reporting(__opts__) as say:
+        return output(__opts__, forecast.outdated(__opts__, name, say=say))
 
 
 def tests(image, junit=None):
@@ -185,11 +185,11 @@ def tests(image, junit=None):
         salt-run image.tests web
         salt-run image.tests web:stable junit=/srv/reports/web.xml
     """
-    with plainly(), closing(Store.open(spec.settings(__opts__).store)) as store:
+    with plain_errors(), closing(Store.open(spec.settings(__opts__).store)) as store:
         found = testing.find(store, image)
         if junit:
             testing.write_junit(junit, found["name"], found["results"])
-        return shown(__opts__, found)
+        return output(__opts__, found)
 
 
 @contextmanager
@@ -197,7 +197,7 @@ def _lifecycle():
     """
     Give what judges images, with the user that Salt knows.
     """
-    with telling(__opts__) as say, closing(Store.open(spec.settings(__opts__).store)) as store:
+    with reporting(__opts__) as say, closing(Store.open(spec.settings(__opts__).store)) as store:
         yield lifecycle.Lifecycle(store, say, globals().get("__user__"))
 
 
@@ -228,7 +228,7 @@ def promote(image, channel="stable", reason="", test=False):
     with _lifecycle() as images:
         trusted = signing.trusted(spec.settings(__opts__))
         origins.require(images.store, images.store.usable(image), trusted)
-        return shown(__opts__, images.promote(image, channel, reason, test))
+        return output(__opts__, images.promote(image, channel, reason, test))
 
 
 def channels(recipe):
@@ -242,7 +242,7 @@ def channels(recipe):
         salt-run image.channels web
     """
     with _lifecycle() as images:
-        return shown(__opts__, images.channels(recipe))
+        return output(__opts__, images.channels(recipe))
 
 
 def rollback(recipe, channel="stable", reason="", test=False):
@@ -268,7 +268,7 @@ def rollback(recipe, channel="stable", reason="", test=False):
         salt-run image.rollback web channel=stable reason='the shop is slow'
     """
     with _lifecycle() as images:
-        return shown(__opts__, images.rollback(recipe, channel, reason, test))
+        return output(__opts__, images.rollback(recipe, channel, reason, test))
 
 
 def revoke(image, reason=None, cascade=False, test=False):
@@ -297,7 +297,7 @@ def revoke(image, reason=None, cascade=False, test=False):
         salt-run image.revoke base@3f2a9c1d04be reason='openssl 3.0.11' cascade=True
     """
     with _lifecycle() as images:
-        return shown(__opts__, images.revoke(image, reason, cascade, test))
+        return output(__opts__, images.revoke(image, reason, cascade, test))
 
 
 def unrevoke(image, reason=None, test=False):
@@ -317,7 +317,7 @@ def unrevoke(image, reason=None, test=False):
         salt-run image.unrevoke web@3f2a9c1d04be reason='it was the load balancer'
     """
     with _lifecycle() as images:
-        return shown(__opts__, images.unrevoke(image, reason, test))
+        return output(__opts__, images.unrevoke(image, reason, test))
 
 
 def prune(recipe=None, test=False):
@@ -341,8 +341,8 @@ def prune(recipe=None, test=False):
         salt-run image.prune test=True
         salt-run image.prune web
     """
-    with telling(__opts__) as say:
-        return shown(__opts__, pruning.prune(__opts__, recipe, say, test=test, who=globals().get("__user__")))
+    with reporting(__opts__) as say:
+        return output(__opts__, pruning.prune(__opts__, recipe, say, test=test, who=globals().get("__user__")))
 
 
 def verify(image):
@@ -361,8 +361,8 @@ def verify(image):
 
         salt-run image.verify web:stable
     """
-    with plainly(), evidence(__opts__) as known:
-        return shown(__opts__, known.verify(image))
+    with plain_errors(), evidence(__opts__) as known:
+        return output(__opts__, known.verify(image))
 
 
 def export(image, format, target, force=False, test=False):
@@ -395,9 +395,9 @@ def export(image, format, target, force=False, test=False):
         salt-run image.export web:stable format=squashfs target=/srv/web.squashfs test=True
         salt-run image.export web:stable format=raw target=/srv/web.raw
     """
-    with telling(__opts__) as say:
+    with reporting(__opts__) as say:
         how = {"force": force, "test": test, "say": say}
-        return shown(__opts__, exporting.export(__opts__, image, format, target, **how))
+        return output(__opts__, exporting.export(__opts__, image, format, target, **how))
 
 
 def shell(image, command=None, boot=False):
@@ -422,8 +422,8 @@ def shell(image, command=None, boot=False):
         salt-run image.shell web:stable
         salt-run image.shell web@3f2a9c1d04be command='nginx -T' boot=True
     """
-    with plainly():
-        return shown(__opts__, visiting.shell(__opts__, image, command, boot))
+    with plain_errors():
+        return output(__opts__, visiting.shell(__opts__, image, command, boot))
 
 
 def sign(image):
@@ -442,8 +442,8 @@ def sign(image):
 
         salt-run image.sign web@3f2a9c1d04be
     """
-    with plainly(), evidence(__opts__) as known:
-        return shown(__opts__, known.sign(image))
+    with plain_errors(), evidence(__opts__) as known:
+        return output(__opts__, known.sign(image))
 
 
 def sbom(image):
@@ -459,8 +459,8 @@ def sbom(image):
 
         salt-run image.sbom web:stable --out=json > web.cdx.json
     """
-    with plainly(), evidence(__opts__) as known:
-        return shown(__opts__, known.sbom(image))
+    with plain_errors(), evidence(__opts__) as known:
+        return output(__opts__, known.sbom(image))
 
 
 def provenance(image):
@@ -476,8 +476,8 @@ def provenance(image):
 
         salt-run image.provenance web:stable --out=json
     """
-    with plainly(), evidence(__opts__) as known:
-        return shown(__opts__, known.provenance(image))
+    with plain_errors(), evidence(__opts__) as known:
+        return output(__opts__, known.provenance(image))
 
 
 def diff(old, new):
@@ -497,10 +497,10 @@ def diff(old, new):
     """
     from saltext.immutable.fleet.show.proposal import images  # only this needs to know of fleets
 
-    with plainly(), evidence(__opts__) as known:
+    with plain_errors(), evidence(__opts__) as known:
         before, after = known.store.image(old), known.store.image(new)
         told = images(known.store, before.digest, after.digest)
-        return shown(__opts__, told if told["same"] else {**told, "inside": known.inside(before, after)})
+        return output(__opts__, told if told["same"] else {**told, "inside": known.inside(before, after)})
 
 
 def delete(image, with_channels=False, test=False):
@@ -521,6 +521,6 @@ def delete(image, with_channels=False, test=False):
 
         salt-run image.delete web@3f2a9c1d04be test=True
     """
-    with plainly():
+    with plain_errors():
         who = globals().get("__user__")
-        return shown(__opts__, catalog.delete(__opts__, image, with_channels=with_channels, test=test, who=who))
+        return output(__opts__, catalog.delete(__opts__, image, with_channels=with_channels, test=test, who=who))

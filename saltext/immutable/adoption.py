@@ -21,7 +21,7 @@ from salt.utils.crypt import pem_finger
 
 from saltext.immutable import __version__, drift, spec
 from saltext.immutable.guard import seal
-from saltext.immutable.host import need_root, run, systemd_here, write
+from saltext.immutable.host import require_root, run, systemd_here, write
 from saltext.immutable.spec import recipes
 from saltext.immutable.spec.reading import Section
 
@@ -76,7 +76,7 @@ def master_pin(opts: Mapping[str, Any]) -> dict[str, str]:
 
 def seal_minion(opts: Mapping[str, Any], policy: dict[str, Any], call: Call) -> seal.Seal:
     """Seal this minion at once and for every start; what is on it then is what drift is measured by."""
-    need_root()
+    require_root()
     pinned, scheduled = master_pin(opts), _scheduled(opts)
     with ExitStack() as undo:
         undo.callback(_remove_config, opts)
@@ -104,7 +104,7 @@ def seal_minion(opts: Mapping[str, Any], policy: dict[str, Any], call: Call) -> 
 
 def unseal_minion(opts: Mapping[str, Any], call: Call) -> None:
     """Undo `seal_minion`."""
-    need_root()
+    require_root()
     found = seal.read(seal.SEAL_PATH)
     os.unlink(seal.SEAL_PATH)
     _remove_config(opts)

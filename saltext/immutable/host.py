@@ -1,16 +1,16 @@
-"""What the pack keeps on a host: one directory, who works in it, and the commands run there.
+"""What the pack keeps on a host: one directory, locks, workspaces, and how commands are run.
 
 ::
 
-    <root>/layers/<digest>/      fs/ (the difference), layer.json (what it is), manifest.gz (every file)
-    <root>/l/<16 hex>            short links to layers/<digest>/fs: overlay's options have a page to fit in
-    <root>/keys/<key>            the digest that this key led to last
-    <root>/images/<digest>/      image.json, and seal/: the one file above the layers
+    <root>/layers/<digest>/      fs/ (the difference), layer.json (its metadata), manifest.gz (all of its files)
+    <root>/l/<16 hex>            short links to layers/<digest>/fs, because mount options must fit into one page
+    <root>/keys/<key>            the digest of the layer that was built last for this key
+    <root>/images/<digest>/      image.json, proof.json, and seal/: the layer on top of the others
     <root>/machines/<minion id>/ machine.json, console.log, var/ ...
-    <root>/consoles/             consoles of machines that are gone
-    <root>/pki/<bake id>/        key of a bake that is under way
+    <root>/consoles/             console logs of machines that were destroyed
+    <root>/pki/<bake id>/        the key pair of a running bake
     <root>/cache/                downloads
-    <root>/tmp/<random>/         work under way; its `lock` is held by the process that works
+    <root>/tmp/<random>/         a workspace; the process that uses it holds its file `lock`
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pathlib import Path
 from salt.exceptions import CommandExecutionError
 
 _DISCARDED = "discarded-"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 FOLDERS = ("layers", "l", "keys", "images", "machines", "consoles", "pki", "cache", "tmp")
 
 
@@ -47,96 +47,102 @@ class Host:
         raise AttributeError(name)
 
     def prepare(self) -> None:
-        """Create the folders; what is in them is for root only (layers hold files of all owners)."""
-        need_root()
+        """Create the folders, readable by root only: layers hold files of all owners. Raises unless we are root."""
+        require_root()
         for folder in FOLDERS:
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o700)
 
     @contextmanager
     def lock(self, name: str, wait: float = 60.0) -> Iterator[None]:
-        """Hold the lock ``name`` of this host; the kernel releases it when we die."""
+        """Hold the lock ``name`` of this host. The kernel releases it when this process dies.
+
+        ``wait``: seconds after which CommandExecutionError is raised, where another process keeps the lock.
+        """
         with (self.root / f".{name}.lock").open("w") as file:
             deadline = time.monotonic() + wait
-            while not _locked(file.fileno()):
+            while not _try_lock(file.fileno()):
                 if time.monotonic() > deadline:
-                    raise CommandExecutionError(f"{file.name} has been held by another process for {wait:.0f} s")
+                    raise CommandExecutionError(f"{file.name} is still held by another process after {wait:.0f} s")
                 time.sleep(0.02)
             yield
 
-    def held(self, name: str) -> bool:
-        """Tell whether any process holds the lock ``name``."""
+    def is_locked(self, name: str) -> bool:
+        """Return whether any process holds the lock ``name``."""
         with (self.root / f".{name}.lock").open("a") as file:
-            return not _locked(file.fileno())
+            return not _try_lock(file.fileno())
 
     @contextmanager
-    def room(self) -> Iterator[None]:
-        """Say in a sentence that the disk is full, and what to do then."""
+    def explain_full_disk(self) -> Iterator[None]:
+        """Raise CommandExecutionError, with what to do, in place of the OSError of a full disk."""
         try:
             yield
         except OSError as err:
-            if err.errno not in _NO_ROOM:
+            if err.errno not in _DISK_FULL:
                 raise
             raise CommandExecutionError(
-                f"{err.strerror}: {err.filename or self.root} on the host of the images and machines; what was under "
-                "way is undone; make room, salt-run image.prune for one, and give the order again"
+                f"{err.strerror}: {err.filename or self.root} on the host of the images and machines. The command was "
+                "undone; free some space (salt-run image.prune) and repeat it"
             ) from err
 
     def discard(self, folder: Path) -> None:
-        """Take a folder away in one step, then remove what is in it; what a kill leaves is removed by the next."""
+        """Remove a folder: rename it away in one step, then delete its content. After a kill the next call finishes."""
         self.set_aside(folder)
         self.remove_discarded()
 
     def set_aside(self, folder: Path) -> None:
-        """Take a folder away in one step, to be removed later."""
+        """Rename a folder away in one step; `remove_discarded` deletes it later."""
         if folder.exists():
             folder.rename(self.root / "tmp" / f"{_DISCARDED}{secrets.token_hex(6)}")
 
     def remove_discarded(self) -> None:
-        """Remove what was taken away."""
+        """Delete all folders that were set aside."""
         for discarded in (self.root / "tmp").glob(f"{_DISCARDED}*"):
             remove(discarded)
 
     @property
     def tag(self) -> str:
-        """A short name for this directory: another one on the same host may have machines of the same ids."""
+        """A short name for this directory, part of the names of its machines.
+
+        Another directory on the same host may have machines of the same minion ids.
+        """
         return hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:6]
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
-        """Give a directory that goes away afterwards: now, or by `sweep` if we are killed."""
-        place = self.root / "tmp" / secrets.token_hex(6)
+        """Give an empty directory and remove it afterwards. After a kill `sweep` removes it."""
+        folder = self.root / "tmp" / secrets.token_hex(6)
         with ExitStack() as undo:
-            undo.callback(remove, place)
+            undo.callback(remove, folder)
             with self.lock("tmp"):
-                place.mkdir()
-                lock = undo.enter_context((place / "lock").open("w"))
+                folder.mkdir()
+                lock = undo.enter_context((folder / "lock").open("w"))
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            yield place
+            yield folder
 
     def abandoned(self) -> list[Path]:
         """Return the workspaces whose process is gone."""
         with self.lock("tmp"):
-            return [place for place in sorted((self.root / "tmp").iterdir()) if _abandoned(place)]
+            return [folder for folder in sorted((self.root / "tmp").iterdir()) if _is_abandoned(folder)]
 
 
 def this_boot() -> str:
-    """Return the id that the kernel gave this boot."""
+    """Return the kernel's id of this boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def systemd_here() -> bool:
-    """Tell whether systemd is pid 1 here."""
+    """Return whether systemd is pid 1 here."""
     return Path("/run/systemd/system").is_dir()
 
 
-def need_root() -> None:
-    """Raise unless we are root."""
+def require_root() -> None:
+    """Raise CommandExecutionError unless this process is root."""
     if os.geteuid() != 0:
-        raise CommandExecutionError("this needs root on the host where images are baked and machines run")
+        raise CommandExecutionError("this function needs root on the host where images are baked and machines run")
 
 
-def _locked(fd: int) -> bool:
+def _try_lock(fd: int) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -144,10 +150,10 @@ def _locked(fd: int) -> bool:
     return True
 
 
-def _abandoned(place: Path) -> bool:
+def _is_abandoned(workspace: Path) -> bool:
     try:
-        with (place / "lock").open("r+") as lock:
-            return _locked(lock.fileno())
+        with (workspace / "lock").open("r+") as lock:
+            return _try_lock(lock.fileno())
     except FileNotFoundError:
         return True
 
@@ -160,9 +166,11 @@ def run(
     stdin: str | None = None,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; what it said goes into the error if it fails.
+    """Run a command to its end and return its exit code and output.
 
-    On an exception (Ctrl-C among them) the command is ended before the exception goes on.
+    ``env`` is added to the environment; ``stdin`` is its input. Raises CommandExecutionError if the command is not
+    installed, and with ``check`` if it fails, with the end of its output. On an exception here, Ctrl-C among them, the
+    command is ended first.
     """
     words = [str(word) for word in command]
     try:
@@ -188,26 +196,29 @@ def run(
     except FileNotFoundError as err_:
         raise CommandExecutionError(f"{words[0]} is not installed on this host ({err_})") from err_
     if check and process.returncode:
-        said = tail(f"{err}\n{out}".strip())
-        raise CommandExecutionError(f"{' '.join(words)[:400]} exited with {process.returncode}:\n{said}")
+        output = tail(f"{err}\n{out}".strip())
+        raise CommandExecutionError(f"{' '.join(words)[:400]} exited with {process.returncode}:\n{output}")
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
 def tail(text: str, lines: int = 40) -> str:
-    """Return the last lines of a text."""
+    """Return the last ``lines`` lines of a text."""
     return "\n".join(text.splitlines()[-lines:])
 
 
-def remove(place: Path) -> None:
-    """Remove a tree, or a file of any kind, if it is there; somebody else may be removing it at the same time."""
-    while place.is_dir() and not place.is_symlink():
+def remove(path: Path) -> None:
+    """Remove a directory tree or a file of any kind.
+
+    It may be absent, and another process may be removing it at the same time.
+    """
+    while path.is_dir() and not path.is_symlink():
         with suppress(FileNotFoundError):
-            shutil.rmtree(place)
-    place.unlink(missing_ok=True)
+            shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 def write(file: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file so that it is either the old one or the new one, also after a power cut."""
+    """Write a file in one step: it has the old text or the new one, also after a power failure."""
     new = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "w") as stream:
@@ -223,7 +234,7 @@ def write(file: Path, text: str, mode: int = 0o644) -> None:
 
 
 def sync_directory(folder: Path) -> None:
-    """Make the names in a directory last."""
+    """Write the entries of a directory to the disk (fsync)."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

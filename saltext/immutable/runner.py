@@ -1,4 +1,4 @@
-"""What every runner of ours does about progress and errors."""
+"""What all of our runner functions share: progress, errors as plain sentences, output for people."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 
 class PlainError(CommandExecutionError, salt.exceptions.NotImplemented):  # type: ignore[misc]
-    """An error that says all there is to say.
+    """An error whose message is all that the operator needs.
 
-    salt-run exits with 1 for any exception, and prints its traceback unless it is of the second class
+    salt-run exits with 1 for any exception. It prints a traceback unless the exception is a ``NotImplemented`` of Salt
     (``salt.client.mixins.SyncClientMixin.low``).
     """
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
-    """Let errors that are meant for the operator arrive as their sentence, without a traceback."""
+def plain_errors() -> Iterator[None]:
+    """Raise `PlainError` in place of the errors that are meant for the operator: no traceback is printed."""
     try:
         yield
     except (CommandExecutionError, SaltInvocationError) as err:
         raise PlainError(str(err)) from err
     except (KeyboardInterrupt, SystemExit) as err:  # what salt-run makes of Ctrl-C and SIGTERM
-        raise PlainError("interrupted; what was under way is undone or carried on by the same command") from err
+        raise PlainError("interrupted. The work was undone, or the same command continues it") from err
     except TypeError as err:
-        # Salt would take it for wrong arguments, print how to call us, and exit with 0.
+        # Salt would take a TypeError for wrong arguments, print the function's help, and exit with 0.
         raise RuntimeError(f"a defect of saltext-immutable: {err}") from err
 
 
 class Progress:
-    """Tells of progress: on the event bus, and live on salt-run's standard error, so that ``--out=json`` stays JSON."""
+    """Reports progress as events, and on the standard error of salt-run, so that ``--out=json`` stays JSON."""
 
     def __init__(self, opts: Mapping[str, Any]) -> None:
         self._bus = salt.utils.event.get_master_event(dict(opts), opts["sock_dir"], listen=False)
-        self._aloud = opts.get("__cli") == "salt-run" and not opts.get("quiet")
+        self._to_stderr = opts.get("__cli") == "salt-run" and not opts.get("quiet")
 
     def __call__(self, message: str, tag: str, **data: Any) -> None:
-        """Say a sentence, and fire it with ``data`` as ``immutable/<tag>``."""
-        if self._aloud:
+        """Print ``message``, and fire it with ``data`` as the event ``immutable/<tag>``."""
+        if self._to_stderr:
             print(message, file=sys.stderr, flush=True)
-        with suppress(OSError):  # a master that restarts must not stop what we tell of
+        with suppress(OSError):  # a master that restarts must not stop the work
             self._bus.fire_event({"message": message, **data}, f"immutable/{tag}")
 
     def close(self) -> None:
@@ -54,28 +54,29 @@ class Progress:
         self._bus.destroy()
 
 
-Text = Callable[[Mapping[str, Any], int], str]
-"""Makes what people read of data, in lines of so many columns at most."""
-_PIPE = 200
-"""Columns where there is no terminal."""
+Formatter = Callable[[Mapping[str, Any], int], str]
+"""Returns data as text for people; the second argument is the width of a line in columns."""
+_WIDTH = 200
+"""Columns where the output is no terminal."""
 
 
-def shown(opts: Mapping[str, Any], data: dict[str, Any], text: Text | None = None) -> dict[str, Any]:
-    """Return ``data`` as it is, but to a person at salt-run without ``--out`` as what ``text`` makes of it, else as
-    YAML without what was told live.
+def output(opts: Mapping[str, Any], data: dict[str, Any], formatter: Formatter | None = None) -> dict[str, Any]:
+    """Return the answer of a runner function: ``data``, or for a person at salt-run who gave no ``--out`` an outputter.
+
+    The outputter prints the text of ``formatter``, or else YAML without the timeline, which was printed as it happened.
     """
-    typed = opts.get("__cli") == "salt-run" and str(opts.get("fun")).startswith(("fleet.", "image."))
-    if not typed or opts.get("output"):
+    by_hand = opts.get("__cli") == "salt-run" and str(opts.get("fun")).startswith(("fleet.", "image."))
+    if not by_hand or opts.get("output"):
         return data
-    if text is not None:
-        return {"outputter": "txt", "data": text(data, shutil.get_terminal_size((_PIPE, 0)).columns)}
+    if formatter is not None:
+        return {"outputter": "txt", "data": formatter(data, shutil.get_terminal_size((_WIDTH, 0)).columns)}
     return {"outputter": "yaml", "data": {name: value for name, value in data.items() if name != "timeline"}}
 
 
 @contextmanager
-def telling(opts: Mapping[str, Any]) -> Iterator[Progress]:
-    """Give a voice, and let errors arrive plainly."""
-    with plainly():
+def reporting(opts: Mapping[str, Any]) -> Iterator[Progress]:
+    """Give a `Progress` to report with; errors are raised as by `plain_errors`."""
+    with plain_errors():
         progress = Progress(opts)
         try:
             yield progress

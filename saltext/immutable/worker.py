@@ -1,4 +1,4 @@
-"""Where root's work is done: in this process if it may, else as a Salt job on the named minion."""
+"""Call a function of a builder or host: in this process where this process is root, else as a Salt job on a minion."""
 
 from __future__ import annotations
 
@@ -12,32 +12,36 @@ from saltext.immutable.host import Host
 from saltext.immutable.minions import Jobs
 from saltext.immutable.spec.model import Settings
 
-PATIENCE = 30
-"""Seconds for which a host that bakes with all its cores may be silent before its job counts as lost."""
+JOB_LOST_AFTER = 30
+"""Seconds without a sign of life after which a job counts as lost. A host that bakes uses all of its cores."""
 
-Doors = Mapping[str, Callable[..., Any]]
-"""Function names of an execution module -> the library functions behind them, which take the host first."""
+Functions = Mapping[str, Callable[..., Any]]
+"""The functions of an execution module by name. Each takes the `Host` as its first argument."""
 
 
 class Worker:
     """Calls functions of one execution module on the host that bakes or runs machines.
 
-    ``module`` is its name for Salt jobs (``image``), ``local`` the same functions for calls in this process.
+    ``module`` is the name of that execution module (``image``), for Salt jobs. ``local`` holds the same functions, for
+    calls in this process.
     """
 
-    def __init__(self, opts: Mapping[str, Any], settings: Settings, module: str, doors: Doors) -> None:
-        self._settings, self._module, self._doors = settings, module, doors
-        self._jobs = Jobs(opts, PATIENCE)
+    def __init__(self, opts: Mapping[str, Any], settings: Settings, module: str, local: Functions) -> None:
+        self._settings, self._module, self._local = settings, module, local
+        self._jobs = Jobs(opts, JOB_LOST_AFTER)
         if settings.builder is None and os.geteuid() != 0:
             raise CommandExecutionError(
-                "images are baked and machines are run by root, and this master runs as another user; set "
-                "immutable:builder in the master config to the minion id of the host that shall do it"
+                "immutable:builder is not set in the master config, and this master does not run as root, which it would "
+                "need to bake images and run machines; set it to the minion id of the host that does this"
             )
 
     def __call__(self, name: str, **kwargs: Any) -> Any:
-        """Call one function with data that JSON can hold."""
+        """Call one function and return its answer; ``kwargs`` and answer are data that JSON can hold.
+
+        Raises CommandExecutionError where the function does, or where the minion does not answer.
+        """
         if self._settings.builder is None:
             host = Host(self._settings.root)
-            with host.room():
-                return self._doors[name](host, **kwargs)
+            with host.explain_full_disk():
+                return self._local[name](host, **kwargs)
         return self._jobs.run(self._settings.builder, f"{self._module}.{name}", kwargs=kwargs)

@@ -13,7 +13,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.builder import commands, garbage, phases
-from saltext.immutable.builder.local import DOORS
+from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.host import Host
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.worker import Worker
@@ -62,17 +62,17 @@ def source(request, root: Path) -> dict[str, str]:
 
 def bake(host: Host, source: dict[str, str], begins: Callable[[str], None]) -> str:
     """Do what a bake of one layer does on a builder, and return the digest of its image."""
-    door = Worker.__new__(Worker)
-    door._settings, door._doors = Settings(root=host.root), DOORS
-    content = door("root_content", order=source)
+    worker = Worker.__new__(Worker)
+    worker._settings, worker._local = Settings(root=host.root), LOCAL
+    content = worker("root_content", order=source)
     with phases.heard(begins):
-        layer: Any = door("root_layer", order={"what": "root", "sha256": content, **source})
+        layer: Any = worker("root_layer", order={"what": "root", "sha256": content, **source})
     begins("keep")
-    door("keep_layer", key="k" * 64, digest=layer["digest"])
+    worker("keep_layer", key="k" * 64, digest=layer["digest"])
     begins("seal")
-    made = door("make_image", order={**ORDER, "layers": [layer["digest"]], "salt": "1", "pack": "1"})
+    made = worker("make_image", order={**ORDER, "layers": [layer["digest"]], "salt": "1", "pack": "1"})
     begins("sign")
-    door("keep_proof", digest=made["image"], proof=PROOF)
+    worker("keep_proof", digest=made["image"], proof=PROOF)
     return str(made["image"])
 
 

@@ -24,10 +24,10 @@ THREE = "3" * 64
 @pytest.fixture
 def host(tmp_path, monkeypatch):
     """The builder: this host, whoever runs the tests."""
-    monkeypatch.setattr("saltext.immutable.host.need_root", lambda: None)
+    monkeypatch.setattr("saltext.immutable.host.require_root", lambda: None)
     host = Host(tmp_path / "root-of-builder")
     host.prepare()
-    worker = lambda *_: lambda name, **kwargs: bake.DOORS[name](host, **kwargs)  # noqa: E731
+    worker = lambda *_: lambda name, **kwargs: bake.LOCAL[name](host, **kwargs)  # noqa: E731
     monkeypatch.setattr(prune, "Worker", worker)
     monkeypatch.setattr(catalog, "Worker", worker)
     return host

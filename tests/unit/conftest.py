@@ -16,7 +16,7 @@ hypothesis.settings.load_profile("unhurried")
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A host's folders; what is written to them needs no root."""
-    monkeypatch.setattr("saltext.immutable.host.need_root", lambda: None)
+    monkeypatch.setattr("saltext.immutable.host.require_root", lambda: None)
     found = Host(tmp_path / "immutable")
     found.prepare()
     return found

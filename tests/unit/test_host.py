@@ -20,7 +20,7 @@ from saltext.immutable.host import Host
 
 @pytest.fixture
 def host(tmp_path, monkeypatch) -> Host:
-    monkeypatch.setattr(hosts, "need_root", lambda: None)
+    monkeypatch.setattr(hosts, "require_root", lambda: None)
     found = Host(tmp_path / "immutable")
     found.prepare()
     return found
@@ -96,18 +96,18 @@ def test_a_workspace_of_this_process_is_not_abandoned(host):
 
 def test_a_lock_is_held_until_its_process_dies(host, elsewhere):
     process = elsewhere(HOLDS)
-    assert host.held("network")
+    assert host.is_locked("network")
     with pytest.raises(CommandExecutionError, match="held by another process"), host.lock("network", wait=0.05):
         pass
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not host.held("network")
+    assert not host.is_locked("network")
     with host.lock("network", wait=5.0):
-        assert host.held("network")
+        assert host.is_locked("network")
 
 
 def test_asking_who_holds_a_lock_takes_it_from_nobody(host):
-    assert not host.held("network")
+    assert not host.is_locked("network")
     with host.lock("network", wait=0.0):
         pass
 

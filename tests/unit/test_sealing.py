@@ -26,7 +26,7 @@ def pet(tmp_path, monkeypatch) -> SimpleNamespace:
     monkeypatch.setattr(seal, "SEAL_PATH", str(tmp_path / "etc/immutable/seal.json"))
     monkeypatch.setattr(seal, "MACHINE_PATH", str(tmp_path / "machine.conf"))
     monkeypatch.setattr(seal, "RUN_PATH", str(tmp_path / "run"))
-    monkeypatch.setattr(adoption, "need_root", lambda: None)
+    monkeypatch.setattr(adoption, "require_root", lambda: None)
     monkeypatch.setattr(adoption, "systemd_here", lambda: False)
     monkeypatch.setattr(adoption.drift, "baseline", lambda recipe, policy: DIGEST)
     monkeypatch.setattr(adoption, "_SYSTEMD", tmp_path / "systemd")

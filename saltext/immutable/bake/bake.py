@@ -21,7 +21,7 @@ from saltext.immutable.bake.states import StateWork
 from saltext.immutable.bake.work import Say, master_address, nothing
 from saltext.immutable.builder import offline
 from saltext.immutable.builder.finish import leftovers, slim
-from saltext.immutable.builder.local import DOORS
+from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.builder.phases import phase, recorded
 from saltext.immutable.images import manifest
 from saltext.immutable.minions import machine_config
@@ -52,7 +52,7 @@ def bake(
     settings, wanted = spec.settings(opts), refreshing.wanted(refresh)
     store = Store.open(settings.store)
     try:
-        worker = Worker(opts, settings, "image", DOORS)
+        worker = Worker(opts, settings, "image", LOCAL)
         shortcut = Shortcut(store, opts, settings, name, channel)
         if wanted == "never" and (told := shortcut.answer(worker)):
             return told

@@ -9,7 +9,7 @@ from typing import Any
 
 from saltext.immutable import spec
 from saltext.immutable.bake import locks, tests
-from saltext.immutable.builder.local import DOORS
+from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.guard import changes
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store
@@ -79,7 +79,7 @@ def delete(
     with _opened(settings) as store:
         image = store.image(ref)
         store.delete_image(image.digest, with_channels=with_channels, test=True)
-        builder = Worker(opts, settings, "image", DOORS)
+        builder = Worker(opts, settings, "image", LOCAL)
         builder("drop_image", digest=image.digest, test=True)
         if test:
             return {"image": image.name, "deleted": False, "comment": f"{image.name} would be deleted"}

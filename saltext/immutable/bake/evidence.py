@@ -11,7 +11,7 @@ from salt.exceptions import CommandExecutionError
 
 from saltext.immutable import spec
 from saltext.immutable.bake import provenance
-from saltext.immutable.builder.local import DOORS
+from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.images import sign
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store
@@ -65,6 +65,6 @@ def evidence(opts: Mapping[str, Any]) -> Iterator[Evidence]:
     settings = spec.settings(opts)
     store = Store.open(settings.store)
     try:
-        yield Evidence(settings, store, Worker(opts, settings, "image", DOORS))
+        yield Evidence(settings, store, Worker(opts, settings, "image", LOCAL))
     finally:
         store.close()

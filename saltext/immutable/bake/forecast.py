@@ -10,7 +10,7 @@ from saltext.immutable import spec
 from saltext.immutable.bake import bake as baking
 from saltext.immutable.bake.keys import last_bake, why
 from saltext.immutable.bake.work import Say, nothing, place
-from saltext.immutable.builder.local import DOORS
+from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.spec.model import Recipe
 from saltext.immutable.store import Image, Store
 from saltext.immutable.worker import Worker
@@ -27,7 +27,7 @@ def explain(opts: Mapping[str, Any], name: str, *, updates: bool = False, say: S
     settings = spec.settings(opts)
     with closing(Store.open(settings.store)) as store:
         chain = baking.recipe_chain(opts, name)
-        worker = Worker(opts, settings, "image", DOORS)
+        worker = Worker(opts, settings, "image", LOCAL)
         work = baking.Bake(opts, settings, store, worker, "updates" if updates else "never", True, say)
         told = work.bake(chain, "stable")
         known = {each.name: last_bake.last(store, each.name) for each in chain if each.states}
@@ -70,7 +70,7 @@ def outdated(opts: Mapping[str, Any], name: str | None = None, *, say: Say = not
     """
     settings = spec.settings(opts)
     with closing(Store.open(settings.store)) as store:
-        worker = Worker(opts, settings, "image", DOORS)
+        worker = Worker(opts, settings, "image", LOCAL)
         found: dict[str, dict[str, Any]] = {}
         for image, channels in _current(store, name):
             say(f"asking the mirrors for updates of {image.name}", "image/updates", recipe=image.recipe)

@@ -12,7 +12,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import minions, spec
 from saltext.immutable.bake import locks
-from saltext.immutable.builder.local import DOORS
+from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.images.retention import Candidate, Rule, Verdict, judge
 from saltext.immutable.spec.model import Debian, Definitions, Tarball
 from saltext.immutable.store import Image, Store, needs
@@ -32,7 +32,7 @@ def prune(
     """
     settings, definitions = spec.settings(opts), minions.definitions(opts)
     with closing(Store.open(settings.store)) as store:
-        builder = Worker(opts, settings, "image", DOORS)
+        builder = Worker(opts, settings, "image", LOCAL)
         with nullcontext() if test else locks.deleting(store):
             told = Prune(store, builder, definitions, who, partial(_forget, opts)).prune(recipe, test)
     if not test:

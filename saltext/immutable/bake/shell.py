@@ -10,7 +10,7 @@ from salt.exceptions import SaltInvocationError
 
 from saltext.immutable import spec
 from saltext.immutable.bake.work import place
-from saltext.immutable.builder.local import DOORS
+from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store
 from saltext.immutable.worker import Worker
@@ -23,7 +23,7 @@ def shell(opts: Mapping[str, Any], ref: str, command: str | None = None, boot: b
     settings = spec.settings(opts)
     with closing(Store.open(settings.store)) as store:
         image = store.image(ref)
-    return {"image": image.name, **_ask(settings, image, command, boot, Worker(opts, settings, "image", DOORS))}
+    return {"image": image.name, **_ask(settings, image, command, boot, Worker(opts, settings, "image", LOCAL))}
 
 
 def _ask(

@@ -6,9 +6,9 @@ from saltext.immutable.builder import commands, garbage, shell
 from saltext.immutable.builder.image_tests import run
 from saltext.immutable.builder.sources import debian
 from saltext.immutable.images import compare, software, verify
-from saltext.immutable.worker import Doors
+from saltext.immutable.worker import Functions
 
-DOORS: Doors = {
+LOCAL: Functions = {
     "sources": lambda host, **order: debian.sources(**order, cache=host.cache),
     "find_layer": commands.find_layer,
     "keep_layer": commands.keep_layer,

@@ -18,7 +18,7 @@ from saltext.immutable.drift.owners import owners
 from saltext.immutable.drift.paths import Mutable
 from saltext.immutable.drift.processes import Process
 from saltext.immutable.guard import seal
-from saltext.immutable.host import need_root
+from saltext.immutable.host import require_root
 
 MOST = 1000
 """Items that are told; ``counts`` has them all."""
@@ -31,7 +31,7 @@ def check(digest: str | None = None, full: bool = False) -> dict[str, Any]:
     whether all that the machine was compared with leads to a digest that the caller gave. ``full``: read the content
     of every file, also where size and time are those of the image.
     """
-    need_root()
+    require_root()
     began = time.monotonic()
     found, count, proven = _items(digest, full)
     return {

@@ -164,7 +164,7 @@ def _folder(host: Host, minion_id: str) -> Path:
 
 def alive(host: Host, machine: Machine) -> bool:
     """Tell whether a machine runs, or is being started at this moment."""
-    return machine.running or (not machine.started and host.held(_turn(machine.minion_id)))
+    return machine.running or (not machine.started and host.is_locked(_turn(machine.minion_id)))
 
 
 def _container(host: Host, machine: Machine) -> nspawn.Container:

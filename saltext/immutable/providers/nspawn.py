@@ -15,13 +15,13 @@ from saltext.immutable.images import sign, verify
 from saltext.immutable.machines import commands, network
 from saltext.immutable.minions import machine_config
 from saltext.immutable.providers import Identity, Instance
-from saltext.immutable.worker import Doors, Worker
+from saltext.immutable.worker import Functions, Worker
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _WITHIN = 20.0
-"""Seconds after which a builder must not launch any more. Shorter than `hosts.PATIENCE`: whoever got no answer within
-that looks for the machine in a list, and what is not in it must not come later."""
-_DOORS: Doors = {
+"""Seconds after which a builder must not launch any more. Shorter than `worker.JOB_LOST_AFTER`: after that the master
+looks for the machine in a list, and a machine that is not in the list must not start later."""
+_LOCAL: Functions = {
     "launch": commands.launch,
     "list_machines": commands.list_machines,
     "destroy": commands.destroy,
@@ -48,7 +48,7 @@ class Nspawn:
         master = self._settings.master or network.gateway(self._settings.network)
         more = _mapping(settings.get("minion") or {})
         self._minion = {**machine_config(opts, master), **more}
-        self._host = Worker(opts, self._settings, "machine", _DOORS)
+        self._host = Worker(opts, self._settings, "machine", _LOCAL)
 
     def publish(self, image: str) -> str:
         """Return the digest itself: the layers are where they were baked. They have to be as they were signed."""

@@ -19,7 +19,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.builder import commands, garbage
-from saltext.immutable.builder.local import DOORS
+from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.host import Host
 from saltext.immutable.images import layers, manifest, verify
 from saltext.immutable.machines import images
@@ -60,18 +60,18 @@ def root(tmp_path: Path) -> Path:
 
 def bake(host: Host, root: Path) -> str:
     """Do what a bake of one layer does on a builder, and return the digest of its image."""
-    door = Worker.__new__(Worker)
-    door._settings, door._doors = Settings(root=host.root), DOORS
-    found = door("find_layer", key=KEY)
+    worker = Worker.__new__(Worker)
+    worker._settings, worker._local = Settings(root=host.root), LOCAL
+    found = worker("find_layer", key=KEY)
     if found is None:
-        content = door("root_content", order={"directory": str(root)})
+        content = worker("root_content", order={"directory": str(root)})
         order = {"what": "directory root", "directory": str(root), "sha256": content, "slim": None}
-        found = door("root_layer", order=order)
-        door("keep_layer", key=KEY, digest=found["digest"], warnings=found["warnings"], about={"packages": {}})
+        found = worker("root_layer", order=order)
+        worker("keep_layer", key=KEY, digest=found["digest"], warnings=found["warnings"], about={"packages": {}})
     order = {"recipe": "web", "layers": [found["digest"]], "read_only": True, "grains": {"a": "b"}, "policy": POLICY}
-    made = door("make_image", order={**order, "salt": "1", "pack": "1"})
+    made = worker("make_image", order={**order, "salt": "1", "pack": "1"})
     if made["proof"] is None:
-        door("keep_proof", digest=made["image"], proof=PROOF)
+        worker("keep_proof", digest=made["image"], proof=PROOF)
     return str(made["image"])
 
 

@@ -9,7 +9,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.bake.evidence import Evidence
-from saltext.immutable.builder.local import DOORS
+from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.images import layers, manifest, sign
 from saltext.immutable.images.verify import Damaged
 from saltext.immutable.machines import images
@@ -22,7 +22,7 @@ STATUS = "Package: {}\nStatus: install ok installed\nArchitecture: all\nVersion:
 @pytest.fixture
 def known(host):
     store = Store.open("sqlite://")
-    yield Evidence(Settings(root=host.root), store, lambda name, **more: DOORS[name](host, **more))
+    yield Evidence(Settings(root=host.root), store, lambda name, **more: LOCAL[name](host, **more))
     store.close()
 
 

@@ -29,7 +29,7 @@ def store():
 
 @pytest.fixture
 def builder(host):
-    return lambda name, **kwargs: bake.DOORS[name](host, **kwargs)
+    return lambda name, **kwargs: bake.LOCAL[name](host, **kwargs)
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_an_image_that_a_kill_left_on_the_builder_goes_with_the_next_prune(host,
     for age in (1, 2, 3):
         baked(age)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(bake.DOORS, "collect", _die)
+        patch.setitem(bake.LOCAL, "collect", _die)
         with pytest.raises(KeyboardInterrupt):
             work.prune(None, test=False)
     assert (len(store.images()), len(list(host.images.iterdir()))) == (2, 3)
@@ -153,7 +153,7 @@ def _die(*_args, **_kwargs):
 def test_the_command_is_refused_while_one_bakes_but_not_its_preview(tmp_path, host, monkeypatch):
     opts = {"immutable": {"store": f"sqlite:///{tmp_path}/store.sqlite", "root": str(host.root)}}
     monkeypatch.setattr(prune.minions, "definitions", lambda opts: Definitions({"web": WEB}, {}))
-    monkeypatch.setattr(prune, "Worker", lambda *_: lambda name, **kwargs: bake.DOORS[name](host, **kwargs))
+    monkeypatch.setattr(prune, "Worker", lambda *_: lambda name, **kwargs: bake.LOCAL[name](host, **kwargs))
     said = []
     tell = lambda message, tag, **data: said.append(tag)  # noqa: E731
     store = Store.open(opts["immutable"]["store"])
@@ -167,5 +167,5 @@ def test_the_command_is_refused_while_one_bakes_but_not_its_preview(tmp_path, ho
     store.close()
 
 
-def test_both_doors_are_open():
-    assert (bake.DOORS["collect"], bake.DOORS["image_users"]) == (garbage.collect, garbage.image_users)
+def test_the_local_table_has_the_functions_of_garbage():
+    assert (bake.LOCAL["collect"], bake.LOCAL["image_users"]) == (garbage.collect, garbage.image_users)

@@ -153,7 +153,7 @@ def test_files_belong_to_the_package_whose_list_names_them(root):
 
 @pytest.fixture
 def host(tmp_path, monkeypatch) -> Host:
-    monkeypatch.setattr("saltext.immutable.host.need_root", lambda: None)
+    monkeypatch.setattr("saltext.immutable.host.require_root", lambda: None)
     found = Host(tmp_path / "host")
     found.prepare()
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import salt.utils.event
 
-from saltext.immutable.runner import PlainError, Progress, plainly, shown
+from saltext.immutable.runner import PlainError, Progress, output, plain_errors
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(), BrokenPipeError()])
@@ -21,7 +21,7 @@ def test_a_master_that_restarts_stops_nobody_from_telling(monkeypatch, capsys, e
 
 @pytest.mark.parametrize("told", [KeyboardInterrupt, SystemExit])
 def test_who_is_interrupted_says_so_in_a_sentence(told):
-    with pytest.raises(PlainError, match="interrupted; .* the same command"), plainly():
+    with pytest.raises(PlainError, match="interrupted. .* the same command"), plain_errors():
         raise told
 
 
@@ -41,4 +41,4 @@ def text(data, width):
 )
 def test_only_people_get_text(monkeypatch, opts, returned):
     monkeypatch.setenv("COLUMNS", "77")
-    assert shown(opts, {"fleet": "web"}, text) == returned
+    assert output(opts, {"fleet": "web"}, text) == returned

@@ -143,6 +143,6 @@ def test_a_bake_that_dies_before_the_key_is_written_leaves_a_whole_layer_or_none
     with pytest.raises(KeyboardInterrupt):
         commit(host, "k1", a="1")
     monkeypatch.undo()
-    monkeypatch.setattr("saltext.immutable.host.need_root", lambda: None)
+    monkeypatch.setattr("saltext.immutable.host.require_root", lambda: None)
     assert layers.find(host, "k1") is None
     assert layers.find(host, "k1") or commit(host, "k1", a="1") == layers.find(host, "k1")

@@ -13,7 +13,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.bake import provenance
-from saltext.immutable.builder.local import DOORS
+from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.host import Host
 from saltext.immutable.images import layers, manifest, sign, verify
 from saltext.immutable.machines import images
@@ -67,7 +67,7 @@ def digest(host, stack, settings, store) -> str:
 def vouch(host, settings, store, digest, order) -> None:
     made = {**order, "above": verify.above(host, digest), "proof": verify.proof(host, digest)}
     image = Image(digest, "web", tuple(order["layers"]), 1.0, True, {})
-    provenance.vouch(lambda name, **more: DOORS[name](host, **more), store, settings, image, made, WHERE_FROM)
+    provenance.vouch(lambda name, **more: LOCAL[name](host, **more), store, settings, image, made, WHERE_FROM)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from saltext.immutable.machines.machine import Machine
 
 @pytest.fixture
 def host(tmp_path, monkeypatch) -> Host:
-    monkeypatch.setattr("saltext.immutable.host.need_root", lambda: None)
+    monkeypatch.setattr("saltext.immutable.host.require_root", lambda: None)
     found = Host(tmp_path / "immutable")
     found.prepare()
     return found

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from saltext.immutable.builder.local import DOORS as BAKING
-from saltext.immutable.providers.nspawn import _DOORS as RUNNING
+from saltext.immutable.builder.local import LOCAL as IMAGE
+from saltext.immutable.providers.nspawn import _LOCAL as MACHINE
 
 MODULES = Path(__file__).parents[3] / "_modules"
 
 
-@pytest.mark.parametrize(("module", "doors"), [("image", {*BAKING, "export_image"}), ("machine", {*RUNNING})])
-def test_each_door_is_a_function_of_the_execution_module_and_the_other_way_round(module, doors):
+@pytest.mark.parametrize(("module", "functions"), [("image", {*IMAGE, "export_image"}), ("machine", {*MACHINE})])
+def test_local_calls_and_jobs_offer_the_same_functions(module, functions):
     tree = ast.parse((MODULES / f"{module}.py").read_text())
     names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    assert {name for name in names if not name.startswith("_")} == doors
+    assert {name for name in names if not name.startswith("_")} == functions

@@ -15,7 +15,7 @@ from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.builder.export import disk, oci, squashfs, tarball, target, tree
 from saltext.immutable.builder.export.programs import fed, find
-from saltext.immutable.host import Host, need_root, run
+from saltext.immutable.host import Host, require_root, run
 from saltext.immutable.images import layers, verify
 from saltext.immutable.machines import images
 
@@ -55,7 +55,7 @@ def export_image(host: Host, order: Mapping[str, Any], say: Say = nothing) -> di
 
     Return image, format, target, content (bytes of all files), free (bytes); and of the file bytes and sha256.
     """
-    need_root()
+    require_root()
     place = target.require(order["target"], order["force"])
     verify.require(host, order["digest"], order["trusted"])
     image = _image(host, order["digest"])

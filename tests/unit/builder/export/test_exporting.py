@@ -346,8 +346,8 @@ def test_a_program_that_is_missing_is_named():
 @pytest.fixture
 def host(tmp_path, monkeypatch) -> Host:
     """A host with one signed image, of two layers and a seal."""
-    monkeypatch.setattr("saltext.immutable.host.need_root", lambda: None)
-    monkeypatch.setattr("saltext.immutable.builder.export.write.need_root", lambda: None)
+    monkeypatch.setattr("saltext.immutable.host.require_root", lambda: None)
+    monkeypatch.setattr("saltext.immutable.builder.export.write.require_root", lambda: None)
     monkeypatch.setattr(verify, "require", lambda host, digest, trusted: None)
     found = Host(tmp_path / "immutable")
     found.prepare()
@@ -408,7 +408,7 @@ def test_a_preview_writes_nothing(host, tmp_path):
 
 def test_an_image_that_is_not_as_it_was_signed_is_not_exported(host, tmp_path, monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setattr("saltext.immutable.builder.export.write.need_root", lambda: None)
+    monkeypatch.setattr("saltext.immutable.builder.export.write.require_root", lambda: None)
     with pytest.raises(CommandExecutionError, match=r"image 3f2a9c1d04be .*damaged"):
         write.export_image(host, order(tmp_path / "web.tar", "tar"))
     assert not list(tmp_path.glob("*web*"))
