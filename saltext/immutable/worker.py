@@ -31,8 +31,8 @@ class Worker:
         self._jobs = Jobs(opts, JOB_LOST_AFTER)
         if settings.builder is None and os.geteuid() != 0:
             raise CommandExecutionError(
-                "immutable:builder is not set in the master config, and this master does not run as root, which it would "
-                "need to bake images and run machines; set it to the minion id of the host that does this"
+                "immutable:builder is not set in the master config, and this master does not run as root, so it cannot "
+                "bake images and run machines itself; set it to the minion id of the host that does"
             )
 
     def __call__(self, name: str, **kwargs: Any) -> Any:
