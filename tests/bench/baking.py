@@ -125,7 +125,7 @@ def _machine(estate: Estate, bake_id: str, below: list[str]) -> Iterator[Machine
         salt.enrol(bake_id, commands.make_key(host, bake_id))
         workspace = undo.enter_context(host.workspace())
         (workspace / "fs").mkdir()
-        mirrors.lend_resolver(workspace / "fs")
+        mirrors.write_resolv_conf(workspace / "fs")
         ordered = states.prepare(host, workspace, order, layers.lower(below))
         machine = undo.enter_context(machines.temporary(host, ordered))
         machines.wait_booted(machine)

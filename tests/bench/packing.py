@@ -156,7 +156,7 @@ def _environment(docker: Path, place: Path) -> dict[str, str]:
 
 def _template(estate: Estate, recipe: str, place: Path, base: Base) -> Mapping[str, Any]:
     # What a bake is lent: the host's way to its mirrors.
-    lent = mirrors.lend_apt(place) | (debian.package_cache(estate.host, f"{recipe}-bake") if base == "cached" else {})
+    lent = mirrors.apt_config(place) | (debian.package_cache(estate.host, f"{recipe}-bake") if base == "cached" else {})
     variables = [word for name, value in mirrors.environment().items() for word in ("--env", f"{name}={value}")]
     provisioners: list[dict[str, Any]] = []
     if base == "debian":

@@ -65,7 +65,7 @@ def bake(host: Host, source: dict[str, str], begins: Callable[[str], None]) -> s
     worker = Worker.__new__(Worker)
     worker._settings, worker._local = Settings(root=host.root), LOCAL
     content = worker("root_content", order=source)
-    with phases.heard(begins):
+    with phases.report_to(begins):
         layer: Any = worker("root_layer", order={"what": "root", "sha256": content, **source})
     begins("keep")
     worker("keep_layer", key="k" * 64, digest=layer["digest"])

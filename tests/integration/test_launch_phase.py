@@ -191,7 +191,7 @@ def test_a_directory_that_the_image_does_not_have_is_named_by_the_bake(estate):
     file.write_text(file.read_text().replace("writable: [/srv/data]", "writable: [/srv/nowhere]"))
     answer = estate.salt_run("image.bake", "vault", check=False)
     assert answer.returncode == 1
-    assert "writable: /srv/nowhere is no directory of this image of vault" in answer.stdout + answer.stderr
+    assert "writable: /srv/nowhere is no directory of the image" in answer.stdout + answer.stderr
 
 
 def test_a_secret_that_reaches_the_image_is_named_but_never_shown(estate, vault, pillar):

@@ -22,7 +22,7 @@ from saltext.immutable.bake.work import Say, master_address, nothing
 from saltext.immutable.builder import offline
 from saltext.immutable.builder.finish import leftovers, slim
 from saltext.immutable.builder.local import LOCAL
-from saltext.immutable.builder.phases import phase, recorded
+from saltext.immutable.builder.phases import phase, timed
 from saltext.immutable.images import manifest
 from saltext.immutable.minions import machine_config
 from saltext.immutable.spec.model import Recipe
@@ -58,7 +58,7 @@ def bake(
             return told
         chain = recipe_chain(opts, name)
         work = Bake(opts, settings, store, worker, wanted, test, say, user)
-        work.offline = offline.wanted(cache, settings.cache, wanted != "never")
+        work.offline = offline.is_offline(cache, settings.cache, wanted != "never")
         with nullcontext() if test else locks.baking(store, name, say):
             told = work.bake(chain, channel)
         if not test:
@@ -136,7 +136,7 @@ class Bake(StateWork):
         versions = {"salt": salt.version.__version__, "pack": __version__}
         order = self._order(recipe)
         lifecycle.require_not_revoked(recipe.name, manifest.image_digest(order), self.store.revocations())
-        with recorded() as took:
+        with timed() as took:
             with phase("seal"):
                 made = self.builder("make_image", order={**order, **versions})
             about = _short(report) | versions | {"policy": self.policy}

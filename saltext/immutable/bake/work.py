@@ -169,13 +169,13 @@ class Work:
         order = {**order, "below": [layer["digest"] for layer in self.layers]}
         self.say(f"building the layer: {what}", "image/layer", what=what)
         order = {**order, "slim": self.slim, "offline": self.offline}
-        heard = phases.heard(lambda name: self._enter(what, name))
-        with offline.told(self.offline), self._enrolled(order.get("bake_id")), heard:
+        heard = phases.report_to(lambda name: self._enter(what, name))
+        with offline.explain_missing(self.offline), self._enrolled(order.get("bake_id")), heard:
             built = self.builder(function, order=order)
         tests.require_inside(self.store, what.removeprefix("states of "), built.get("tests", []))
         if key is not None:
             self._keep(key, built)
-        said = f"built {what} in {built['seconds']:.1f} s ({phases.told(built['phases'])})"
+        said = f"built {what} in {built['seconds']:.1f} s ({phases.summary(built['phases'])})"
         self.say(said, "image/layer", what=what, digest=built["digest"], seconds=built["seconds"])
         if slimmed := slim.told(built["slim"]):
             self.say(slimmed, "image/slim", what=what, saved=built["slim"])

@@ -1,5 +1,5 @@
-"""On the builder, as root: what the master orders of it, in plain data.
+"""What a builder does for the master, as root on the builder: make layers and images from plain data.
 
-`commands` is the list of orders; `local` offers them to a master that is this host, ``_modules/image.py`` as Salt jobs.
-Nothing here imports ``bake``, ``fleet`` or ``store``: a builder decides nothing.
+The master calls `commands` through the table in `local` if it is this host, otherwise as Salt jobs through
+``_modules/image.py``. Nothing here imports ``bake``, ``fleet`` or ``store``: a builder decides nothing.
 """

@@ -1,4 +1,8 @@
-"""What a builder does, in plain data: called by the master in-process, or as a Salt job through `_modules/image.py`."""
+"""The commands of a builder. Arguments and answers are plain data.
+
+The master calls them in its own process if it is the builder, otherwise as Salt jobs through `_modules/image.py`. An
+``order`` is a mapping; each docstring names its keys.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,8 @@ from saltext.immutable.builder import mirrors, updates
 from saltext.immutable.builder.finish import leftovers, scrub, secrets, slim
 from saltext.immutable.builder.finish.search import search
 from saltext.immutable.builder.image_tests import run
-from saltext.immutable.builder.phases import phase, recorded
-from saltext.immutable.builder.sandbox import workshop
+from saltext.immutable.builder.phases import phase, timed
+from saltext.immutable.builder.sandbox import sandbox
 from saltext.immutable.builder.sources import debian, minion, roots
 from saltext.immutable.builder.states import salt_call
 from saltext.immutable.guard.seal import SEAL_PATH
@@ -29,7 +33,7 @@ from saltext.immutable.machines.cgroup import Cgroup
 
 
 def find_layer(host: Host, key: str) -> dict[str, Any] | None:
-    """Return the layer that ``key`` led to last, or None."""
+    """Return the layer that was built last for ``key``, or None."""
     found = layers.find(host, key)
     return asdict(found) if found else None
 
@@ -37,118 +41,126 @@ def find_layer(host: Host, key: str) -> dict[str, Any] | None:
 def keep_layer(
     host: Host, key: str, digest: str, warnings: Sequence[str] = (), about: Mapping[str, Any] | None = None
 ) -> None:
-    """Let ``key`` lead to a layer from now on, with what is to be said of it, and of the stack up to it."""
+    """Record that ``key`` leads to the layer ``digest``.
+
+    ``warnings``: sentences for the operator. ``about``: metadata that depends on the layers below, too.
+    """
     layers.keep(host, key, digest, warnings, about)
 
 
 def make_key(host: Host, bake_id: str) -> str:
-    """Make the key pair of a bake, and return the public half (PEM); the other never leaves this host."""
+    """Make the key pair of a bake and return its public half (PEM). The private half never leaves this host."""
     host.prepare()
     return salt_call.make_key(host, bake_id)
 
 
 def debian_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the root layer of a Debian or Ubuntu image; ``order``: what, suite, packages, components, mirror."""
-    with recorded() as seconds, _work(host) as place:
+    """Make the root layer of a Debian or Ubuntu image. ``order``: what, suite, packages, components, mirror."""
+    with timed() as seconds, _workspace(host) as workspace:
         with phase("packages"):
-            debian.build(host, place, processes(host, place), order)
-        packages = debian.installed(place / "fs/var/lib/dpkg/status")
-        return _commit(host, place, seconds, order, packages=packages)
+            debian.build(host, workspace, workspace_cgroup(host, workspace), order)
+        packages = debian.installed(workspace / "fs/var/lib/dpkg/status")
+        return _commit(host, workspace, seconds, order, packages=packages)
 
 
 def root_content(host: Host, order: Mapping[str, Any]) -> str:
-    """Return the hash of a root that somebody else made, as it is now; ``order``: tarball or directory, its path."""
+    """Return the hash of an existing root as it is now. ``order``: the path as tarball or directory."""
     return roots.content(host, order)
 
 
 def root_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the lowest layer of a root that somebody else made; ``order``: what, tarball or directory, sha256."""
-    with recorded() as seconds, _work(host) as place:
+    """Make the lowest layer from an existing root. ``order``: what, the path as tarball or directory, sha256."""
+    with timed() as seconds, _workspace(host) as workspace:
         with phase("root"):
-            warnings = roots.build(host, place, processes(host, place), order)
-        packages = roots.packages(place / "fs")
-        layer = _commit(host, place, seconds, order, packages=packages)
+            warnings = roots.build(host, workspace, workspace_cgroup(host, workspace), order)
+        packages = roots.packages(workspace / "fs")
+        layer = _commit(host, workspace, seconds, order, packages=packages)
         return {**layer, "warnings": [*warnings, *layer["warnings"]]}
 
 
 def minion_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Add Salt and this pack; ``order``: what, below, requirement, version, bridge, subnet."""
-    with recorded() as seconds, _on(host, order["below"]) as (place, lower):
+    """Install Salt and this pack. ``order``: what, below, requirement, version, bridge, subnet."""
+    with timed() as seconds, _workspace_on(host, order["below"]) as (workspace, lower):
         with phase("minion"):
-            grains = minion.build(host, place, order, lower)
-            minion.finish(place / "fs")
+            grains = minion.build(host, workspace, order, lower)
+            minion.finish(workspace / "fs")
         packages = _packages(host, order["below"])
-        return _commit(host, place, seconds, order, packages=packages, grains=grains)
+        return _commit(host, workspace, seconds, order, packages=packages, grains=grains)
 
 
 def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Apply states in a booted machine; ``order``: what, below, and what `states.prepare` and `states.apply` name."""
+    """Apply states in a machine and return the layer of what they changed, or only the tests if one of them failed.
+
+    ``order``: what, below, and the keys that `salt_call.prepare` and `salt_call.apply` name.
+    """
     with ExitStack() as undo:
-        # A job whose master was killed may still be at work under this id; it ends within its own time.
+        # A job whose master was killed may still run under this id; it ends within its own time limit.
         undo.enter_context(host.lock(f"bake-{order['bake_id']}", wait=order["within"]))
         undo.callback(remove, host.pki / order["bake_id"])
-        seconds = undo.enter_context(recorded())
-        place, lower = undo.enter_context(_on(host, order["below"]))
+        seconds = undo.enter_context(timed())
+        workspace, lower = undo.enter_context(_workspace_on(host, order["below"]))
         machines.destroy(host, order["bake_id"])  # left by a bake that was killed
         with ExitStack() as running:
             with phase("prepare"):
                 mirrors.prefetch()
-                machine = running.enter_context(machines.temporary(host, salt_call.prepare(host, place, order, lower)))
+                description = salt_call.prepare(host, workspace, order, lower)
+                machine = running.enter_context(machines.temporary(host, description))
                 if machine.boot:
                     machines.wait_booted(machine)
                 grains = salt_call.sync(machine, order) if order["sync"] else order["grains"]
-                marked = secrets.known(machine, order)
-            with phase("states"), secrets.concealed(marked):
-                sls, doubts = salt_call.apply(machine, order)
+                secret_values = secrets.known(machine, order)
+            with phase("states"), secrets.concealed(secret_values):
+                sls, chroot_warnings = salt_call.apply(machine, order)
             with phase("inside tests"):
-                tested = run.inside(machine, order, marked)
+                results = run.inside(machine, order, secret_values)
                 trace = salt_call.trace(machine)
-            if not all(each["passed"] for each in tested):
-                return {"tests": tested}
+            if not all(result["passed"] for result in results):
+                return {"tests": results}
             if machine.boot:
                 with phase("stop"):
                     salt_call.stop(machine)
-        status = place / "fs/var/lib/dpkg/status"
+        status = workspace / "fs/var/lib/dpkg/status"
         packages = debian.installed(status) if status.is_file() else _packages(host, order["below"])
-        salt_call.finish(place / "fs")
-        about: dict[str, Any] = {"packages": packages, "grains": grains, "sls": sls, "tests": tested}
+        salt_call.finish(workspace / "fs")
+        about: dict[str, Any] = {"packages": packages, "grains": grains, "sls": sls, "tests": results}
         about["address"] = machine.address
-        layer = _commit(host, place, seconds, order, marked, **about)
-        return {**layer, "warnings": [*layer["warnings"], *doubts], "trace": trace}
+        layer = _commit(host, workspace, seconds, order, secret_values, **about)
+        return {**layer, "warnings": [*layer["warnings"], *chroot_warnings], "trace": trace}
 
 
-_Told = TypeVar("_Told")
+_Answer = TypeVar("_Answer")
 
 
 def candidates(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
-    """Return today's version of each package of a stack; ``order``: below, bridge, subnet."""
-    return _asked(host, order, updates.candidates)
+    """Return the version of each package of a stack that apt would install today. ``order``: below, bridge, subnet."""
+    return _query_apt(host, order, updates.candidates)
 
 
 def pending_updates(host: Host, order: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the packages of a stack that have updates, as `updates.pending` tells them; ``order`` as above."""
-    return _asked(host, order, updates.pending)
+    """Return the packages of a stack that have updates, as `updates.pending` does. ``order`` as in `candidates`."""
+    return _query_apt(host, order, updates.pending)
 
 
-def _asked(host: Host, order: Mapping[str, Any], ask: Callable[..., dict[str, _Told]]) -> dict[str, _Told]:
-    """Ask the mirrors from a machine of a stack of layers."""
+def _query_apt(host: Host, order: Mapping[str, Any], query: Callable[..., dict[str, _Answer]]) -> dict[str, _Answer]:
+    """Call ``query`` with a machine that runs on a stack of layers, and the packages of that stack."""
     with ExitStack() as undo:
-        place, lower = undo.enter_context(_on(host, order["below"]))
-        order_ = workshop(place, order, lower, files=mirrors.lend_apt(place))
-        machine = undo.enter_context(machines.temporary(host, order_))
-        return ask(machine, _packages(host, order["below"]))
+        workspace, lower = undo.enter_context(_workspace_on(host, order["below"]))
+        description = sandbox(workspace, order, lower, files=mirrors.apt_config(workspace))
+        machine = undo.enter_context(machines.temporary(host, description))
+        return query(machine, _packages(host, order["below"]))
 
 
 def _packages(host: Host, below: Sequence[str]) -> dict[str, str]:
-    """Return the Debian packages of a stack of layers."""
+    """Return the Debian packages of a stack of layers: name:arch -> version."""
     return debian.installed(overlay.top_file(host.l, layers.lower(list(below)), "var/lib/dpkg/status"))
 
 
 def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Make an image of finished layers; ``order``: recipe, layers, read_only, grains, policy, salt, pack.
-    Idempotent. Return what is to be signed, ``above``, and ``proof`` where it was signed already.
+    """Make an image from finished layers and return it as `find_image` does. Idempotent.
 
-    Seal and grains are a layer of their own above the others, so the seal can name the digest that it is not part of.
+    ``order``: recipe, layers, read_only, grains, policy, salt, pack. Seal and grains are a layer of their own on top of
+    the others, so the seal can hold the digest of the image without being part of it. Raises CommandExecutionError
+    where a layer is missing or damaged, and where a writable directory of the policy is not in the image.
     """
     digest = manifest.image_digest(order)
     images.require_layers(host, order["layers"])
@@ -161,13 +173,13 @@ def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         with host.workspace() as work:
             tree = work / "image/seal"
             for path, text in {SEAL_PATH: json.dumps(seal, indent=1), **proof.above(order)}.items():
-                place = tree / path.lstrip("/")
-                place.parent.mkdir(parents=True, exist_ok=True)
-                write(place, text)
+                file = tree / path.lstrip("/")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write(file, text)
             proof.add(host, tree, order)
             proof.like_below(host, tree, order["layers"])
             write(work / "image" / about.name, json.dumps({**order, **seal}))
-            remove(about.parent)  # what a kill left, before images came in one step
+            remove(about.parent)  # an unfinished image of an older version of this pack
             (work / "image").rename(about.parent)
             sync_directory(host.images)
     layers.link(host, images.seal_link(digest), f"../images/{digest}/seal")
@@ -180,49 +192,52 @@ def find_image(host: Host, digest: str) -> dict[str, Any]:
 
 
 def has_image(host: Host, digest: str) -> bool:
-    """Tell whether an image is on this host, with its seal, all of its layers and what vouches for it."""
+    """Return whether an image is on this host with its seal, all of its layers and its signature."""
     if not images.file(host, digest).exists() or not (host.l / images.seal_link(digest)).exists():
         return False
     layers_ = images.read(host, digest)["layers"]
-    there = all((host.layers / layer / "layer.json").exists() for layer in layers_)
-    return there and verify.proof(host, digest) is not None
+    complete = all((host.layers / layer / "layer.json").exists() for layer in layers_)
+    return complete and verify.proof(host, digest) is not None
 
 
 def keep_proof(host: Host, digest: str, proof: Mapping[str, Any]) -> None:
-    """Put beside an image what vouches for it: its signature, and where it comes from."""
+    """Store the signature and the provenance of an image beside it."""
     verify.keep_proof(host, digest, proof)
 
 
 def verify_image(host: Host, digest: str, trusted: Sequence[str]) -> dict[str, Any]:
-    """Read all of an image; raise unless it is as one of ``trusted`` signed it."""
+    """Read an image in full.
+
+    Raises CommandExecutionError unless it is as one of the public keys ``trusted`` signed it.
+    """
     return verify.image(host, digest, trusted)
 
 
 def _require_directories(host: Host, order: Mapping[str, Any]) -> None:
-    """Raise unless the image has each directory that its machines may write to: they could not mount it."""
+    """Raise where a writable directory of the policy is not in the image: machines could not mount it."""
     stack = layers.lower(order["layers"])
     for path in order["policy"]["writable"]:
         if not path.startswith("/var/") and not overlay.has_directory(host.l, stack, path):
             raise CommandExecutionError(
-                f"writable: {path} is no directory of this image of {order['recipe']}; let its states make it "
-                "(file.directory), and name it by no link"
+                f"writable: {path} is no directory of the image, or lies behind a symbolic link; let a state of recipe "
+                f"{order['recipe']} make it (file.directory)"
             )
 
 
 def local_images(host: Host) -> dict[str, dict[str, Any]]:
-    """Return the images whose layers are on this host, by digest."""
+    """Return the metadata of all images of this host, by digest."""
     return images.every(host)
 
 
 def drop_image(host: Host, digest: str, test: bool = False) -> list[str]:
-    """Remove an image and those of its layers that nothing else needs, and return their digests.
+    """Remove an image and those of its layers that nothing else needs; return the digests of these layers.
 
-    With ``test`` only raise if machines run it.
+    ``test``: remove nothing. Raises CommandExecutionError while machines run the image.
     """
     about, seal = images.file(host, digest), images.seal_link(digest)
     users = [each.minion_id for each in machines.machines(host) if seal in each.lower]
     if users:
-        raise CommandExecutionError(f"machines run this image: {', '.join(users)}")
+        raise CommandExecutionError(f"image {digest[:12]} is in use: machines run it: {', '.join(users)}")
     if test or not about.exists():
         return []
     stack = images.read(host, digest)["layers"]
@@ -233,74 +248,75 @@ def drop_image(host: Host, digest: str, test: bool = False) -> list[str]:
 
 
 def sweep(host: Host) -> list[str]:
-    """Remove what killed bakes left: machines, then workspaces. Return their names."""
+    """Remove what killed bakes left: processes, machines, workspaces. Return the names of the workspaces."""
     host.prepare()
-    places = host.abandoned()
-    for place in places:
-        _end_processes(host, place)
-        for each in machines.machines(host):
-            if any(Path(shown).is_relative_to(place) for shown in (each.upper, *each.binds.values()) if shown):
-                machines.destroy(host, each.minion_id)
-        remove(place)
-    return [place.name for place in places]
+    workspaces = host.abandoned()
+    for workspace in workspaces:
+        _end_processes(host, workspace)
+        for machine in machines.machines(host):
+            if any(Path(path).is_relative_to(workspace) for path in (machine.upper, *machine.binds.values()) if path):
+                machines.destroy(host, machine.minion_id)
+        remove(workspace)
+    return [workspace.name for workspace in workspaces]
 
 
 @contextmanager
-def _work(host: Host) -> Iterator[Path]:
+def _workspace(host: Host) -> Iterator[Path]:
+    """Give a workspace, after a `sweep`; at the end kill the processes of its cgroup."""
     sweep(host)
-    with host.workspace() as place:
+    with host.workspace() as workspace:
         try:
-            yield place
+            yield workspace
         finally:
-            _end_processes(host, place)
+            _end_processes(host, workspace)
 
 
-def processes(host: Host, place: Path) -> Cgroup:
-    """Return the cgroup of what works in a workspace outside of any machine: so that it can be found and ended."""
-    return Cgroup(f"{host.tag}-work-{place.name}")
+def workspace_cgroup(host: Host, workspace: Path) -> Cgroup:
+    """Return the cgroup of processes that work in a workspace outside of any machine, so that they can be killed."""
+    return Cgroup(f"{host.tag}-work-{workspace.name}")
 
 
-def _end_processes(host: Host, place: Path) -> None:
-    processes(host, place).kill()
-    processes(host, place).remove()
+def _end_processes(host: Host, workspace: Path) -> None:
+    workspace_cgroup(host, workspace).kill()
+    workspace_cgroup(host, workspace).remove()
 
 
 @contextmanager
-def _on(host: Host, below: list[str]) -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """Give a workspace whose ``fs`` is the difference to the layers ``below``."""
-    with _work(host) as place:
+def _workspace_on(host: Host, below: list[str]) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Give a workspace whose folder ``fs`` takes changes to the layers ``below``, and the short names of these."""
+    with _workspace(host) as workspace:
         verify.require_layers(host, below)
-        (place / "fs").mkdir(mode=0o755)
-        mirrors.lend_resolver(place / "fs")
-        yield place, layers.lower(below)
+        (workspace / "fs").mkdir(mode=0o755)
+        mirrors.write_resolv_conf(workspace / "fs")
+        yield workspace, layers.lower(below)
 
 
 def _commit(
     host: Host,
-    place: Path,
+    workspace: Path,
     phases: dict[str, float],
     order: Mapping[str, Any],
-    marked: Sequence[secrets.Secret] = (),
+    secret_values: Sequence[secrets.Secret] = (),
     address: str | None = None,
     **about: Any,
 ) -> dict[str, Any]:
-    """Make the workspace a layer, without what does not belong in one; return it with its warnings.
+    """Slim, scrub and search the tree of a workspace, then commit it as a layer; return the layer.
 
-    ``phases``: what took how long so far, as `recorded` gives it. ``marked``: what must not be in it. ``address``: of
-    the machine that made it.
+    ``phases``: seconds of each phase so far, as `timed` gives them. ``secret_values``: warn of files that hold one.
+    ``address``: that of the machine in which the states ran. ``about``: metadata of the layer.
     """
-    tree, lower = place / "fs", [host.l / name for name in layers.lower(list(order.get("below", ())))]
+    tree, lower = workspace / "fs", [host.l / name for name in layers.lower(list(order.get("below", ())))]
     with phase("slim"):
         slimmed = slim.slim(tree, order.get("slim"), lower)
     with phase("scrub"):
         scrub.scrub(tree)
-        mirrors.take_resolver_back(tree)
+        mirrors.remove_resolv_conf(tree)
     with phase("search"):
-        found = search(tree, {**secrets.looks(marked), **leftovers.looks(order.get("bake_id"), address)})
+        found = search(tree, {**secrets.looks(secret_values), **leftovers.looks(order.get("bake_id"), address)})
         leftovers.refuse(tree, found)
-        warnings = [*secrets.warnings(found, marked), *leftovers.warnings(found)]
+        warnings = [*secrets.warnings(found, secret_values), *leftovers.warnings(found)]
     about["private_keys"] = found.get(leftovers.KEYS, [])
     about |= {"what": order["what"], "slim": slimmed, "phases": dict(phases), "seconds": round(sum(phases.values()), 3)}
     with phase("commit"):
-        layer = layers.commit(host, place, **about)
+        layer = layers.commit(host, workspace, **about)
     return asdict(replace(layer, phases=dict(phases), warnings=warnings))

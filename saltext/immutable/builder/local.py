@@ -1,4 +1,4 @@
-"""What `_modules/image.py` offers, as a builder that is this process has it."""
+"""The functions of `_modules/image.py`, for a master that is the builder itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How this host reaches the outside world: mirrors, proxies, CA bundle. Bakes do as it does, images keep none of it."""
+"""How this host reaches mirrors and package indexes: proxies, CA bundle, apt and pip configuration.
+
+A bake uses the same configuration; no image keeps it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from saltext.immutable.host import run
 from saltext.immutable.machines import network
 
 CA_BUNDLE = "/run/immutable/ca-certificates.crt"
-"""Where a bake sees the host's CA bundle."""
+"""Path of the host's CA bundle inside a machine that bakes."""
 _CA_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 APT_CONF = "etc/apt/apt.conf.d/99immutable-bake"
@@ -32,7 +35,7 @@ _FAMILIES = {"Debian": "debian", "Debian-Security": "security", "Ubuntu": "ubunt
 
 
 def ca_bundle() -> Path | None:
-    """Return the host's CA bundle: what the environment names, else the system's."""
+    """Return the host's CA bundle: the one that the environment names, else the system's, or None."""
     for file in (os.environ.get("SSL_CERT_FILE"), os.environ.get("REQUESTS_CA_BUNDLE"), *_CA_FILES):
         if file and Path(file).is_file():
             return Path(file).resolve()
@@ -40,29 +43,29 @@ def ca_bundle() -> Path | None:
 
 
 def environment() -> dict[str, str]:
-    """Return the variables for commands in a bake: proxies, the CA bundle, Python package indexes."""
+    """Return the environment variables for commands in a bake: proxies, CA bundle, Python package indexes."""
     env = {name: os.environ[name] for name in _PROXIES if name in os.environ}
     env |= {name: CA_BUNDLE for name in _CA_VARIABLES} if ca_bundle() else {}
     return env | _indexes()
 
 
 def _indexes() -> dict[str, str]:
-    """Return the indexes for uv: it does not read pip's configuration, so it is told what stands there."""
-    named = {name: value for name, value in os.environ.items() if name.startswith("UV_") and "INDEX" in name}
-    if named:
-        return named
+    """Return the variables that configure uv's index: uv does not read pip's configuration."""
+    given = {name: value for name, value in os.environ.items() if name.startswith("UV_") and "INDEX" in name}
+    if given:
+        return given
     index = os.environ.get("PIP_INDEX_URL") or _pip_index()
     return {"UV_DEFAULT_INDEX": index} if index else {}
 
 
-def lend_resolver(tree: Path) -> None:
-    """Give a bake this host's name servers: as a file, which its states may write anew."""
+def write_resolv_conf(tree: Path) -> None:
+    """Write this host's name servers into the tree of a layer. States may replace the file."""
     (tree / "etc").mkdir(exist_ok=True)
     (tree / _RESOLV).write_text(network.resolv_conf())
 
 
-def lend_apt(workspace: Path, offline: bool = False) -> dict[str, str]:
-    """Give a bake the host's way to its mirrors: files to show inside."""
+def apt_config(workspace: Path, offline: bool = False) -> dict[str, str]:
+    """Write the apt configuration of a bake; return the files to mount: path inside -> path on this host."""
     files: dict[str, str] = {}
     lines = []
     for line in apt_options(offline):
@@ -78,39 +81,42 @@ def lend_apt(workspace: Path, offline: bool = False) -> dict[str, str]:
     return {f"/{APT_CONF}": str(workspace / "apt.conf"), **files}
 
 
-def take_resolver_back(tree: Path) -> None:
-    """Remove what was lent, unless a state wrote it anew."""
+def remove_resolv_conf(tree: Path) -> None:
+    """Remove what `write_resolv_conf` wrote, unless a state replaced it."""
     file = tree / _RESOLV
     if file.is_file() and not file.is_symlink() and file.read_text() == network.resolv_conf():
         file.unlink()
 
 
 def prefetch() -> None:
-    """Begin to ask what takes a while to be told, before anybody waits for it."""
+    """Begin to read pip's configuration in the background.
+
+    It takes a third of a second, and the bake needs it later.
+    """
     Thread(target=environment, daemon=True).start()
 
 
 def _pip_index() -> str:
-    with _ONE_ASKS:
-        return _asked_pip()
+    with _PIP_LOCK:  # or two threads would both start pip
+        return _read_pip_config()
 
 
-_ONE_ASKS = Lock()
+_PIP_LOCK = Lock()
 
 
 @cache
-def _asked_pip() -> str:
-    """Return the package index that pip is configured for; pip takes a third of a second to say it."""
+def _read_pip_config() -> str:
+    """Return the package index that pip is configured for, or ''."""
     pip = shutil.which("pip3") or shutil.which("pip")
     if pip is None:
         return ""
-    told = subprocess.run([pip, "config", "list"], capture_output=True, text=True, check=False).stdout
-    found = dict(_PIP_INDEX.findall(told))
+    listed = subprocess.run([pip, "config", "list"], capture_output=True, text=True, check=False).stdout
+    found = dict(_PIP_INDEX.findall(listed))
     return found.get("global") or found.get("install") or ""
 
 
 def apt_options(offline: bool = False) -> list[str]:
-    """Return the lines of apt configuration by which this host reaches its mirrors; ``offline``: it need not try."""
+    """Return the lines of apt configuration with which this host reaches its mirrors; ``offline``: do not retry."""
     if offline:
         return ['Acquire::Retries "0";']
     dump = run(["apt-config", "dump"]).stdout.splitlines()
@@ -118,25 +124,25 @@ def apt_options(offline: bool = False) -> list[str]:
 
 
 def apt_sources(suite: str, components: tuple[str, ...], cache: Path | None = None) -> list[str]:
-    """Return sources.list lines for a suite from the mirrors that this host's own apt uses.
+    """Return the sources.list lines for a suite, with the mirrors that this host's own apt uses.
 
-    Those of Ubuntu itself if the host's apt knows no mirror of it; empty for Debian likewise: mmdebstrap then takes its
-    defaults. ``cache``: a folder for what apt would read anew each time.
+    Where the host's apt knows no mirror of Ubuntu, these are Ubuntu's own archives. Where it knows none of Debian, the
+    list is empty, and mmdebstrap uses its defaults. ``cache``: a folder for apt's index of its lists.
     """
-    known = _mirrors(cache)
-    words = " ".join(components)
+    host_mirrors = _mirrors(cache)
+    parts = " ".join(components)
     if is_ubuntu(suite):
         main, security = _UBUNTU_MIRRORS if platform.machine() in ("x86_64", "i686") else _UBUNTU_PORTS
-        main, security = known.get("ubuntu", main), known.get("ubuntu", security)
+        main, security = host_mirrors.get("ubuntu", main), host_mirrors.get("ubuntu", security)
         pockets = ((main, ""), (main, "-updates"), (security, "-security"))
-        return [f"deb {mirror} {suite}{pocket} {words}" for mirror, pocket in pockets]
-    if "debian" not in known:
+        return [f"deb {mirror} {suite}{pocket} {parts}" for mirror, pocket in pockets]
+    if "debian" not in host_mirrors:
         return []
-    lines = [f"deb {known['debian']} {suite} {words}"]
+    lines = [f"deb {host_mirrors['debian']} {suite} {parts}"]
     if suite not in ("sid", "unstable", "experimental"):
-        lines.append(f"deb {known['debian']} {suite}-updates {words}")
-        if "security" in known:
-            lines.append(f"deb {known['security']} {suite}-security {words}")
+        lines.append(f"deb {host_mirrors['debian']} {suite}-updates {parts}")
+        if "security" in host_mirrors:
+            lines.append(f"deb {host_mirrors['security']} {suite}-security {parts}")
     return lines
 
 
@@ -148,15 +154,16 @@ KEYRINGS = Path("/usr/share/keyrings")
 
 
 def is_ubuntu(suite: str) -> bool:
-    """Tell whether a suite is one of Ubuntu; the package distro-info-data knows of those to come."""
+    """Return whether a suite is one of Ubuntu. Future suites are known from the package distro-info-data."""
     lines = _UBUNTU_CSV.read_text().splitlines() if _UBUNTU_CSV.is_file() else []
     return suite in _UBUNTU or suite in {line.split(",")[2] for line in lines[1:] if line.count(",") > 2}
 
 
 def keyring(suite: str, mirror: str | None) -> Path | None:
-    """Return the keys that a suite of Ubuntu is signed by; None: those that this host's apt trusts anyway.
+    """Return the keyring for a suite of Ubuntu, or None where this host's apt trusts the suite's keys anyway.
 
-    Raises if they are not on this host; only a mirror that the recipe names may be signed by somebody else.
+    ``mirror``: the mirror that the recipe names, which other keys may have signed. Raises CommandExecutionError where
+    the keyring is needed and missing.
     """
     found = KEYRINGS / "ubuntu-archive-keyring.gpg"
     if not is_ubuntu(suite) or (mirror is not None and not found.is_file()):
@@ -164,15 +171,15 @@ def keyring(suite: str, mirror: str | None) -> Path | None:
     if not found.is_file():
         raise CommandExecutionError(
             f"{suite} is a suite of Ubuntu, whose packages this host cannot verify: {found} is missing; "
-            "install the package ubuntu-keyring on the builder"
+            "run apt-get install ubuntu-keyring on the builder"
         )
     return found
 
 
 def _mirrors(cache: Path | None) -> dict[str, str]:
-    """Return the mirror of each archive that the host's apt is configured for."""
+    """Return the mirrors that the host's apt is configured for: debian, security, ubuntu -> URL."""
     options: list[str] = []
-    if cache is not None and cache.is_dir():  # many a container keeps none: apt then reads all its lists, each time
+    if cache is not None and cache.is_dir():  # without a cache, as in many containers, apt reads all lists each time
         options = ["-o", f"Dir::Cache::pkgcache={cache / 'lists.bin'}", "-o", "Dir::Cache::srcpkgcache="]
     form = ["--format", "$(LABEL)|$(REPO_URI)"]
     targets = run(["apt-get", *options, "indextargets", *form, "Created-By: Packages"], check=False).stdout

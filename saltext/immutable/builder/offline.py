@@ -1,4 +1,4 @@
-"""``cache: only``: a bake that fetches nothing. The builder's cache is enough, or it is said what is missing."""
+"""``cache: only``: a bake that fetches nothing and uses the builder's cache alone."""
 
 from __future__ import annotations
 
@@ -9,35 +9,41 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-_WORDS = ("use", "only")
+_CHOICES = ("use", "only")
 
 
-def wanted(cache: str | None, default: str, refresh: object) -> bool:
-    """Tell whether nothing may be fetched; ``cache`` is what this bake says, ``default`` what the config says."""
-    if cache not in (None, *_WORDS):
+def is_offline(cache: str | None, default: str, refresh: object) -> bool:
+    """Return whether nothing may be fetched.
+
+    ``cache``: the argument of this bake, or None. ``default``: the setting of the master config. ``refresh``: the
+    bake's argument. Raises SaltInvocationError for another value of ``cache``, and where the bake is offline and asks
+    for updates.
+    """
+    if cache not in (None, *_CHOICES):
         raise SaltInvocationError(f"cache: must be use or only, not {cache!r}")
     offline = (cache or default) == "only"
     if offline and refresh not in (False, None, "never"):
-        raise SaltInvocationError("refresh asks the mirrors, and with cache=only nobody is asked; leave one out")
+        raise SaltInvocationError("refresh asks the mirrors, which cache=only forbids; leave out one of the two")
     return offline
 
 
 @contextmanager
-def told(offline: bool) -> Iterator[None]:
-    """Say of what fails that nothing was fetched, and what to do about it."""
+def explain_missing(offline: bool) -> Iterator[None]:
+    """Add to an error of an offline bake that nothing was fetched, and what to do."""
     try:
         yield
     except CommandExecutionError as err:
         if not offline:
             raise
-        mend = "nothing was fetched (cache: only); if it is missing here, bake once with cache=use"
-        raise CommandExecutionError(f"{err}\n{mend}") from err
+        hint = "nothing was fetched (cache: only); if something is missing in the cache, bake once with cache=use"
+        raise CommandExecutionError(f"{err}\n{hint}") from err
 
 
 def route(order: Mapping[str, Any]) -> str:
-    """Return where the packets of a bake's machine may go beyond its own network: nowhere but to the master.
+    """Return the route of a bake's machine beyond its own network: ``default``, an address with prefix, or '' for none.
 
-    ``order`` has subnet, offline, and minion where there is one to talk to a master.
+    Offline only the master is reachable. ``order``: a mapping with subnet, offline, and minion (its config) where the
+    machine calls a master. Raises SaltInvocationError where the master is configured by name.
     """
     if not order.get("offline"):
         return "default"
@@ -48,6 +54,7 @@ def route(order: Mapping[str, Any]) -> str:
         address = ipaddress.IPv4Address(master)
     except ValueError as err:
         raise SaltInvocationError(
-            f"with cache=only no name server is asked; set immutable:master to the address of {master}, not its name"
+            f"immutable:master: {master} is a name, and with cache=only no name server is asked; set it to the address "
+            f"of {master}"
         ) from err
     return "" if address in ipaddress.IPv4Network(order["subnet"]) else f"{address}/32"

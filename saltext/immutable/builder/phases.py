@@ -1,4 +1,4 @@
-"""The phases that a layer is built in: who hears that one begins, and how long each took."""
+"""The phases of building a layer: report that one begins, and measure how long each takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 @contextmanager
 def phase(name: str) -> Iterator[None]:
-    """Count the block as this phase; one that comes again adds to the first."""
+    """Run the block as the phase ``name``. The seconds of several blocks of one name are added up."""
     seconds, listener = _SECONDS.get(), _LISTENER.get()
     if listener:
         listener(name)
@@ -29,8 +29,8 @@ def phase(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def recorded() -> Iterator[dict[str, float]]:
-    """Give the seconds of each phase of the block, in the order in which they began to end."""
+def timed() -> Iterator[dict[str, float]]:
+    """Give a mapping that gets the seconds of each phase in the block, in the order in which the phases end."""
     seconds: dict[str, float] = {}
     token = _SECONDS.set(seconds)
     try:
@@ -40,8 +40,8 @@ def recorded() -> Iterator[dict[str, float]]:
 
 
 @contextmanager
-def heard(listener: Listener) -> Iterator[None]:
-    """Let ``listener`` hear each phase of the block that begins in this process."""
+def report_to(listener: Listener) -> Iterator[None]:
+    """Call ``listener`` with the name of each phase that begins in the block, in this process."""
     token = _LISTENER.set(listener)
     try:
         yield
@@ -49,6 +49,6 @@ def heard(listener: Listener) -> Iterator[None]:
         _LISTENER.reset(token)
 
 
-def told(seconds: dict[str, float]) -> str:
-    """Return the phases as a sentence has them, ``prepare 0.9 s, states 3.4 s``, without those that took nothing."""
+def summary(seconds: dict[str, float]) -> str:
+    """Return the phases as text, ``prepare 0.9 s, states 3.4 s``. Phases below 0.05 s are left out."""
     return ", ".join(f"{name} {took:.1f} s" for name, took in seconds.items() if took >= 0.05)

@@ -1,4 +1,4 @@
-"""A machine without an init, to run single commands in on top of a stack of layers."""
+"""A machine without an init that runs single commands on a stack of layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from saltext.immutable.builder import offline
 from saltext.immutable.machines.machine import Machine
 
 
-def workshop(
+def sandbox(
     workspace: Path,
     order: Mapping[str, Any],
     lower: tuple[str, ...],
@@ -18,7 +18,12 @@ def workshop(
     binds: Mapping[str, str] | None = None,
     files: Mapping[str, str] | None = None,
 ) -> Machine:
-    """Return the order for one; what is changed in it is in ``workspace``/fs. ``order`` has bridge and subnet."""
+    """Return the description of such a machine, to be launched by `machine.temporary`.
+
+    ``workspace``: its folder ``fs`` takes the changes. ``order``: a mapping with bridge, subnet, and offline where
+    nothing may be fetched. ``lower``: short names of the layers, root first. ``binds`` and ``files``: what of this host
+    is mounted, by path inside.
+    """
     return Machine(
         minion_id=f"bake-{workspace.name}",
         image="",

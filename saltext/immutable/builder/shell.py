@@ -1,4 +1,4 @@
-"""A throw-away copy of an image to look around in: what is changed in it vanishes with it."""
+"""A shell in a temporary copy of an image. All changes are lost when it ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.builder import commands
-from saltext.immutable.builder.sandbox import workshop
+from saltext.immutable.builder.sandbox import sandbox
 from saltext.immutable.host import Host
 from saltext.immutable.images import verify
 from saltext.immutable.machines import images, nspawn
@@ -25,7 +25,7 @@ from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.machine import Machine
 from saltext.immutable.spec.model import Network
 
-# A copy must not come to the master as the machine that it is no copy of.
+# The copy must not connect to the master: it is no machine of a fleet.
 _NO_MINION = "[Service]\nType=oneshot\nExecStart=\nExecStart=/bin/true\n"
 _DROP_IN = "/run/systemd/system/salt-minion.service.d/copy.conf"
 _LOGIN = "test -x /bin/bash && exec /bin/bash -l; exec /bin/sh -l"
@@ -39,14 +39,15 @@ def open_shell(
     bridge: str = Network.bridge,
     subnet: str = Network.subnet,
 ) -> dict[str, Any]:
-    """Open a shell of root in a copy of an image, or run ``command`` in one; it goes away afterwards.
+    """Open a root shell in a copy of an image, or run ``command`` in it; remove the copy afterwards.
 
-    ``boot``: its services run; the minion never does. Returns retcode, and of a command stdout and stderr.
+    ``boot``: start the image's services, but never its minion. Returns retcode, and for a command stdout and stderr.
+    Raises SaltInvocationError where a shell has no terminal.
     """
     if command is None and not sys.stdin.isatty():
-        raise SaltInvocationError("a shell needs a terminal, and there is none here; give command='...' instead")
-    place = {"bridge": bridge, "subnet": subnet}
-    with _copy(host, digest, place, boot) as machine:
+        raise SaltInvocationError("a shell needs a terminal, and standard input is none; give command='...' instead")
+    network = {"bridge": bridge, "subnet": subnet}
+    with _copy(host, digest, network, boot) as machine:
         if command is None:
             _interact(machine)
             return {"retcode": 0}
@@ -55,14 +56,14 @@ def open_shell(
 
 
 @contextmanager
-def _copy(host: Host, digest: str, place: Mapping[str, str], boot: bool) -> Iterator[Machine]:
-    """Give a machine of the image whose root is writable; `sweep` removes it if we are killed."""
+def _copy(host: Host, digest: str, network: Mapping[str, str], boot: bool) -> Iterator[Machine]:
+    """Give a running machine of the image with a writable root. After a kill `sweep` removes it."""
     image = images.read(host, digest)
     verify.require_layers(host, image["layers"])
     commands.sweep(host)
     with host.workspace() as workspace:
         (workspace / "fs").mkdir(mode=0o755)
-        order = workshop(workspace, place, images.lower(host, digest), files=_files(workspace) if boot else {})
+        order = sandbox(workspace, network, images.lower(host, digest), files=_files(workspace) if boot else {})
         order = replace(order, minion_id=f"{image['recipe']}-copy-{workspace.name}", boot=boot)
         with machines.temporary(host, order) as machine:
             if boot:
@@ -76,31 +77,34 @@ def _files(workspace: Path) -> dict[str, str]:
 
 
 def _interact(machine: Machine) -> None:
-    """Let root's login shell have our terminal until it ends; what its last command said is no error of ours."""
+    """Run root's login shell on this terminal until it ends.
+
+    Its exit code is ignored: it is that of the last command.
+    """
     init = nspawn.find_init(machine.cgroup)
     if init is None:
         raise CommandExecutionError(f"{machine.minion_id} is not running")
     env = {"TERM": os.environ.get("TERM", "linux")}
-    words = nspawn.entering(init, machine.cgroup, ["/bin/sh", "-c", _LOGIN], env)
+    command = nspawn.entering(init, machine.cgroup, ["/bin/sh", "-c", _LOGIN], env)
     terminal = sys.stdin.fileno()
     settings = termios.tcgetattr(terminal)
     try:
-        with _left_alone():
-            subprocess.run(words, cwd="/", check=False)
+        with _signals_for_shell():
+            subprocess.run(command, cwd="/", check=False)
     finally:
-        _take_back(terminal, settings)
+        _restore(terminal, settings)
 
 
 @contextmanager
-def _left_alone() -> Iterator[None]:
-    """Leave Ctrl-C to who has the terminal; a terminal that is closed ends us in order."""
+def _signals_for_shell() -> Iterator[None]:
+    """Ignore Ctrl-C, which is meant for the shell. Raise KeyboardInterrupt when the terminal is closed."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     # Not SIG_IGN, which the shell would inherit.
-    ours = {signal.SIGINT: lambda *_: None, signal.SIGHUP: end}
-    before = {number: signal.signal(number, handler) for number, handler in ours.items()}
+    handlers = {signal.SIGINT: lambda *_: None, signal.SIGHUP: end}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
@@ -108,9 +112,9 @@ def _left_alone() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _take_back(terminal: int, settings: list[Any]) -> None:
-    """Make the terminal ours and as it was, however the shell ended."""
-    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # who is in the background is stopped for less
+def _restore(terminal: int, settings: list[Any]) -> None:
+    """Take the terminal back from the shell and restore its settings."""
+    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # which would stop a process that is in the background
     try:
         with suppress(OSError):
             os.tcsetpgrp(terminal, os.getpgrp())

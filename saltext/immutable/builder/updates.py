@@ -18,17 +18,22 @@ _POLICY = re.compile(r"^(\S+):\n(?:  .*\n)*?  Candidate: (\S+)$", re.MULTILINE)
 
 
 def candidates(machine: Machine, packages: Mapping[str, str]) -> dict[str, str]:
-    """Return the version that apt would install today of each of ``packages`` (name:arch -> installed version)."""
+    """Return the version of each package that apt would install today.
+
+    ``packages``: name:arch -> installed version. Raises CommandExecutionError where the mirrors cannot be reached.
+    """
     newest = dict(_POLICY.findall(_policies(machine, packages)))
     return {name: _candidate(name, version, newest) for name, version in packages.items()}
 
 
 def pending(machine: Machine, packages: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Return the packages that apt would install another version of: installed, candidate, and whether the mirror
-    calls that a security update: an archive such as ``bookworm-security`` has it.
+    """Return the packages of which apt would install another version: installed, candidate, security.
+
+    ``security`` is True where an archive for security updates (``bookworm-security``) has the candidate. ``packages``
+    and errors as in `candidates`.
     """
-    said = _policies(machine, packages)
-    newest, secure = dict(_POLICY.findall(said)), set(_secure(said))
+    policies = _policies(machine, packages)
+    newest, secure = dict(_POLICY.findall(policies)), set(_security_updates(policies))
     found = {}
     for name, version in packages.items():
         candidate = _candidate(name, version, newest)
@@ -38,9 +43,9 @@ def pending(machine: Machine, packages: Mapping[str, str]) -> dict[str, dict[str
     return found
 
 
-def _secure(said: str) -> Iterator[str]:
-    """Yield the packages whose candidate comes from an archive for security."""
-    for stanza in re.split(r"^(?=\S)", said, flags=re.MULTILINE):
+def _security_updates(policies: str) -> Iterator[str]:
+    """Yield the packages whose candidate comes from an archive for security updates."""
+    for stanza in re.split(r"^(?=\S)", policies, flags=re.MULTILINE):
         name, _, rest = stanza.partition(":\n")
         candidate = re.search(r"^  Candidate: (\S+)$", rest, re.MULTILINE)
         for version, sources in _VERSIONS.findall(rest) if candidate else ():
@@ -49,16 +54,21 @@ def _secure(said: str) -> Iterator[str]:
 
 
 def _policies(machine: Machine, packages: Mapping[str, str]) -> str:
-    """Return what apt says of packages, with lists that are as new as the mirrors."""
+    """Return the output of ``apt-cache policy``, after an update of the package lists."""
     if not packages:
         return ""
     done = machine.run(["apt-get", "--quiet", "--error-on=any", "update"], env=mirrors.environment())
     if done.returncode:
-        raise CommandExecutionError(f"the mirrors could not be asked for updates:\n{tail(done.stderr + done.stdout)}")
+        raise CommandExecutionError(
+            f"apt-get update failed, so no updates are known:\n{tail(done.stderr + done.stdout)}"
+        )
     return machine.run(["apt-cache", "policy", *packages]).stdout + "\n"
 
 
 def _candidate(name: str, installed: str, newest: Mapping[str, str]) -> str:
-    """apt names a package of the native architecture, or of `all`, without it."""
+    """Return the version that apt would install of one package.
+
+    apt-cache names packages of the native architecture, and of `all`, without the architecture.
+    """
     version = newest.get(name) or newest.get(name.rpartition(":")[0]) or installed
     return installed if version == "(none)" else version

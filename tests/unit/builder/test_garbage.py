@@ -1,4 +1,4 @@
-"""What a builder throws away: never what an image, a machine or a mount needs."""
+"""Garbage collection on a builder never removes what an image, a machine or a mount needs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def commit(host, monkeypatch):
     monkeypatch.setattr(layers, "run", lambda command: None)  # sync takes its time
 
     def commit(text: str) -> str:
-        with host.workspace() as place:
-            (place / "fs").mkdir()
-            (place / "fs/a").write_text(text)
-            layer = layers.commit(host, place, what=f"layer {text}")
+        with host.workspace() as workspace:
+            (workspace / "fs").mkdir()
+            (workspace / "fs/a").write_text(text)
+            layer = layers.commit(host, workspace, what=f"layer {text}")
             layers.keep(host, f"key of {text}", layer.digest)
             return layer.digest
 
@@ -61,7 +61,7 @@ def left(host):
     )
 
 
-def test_layers_of_images_that_are_known_stay_and_all_others_go(host, commit, image, collect):
+def test_layers_of_known_images_stay_and_others_are_removed(host, commit, image, collect):
     base, one, two, loose = (commit(text) for text in ("base", "one", "two", "loose"))
     image(ONE, base, one)
     image(TWO, base, two)
@@ -76,18 +76,18 @@ def test_layers_of_images_that_are_known_stay_and_all_others_go(host, commit, im
     assert collect(ONE) == {"images": [], "layers": {}, "caches": {}, "leftovers": {}}
 
 
-def test_a_preview_tells_the_same_and_removes_nothing(host, commit, image, collect):
+def test_a_preview_reports_the_same_and_removes_nothing(host, commit, image, collect):
     commit("loose")
     image(TWO, commit("two"))
     (host.cache / "debian/buster").mkdir(parents=True)
     before = left(host)
-    told = collect(test=True)
+    preview = collect(test=True)
     assert (left(host), (host.cache / "debian/buster").exists()) == (before, True)
-    assert collect() == told
+    assert collect() == preview
     assert not left(host)
 
 
-def test_what_a_machine_runs_on_stays_though_its_image_is_in_no_book(host, commit, image, collect):
+def test_layers_of_a_machine_stay_though_the_store_does_not_know_their_image(host, commit, image, collect):
     one = commit("one")
     image(ONE, one)
     run_machine(host, overlay.short(one), images.seal_link(ONE))
@@ -96,7 +96,7 @@ def test_what_a_machine_runs_on_stays_though_its_image_is_in_no_book(host, commi
     assert (host.l / overlay.short(one) / "a").read_text() == "one"
 
 
-def test_what_anybody_mounts_stays(host, commit, image, collect, monkeypatch):
+def test_mounted_layers_and_images_stay(host, commit, image, collect, monkeypatch):
     one, two = commit("one"), commit("two")
     image(ONE, one)
     monkeypatch.setattr(overlay, "mounted", lambda: {overlay.short(two), images.seal_link(ONE)})
@@ -104,7 +104,7 @@ def test_what_anybody_mounts_stays(host, commit, image, collect, monkeypatch):
     assert (collect()["images"], collect()["layers"]) == ([], {})
 
 
-def test_archives_that_no_recipe_names_go(host):
+def test_tarballs_that_no_recipe_names_are_removed(host):
     for name in ("1" * 64, "2" * 64):
         (host.cache / "tarballs").mkdir(exist_ok=True)
         (host.cache / "tarballs" / name).write_text("12345")
@@ -113,7 +113,7 @@ def test_archives_that_no_recipe_names_go(host):
     assert [path.name for path in (host.cache / "tarballs").iterdir()] == ["1" * 64]
 
 
-def test_caches_of_what_no_recipe_names_go(host, collect):
+def test_caches_of_suites_and_bake_ids_that_no_recipe_names_are_removed(host, collect):
     for path in ("debian/bookworm", "debian/buster", "apt/web-bake", "apt/old-bake/archives", "apt/toolchain", "uv/x"):
         (host.cache / path).mkdir(parents=True)
         (host.cache / path / "file").write_text("12345")
@@ -122,8 +122,8 @@ def test_caches_of_what_no_recipe_names_go(host, collect):
     assert stay == ["apt/toolchain", "apt/web-bake", "debian/bookworm", "uv/x"]
 
 
-def test_what_a_killed_bake_left_goes(host, commit, collect):
-    """A workspace, a key pair, an image that was never finished, links and keys that lead nowhere."""
+def test_leftovers_of_a_killed_bake_are_removed(host, commit, collect):
+    """A workspace, a key pair, an unfinished image, links and keys whose target is gone."""
     gone = commit("gone")
     (host.layers / gone).rename(host.tmp / "discarded-000000")
     (host.tmp / "abc123").mkdir()
@@ -136,13 +136,13 @@ def test_what_a_killed_bake_left_goes(host, commit, collect):
     assert not left(host)
 
 
-def test_a_workspace_where_somebody_works_stays(host, collect):
-    with host.workspace() as place:
+def test_a_workspace_in_use_stays(host, collect):
+    with host.workspace() as workspace:
         assert not collect()["leftovers"]
-        assert place.exists()
+        assert workspace.exists()
 
 
-def test_a_kill_at_any_moment_leaves_what_the_next_one_removes(host, commit, image, collect):
+def test_after_a_kill_at_any_moment_the_next_collection_finishes(host, commit, image, collect):
     moments = 0
     for moment in count(1):
         base, two = commit("base"), commit("two")
@@ -163,7 +163,7 @@ def test_a_kill_at_any_moment_leaves_what_the_next_one_removes(host, commit, ima
 
 
 def _killed_at(moment, work):
-    """Tell whether the work was killed before that renaming or unlinking of its."""
+    """Return whether the work was killed before its n-th call of rename or unlink."""
     with pytest.MonkeyPatch.context() as patch:
         _die_at(patch, moment)
         try:

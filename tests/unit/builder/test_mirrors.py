@@ -1,4 +1,4 @@
-"""A bake reaches the world as its builder does, and keeps nothing of that."""
+"""A bake reaches mirrors and indexes as its builder does, and no image keeps that configuration."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from saltext.immutable.builder.sources import debian
 from saltext.immutable.machines import network
 
 
-def saying(text: str):
+def printing(text: str):
     return lambda *_, **__: CompletedProcess([], 0, text, "")
 
 
 @pytest.mark.parametrize(
-    ("line", "taken"),
+    ("line", "used"),
     [
         pytest.param('Acquire::http::Proxy "http://proxy:3128";', True, id="proxy"),
         pytest.param('Acquire::https::Proxy "http://proxy:3128";', True, id="proxy for https"),
@@ -26,15 +26,15 @@ def saying(text: str):
         pytest.param('acquire::HTTPS::CAInfo "/etc/ssl/mirror.pem";', True, id="in any spelling"),
         pytest.param('Acquire::Check-Valid-Until "false";', True, id="old snapshots"),
         pytest.param('Acquire::Retries "3";', True, id="retries"),
-        pytest.param('APT::Install-Recommends "false";', False, id="what gets installed is the image's own matter"),
+        pytest.param('APT::Install-Recommends "false";', False, id="which packages are installed is up to the image"),
         pytest.param('DPkg::Post-Invoke:: "touch /host";', False, id="hooks of the builder stay there"),
-        pytest.param('Acquire::http::Proxy "";', False, id="nothing"),
+        pytest.param('Acquire::http::Proxy "";', False, id="an empty value"),
         pytest.param('Acquire::http::User-Agent "x";', False, id="how apt calls itself"),
     ],
 )
-def test_apt_options(monkeypatch, line, taken):
-    monkeypatch.setattr(mirrors, "run", saying(f"{line}\nAPT \"\";\n"))
-    assert mirrors.apt_options() == ([line] if taken else [])
+def test_apt_options(monkeypatch, line, used):
+    monkeypatch.setattr(mirrors, "run", printing(f"{line}\nAPT \"\";\n"))
+    assert mirrors.apt_options() == ([line] if used else [])
 
 
 DEBIAN = "Debian|http://mirror/debian/\nDebian|http://second/debian\nDebian-Security|http://mirror/security/\n"
@@ -82,13 +82,13 @@ DEBIAN = "Debian|http://mirror/debian/\nDebian|http://second/debian\nDebian-Secu
     ],
 )
 def test_sources(monkeypatch, known, suite, lines):
-    monkeypatch.setattr(mirrors, "run", saying(known))
+    monkeypatch.setattr(mirrors, "run", printing(known))
     monkeypatch.setattr(mirrors.platform, "machine", lambda: "x86_64")
     assert debian.sources(suite, ["main"], None) == lines
 
 
 def test_a_mirror_in_the_recipe_is_the_only_one(monkeypatch):
-    monkeypatch.setattr(mirrors, "run", saying(DEBIAN))
+    monkeypatch.setattr(mirrors, "run", printing(DEBIAN))
     found = debian.sources("bookworm", ["main", "contrib"], "http://mine")
     assert found == ["deb http://mine bookworm main contrib"]
 
@@ -104,7 +104,7 @@ def resolvers(tmp_path, monkeypatch):
     ("first", "second", "given"),
     [
         pytest.param("nameserver 9.9.9.9\n", None, "nameserver 9.9.9.9\n", id="a name server that machines reach too"),
-        pytest.param("nameserver 127.0.0.53\nsearch x\n", None, "", id="one on the builder's loopback: rather none"),
+        pytest.param("nameserver 127.0.0.53\nsearch x\n", None, "", id="one on the builder's loopback is left out"),
         pytest.param("nameserver 127.0.0.53\n", "nameserver 9.9.9.9\n", "nameserver 9.9.9.9\n", id="resolved's uplink"),
         pytest.param("nameserver ::1\nnameserver 9.9.9.9\n", None, "nameserver 9.9.9.9\n", id="one of two"),
         pytest.param(None, None, "", id="none at all"),
@@ -120,27 +120,27 @@ def test_name_servers(resolvers, first, second, given):
 @pytest.mark.parametrize(
     ("state", "kept"),
     [
-        pytest.param(None, False, id="what was lent is taken back"),
-        pytest.param("nameserver 10.0.0.2\n", True, id="what a state wrote stays"),
+        pytest.param(None, False, id="the builder's own is removed"),
+        pytest.param("nameserver 10.0.0.2\n", True, id="one that a state wrote stays"),
     ],
 )
-def test_the_resolver_is_lent(resolvers, tmp_path, state, kept):
+def test_the_builders_resolv_conf_is_removed_again(resolvers, tmp_path, state, kept):
     resolvers[0].write_text("nameserver 9.9.9.9\n")
-    mirrors.lend_resolver(tmp_path)
-    lent = tmp_path / "etc/resolv.conf"
-    assert lent.read_text() == "nameserver 9.9.9.9\n"
+    mirrors.write_resolv_conf(tmp_path)
+    file = tmp_path / "etc/resolv.conf"
+    assert file.read_text() == "nameserver 9.9.9.9\n"
     if state:
-        lent.write_text(state)
-    mirrors.take_resolver_back(tmp_path)
-    assert lent.exists() is kept
+        file.write_text(state)
+    mirrors.remove_resolv_conf(tmp_path)
+    assert file.exists() is kept
 
 
-def test_a_link_that_a_state_made_of_the_resolver_stays(resolvers, tmp_path):
+def test_a_link_that_a_state_made_of_resolv_conf_stays(resolvers, tmp_path):
     resolvers[0].write_text("nameserver 9.9.9.9\n")
-    mirrors.lend_resolver(tmp_path)
+    mirrors.write_resolv_conf(tmp_path)
     (tmp_path / "etc/resolv.conf").unlink()
     (tmp_path / "etc/resolv.conf").symlink_to(resolvers[0])
-    mirrors.take_resolver_back(tmp_path)
+    mirrors.remove_resolv_conf(tmp_path)
     assert (tmp_path / "etc/resolv.conf").is_symlink()
 
 
@@ -164,17 +164,17 @@ def test_uv_takes_the_index_that_pip_is_configured_for(monkeypatch, tmp_path):
     pip.write_text('#!/bin/sh\ncat "$0.said"\n')
     pip.chmod(0o755)
     monkeypatch.setattr(mirrors.shutil, "which", lambda name: str(pip))
-    said = {
+    indexes = {
         "global.cert='/x'\n": None,
         "install.index-url='https://two/simple'\n": "https://two/simple",
         "global.index-url='https://one/simple'\ninstall.index-url='https://two/simple'\n": "https://one/simple",
         "global.extra-index-url='https://three/simple'\n": None,
     }
-    for text, index in said.items():
+    for text, index in indexes.items():
         (tmp_path / "pip3.said").write_text(text)
-        mirrors._asked_pip.cache_clear()
+        mirrors._read_pip_config.cache_clear()
         assert mirrors.environment().get("UV_DEFAULT_INDEX") == index
-    mirrors._asked_pip.cache_clear()
+    mirrors._read_pip_config.cache_clear()
 
 
 STATUS = """\

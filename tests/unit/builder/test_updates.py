@@ -1,4 +1,4 @@
-"""What apt says of a stack's packages."""
+"""Which updates apt reports for the packages of a stack."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Machine:
         pytest.param("tzdata:all", "2024a", "2024a", id="none"),
         pytest.param("libc6:i386", "2.36-9", "2.36-10", id="of a foreign architecture"),
         pytest.param("ours:amd64", "1", "1", id="a package that no mirror has"),
-        pytest.param("gone:amd64", "3", "3", id="one that apt does not know any more"),
+        pytest.param("gone:amd64", "3", "3", id="a package that apt does not know any more"),
     ],
 )
 def test_candidates(package, version, newest):
@@ -97,6 +97,6 @@ def test_updates_that_come_from_an_archive_for_security_are_marked(monkeypatch):
     }
 
 
-def test_mirrors_that_cannot_be_asked_are_no_answer():
+def test_mirrors_that_cannot_be_reached_are_an_error():
     with pytest.raises(CommandExecutionError, match="no route to the mirror"):
         updates.candidates(Machine(update=100), {"nginx-light:amd64": "1"})

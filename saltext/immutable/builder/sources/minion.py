@@ -14,7 +14,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.builder import mirrors
-from saltext.immutable.builder.sandbox import workshop
+from saltext.immutable.builder.sandbox import sandbox
 from saltext.immutable.builder.sources import wheel as pack
 from saltext.immutable.builder.sources.debian import package_cache
 from saltext.immutable.builder.sources.uv import find_uv
@@ -69,10 +69,10 @@ def _compile(host: Host, order: Mapping[str, Any], lower: tuple[str, ...]) -> No
     """Fill uv's cache with the wheels that have to be built."""
     with host.lock("toolchain", wait=1800), host.workspace() as aside:
         (aside / "fs").mkdir()
-        mirrors.lend_resolver(aside / "fs")
+        mirrors.write_resolv_conf(aside / "fs")
         plain = _machine(host, aside, order, lower)
         binds = {**plain.binds, **package_cache(host, "toolchain")}
-        lent = mirrors.lend_apt(aside, bool(order.get("offline")))
+        lent = mirrors.apt_config(aside, bool(order.get("offline")))
         with machines.temporary(host, replace(plain, binds=binds, files=lent)) as machine:
             _checked(machine.run(["apt-get", "--quiet", "update"], env=_env(order)), "no package lists")
             got = machine.run(["apt-get", "--quiet", "--yes", "install", *_TOOLCHAIN], env=_env(order))
@@ -81,7 +81,7 @@ def _compile(host: Host, order: Mapping[str, Any], lower: tuple[str, ...]) -> No
 
 
 def _machine(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[str, ...]) -> Machine:
-    """Return a workshop with uv, its cache and our wheel inside."""
+    """Return a sandbox with uv, its cache and our wheel inside."""
     inside, cache = workspace / "inside", host.cache / "uv"
     inside.mkdir()
     cache.mkdir(exist_ok=True)
@@ -89,7 +89,7 @@ def _machine(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple
     shutil.copy2(find_uv(), inside / "uv")
     if bundle := mirrors.ca_bundle():
         shutil.copyfile(bundle, inside / Path(mirrors.CA_BUNDLE).name)
-    return workshop(workspace, order, lower, binds={_INSIDE: str(inside), f"{_INSIDE}-cache": str(cache)})
+    return sandbox(workspace, order, lower, binds={_INSIDE: str(inside), f"{_INSIDE}-cache": str(cache)})
 
 
 def _install(machine: Machine, order: Mapping[str, Any]) -> CompletedProcess[str]:

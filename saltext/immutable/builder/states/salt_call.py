@@ -73,7 +73,7 @@ def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[
         read_only=False,
         upper=str(workspace / "fs"),
         binds=debian.package_cache(host, order["bake_id"]) | {_PKI: str(host.pki / order["bake_id"])},
-        files={lent: str(workspace / "lent"), **mirrors.lend_apt(workspace, bool(order.get("offline")))},
+        files={lent: str(workspace / "lent"), **mirrors.apt_config(workspace, bool(order.get("offline")))},
         boot=not chrooted,
         route=offline.route(order),
     )

@@ -103,7 +103,7 @@ def test_ubuntu_is_verified_by_its_own_keys(keyrings):
 
 
 def test_without_them_it_is_said_which_package_brings_them(keyrings):
-    with pytest.raises(CommandExecutionError, match="jammy is a suite of Ubuntu.*install the package ubuntu-keyring"):
+    with pytest.raises(CommandExecutionError, match="jammy is a suite of Ubuntu.*apt-get install ubuntu-keyring"):
         mirrors.keyring("jammy", None)
     assert mirrors.keyring("jammy", "http://mine/ubuntu") is None, "a mirror of one's own may have keys of its own"
 

@@ -66,7 +66,7 @@ def test_they_are_told_in_one_order():
 
 @pytest.fixture
 def prepared(host, tmp_path, monkeypatch):
-    monkeypatch.setattr(salt_call.mirrors, "lend_apt", lambda workspace, offline: {})
+    monkeypatch.setattr(salt_call.mirrors, "apt_config", lambda workspace, offline: {})
     order = {"bake_id": "web-bake", "minion": {}, "bridge": "b", "subnet": "10.0.0.0/24"}
     return lambda **more: salt_call.prepare(host, tmp_path, {**order, **more}, ())
 
