@@ -1,7 +1,7 @@
 """The grain ``immutable``: which image this machine runs, and for which fleet.
 
-Standard library only, so that it works where it was merely synced; it never raises, since a grain that
-does would cost every minion its start.
+Standard library only, so that it also works where it was synced without the library. It never raises: a grain that
+raises would keep the minion from starting.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ MACHINE_PATH = "/etc/salt/minion.d/zzz-machine.conf"
 
 
 def immutable():
-    """Return ``{"immutable": {...}}``; ``sealed`` is False on a host that runs no image."""
+    """Return ``{"immutable": {...}}``: sealed, image, digest, recipe, fleet, generation.
+
+    On a host without a seal only ``sealed: False``; if a file cannot be read, ``damaged`` with the error.
+    """
     try:
         seal = _json(SEAL_PATH)
         if seal is None:
             return {"immutable": {"sealed": False}}
         machine = (_json(MACHINE_PATH) or {}).get("immutable_machine", {})
-        return {"immutable": _said(seal, machine)}
+        return {"immutable": _grain(seal, machine)}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as err:
         return {"immutable": {"sealed": True, "damaged": f"{type(err).__name__}: {err}"}}
 
 
-def _said(seal, machine):
+def _grain(seal, machine):
     return {
         "sealed": True,
         "image": f"{seal['recipe']}@{seal['image'][:12]}",

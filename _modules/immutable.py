@@ -1,4 +1,4 @@
-"""What is known and done on one machine about its image: what it runs, what drifted, how it is sealed and opened."""
+"""Functions of one machine about its image: status, drift, launch phase, sealing and break-glass."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from salt.exceptions import CommandExecutionError
 
 try:
     from saltext.immutable import adoption
-    from saltext.immutable.guard import break_glass as breaking
-    from saltext.immutable.guard import launch as launching
-    from saltext.immutable.guard import status as standing
+    from saltext.immutable.guard import break_glass as guard_break_glass
+    from saltext.immutable.guard import launch as guard_launch
+    from saltext.immutable.guard import status as guard_status
 
     DAMAGE = None
-except Exception as err:  # a sealed machine whose library is damaged must still be able to say so
+except Exception as err:  # on a sealed machine whose library is damaged, immutable.status must still work
     DAMAGE = f"{type(err).__name__}: {err}"
 
 __virtualname__ = "immutable"
@@ -31,14 +31,15 @@ def __virtual__():
 
 
 def status():
-    """Return what this machine says about its image, and what is wrong with that.
+    """Return which image this machine runs, and what is wrong with its seal.
 
-    Keys: ``sealed``, ``problems`` (sentences; empty when all is well) and, on a sealed machine whose seal
+    Keys: ``sealed``, ``problems`` (sentences; empty if there are none) and, on a sealed machine whose seal
     can be read, ``image``, ``digest``, ``recipe``, ``read_only``, ``adopted``, ``created`` (seconds since the epoch),
     ``salt``, ``pack``, ``policy`` (what the recipe fixed), ``fleet``, ``generation``, ``installation``,
-    ``launched`` (whether what it applies at launch is applied; a text is why that failed),
-    ``stopped_jobs`` (scheduled jobs that do not run: name to function), ``glass`` (None, or who broke it, why, and
-    seconds_left), and ``counts`` since the boot (refused, operated, changed: function to number).
+    ``launched`` (True if its launch phase succeeded, False if not yet; a text says why it failed),
+    ``stopped_jobs`` (scheduled jobs that do not run: name to function), ``glass`` (None, or who opened it by
+    break-glass, the reason, and seconds_left), and ``counts`` since the boot (refused, operated, changed: function to
+    number).
 
     CLI Example:
 
@@ -48,7 +49,7 @@ def status():
     """
     if DAMAGE is not None:
         return {"sealed": True, "problems": [f"saltext.immutable is damaged ({DAMAGE}); replace this machine"]}
-    return standing.status(__opts__, __pillar__)
+    return guard_status.status(__opts__, __pillar__)
 
 
 def seal(guard=None, mutable=None, test=False):
@@ -56,7 +57,7 @@ def seal(guard=None, mutable=None, test=False):
     Seal this minion as it is: from now on it refuses what would change it.
 
     For a minion that was not baked (adoption). It takes effect at once. What is on it now becomes the manifest that
-    ``immutable.drift`` compares with; its scheduled jobs stop, and its mine is kept alive by a systemd timer.
+    ``immutable.drift`` compares with. Its scheduled jobs stop; a systemd timer updates its mine instead.
 
     guard
         As in a recipe: ``{allow: [...], deny: [...], dry_runs: true, allow_dangerous: false}``.
@@ -65,7 +66,7 @@ def seal(guard=None, mutable=None, test=False):
         Paths (globs) that change by design, besides the usual ones.
 
     test
-        Only tell whether it can be sealed, and what that would stop.
+        Only return whether it can be sealed, and which jobs that would stop.
 
     Returns changed, image, digest and stopped_jobs.
 
@@ -78,23 +79,26 @@ def seal(guard=None, mutable=None, test=False):
     """
     given = {name: value for name, value in (("guard", guard), ("mutable", mutable)) if value is not None}
     policy = adoption.policy(given)
-    now = standing.status(__opts__, __pillar__)
-    told = {"changed": True, "image": None, "digest": None, "stopped_jobs": standing.stopped_jobs(__opts__, __pillar__)}
+    now = guard_status.status(__opts__, __pillar__)
+    stopped = guard_status.stopped_jobs(__opts__, __pillar__)
+    result = {"changed": True, "image": None, "digest": None, "stopped_jobs": stopped}
     if now["sealed"]:
         if not now.get("adopted") or now["policy"] != policy:
-            raise CommandExecutionError(f"this machine is sealed already ({now.get('image', 'its seal is damaged')})")
-        return {**told, "changed": False, "image": now["image"], "digest": now["digest"]}
+            raise CommandExecutionError(
+                f"this machine is sealed already, with another policy ({now.get('image', 'its seal is damaged')})"
+            )
+        return {**result, "changed": False, "image": now["image"], "digest": now["digest"]}
     if obstacles := adoption.obstacles(__opts__, _executor()):
         raise CommandExecutionError("this minion cannot be sealed: " + "; ".join(obstacles))
     if test:
-        return told
+        return result
     found = adoption.seal_minion(__opts__, policy, _call)
-    return {**told, "image": found.name, "digest": found.image}
+    return {**result, "image": found.name, "digest": found.image}
 
 
 def unseal():
     """
-    Undo ``immutable.seal``. The glass has to be broken first; a machine that runs an image is never unsealed.
+    Undo ``immutable.seal``. Open the machine by break-glass first. A machine that runs an image is never unsealed.
 
     CLI Example:
 
@@ -103,7 +107,7 @@ def unseal():
         salt-run fleet.break_glass pet.example.com reason='back to highstate'
         salt pet.example.com immutable.unseal
     """
-    now = standing.status(__opts__, __pillar__)
+    now = guard_status.status(__opts__, __pillar__)
     if not now["sealed"]:
         return {"changed": False}
     if not now.get("adopted"):
@@ -114,9 +118,9 @@ def unseal():
 
 def break_glass_challenge(ttl):
     """
-    Return what the master must sign to open this machine for ``ttl`` seconds; ``fleet.break_glass`` asks for it.
+    Return what the master must sign to open this machine for ``ttl`` seconds; ``fleet.break_glass`` calls it.
 
-    Returns machine, nonce, boot_id, until, and what breaking the glass opens and cannot open.
+    Returns machine, nonce, boot_id, until, and what break-glass opens and cannot open.
 
     CLI Example:
 
@@ -127,13 +131,13 @@ def break_glass_challenge(ttl):
     try:
         seconds = float(ttl)
     except (TypeError, ValueError) as err:
-        raise CommandExecutionError(f"ttl: {ttl!r} is no number of seconds") from err
-    return breaking.challenge(seconds)
+        raise CommandExecutionError(f"ttl: {ttl!r} is not a number of seconds") from err
+    return guard_break_glass.challenge(seconds)
 
 
 def break_glass(token):
     """
-    Open this machine with what the master signed for its last challenge; ``fleet.break_glass`` sends it.
+    Open this machine with a token that the master signed for its last challenge; ``fleet.break_glass`` sends it.
 
     CLI Example:
 
@@ -141,13 +145,14 @@ def break_glass(token):
 
         salt-run fleet.break_glass web-1.example.com reason='the disk is full' ttl=15m
     """
-    granted = breaking.break_glass(__opts__, token)
-    return {"who": granted.who, "reason": granted.reason, "seconds_left": round(breaking.seconds_left(granted))}
+    granted = guard_break_glass.apply_token(__opts__, token)
+    left = guard_break_glass.seconds_left(granted)
+    return {"who": granted.who, "reason": granted.reason, "seconds_left": round(left)}
 
 
 def end_break_glass():
     """
-    Close this machine again before the time is over. It stays tainted.
+    Close this machine before its break-glass token expires. It stays tainted.
 
     CLI Example:
 
@@ -155,16 +160,16 @@ def end_break_glass():
 
         salt web-1.example.com immutable.end_break_glass
     """
-    return {"changed": breaking.end()}
+    return {"changed": guard_break_glass.end()}
 
 
 def launch():
     """
-    Run the launch phase of this machine once more: the state files that its recipe names as ``at_launch``.
+    Run the launch phase of this machine again: apply the SLS files that its recipe names as ``at_launch``.
 
-    So a machine gets a secret that changed. A machine without such state files has nothing to do.
+    Use it after a secret has changed. A machine without ``at_launch`` does nothing.
 
-    Returns ok, sls, failed (none, or this fails with them) and seconds.
+    Returns ok, sls, failed (always empty: if states failed, the call fails and names them) and seconds.
 
     CLI Example:
 
@@ -172,25 +177,26 @@ def launch():
 
         salt 'web-*' immutable.launch
     """
-    now = standing.status(__opts__, __pillar__)
+    now = guard_status.status(__opts__, __pillar__)
     if "policy" not in now:
         raise CommandExecutionError("; ".join(now["problems"]) or "this host runs no image, so it has no launch phase")
-    done = launching.again(now["policy"])
+    done = guard_launch.rerun(now["policy"])
     if not done["ok"]:
-        raise CommandExecutionError(launching.explain(done["failed"]))
+        raise CommandExecutionError(guard_launch.explain(done["failed"]))
     return done
 
 
 def drift(digest=None, full=False):
     """
-    Return what on this machine is not as its image says: files, packages, services, users, mounts, processes, logins.
+    Return the drift of this machine: what differs from its image. Files, packages, services, users, mounts, processes
+    and logins are compared.
 
     digest
-        Of the image that this machine should run, as the master knows it: then a machine cannot prove itself right
-        with a manifest of its own. Default: what its own seal names, which proves nothing.
+        Of the image that this machine should run, as the master knows it. It proves the manifests that the machine is
+        compared with. Default: the digest in the machine's own seal, which proves nothing.
 
     full
-        Read the content of every file, also of those whose size and time are as they were.
+        Read the content of every file, also of those whose size and time have not changed.
 
     Returns drift (a list of kind, what, detail, owner and layer), counts (by kind), proven, files, seconds and image.
 
@@ -201,16 +207,16 @@ def drift(digest=None, full=False):
         salt 'web-*' immutable.drift
         salt 'web-*' immutable.drift digest=3f2a9c1d04be... full=True
     """
-    from saltext.immutable import drift as drifting
+    from saltext.immutable.drift import check
 
-    return drifting.check(digest, full)
+    return check(digest, full)
 
 
 def preview():
     """
-    Return what the states of this machine's image would change on it, as drift: each with its state id.
+    Return as drift what the states of this machine's image would change on it, each with its state id.
 
-    They run with ``test=True``, and their Jinja and ``unless`` run commands.
+    The states run with ``test=True``. Their Jinja and their ``unless`` run commands even so.
 
     Returns drift (a list of kind, what, detail, sls ...), counts, states and seconds.
 
@@ -220,13 +226,13 @@ def preview():
 
         salt 'web-*' immutable.preview
     """
-    from saltext.immutable import drift as drifting
+    from saltext.immutable.drift import preview as preview_states
 
-    return drifting.preview(_call)
+    return preview_states(_call)
 
 
 def _executor():
-    """Return the file through which this minion calls functions."""
+    """Return the file of the executor that this minion calls functions with."""
     loaded = salt.loader.executors(__opts__, __salt__)["direct_call.execute"]
     return sys.modules[loaded.__module__].__file__
 

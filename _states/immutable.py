@@ -1,5 +1,5 @@
 """
-Minions that refuse changes from now on, as part of a state tree.
+Seal minions from a state tree: from then on they refuse changes.
 
 .. code-block:: yaml
 
@@ -20,18 +20,18 @@ def __virtual__():
 
 def sealed(name, guard=None, mutable=None):
     """
-    Ensure that this minion is sealed: put it last, since nothing can be changed after it.
+    Ensure that this minion is sealed. Put this state last (``order: last``): no state after it can change anything.
 
-    In a bake there is nothing to do: the image is sealed by the bake itself.
+    In a bake it does nothing: the bake itself seals the image.
 
     name
-        Only says what it is for.
+        A free description.
 
     guard
         As in a recipe: ``{allow: [...], deny: [...]}``.
 
     mutable
-        Paths (globs) that change by design: no drift.
+        Paths (globs) that change by design, so that their changes are not drift.
 
     .. code-block:: yaml
 
@@ -46,8 +46,7 @@ def sealed(name, guard=None, mutable=None):
     now = __salt__["immutable.status"]()
     if now["sealed"]:
         return {**ret, "comment": f"this machine is sealed: {now.get('image', now['problems'])}"}
-    foreseen = __salt__["immutable.seal"](guard=guard, mutable=mutable, test=True)
-    stopped = foreseen["stopped_jobs"]
+    stopped = __salt__["immutable.seal"](guard=guard, mutable=mutable, test=True)["stopped_jobs"]
     if __opts__["test"]:
         comment = f"this minion would be sealed; {len(stopped)} scheduled jobs would stop"
         return {**ret, "result": None, "changes": {"sealed": {"old": False, "new": True}}, "comment": comment}

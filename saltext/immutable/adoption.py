@@ -1,6 +1,6 @@
-"""Seal a minion that runs (adoption), and undo that. A baked image is sealed by its bake and never unsealed.
+"""Adoption: seal a minion that was not baked, and undo that. (An image is sealed by its bake and never unsealed.)
 
-The seal file comes last and in one step: what is not finished is not sealed, and doing it again carries on.
+The seal file is written last, in one step: an interrupted adoption leaves the minion unsealed and can be repeated.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from saltext.immutable.spec import recipes
 from saltext.immutable.spec.reading import Section
 
 ADOPTED = "adopted"
-"""What stands for the recipe of a machine that was not baked."""
+"""The recipe in the seal of an adopted machine."""
 CONFIG = "zz-immutable-sealed.conf"
 _SEALED_CONFIG = """\
-# Written by immutable.seal: scheduled jobs pass no guard, and a highstate would sync executors that outrank it.
+# Written by immutable.seal. The guard does not see scheduled jobs; a highstate would sync executors that Salt prefers.
 schedule: {enabled: False}
 autoload_dynamic_modules: False
 """
@@ -37,11 +37,14 @@ _SYSTEMD = Path("/etc/systemd/system")
 MINE_UNITS = ("immutable-mine.service", "immutable-mine.timer")
 
 Call = Callable[..., Any]
-"""``__salt__``'s functions by name: ``call("schedule.disable")``."""
+"""Calls an execution function by name: ``call("schedule.disable")``."""
 
 
 def policy(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the policy of an adopted machine; ``given``: guard and mutable, as a recipe has them."""
+    """Return the policy of an adopted machine; ``given``: ``guard`` and ``mutable`` as in a recipe.
+
+    Raises ``SaltInvocationError`` that names each wrong key.
+    """
     problems: list[str] = []
     found = recipes.adopted(ADOPTED, Section("immutable.seal", given, problems))
     if problems:
@@ -50,38 +53,44 @@ def policy(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def obstacles(opts: Mapping[str, Any], executor: str) -> list[str]:
-    """Return why this minion cannot be sealed; ``executor``: the file that it calls functions through."""
+    """Return why this minion cannot be sealed; empty if it can. ``executor``: the file of its ``direct_call``."""
     found = []
     ours = str(files("saltext.immutable") / "executors")
     if not os.path.realpath(executor).startswith(os.path.realpath(ours) + os.sep):
         found.append(f"calls go through {executor}, not through the guard; remove that executor or install this pack")
     if opts.get("master_alive_interval"):
         found.append(
-            "master_alive_interval is set, and a sealed machine runs no scheduled job: it would never look whether "
+            "master_alive_interval is set, and a sealed machine runs no scheduled job: it would never check whether "
             "its master is alive; remove it (the minion reconnects by itself when its connection breaks)"
         )
     if opts.get("file_client") == "local":
-        found.append("it has no master (file_client: local), so nobody could break the glass again")
+        found.append("it has no master (file_client: local), so nobody could open it again by break-glass")
     return found
 
 
 def master_pin(opts: Mapping[str, Any]) -> dict[str, str]:
-    """Return what binds a token to this minion and its master, as it is now."""
+    """Return what break-glass tokens are checked against: this minion's id, its master's fingerprint and hash type.
+
+    Raises ``CommandExecutionError`` if the minion has not connected to its master yet.
+    """
     path = Path(opts["pki_dir"], "minion_master.pub")
     if not path.exists():
-        raise CommandExecutionError(f"this minion has no key of its master ({path}); connect it first")
+        raise CommandExecutionError(f"this minion has no key of its master ({path}); connect it to its master first")
     finger = pem_finger(str(path), sum_type=opts["hash_type"])
     return {"id": opts["id"], "master_finger": finger, "hash_type": opts["hash_type"]}
 
 
 def seal_minion(opts: Mapping[str, Any], policy: dict[str, Any], call: Call) -> seal.Seal:
-    """Seal this minion at once and for every start; what is on it then is what drift is measured by."""
+    """Seal this minion, at once and for every start, and return its seal. Drift is compared with what is on it now.
+
+    Raises ``CommandExecutionError``; then all that was done is undone.
+    """
     require_root()
     pinned, scheduled = master_pin(opts), _scheduled(opts)
     with ExitStack() as undo:
         undo.callback(_remove_config, opts)
         _write_config(opts)
-        undo.callback(_end_mine_timer)
+        undo.callback(_remove_mine_timer)
         _start_mine_timer()
         if scheduled:
             undo.callback(call, "schedule.enable")
@@ -98,19 +107,19 @@ def seal_minion(opts: Mapping[str, Any], policy: dict[str, Any], call: Call) -> 
         )
         _commit(found)
         undo.pop_all()
-    call("saltutil.refresh_modules")  # a minion that was there before the pack has core's executors loaded
+    call("saltutil.refresh_modules")  # a minion that started before the pack was installed has core's executors loaded
     return found
 
 
 def unseal_minion(opts: Mapping[str, Any], call: Call) -> None:
-    """Undo `seal_minion`."""
+    """Undo `seal_minion`: remove the seal, its config and the mine's timer; enable the scheduler if it ran before."""
     require_root()
     found = seal.read(seal.SEAL_PATH)
     os.unlink(seal.SEAL_PATH)
     _remove_config(opts)
-    _end_mine_timer()
+    _remove_mine_timer()
     if found and found.adopted and found.adopted.get("scheduled"):
-        call("schedule.enable")  # and kept: the minion has written down meanwhile that it is off
+        call("schedule.enable")  # and persist it: the minion may have saved meanwhile that the scheduler is off
 
 
 def _scheduled(opts: Mapping[str, Any]) -> bool:
@@ -120,18 +129,18 @@ def _scheduled(opts: Mapping[str, Any]) -> bool:
 
 
 def _commit(found: seal.Seal) -> None:
-    """Write the seal after the machine itself has read it."""
-    place = Path(seal.SEAL_PATH)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    trial = place.with_name(".trial.json")
+    """Write the seal file, once a temporary copy of it could be read back."""
+    path = Path(seal.SEAL_PATH)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    copy = path.with_name(".trial.json")
     text = json.dumps(asdict(found), indent=1)
     try:
-        write(trial, text)
-        if seal.read(str(trial)) != found:
-            raise CommandExecutionError("the seal could not be read back; nothing was sealed")
-        write(place, text)
+        write(copy, text)
+        if seal.read(str(copy)) != found:
+            raise CommandExecutionError(f"the seal could not be read back from {copy}; nothing was sealed")
+        write(path, text)
     finally:
-        trial.unlink(missing_ok=True)
+        copy.unlink(missing_ok=True)
 
 
 def _config(opts: Mapping[str, Any]) -> Path:
@@ -148,7 +157,7 @@ def _remove_config(opts: Mapping[str, Any]) -> None:
 
 
 def _start_mine_timer() -> None:
-    """Keep the mine alive where systemd is; elsewhere `immutable.status` says that nothing does."""
+    """Let a systemd timer update the mine, since scheduled jobs stop; without systemd nothing updates it."""
     if not systemd_here():
         return
     source = files("saltext.immutable.guard") / "files"
@@ -158,9 +167,9 @@ def _start_mine_timer() -> None:
     run(["systemctl", "enable", "--now", "--quiet", "immutable-mine.timer"])
 
 
-def _end_mine_timer() -> None:
-    there = [unit for unit in MINE_UNITS if (_SYSTEMD / unit).exists()]
-    if there:
+def _remove_mine_timer() -> None:
+    installed = [unit for unit in MINE_UNITS if (_SYSTEMD / unit).exists()]
+    if installed:
         run(["systemctl", "disable", "--now", "--quiet", "immutable-mine.timer"], check=False)
-    for unit in there:
+    for unit in installed:
         (_SYSTEMD / unit).unlink()

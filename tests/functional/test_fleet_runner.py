@@ -20,7 +20,7 @@ from salt.utils.reactor import Reactor
 from saltext.immutable import minions, providers
 from saltext.immutable.bake import contents
 from saltext.immutable.fleet.books.ledger import Ledger
-from saltext.immutable.guard import token as glass
+from saltext.immutable.guard.token import verify
 from saltext.immutable.minions import Event
 from saltext.immutable.providers import Identity, Instance
 from saltext.immutable.store import Image, Store
@@ -362,7 +362,7 @@ def test_glass_is_broken_and_the_machine_is_tainted_for_ever(run, opts, bus, rac
     ok, told = run("fleet.break_glass", machines[0], reason="core dump", ttl="1m")
     assert ok and told["opens"] == ["all"], told
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    grant = glass.verify(rack.opened[0], public)
+    grant = verify(rack.opened[0], public)
     assert (grant.machine, grant.reason, grant.until) == (machines[0], "core dump", 60.0)
     assert rack.opened[0] not in repr(bus.said), "who reads the bus cannot use it"
     ok, said = run("fleet.untaint", machines[0])

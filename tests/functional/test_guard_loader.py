@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from saltext.immutable.guard import functions, policy
-from saltext.immutable.guard.changes import CHANGE, CLOSED
+from saltext.immutable.guard.changes import CHANGE, REFUSED_MODULES
 
 PROBE = """
 import json, sys
@@ -31,8 +31,8 @@ def offered(tmp_path_factory) -> set[str]:
 
 
 def test_each_function_that_a_minion_offers_is_in_one_table(offered):
-    tables = [set(policy.names(table)) for table in (functions.READ, functions.OPERATE, CHANGE)]
-    closed = {fun for fun in offered if fun.partition(".")[0] in CLOSED.split()}
+    tables = [set(policy.full_names(table)) for table in (functions.READ, functions.OPERATE, CHANGE)]
+    closed = {fun for fun in offered if fun.partition(".")[0] in REFUSED_MODULES.split()}
     places = {fun: sum(fun in table for table in (*tables, closed)) for fun in offered}
     assert len(offered) > 500
     assert not {fun: places[fun] for fun in sorted(offered) if places[fun] != 1}
@@ -41,7 +41,7 @@ def test_each_function_that_a_minion_offers_is_in_one_table(offered):
 def test_what_a_minion_offers_runs_only_from_the_first_two_tables(offered):
     """Without arguments, as a name alone decides; ``state.test`` says ``test=True`` by itself."""
     runs = {fun for fun in offered if policy.classify(fun, [], {}) != "change"}
-    known = {*policy.names(functions.READ), *policy.names(functions.OPERATE)}
+    known = {*policy.full_names(functions.READ), *policy.full_names(functions.OPERATE)}
     assert runs - {"event.send", "state.test"} <= known
     assert {"test.ping", "saltutil.find_job", "mine.get", "service.restart", "immutable.status"} <= runs
     assert not {"cmd.run", "state.apply", "saltutil.sync_all", "image.make_image"} & runs

@@ -135,7 +135,7 @@ def test_a_second_run_at_the_same_time_is_told(estate, vault, pillar, inside):
     pillar(slow=5)
     inside(minion, "systemctl start immutable-launch.service")
     answer = estate.salt(minion, "immutable.launch", check=False)
-    assert answer.returncode == 1 and "the launch phase runs at this moment" in answer.stdout
+    assert answer.returncode == 1 and "the launch phase is running already" in answer.stdout
     assert estate.salt(minion, "immutable.status").data[minion]["launched"] is True, "what was known stays"
     wait_for(lambda: inside(minion, "systemctl is-active immutable-launch.service") == "inactive", 20)
 

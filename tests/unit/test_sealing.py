@@ -14,7 +14,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import adoption, executors
 from saltext.immutable.guard import seal
-from saltext.immutable.guard import status as standing
+from saltext.immutable.guard import status as guard_status
 
 OURS = str(Path(executors.__file__).parent / "direct_call.py")
 DIGEST = "ab" * 32
@@ -93,17 +93,17 @@ def test_a_minion_that_never_met_its_master_is_not_sealed(pet):
 
 
 @pytest.mark.parametrize(
-    ("opts", "executor", "said"),
+    ("opts", "executor", "message"),
     [
         pytest.param({}, OURS, None, id="nothing in the way"),
         pytest.param({}, "/usr/lib/salt/executors/direct_call.py", "not through the guard", id="core's executor"),
-        pytest.param({"master_alive_interval": 30}, OURS, "never look whether", id="a scheduled look at the master"),
-        pytest.param({"file_client": "local"}, OURS, "break the glass", id="no master"),
+        pytest.param({"master_alive_interval": 30}, OURS, "never check whether", id="a scheduled check of the master"),
+        pytest.param({"file_client": "local"}, OURS, "break-glass", id="no master"),
     ],
 )
-def test_obstacles(opts, executor, said):
+def test_obstacles(opts, executor, message):
     found = adoption.obstacles(opts, executor)
-    assert found == [] if said is None else said in found[0]
+    assert found == [] if message is None else message in found[0]
 
 
 def test_a_policy_that_is_none_is_named(pet):
@@ -113,11 +113,11 @@ def test_a_policy_that_is_none_is_named(pet):
         adoption.policy({"at_launch": ["x"]})
 
 
-# What a machine says of it
+# What immutable.status returns
 
 
 def status(pet: SimpleNamespace, pillar: dict[str, Any] | None = None, **opts: Any) -> dict[str, Any]:
-    return standing.status({**pet.opts, "schedule": {"enabled": False}, **opts}, pillar or {})
+    return guard_status.status({**pet.opts, "schedule": {"enabled": False}, **opts}, pillar or {})
 
 
 def test_an_unsealed_minion_says_so(pet):
@@ -134,28 +134,29 @@ def test_one_answer_tells_it_all(pet):
 
 
 @pytest.mark.parametrize(
-    ("opts", "said"),
+    ("opts", "message"),
     [
         pytest.param({"schedule": {}}, "the scheduler runs", id="a schedule"),
         pytest.param({"schedule": {"enabled": True}}, "the scheduler runs", id="a schedule that was enabled again"),
-        pytest.param({"master_alive_interval": 5}, "nobody looks", id="a look that never comes"),
+        pytest.param({"master_alive_interval": 5}, "the master is never checked", id="a check that never runs"),
     ],
 )
-def test_what_weakens_the_guard_is_a_problem(pet, opts, said):
+def test_what_weakens_the_guard_is_a_problem(pet, opts, message):
     pet.seal()
     [problem] = status(pet, **opts)["problems"]
-    assert said in problem
+    assert message in problem
 
 
 @pytest.mark.parametrize("key", ["extension_modules", "module_dirs", "executor_dirs"])
-def test_executors_that_outrank_the_guard_are_a_problem(pet, tmp_path, key):
+def test_executors_that_salt_takes_before_the_guard_are_a_problem(pet, tmp_path, key):
     pet.seal()
-    place = tmp_path / "more/executors"
-    place.mkdir(parents=True)
-    (place / "direct_call.py").write_text("")
-    value = {"extension_modules": str(place.parent), "module_dirs": [str(place.parent)], "executor_dirs": [str(place)]}
+    folder = tmp_path / "more/executors"
+    folder.mkdir(parents=True)
+    (folder / "direct_call.py").write_text("")
+    parent = str(folder.parent)
+    value = {"extension_modules": parent, "module_dirs": [parent], "executor_dirs": [str(folder)]}
     [problem] = status(pet, **{key: value[key]})["problems"]
-    assert problem == f"{place} outranks the guard; remove it"
+    assert problem == f"Salt's loader takes the executors of {folder} before the guard; remove that folder"
 
 
 def test_a_damaged_seal_is_still_a_seal(pet):

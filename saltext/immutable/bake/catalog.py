@@ -67,7 +67,7 @@ def show(settings: Settings, ref: str) -> dict[str, Any]:
 
 def _with_dangers(policy: Mapping[str, Any]) -> dict[str, Any]:
     """Return a policy with ``dangerous``: the functions it allows that do whatever they are told, if any."""
-    dangerous = changes.opened(policy.get("guard", {}).get("allow", ()))
+    dangerous = changes.dangerous(policy.get("guard", {}).get("allow", ()))
     return {**policy, **({"dangerous": dangerous} if dangerous else {})}
 
 

@@ -24,7 +24,7 @@ def drift(adopted: bool, schedule: str = SCHEDULE, machine: str = seal.MACHINE_P
 
 def _beside_the_schedule(place: str) -> str:
     try:
-        found = salt.utils.yaml.safe_load(seal.regular(place))
+        found = salt.utils.yaml.safe_load(seal.read_regular(place))
     except FileNotFoundError:
         return ""
     except (OSError, ValueError, salt.utils.yaml.YAMLError) as err:

@@ -1,5 +1,5 @@
-"""The guard's hooks: executors that shadow those of Salt's core, so that each call is judged before it runs.
+"""Executors that replace those of Salt's core with the same names and ask the guard before each call.
 
-Salt's loader calls them in every process of a minion, before each function. They come with the installed wheel only,
-and are never synced; without a seal they must import nothing but the standard library.
+They run on every minion that has this pack: Salt calls them before each function. They are installed with the wheel and
+never synced. On a host without a seal they import the standard library only.
 """

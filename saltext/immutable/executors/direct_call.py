@@ -1,7 +1,7 @@
-"""Core's ``direct_call``, except that a machine which runs an image refuses what would change it.
+"""The executor ``direct_call``: as in Salt's core, but a sealed machine refuses what would change it.
 
-It shadows core's executor of the same name wherever this pack is installed, for jobs and for ``salt-call``.
-On a host without a seal it costs one ``lstat`` and imports nothing.
+Where this pack is installed it takes the place of core's executor, for jobs and for ``salt-call``. On a host without a
+seal it costs one ``lstat`` and imports nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 SEAL_PATH = "/etc/immutable/seal.json"
 WITHOUT_GUARD = ("test.ping", "immutable.status")
-"""What answers also where this pack itself is damaged."""
+"""Functions that run even if this pack itself is damaged."""
 
 __context__: dict[str, Any]
 """From Salt's loader."""
@@ -27,8 +27,8 @@ def execute(
 ) -> Any:
     """Call ``func``, or raise ``CommandExecutionError`` with the guard's reason.
 
-    Salt forgets an exception in a job of several functions (exit code 0), so there the reason is returned
-    with a return code.
+    In a job of several functions the reason is returned and the job's retcode set: Salt ignores an exception there
+    (exit code 0).
     """
     if os.path.lexists(SEAL_PATH):
         reason = refusal(opts, data, func, args, kwargs)
@@ -46,21 +46,21 @@ def refusal(
 ) -> str | None:
     """Return why a sealed machine refuses a call, or None.
 
-    What the loader gave us as ``func`` knows its own name; ``data["fun"]`` is a list in a job of several.
+    The loader's ``func`` has its own name; ``data["fun"]`` is a list in a job of several functions.
     """
     fun = str(getattr(func, "name", data.get("fun")))
     try:
         from saltext.immutable.guard import gate
 
         return gate.refusal(opts, data, fun, args, kwargs)
-    except Exception as err:  # whatever it is: closed
+    except Exception as err:  # any error refuses the call
         if fun in WITHOUT_GUARD:
             return None
         return f"sealed: the guard of this machine is damaged ({type(err).__name__}: {err}); replace the machine"
 
 
 def refuse(reason: str, data: Mapping[str, Any], context: Callable[[], dict[str, Any]]) -> str:
-    """Raise for a single call; for one of several return the reason, and let the job fail."""
+    """Raise ``CommandExecutionError`` in a job of one function; in a job of several, set retcode 1 and return it."""
     from salt.exceptions import CommandExecutionError
 
     if not isinstance(data.get("fun"), list):

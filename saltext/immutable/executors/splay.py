@@ -1,4 +1,4 @@
-"""Core's ``splay``, except that a machine which runs an image refuses at once what it would refuse after the wait."""
+"""The executor ``splay``: as in Salt's core, but a sealed machine refuses a call before the wait and not after it."""
 
 from __future__ import annotations
 

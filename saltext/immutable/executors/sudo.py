@@ -1,4 +1,4 @@
-"""Core's ``sudo``, except that a machine which runs an image refuses what would change it."""
+"""The executor ``sudo``: as in Salt's core, but a sealed machine refuses what would change it."""
 
 from __future__ import annotations
 

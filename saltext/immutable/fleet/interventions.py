@@ -211,8 +211,8 @@ def _ttl(ttl: object) -> float:
         seconds = reading.duration(ttl)
     except ValueError as err:
         raise SaltInvocationError(f"ttl: {err}") from err
-    if seconds > glass.LONGEST:
-        raise SaltInvocationError(f"ttl: {seconds:g} s is longer than the {glass.LONGEST:g} s that there are; rebuild")
+    if seconds > glass.MAX_TTL:
+        raise SaltInvocationError(f"ttl: {seconds:g} s is longer than the {glass.MAX_TTL:g} s that there are; rebuild")
     return seconds
 
 

@@ -1,5 +1,6 @@
-"""On a sealed machine: what may be called, what is refused, and how the glass is broken.
+"""The guard of a sealed machine: which calls run, which are refused, and how break-glass opens it for a while.
 
-Called by ``executors`` before each call, by ``_modules/immutable.py`` and by the launch unit. The way before a call
-(`gate`, `policy`, `functions`, `seal`) imports the standard library only; nothing here imports ``fleet`` or ``store``.
+It runs on the machine. ``executors`` call it before each function; ``_modules/immutable.py`` and the launch unit call
+it too. What runs before each function (`gate`, `policy`, `functions`, `seal`) imports the standard library only;
+nothing here imports ``fleet`` or ``store``.
 """

@@ -1,6 +1,7 @@
-"""Breaking the glass on the machine: a challenge, a token that answers it, and what is open since.
+"""Break-glass on the machine: make a challenge, accept the token that answers it, check the token before each call.
 
-All of it is in ``/run``, so a reboot ends it; what lies there is believed only as far as the master signed it.
+Challenge and token are files in ``/run``, so a reboot ends break-glass. A file there grants only what the master
+signed.
 """
 
 from __future__ import annotations
@@ -18,126 +19,137 @@ from salt.exceptions import CommandExecutionError
 from salt.utils.crypt import pem_finger
 
 from saltext.immutable.guard import seal
-from saltext.immutable.guard import token as glass
+from saltext.immutable.guard.token import MAX_TTL, Grant, InvalidToken, mismatch, verify
 from saltext.immutable.host import this_boot, write
 
-_KERNELS_OWN_TIME = "time:[4026531834]"
-"""The time namespace that a machine starts with has this number: PROC_TIME_INIT_INO of Linux."""
+_INITIAL_TIME_NAMESPACE = "time:[4026531834]"
+"""The time namespace that the kernel starts with: PROC_TIME_INIT_INO of Linux."""
 
 
 def challenge(ttl: float) -> dict[str, Any]:
-    """Return what the master has to sign so that this machine opens for ``ttl`` seconds; a later one outdates it."""
+    """Write and return what the master has to sign so that this machine opens for ``ttl`` seconds.
+
+    Only the last challenge counts. Raises ``CommandExecutionError`` if this host is not sealed, or for a wrong ttl.
+    """
     found = _seal()
-    if not 0 < ttl <= glass.LONGEST:
-        raise CommandExecutionError(f"ttl: {ttl:g} s is not between 0 and {glass.LONGEST:g} s")
-    asked = {
+    if not 0 < ttl <= MAX_TTL:
+        raise CommandExecutionError(f"ttl: {ttl:g} s is not between 0 and {MAX_TTL:g} s")
+    bound = {
         "machine": seal.pinned(found, seal.MACHINE_PATH)["id"],
         "nonce": secrets.token_hex(16),
         "boot_id": this_boot(),
         "until": _now() + ttl,
     }
-    _write("challenge.json", json.dumps(asked))
-    return {**asked, **scope(found)}
+    _write("challenge.json", json.dumps(bound))
+    return {**bound, **scope(found)}
 
 
 def scope(found: seal.Seal) -> dict[str, list[str]]:
-    """Return what broken glass opens on a machine, and what it cannot open."""
+    """Return what break-glass opens on a machine, and what it cannot open: sentences."""
     paths = ", ".join(["/var", "/run", "/tmp", *found.policy.get("writable", [])])
-    cannot = [f"the root is mounted read-only: nothing but {paths} can be written"] if found.read_only else []
+    cannot = [f"the root is mounted read-only: only {paths} can be written"] if found.read_only else []
     return {"opens": ["every function of Salt"], "cannot": cannot}
 
 
-def break_glass(opts: Mapping[str, Any], token: str) -> glass.Grant:
-    """Open this machine with a token that answers its last challenge; each challenge is answered once."""
+def apply_token(opts: Mapping[str, Any], token: str) -> Grant:
+    """Open this machine with a token that answers its last challenge, and return the grant.
+
+    Each challenge is answered once. Raises ``CommandExecutionError`` for any other token.
+    """
     found = _seal()
     try:
-        grant = _checked(opts, found, token)
-    except glass.Refused as err:
-        raise CommandExecutionError(f"the glass stays whole: {err}") from err
-    asked = _challenge()
-    told = {"machine": grant.machine, "nonce": grant.nonce, "boot_id": grant.boot_id, "until": grant.until}
-    if asked != told:
-        raise CommandExecutionError("the glass stays whole: the token answers no challenge that is open")
-    os.unlink(_place("challenge.json"))  # before it counts: it must not count twice
+        granted = _checked(opts, found, token)
+    except InvalidToken as err:
+        raise CommandExecutionError(f"break-glass refused: {err}") from err
+    bound = {"machine": granted.machine, "nonce": granted.nonce, "boot_id": granted.boot_id, "until": granted.until}
+    if bound != _challenge():
+        raise CommandExecutionError(
+            "break-glass refused: the token does not answer the last challenge of this machine; "
+            f"run `salt-run fleet.break_glass {granted.machine}` again"
+        )
+    os.unlink(_run_path("challenge.json"))  # first, so that the token cannot be used a second time
     _write("glass", token)
-    return grant
+    return granted
 
 
 def end() -> bool:
-    """Close this machine again before the time is over; False if it was not open."""
+    """Close this machine before the token expires; return False if it was not open."""
     try:
-        os.unlink(_place("glass"))
+        os.unlink(_run_path("glass"))
     except FileNotFoundError:
         return False
     return True
 
 
-def grant(opts: Mapping[str, Any]) -> glass.Grant | None:
-    """Return by which grant this machine is open, or None."""
+def current_grant(opts: Mapping[str, Any]) -> Grant | None:
+    """Return the grant that holds this machine open now, or None."""
     try:
-        return _checked(opts, _seal(), seal.regular(_place("glass")))
-    except (OSError, ValueError, glass.Refused, CommandExecutionError, seal.SealDamaged):
+        return _checked(opts, _seal(), seal.read_regular(_run_path("glass")))
+    except (OSError, ValueError, InvalidToken, CommandExecutionError, seal.SealDamaged):
         return None
 
 
-def seconds_left(granted: glass.Grant) -> float:
-    """Return for how long a grant still holds."""
+def seconds_left(granted: Grant) -> float:
+    """Return for how many seconds a grant is still valid."""
     return max(0.0, granted.until - _now())
 
 
-def _checked(opts: Mapping[str, Any], found: seal.Seal, token: str) -> glass.Grant:
-    """Return what a token grants here and now; the master's key is the one that was pinned, wherever it is read."""
+def _checked(opts: Mapping[str, Any], found: seal.Seal, token: str) -> Grant:
+    """Return the grant of a token that is valid here and now; raise ``InvalidToken`` otherwise.
+
+    The config may say where the master's key is, but the key must be the one that was pinned.
+    """
     pinned = seal.pinned(found, seal.MACHINE_PATH)
-    granted = glass.verify(token, _master_key(os.path.join(opts["pki_dir"], "minion_master.pub"), pinned))
-    if reason := glass.opens(granted, pinned["id"], this_boot(), _now()):
-        raise glass.Refused(reason)
-    if _clock_is_chosen():
-        raise glass.Refused("this process lives in a time namespace, whose clock somebody chose")
+    granted = verify(token, _master_key(os.path.join(opts["pki_dir"], "minion_master.pub"), pinned))
+    if reason := mismatch(granted, pinned["id"], this_boot(), _now()):
+        raise InvalidToken(reason)
+    if _in_time_namespace():
+        raise InvalidToken("this process runs in a time namespace of its own, whose clock anybody could have set")
     return granted
 
 
 def _master_key(path: str, pinned: Mapping[str, str]) -> bytes:
-    """Return the key that was pinned, made of nothing but what its finger is the hash of.
+    """Return the master's public key in PEM, rebuilt from only what its fingerprint covers.
 
-    Salt leaves the first and the last line out of it: another whole key fits into them.
+    Salt's fingerprint leaves out the first and the last line, and a second, complete key fits into the first line.
     """
     text = ""
     with suppress(OSError, ValueError):
-        text = seal.regular(path)
+        text = seal.read_regular(path)
     lines = [line for line in text.encode().split(b"\n") if line.strip()]
     body = b"".join(line.removesuffix(b"\r") + b"\n" for line in lines[1:-1])
     if not body or pem_finger(key=body, sum_type=pinned["hash_type"]) != pinned["master_finger"]:
-        raise glass.Refused("the key of this minion's master is not the one that its launch fixed")
+        raise InvalidToken(f"the master's key ({path}) is not the one that was pinned when this machine was launched")
     return b"-----BEGIN PUBLIC KEY-----\n" + body + b"-----END PUBLIC KEY-----\n"
 
 
 def _seal() -> seal.Seal:
-    return seal.required("there is no glass to break")
+    return seal.required("there is nothing to open by break-glass")
 
 
 def _challenge() -> Any:
     with suppress(OSError, ValueError):
-        return json.loads(seal.regular(_place("challenge.json")))
+        return json.loads(seal.read_regular(_run_path("challenge.json")))
     return None
 
 
-def _place(name: str) -> str:
+def _run_path(name: str) -> str:
     return f"{seal.RUN_PATH}/{name}"
 
 
 def _write(name: str, text: str) -> None:
     os.makedirs(seal.RUN_PATH, mode=0o700, exist_ok=True)
-    write(Path(_place(name)), text, mode=0o600)
+    write(Path(_run_path(name)), text, mode=0o600)
 
 
-def _clock_is_chosen() -> bool:
-    """Tell whether this process lives in a time namespace: there ``CLOCK_BOOTTIME`` is what its maker says."""
+def _in_time_namespace() -> bool:
+    """Tell whether this process runs in another time namespace, whose creator sets ``CLOCK_BOOTTIME``."""
     try:
-        return os.readlink("/proc/self/ns/time") != _KERNELS_OWN_TIME
-    except FileNotFoundError:  # a kernel without them
+        return os.readlink("/proc/self/ns/time") != _INITIAL_TIME_NAMESPACE
+    except FileNotFoundError:  # this kernel has no time namespaces
         return False
 
 
 def _now() -> float:
-    """Return seconds of a clock that nobody can set, and that a suspended machine does not stop."""
+    """Return seconds of ``CLOCK_BOOTTIME``: nobody can set it, and it also counts while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

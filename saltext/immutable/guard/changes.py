@@ -1,7 +1,7 @@
-"""What the guard refuses, as far as it is known, and what of it opens a machine to anything. No call needs this page.
+"""The functions of Salt that the guard refuses, and those that are dangerous for a recipe to allow.
 
-Two readers: the test that knows each function of Salt's modules, so that a new release shows what it adds; and the
-recipe that wants to allow some of it.
+The guard does not read these tables before a call: whatever is not in ``functions.py`` is refused. They are for the
+test that finds the functions that a new release of Salt adds, and for checking a recipe's ``allow``.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ CHANGE: Mapping[str, str] = {
 """Module to the functions of it that change the machine, or that nobody has found a reason to vouch for. Those of
 ``DRY_RUNS`` are here as well. Salt 3007 and 3008."""
 
-CLOSED = """
+REFUSED_MODULES = """
     acl acme alternatives ansible apache apcups apf appx aptly archive artifactory assistive asymmetric at auditpol
     augeas autoruns aws_sqs bamboohr baredoc bcache bgp bigip bluetooth boto3_elasticache boto3_elasticsearch
     boto3_route53 boto3_sns boto_apigateway boto_asg boto_cfn boto_cloudfront boto_cloudtrail boto_cloudwatch
@@ -231,24 +231,24 @@ DANGEROUS: Mapping[str, str] = {
     "x509": "create_certificate create_crl create_csr create_private_key write_pem",
     "xml": "set_attribute set_value",
 }
-"""Module to the functions of it (``*``: all) that run commands or code, write files, or call other functions, as their
-arguments say: who may call one of them may do anything, and the seal is for show."""
+"""Module to its functions (``*``: all) that run any command or code, write any file, or call any function. If a recipe
+allows one of them, the seal protects nothing."""
 
 RUNS = {"apply", "call", "cmd", "do", "eval", "exec", "exec_code", "execute", "run", "run_all", "script", "shell"}
-"""Names of functions that do what they are told, in modules that we know nothing about as well."""
+"""Names of functions that run any command or code; in custom modules, too, they count as dangerous."""
 
 
-def opened(globs: Iterable[str]) -> list[str]:
-    """Return the dangerous functions among those that these globs (``module.function``) allow."""
-    return list(dict.fromkeys(fun for glob in globs for fun in _opened(glob)))
+def dangerous(globs: Iterable[str]) -> list[str]:
+    """Return the dangerous functions among those that these globs (``module.function``) allow, each once."""
+    return list(dict.fromkeys(fun for glob in globs for fun in _dangerous(glob)))
 
 
-def _opened(glob: str) -> Sequence[str]:
+def _dangerous(glob: str) -> Sequence[str]:
     module_glob, _, name_glob = glob.partition(".")
     modules = {module: names for module, names in DANGEROUS.items() if fnmatchcase(module, module_glob)}
-    known = [f"{module}.{name}" for module, names in modules.items() for name in _named(names, name_glob)]
+    known = [f"{module}.{name}" for module, names in modules.items() for name in _matching(names, name_glob)]
     return known or ([glob] if name_glob in RUNS else [])
 
 
-def _named(names: str, name_glob: str) -> Sequence[str]:
+def _matching(names: str, name_glob: str) -> Sequence[str]:
     return [name_glob] if names == "*" else [name for name in names.split() if fnmatchcase(name, name_glob)]

@@ -1,11 +1,12 @@
-"""What the functions of Salt do to the machine they run on: the tables that the guard decides by.
+"""The tables of the guard: what each function of Salt does to the machine it runs on.
 
-Three classes: *read* looks, *operate* acts on what runs and leaves the files of the image alone, *change* is everything
-else, known to us or not. There are no wildcards: a module that only reads today has a function that writes in its next
-release. ``changes.py`` names the rest of Salt's functions, so that a test sees which a new release adds.
+Three classes: *read* only reads, *operate* acts on running processes and leaves the files of the image alone, *change*
+is everything else, unknown functions included. There are no wildcards, because the next release may add a function that
+writes to a module that only reads today. ``changes.py`` lists the other functions of Salt, so that a test finds the
+ones that a new release adds.
 
-The tables were made by reading the functions of Salt 3007 and 3008. Many that look harmless are in ``TRAPS``, and many
-are harmless only with some arguments: ``ONLY``, ``WORDS`` and ``NAMES``.
+The tables were made by reading the functions of Salt 3007 and 3008. ``TRAPS``: functions that look harmless and are
+not. ``LIMITED``, ``SINGLE_WORDS`` and ``PLAIN_NAMES``: functions that are harmless only with some arguments.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ READ: Mapping[str, str] = {
     "timezone": "get_hwclock get_offset get_zone get_zonecode zone_compare",
     "user": "get_loginclass getent info list_groups list_users primary_group",
 }
-"""Module to the functions of it that only look."""
+"""Module to its functions that only read."""
 
 OPERATE: Mapping[str, str] = {
     "event": "fire_master send",
@@ -77,7 +78,7 @@ OPERATE: Mapping[str, str] = {
     "service": "force_reload reload restart start stop",
     "system": "reboot",
 }
-"""Module to the functions of it that act on what runs."""
+"""Module to its functions that act on running processes."""
 
 DRY_RUNS: Mapping[str, tuple[int, str]] = {
     "state.apply": (1, "mods whitelist"),
@@ -86,44 +87,44 @@ DRY_RUNS: Mapping[str, tuple[int, str]] = {
     "state.sls_id": (2, "id_ mods"),
     "state.test": (1, "mods whitelist"),
 }
-"""Functions that only read with ``test=True``, which ``state.test`` says itself: how many arguments may come by
-position, and their keywords besides ``DRY_RUN``. Only states of the tree: what takes states from its arguments
-(``single``, ``high``, ``low``, ``template``, ``template_str``, ``top``, ``pkg``, ``request``) takes commands in
-``unless`` and ``onlyif`` with them, and these run in a dry run too."""
+"""Functions that only read when called with ``test=True`` (the default of ``state.test``): how many positional
+arguments they may get, and which keywords besides ``DRY_RUN_KEYWORDS``. Only states of the tree may run: functions that
+take states as arguments (``single``, ``high``, ``low``, ``template``, ``template_str``, ``top``, ``pkg``, ``request``)
+let the caller write ``unless`` and ``onlyif``, whose commands run in a dry run too."""
 
-DRY_RUN = "concurrent exclude pillarenv saltenv state_events terse test"
-"""Not among them: ``sync_mods`` brings code; ``localconfig`` reads any file as the minion's config; ``queue`` writes
-a call down that is made later, by itself (Salt 3008); ``cache``, ``cache_name`` and ``force`` take states from any
-file; ``pillar`` and ``pillar_enc`` bring words of the caller into Jinja and into ``unless``."""
+DRY_RUN_KEYWORDS = "concurrent exclude pillarenv saltenv state_events terse test"
+"""Left out: ``sync_mods`` syncs code; ``localconfig`` reads any file as the minion's config; ``queue`` stores a call
+that Salt 3008 makes later, without the executor; ``cache``, ``cache_name`` and ``force`` take states from any file;
+``pillar`` and ``pillar_enc`` bring text of the caller into Jinja and into ``unless``."""
 
-MANY = 10_000
-"""Any number of arguments by position."""
+ANY_NUMBER = 10_000
+"""Of positional arguments."""
 
-ONLY: Mapping[str, tuple[int, str, str]] = {
-    "disk.blkid": (0, "", "they can hold blkid's options, which write a file"),
+LIMITED: Mapping[str, tuple[int, str, str]] = {
+    "disk.blkid": (0, "", "they could hold options of blkid, which write a file"),
     "event.fire_master": (2, "data tag", "preload sends any request to the master"),
-    "group.getent": (1, "refresh", "root is another machine's tree"),
-    "group.info": (1, "name", "root is another machine's tree"),
-    "lowpkg.file_dict": (MANY, "", "root is another machine's tree"),
-    "lowpkg.file_list": (MANY, "", "root is another machine's tree"),
-    "lowpkg.list_pkgs": (MANY, "", "root is another machine's tree"),
-    "lowpkg.owner": (MANY, "", "root is another machine's tree"),
+    "group.getent": (1, "refresh", "root selects another tree"),
+    "group.info": (1, "name", "root selects another tree"),
+    "lowpkg.file_dict": (ANY_NUMBER, "", "root selects another tree"),
+    "lowpkg.file_list": (ANY_NUMBER, "", "root selects another tree"),
+    "lowpkg.list_pkgs": (ANY_NUMBER, "", "root selects another tree"),
+    "lowpkg.owner": (ANY_NUMBER, "", "root selects another tree"),
     "mine.update": (1, "clear", "mine_functions calls any function"),
-    "pkg.list_pkgs": (1, "attr purge_desired removed use_context versions_as_list", "root is another machine's tree"),
-    "pkg.version": (MANY, "use_context versions_as_list", "root is another machine's tree"),
+    "pkg.list_pkgs": (1, "attr purge_desired removed use_context versions_as_list", "root selects another tree"),
+    "pkg.version": (ANY_NUMBER, "use_context versions_as_list", "root selects another tree"),
     "service.force_reload": (2, "name no_block", "unmask changes units"),
     "service.reload": (2, "name no_block", "unmask changes units"),
     "service.restart": (2, "name no_block", "unmask changes units"),
     "service.start": (2, "name no_block", "unmask changes units"),
-    "service.stop": (2, "name no_block", "Salt knows no others"),
-    "state.get_pauses": (0, "", "it deletes the file that they name"),
-    "user.getent": (1, "refresh", "root is another machine's tree"),
-    "user.info": (1, "name", "root is another machine's tree"),
-    "user.list_users": (0, "", "root is another machine's tree"),
+    "service.stop": (2, "name no_block", "Salt has no other arguments for it"),
+    "state.get_pauses": (0, "", "Salt deletes the file that a jid leads to"),
+    "user.getent": (1, "refresh", "root selects another tree"),
+    "user.info": (1, "name", "root selects another tree"),
+    "user.list_users": (0, "", "root selects another tree"),
 }
-"""Functions that stay in their class with these arguments only: how many by position, which keywords, and why."""
+"""Functions that may have only these arguments: how many positional ones, which keywords, and why no others."""
 
-WORDS: Mapping[str, str] = {
+SINGLE_WORDS: Mapping[str, str] = {
     "disk": "iostat",
     "lowpkg": "file_dict file_list list_pkgs owner version_cmp",
     "network": "dig ping traceroute",
@@ -131,11 +132,11 @@ WORDS: Mapping[str, str] = {
     "system": "reboot",
     "user": "get_loginclass primary_group",
 }
-"""Functions whose arguments become words of a command line: each must be one word and no option."""
+"""Functions whose arguments become words of a command line: each must be a single word and not an option."""
 
-NAMES = "service"
-"""The module whose arguments must be plain names, not even paths: where systemd does not run, ``service.start``
-executes the file that it is given."""
+PLAIN_NAMES = "service"
+"""The module whose arguments must be plain names and not paths: on a host without systemd, ``service.start`` executes
+the file of that name."""
 
 TAGS_OF_THE_MINION = (
     "_",
@@ -150,7 +151,7 @@ TAGS_OF_THE_MINION = (
     "resource_refresh",
     "salt/",
 )
-"""How the events begin that a minion acts upon. ``event.send`` without a master puts its event on the minion's bus,
+"""Prefixes of the events that a minion acts on. ``event.send`` without a master puts its event on the minion's own bus,
 where ``manage_schedule`` adds jobs that no executor sees."""
 
 TRAPS: Mapping[str, str] = {
@@ -158,14 +159,14 @@ TRAPS: Mapping[str, str] = {
     "chroot.*": "it mounts, and runs any function",
     "config.gather_bootstrap_script": "it downloads a file",
     "cp.*": "it writes what it fetches into the cache or to any path",
-    "disk.hdparms": "hdparm's letters also set",
-    "disk.smart_attributes": "its argument can hold smartctl's options",
-    "environ.set*": "each later command of this minion inherits it",
-    "event.fire": "the minion acts on events of its own bus: they plan jobs that the guard does not see",
+    "disk.hdparms": "options of hdparm also change settings",
+    "disk.smart_attributes": "its argument can hold options of smartctl",
+    "environ.set*": "each later command of this minion inherits the variable",
+    "event.fire": "events on the minion's own bus schedule jobs that the guard does not see",
     "file.find": "it can delete and execute what it finds",
     "file.get_diff": "it fetches files and renders them",
     "file.get_managed": "it fetches files and renders them",
-    "file.grep": "its arguments can hold grep's options",
+    "file.grep": "its arguments can hold options of grep",
     "http.query": "it writes files",
     "jinja.*": "it renders Jinja, which runs commands",
     "mine.send": "it calls any function",
@@ -174,15 +175,15 @@ TRAPS: Mapping[str, str] = {
     "pkg.latest_version": "it refreshes the package database",
     "pkg.list_upgrades": "it refreshes the package database",
     "pkg.upgrade_available": "it refreshes the package database",
-    "ps.lsof": "its argument can hold lsof's options",
+    "ps.lsof": "its argument can hold options of lsof",
     "publish.*": "it makes other machines act",
     "saltutil.cmd": "it makes other machines act",
     "saltutil.cmd_iter": "it makes other machines act",
     "saltutil.mmodule": "it calls any function",
     "saltutil.runner": "it calls any runner",
-    "saltutil.sync_*": "it brings code that would outrank the guard",
+    "saltutil.sync_*": "it syncs code, which Salt's loader would take before the guard",
     "saltutil.wheel": "it calls any wheel function",
-    "schedule.*": "it plans calls that the guard does not see",
+    "schedule.*": "it schedules calls that the guard does not see",
     "slsutil.*": "it renders Jinja, which runs commands",
     "state.graph*": "it renders Jinja, which runs commands",
     "state.id_exists": "it renders Jinja, which runs commands",
@@ -191,8 +192,8 @@ TRAPS: Mapping[str, str] = {
     "state.sls_exists": "it renders Jinja, which runs commands",
     "status.custom": "it calls the functions that the config names",
     "supervisord.*": "it executes the program that bin_env names",
-    "sysctl.get": "its argument can hold sysctl's options",
+    "sysctl.get": "its argument can hold options of sysctl",
     "test.cross_test": "it calls any function",
     "test.try": "it calls any function",
 }
-"""Functions (globs) that look as if they only read, and why they are refused; those in the tables above are not."""
+"""Functions (globs) that look as if they only read, and why they are refused. The tables above come first."""

@@ -1,6 +1,6 @@
-"""What stands before every call on a sealed machine: the guard is asked, and what it says is counted and told.
+"""The gate before every call on a sealed machine: ask the policy, count the answer, fire an event.
 
-Standard library and Salt only; nothing here is imported on a host without a seal.
+Standard library and Salt only. It is not imported on a host without a seal.
 """
 
 from __future__ import annotations
@@ -15,32 +15,35 @@ from typing import Any
 
 from saltext.immutable.guard import policy, seal
 
-_NAMES = 200
-"""Functions that are counted by name; who calls others finds them under OTHERS."""
+MAX_COUNTED = 200
+"""How many functions are counted by name; calls of any further function are counted as OTHERS."""
 OTHERS = "others"
-_PATIENCE = 50
-"""Hundredths of a second."""
+_LOCK_TRIES = 50
+"""One every hundredth of a second."""
 
 
 def refusal(
     opts: Mapping[str, Any], data: Mapping[str, Any], fun: str, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> str | None:
-    """Return why a call may not run here, or None; count and tell whatever does not only read."""
+    """Return why a call may not run on this machine, or None.
+
+    Every call that does more than read is counted, and the master gets an event.
+    """
     try:
         sealed = _sealed(opts)
     except seal.SealDamaged as err:
         return policy.damaged(fun, str(err))
-    if sealed is None:  # removed since we looked
+    if sealed is None:  # removed since the executor saw it
         return None
-    reason = policy.refusal(fun, args, kwargs, sealed) or _of_the_mine(opts, fun, sealed)
+    reason = policy.refusal(fun, args, kwargs, sealed) or _mine_refusal(opts, fun, sealed)
     if reason is None:
         if policy.classify(fun, args, kwargs, sealed) == "operate":
-            _note("operated", opts, data, fun)
+            _record("operated", opts, data, fun)
         return None
     if _glass_is_broken(opts):
-        _note("changed", opts, data, fun)
+        _record("changed", opts, data, fun)
         return None
-    _note("refused", opts, data, fun, reason)
+    _record("refused", opts, data, fun, reason)
     return reason
 
 
@@ -60,23 +63,26 @@ def _sealed(opts: Mapping[str, Any]) -> policy.Sealed | None:
     )
 
 
-def _of_the_mine(opts: Mapping[str, Any], fun: str, sealed: policy.Sealed) -> str | None:
-    """``mine.update`` calls what config and pillar name, past every executor."""
+def _mine_refusal(opts: Mapping[str, Any], fun: str, sealed: policy.Sealed) -> str | None:
+    """Return why ``mine.update`` may not run: it calls the functions of config and pillar without any executor."""
     if fun != "mine.update":
         return None
     for called, args, kwargs in mine_functions(opts):
         if reason := policy.refusal(called, args, kwargs, sealed):
-            return f"{reason} (mine_functions of config or pillar name it)"
+            return f"{reason} (it is in mine_functions of the config or the pillar)"
     return None
 
 
 def mine_functions(opts: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[Any], Mapping[str, Any]]]:
-    """Yield what the mine calls, as `salt.modules.mine.update` reads it: function, arguments, keywords."""
+    """Yield each call that ``mine.update`` would make: function, arguments, keyword arguments.
+
+    Reads config and pillar as `salt.modules.mine.update` does.
+    """
     pillar = opts.get("pillar") or {}
     for source in (opts, pillar, pillar.get("master") or {}):
-        wanted = source.get("mine_functions") or {}
-        named = wanted.items() if isinstance(wanted, Mapping) else ((name, None) for name in wanted)
-        for alias, given in named:
+        configured = source.get("mine_functions") or {}
+        entries = configured.items() if isinstance(configured, Mapping) else ((name, None) for name in configured)
+        for alias, given in entries:
             parts = list(given) if isinstance(given, list | tuple) else [given] if given else []
             args = [part for part in parts if not isinstance(part, Mapping)]
             kwargs = {key: value for part in parts if isinstance(part, Mapping) for key, value in part.items()}
@@ -89,27 +95,30 @@ def _glass_is_broken(opts: Mapping[str, Any]) -> bool:
         return False
     from saltext.immutable.guard import break_glass
 
-    return break_glass.grant(opts) is not None
+    return break_glass.current_grant(opts) is not None
 
 
-def _note(what: str, opts: Mapping[str, Any], data: Mapping[str, Any], fun: str, reason: str = "") -> None:
-    """Count and tell; a machine that cannot do so refuses all the same."""
-    with suppress(Exception):  # whatever lies where it counts
-        _count(what, fun)
-    with suppress(Exception):  # nobody may be there to hear it, as with `salt-call --local`
-        _tell(opts, f"immutable/{what}", _told(opts, data, fun, reason))
+def _record(outcome: str, opts: Mapping[str, Any], data: Mapping[str, Any], fun: str, reason: str = "") -> None:
+    """Count a call and fire its event; a failure to do so does not change the guard's answer.
+
+    ``outcome``: ``refused``, ``operated`` or ``changed``.
+    """
+    with suppress(Exception):  # anything may lie where the counts are kept
+        _count(outcome, fun)
+    with suppress(Exception):  # no minion may run here, as with `salt-call --local`
+        _fire(opts, f"immutable/{outcome}", _event_data(opts, data, fun, reason))
 
 
-def _told(opts: Mapping[str, Any], data: Mapping[str, Any], fun: str, reason: str) -> dict[str, Any]:
+def _event_data(opts: Mapping[str, Any], data: Mapping[str, Any], fun: str, reason: str) -> dict[str, Any]:
     import salt.utils.user
 
     user = data.get("user") or salt.utils.user.get_specific_user()
-    told = {"id": opts.get("id"), "fun": fun, "user": user, "jid": data.get("jid")}
-    return told | ({"reason": reason} if reason else {})
+    event = {"id": opts.get("id"), "fun": fun, "user": user, "jid": data.get("jid")}
+    return event | ({"reason": reason} if reason else {})
 
 
-def _tell(opts: Mapping[str, Any], tag: str, data: Mapping[str, Any]) -> None:
-    """Hand an event to the minion that runs here, which sends it to the master."""
+def _fire(opts: Mapping[str, Any], tag: str, data: Mapping[str, Any]) -> None:
+    """Hand an event to the minion of this machine, which sends it to the master."""
     import salt.utils.event
 
     with salt.utils.event.get_event("minion", opts=dict(opts), listen=False) as bus:
@@ -117,31 +126,31 @@ def _tell(opts: Mapping[str, Any], tag: str, data: Mapping[str, Any]) -> None:
 
 
 def counts() -> dict[str, dict[str, int]]:
-    """Return how often what was refused, operated and changed since the boot, by function."""
+    """Return how many calls were refused, operated and changed since the boot: outcome to function to number."""
     with suppress(OSError, ValueError, RecursionError):
-        found = json.loads(seal.regular(f"{seal.RUN_PATH}/counts.json"))
+        found = json.loads(seal.read_regular(f"{seal.RUN_PATH}/counts.json"))
         return found if isinstance(found, dict) else {}
     return {}
 
 
-def _count(what: str, fun: str) -> None:
+def _count(outcome: str, fun: str) -> None:
     os.makedirs(seal.RUN_PATH, mode=0o700, exist_ok=True)
     with open(f"{seal.RUN_PATH}/counts.json", "a+", encoding="utf-8") as file:
         _lock(file.fileno())
         file.seek(0)
         text = file.read()
         found = json.loads(text) if text else {}
-        of_kind = found.setdefault(what, {})
-        name = fun if fun in of_kind or len(of_kind) < _NAMES else OTHERS
-        of_kind[name] = of_kind.get(name, 0) + 1
+        by_function = found.setdefault(outcome, {})
+        name = fun if fun in by_function or len(by_function) < MAX_COUNTED else OTHERS
+        by_function[name] = by_function.get(name, 0) + 1
         file.truncate(0)
         file.write(json.dumps(found))
 
 
 def _lock(fd: int) -> None:
-    """Wait for others that count, but not for one who only holds us up."""
-    for _ in range(_PATIENCE):
+    """Wait half a second at most for another process that counts, so that nobody can block calls with this lock."""
+    for _ in range(_LOCK_TRIES):
         with suppress(BlockingIOError):
             return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         time.sleep(0.01)
-    raise BlockingIOError("somebody else holds it")
+    raise BlockingIOError("another process holds the lock of the counts")

@@ -1,8 +1,8 @@
-"""The launch phase: what a machine applies once a boot, before it is ready, with its own pillar, grains and mine.
+"""The launch phase: apply the states of ``at_launch`` once per boot, with the machine's own pillar, grains and mine.
 
-A unit of the image runs this file (`guard/files/immutable-launch.service`): exactly the state files that the seal
-names, through Salt's own API, which passes no executor. So the guard needs no exception, and there is no argument by
-which anybody could have others applied. What came of it stays in /run: a reboot begins anew.
+A unit of the image runs this file (`guard/files/immutable-launch.service`). It applies exactly the SLS files that the
+seal names, through Salt's Python API, which calls no executor. So the guard needs no exception, and no caller can
+choose other states. The result is a file in /run: after a reboot the phase runs again.
 """
 
 from __future__ import annotations
@@ -22,20 +22,23 @@ from saltext.immutable.host import run, this_boot, write
 RESULT_PATH = f"{seal.RUN_PATH}/launch.json"
 UNIT = "immutable-launch.service"
 DROP_IN = f"/etc/systemd/system/{UNIT}.d/launch.conf"
-"""Only an image with something to apply has it; without it systemd does not even start the unit."""
+"""Only images with an ``at_launch`` have it; without it systemd skips the unit (ConditionPathExists=)."""
 _HOMES = ("/home", "/root")
-"""ProtectSystem= leaves them alone; and of two lines about one path systemd takes the stricter one."""
+"""ProtectSystem= does not cover them. If two lines name one path, systemd applies the stricter one."""
 _CONFIG = "/etc/salt/minion"
-_AGAIN_AFTER = 2.0
-"""Seconds between two tries to reach the master."""
-_LOOK_AGAIN = 0.1
-"""Seconds between two looks at whether the minion has been let in."""
-_AWAY = (SaltClientError, SaltReqTimeoutError, SystemExit)
-"""What Salt raises while its master cannot be reached, or has not accepted the key."""
+_RETRY_AFTER = 2.0
+"""Seconds between two attempts to reach the master."""
+_POLL_INTERVAL = 0.1
+"""Seconds between two checks whether the master has accepted this minion."""
+_MASTER_UNREACHABLE = (SaltClientError, SaltReqTimeoutError, SystemExit)
+"""Raised by Salt while the master cannot be reached or has not accepted the key."""
 
 
 def drop_in(policy: Mapping[str, Any]) -> str | None:
-    """Return what an image of this policy says of the unit: where it may write besides /run and /var."""
+    """Return the unit's drop-in for an image of this policy: where it may write besides /run and /var.
+
+    None if the image has no ``at_launch``.
+    """
     if not policy["at_launch"]:
         return None
     lines = [f"ReadOnlyPaths=-{path}" for path in _HOMES if path not in policy["writable"]]
@@ -44,7 +47,10 @@ def drop_in(policy: Mapping[str, Any]) -> str | None:
 
 
 def launched(policy: Mapping[str, Any], path: str = RESULT_PATH, boot_id: str | None = None) -> bool | str:
-    """Tell whether the phase of this boot is over and all went well; a text is why it did not."""
+    """Tell whether the launch phase of this boot has succeeded; if it failed, return why.
+
+    ``boot_id``: of the machine that wrote the result at ``path``; default: of this one.
+    """
     if not policy.get("at_launch"):
         return True
     found = _result(path, boot_id)
@@ -54,24 +60,27 @@ def launched(policy: Mapping[str, Any], path: str = RESULT_PATH, boot_id: str | 
 
 
 def explain(failed: Mapping[str, str]) -> str:
-    """Return a sentence for each state that failed."""
+    """Return one sentence that names each failed state with its comment."""
     return "the launch phase failed: " + "; ".join(f"{name}: {comment}" for name, comment in failed.items())
 
 
-def again(policy: Mapping[str, Any]) -> dict[str, Any]:
-    """Run the phase once more in its unit, and return what came of it: ok, sls, failed, seconds.
+def rerun(policy: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the phase again in its unit, wait for its end, and return ok, sls, failed and seconds.
 
-    The unit is a sandbox of its own, and what was known before stays until there is something new to say.
+    The earlier result stays until the new one is written. Raises ``CommandExecutionError`` if the phase is running
+    already, or ended without a new result.
     """
     if not policy.get("at_launch"):
         return {"ok": True, "sls": [], "failed": {}, "seconds": 0.0}
     if _systemctl("is-active", UNIT) in ("active", "activating"):
-        raise CommandExecutionError("the launch phase runs at this moment; ask again when it has ended")
+        raise CommandExecutionError(
+            "the launch phase is running already; call immutable.launch again when it has ended"
+        )
     before = _result()
-    said = _systemctl("start", "--wait", UNIT)
+    output = _systemctl("start", "--wait", UNIT)
     found = _result()
     if found is None or found == before:
-        raise CommandExecutionError(f"the launch phase did not end: {said or f'see journalctl -u {UNIT}'}")
+        raise CommandExecutionError(f"the launch phase ended without a result: {output or f'see journalctl -u {UNIT}'}")
     return {name: found[name] for name in ("ok", "sls", "failed", "seconds")}
 
 
@@ -81,50 +90,53 @@ def _systemctl(*words: str) -> str:
 
 
 def _result(path: str = RESULT_PATH, boot_id: str | None = None) -> dict[str, Any] | None:
-    """Return what the phase of this boot wrote."""
+    """Return the result that the phase of this boot wrote; None if there is none. A damaged file is a failure."""
     try:
         found = json.loads(Path(path).read_text())
-        told = {name: found[name] for name in ("ok", "sls", "failed", "seconds", "at", "boot_id")}
-        failed = {str(name): str(comment) for name, comment in told["failed"].items()}
+        result = {name: found[name] for name in ("ok", "sls", "failed", "seconds", "at", "boot_id")}
+        failed = {str(name): str(comment) for name, comment in result["failed"].items()}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
-        damage = f"it is no result of a launch phase: {type(err).__name__}: {err}"
+        damage = f"this file is not the result of a launch phase: {type(err).__name__}: {err}"
         return {"ok": False, "sls": [], "failed": {path: damage}, "seconds": 0.0}
-    return {**told, "failed": failed} if told["boot_id"] == (boot_id or this_boot()) else None
+    return {**result, "failed": failed} if result["boot_id"] == (boot_id or this_boot()) else None
 
 
-def phase(
-    orders: Sequence[Mapping[str, Any]],
+def run_phase(
+    steps: Sequence[Mapping[str, Any]],
     caller: Callable[[], Any],
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:
-    """Apply what the seal orders, as soon as ``caller`` gives a Salt that has a master, and return what came of it."""
+    """Apply the steps of the seal's ``at_launch``, and return ok, sls, failed (state id to comment) and seconds.
+
+    ``caller`` returns a `salt.client.Caller`. While the master cannot be reached, the phase waits and starts again.
+    """
     began = clock()
     while True:
         try:
-            failed = _applied(orders, caller)
+            failed = _apply(steps, caller)
             break
-        except _AWAY as err:
-            print(f"no master yet: {type(err).__name__}: {err}", flush=True)
-            sleep(_AGAIN_AFTER)
-        except Exception as err:  # whatever it is: the master has to learn that this machine will not be ready
+        except _MASTER_UNREACHABLE as err:
+            print(f"the master cannot be reached yet: {type(err).__name__}: {err}", flush=True)
+            sleep(_RETRY_AFTER)
+        except Exception as err:  # any error: the master has to learn that this machine will not be ready
             failed = {"launch": f"{type(err).__name__}: {err}"}
             break
-    sls = [name for order in orders for name in order["sls"]]
+    sls = [name for step in steps for name in step["sls"]]
     return {"ok": not failed, "sls": sls, "failed": failed, "seconds": round(clock() - began, 3)}
 
 
-def _applied(orders: Sequence[Mapping[str, Any]], caller: Callable[[], Any]) -> dict[str, str]:
-    """Return the states that failed, with their comments."""
+def _apply(steps: Sequence[Mapping[str, Any]], caller: Callable[[], Any]) -> dict[str, str]:
+    """Apply each step and return the states that failed, with their comments."""
     api = caller()
     failed: dict[str, str] = {}
-    for order in orders:
-        # `concurrent`: a dry run that somebody started is no reason to fail.
-        how: dict[str, Any] = {"test": False, "concurrent": True}
-        how |= {name: order[name] for name in ("saltenv", "pillarenv") if order[name]}
-        failed |= _failed(order["sls"], api.cmd("state.sls", list(order["sls"]), **how))
+    for step in steps:
+        # `concurrent`: else a dry run that somebody started at the same time would make the phase fail.
+        kwargs: dict[str, Any] = {"test": False, "concurrent": True}
+        kwargs |= {name: step[name] for name in ("saltenv", "pillarenv") if step[name]}
+        failed |= _failed(step["sls"], api.cmd("state.sls", list(step["sls"]), **kwargs))
     return failed
 
 
@@ -141,25 +153,25 @@ def _failed(sls: Sequence[str], result: Any) -> dict[str, str]:
 
 
 def _caller() -> Any:
-    """Return Salt's own API, once a master has accepted the key of this machine.
+    """Return Salt's Python API, once a master has accepted the key of this machine.
 
-    The minion makes the key and is let in; a second one at the door at the same time would make a key of its own.
+    Wait for the minion to enrol: a second process that enrols at the same time would make another key.
     """
     import salt.client
     import salt.config
 
     opts = salt.config.minion_config(_CONFIG)
     while not Path(opts["pki_dir"], "minion_master.pub").exists():
-        time.sleep(_LOOK_AGAIN)
+        time.sleep(_POLL_INTERVAL)
     return salt.client.Caller(mopts=opts)
 
 
 def main() -> int:
-    """Do what the unit is for."""
+    """Run the launch phase, write its result, and return the exit code of the unit."""
     try:
         found = seal.read()
-        orders = found.policy.get("at_launch", []) if found else []
-        result = phase(orders, _caller)
+        steps = found.policy.get("at_launch", []) if found else []
+        result = run_phase(steps, _caller)
     except seal.SealDamaged as err:
         result = {"ok": False, "sls": [], "failed": {"seal": str(err)}, "seconds": 0.0}
     Path(RESULT_PATH).parent.mkdir(mode=0o700, exist_ok=True)

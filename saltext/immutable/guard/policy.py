@@ -1,7 +1,7 @@
-"""May this call run on a machine that runs an image? Pure: a decision and its reason.
+"""The guard's policy: may this call run on a sealed machine? A pure function of call and seal that returns the reason.
 
-What each function does is in ``functions.py``; what it is called with decides here. Whatever is in no table is a
-change, known to us or not.
+``functions.py`` says what each function of Salt does; this file also looks at the arguments. A function that is in no
+table counts as a change.
 """
 
 from __future__ import annotations
@@ -13,47 +13,51 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from saltext.immutable.guard.functions import (
-    DRY_RUN,
+    DRY_RUN_KEYWORDS,
     DRY_RUNS,
-    NAMES,
-    ONLY,
+    LIMITED,
     OPERATE,
+    PLAIN_NAMES,
     READ,
+    SINGLE_WORDS,
     TAGS_OF_THE_MINION,
     TRAPS,
-    WORDS,
 )
 
 Class = Literal["read", "operate", "change"]
 
 ANSWERS_WHEN_DAMAGED = ("test.ping", "immutable.status")
 ALWAYS = frozenset({"test.ping", "immutable.status", "saltutil.find_job", "saltutil.running"})
-"""A machine that does not answer these cannot be managed: no ``deny`` takes them away."""
+"""Without these a machine cannot be managed, so ``deny`` does not apply to them."""
 
 
-def names(table: Mapping[str, str]) -> list[str]:
-    """Return the full names of the functions in a table."""
+def full_names(table: Mapping[str, str]) -> list[str]:
+    """Return the full names (``module.function``) of the functions in a table."""
     return [f"{module}.{name}" for module, found in table.items() for name in found.split()]
 
 
-_CLASSES: dict[str, Class] = {**dict.fromkeys(names(READ), "read"), **dict.fromkeys(names(OPERATE), "operate")}
-_ONLY = {fun: (positions, frozenset(keywords.split())) for fun, (positions, keywords, _) in ONLY.items()}
+_CLASSES: dict[str, Class] = {
+    **dict.fromkeys(full_names(READ), "read"),
+    **dict.fromkeys(full_names(OPERATE), "operate"),
+}
+_LIMITED = {fun: (positions, frozenset(keywords.split())) for fun, (positions, keywords, _) in LIMITED.items()}
 _DRY_RUNS = {
-    fun: (positions, frozenset(f"{keywords} {DRY_RUN}".split())) for fun, (positions, keywords) in DRY_RUNS.items()
+    fun: (positions, frozenset(f"{keywords} {DRY_RUN_KEYWORDS}".split()))
+    for fun, (positions, keywords) in DRY_RUNS.items()
 }
 _PREVIEW = "immutable.preview"
-_WORDS = frozenset(names(WORDS))
-_NAMES = frozenset(fun for fun in _CLASSES if fun.startswith(f"{NAMES}."))
+_SINGLE_WORDS = frozenset(full_names(SINGLE_WORDS))
+_PLAIN_NAMES = frozenset(fun for fun in _CLASSES if fun.startswith(f"{PLAIN_NAMES}."))
 _WORD = re.compile(r"[^-\s]\S*")
 _NAME = re.compile(r"[^-/\s][^/\s]*")
 
 
 @dataclass(frozen=True)
 class Sealed:
-    """Whom the guard speaks for, and what the recipe adds to its tables."""
+    """The machine that is asked, and what its recipe adds to the tables."""
 
     image: str
-    """As people write it: ``web@3f2a9c1d04be``."""
+    """Its short name: ``web@3f2a9c1d04be``."""
     recipe: str
     fleet: str | None = None
     """None: no fleet launched this machine."""
@@ -63,12 +67,15 @@ class Sealed:
     dry_runs: bool = True
     """Whether states may run with ``test=True``."""
     syncs: bool = False
-    """Whether a highstate here, a dry one too, would bring custom modules first (``autoload_dynamic_modules``):
-    executors are among them."""
+    """Whether a highstate, with ``test=True`` too, syncs custom modules first (``autoload_dynamic_modules``). Executors
+    are among them."""
 
 
 def refusal(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Sealed) -> str | None:
-    """Return why this call may not run on a machine sealed like this, with what to do instead; or None."""
+    """Return why this call may not run on this machine and what to do instead; None if it may run.
+
+    ``args`` and ``kwargs``: as the function would get them, with Salt's ``__pub_*`` keywords.
+    """
     if classify(fun, args, kwargs, sealed) != "change":
         return None
     whose = f" of fleet {sealed.fleet}" if sealed.fleet else ""
@@ -76,16 +83,16 @@ def refusal(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Se
 
 
 def classify(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Sealed | None = None) -> Class:
-    """Return what a call does to the machine it runs on; what is unknown or denied is a change.
+    """Return the class of a call: what it does to the machine it runs on. Unknown or denied functions are a change.
 
-    What only the recipe allows is at most *operate*: it is recorded.
+    A function that only the recipe's ``allow`` permits is *operate*, so that its calls are recorded.
     """
     if sealed is not None and sealed.deny and fun not in ALWAYS and _matches(fun, sealed.deny):
         return "change"
     found = _CLASSES.get(fun, "change")
     if found == "change":
         found = "read" if _is_dry_run(fun, args, kwargs, sealed) else "change"
-    elif _harm(fun, args, kwargs) or (fun == _PREVIEW and _no_dry_run(fun, args, kwargs, sealed)):
+    elif _harmful_arguments(fun, args, kwargs) or (fun == _PREVIEW and _no_dry_run(fun, args, kwargs, sealed)):
         found = "change"
     if found == "change" and sealed is not None and _matches(fun, sealed.allow):
         return "operate"
@@ -93,24 +100,27 @@ def classify(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: S
 
 
 def damaged(fun: str, reason: str) -> str | None:
-    """Return why this call may not run where the seal cannot be read; None for what tells of that."""
+    """Return why this call may not run on a machine whose seal is damaged; None for the functions that report it.
+
+    ``reason``: what is damaged.
+    """
     if fun in ANSWERS_WHEN_DAMAGED:
         return None
-    return f"sealed: {reason}; nothing but {' and '.join(ANSWERS_WHEN_DAMAGED)} runs; replace this machine"
+    return f"sealed: {reason}; only {' and '.join(ANSWERS_WHEN_DAMAGED)} run; replace this machine"
 
 
-def _harm(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
-    """Return what the arguments make of a function that is harmless without them."""
-    if fun in _ONLY and _strangers(_ONLY[fun], args, kwargs):
-        return f"here it takes {_arguments(*_ONLY[fun])}: {ONLY[fun][2]}"
-    if fun in _NAMES and not _all(_NAME, args, kwargs):
-        return "here it takes plain names: others can be options or files"
-    if fun in _WORDS and not _all(_WORD, args, kwargs):
-        return "here it takes single words: others can be options"
-    return _harm_of_event(args, kwargs) if fun == "event.send" else None
+def _harmful_arguments(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the arguments of a function that is in the tables; None if nothing is."""
+    if fun in _LIMITED and _other_arguments(_LIMITED[fun], args, kwargs):
+        return f"on a sealed machine it takes {_arguments(*_LIMITED[fun])}: {LIMITED[fun][2]}"
+    if fun in _PLAIN_NAMES and not _all(_NAME, args, kwargs):
+        return "on a sealed machine it takes only plain names: anything else could be an option or a path"
+    if fun in _SINGLE_WORDS and not _all(_WORD, args, kwargs):
+        return "on a sealed machine it takes only single words: anything else could hold options"
+    return _harmful_event(args, kwargs) if fun == "event.send" else None
 
 
-def _harm_of_event(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+def _harmful_event(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
     tag = args[0] if args else kwargs.get("tag")
     if len(args) > 2 or "preload" in kwargs:
         return "preload sends any request to the master"
@@ -120,26 +130,26 @@ def _harm_of_event(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None
 
 
 def _is_dry_run(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Sealed | None) -> bool:
-    """Salt reads ``test=1`` or ``TEST=True`` its own way in each function: nothing counts but what is plain."""
+    """Only the keyword ``test=True`` counts: Salt's functions differ in what ``test=1`` or ``TEST=True`` means."""
     return fun in _DRY_RUNS and _is_test(fun, kwargs) and not _no_dry_run(fun, args, kwargs, sealed)
 
 
 def _no_dry_run(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Sealed | None) -> str | None:
-    """Return why not even ``test=True`` makes a dry run of this call."""
+    """Return why this call may not run even with ``test=True``, or None."""
     if sealed is not None and not sealed.dry_runs:
         return f"its recipe refuses dry runs, which run Jinja and the commands of unless and onlyif ({fun})"
     if sealed is not None and sealed.syncs and _is_highstate(fun, args, kwargs):
         return f"{fun} syncs custom modules first; set autoload_dynamic_modules: False in the config of this minion"
     if fun == _PREVIEW:
         return None
-    if odd := _strangers(_DRY_RUNS[fun], args, kwargs):
-        return f"a dry run by {fun} takes {_arguments(*_DRY_RUNS[fun])}, not {', '.join(odd)}"
-    odd_environment = _odd_environment(kwargs)
-    return f"a dry run by {fun} takes a plain name as {odd_environment}" if odd_environment else None
+    if others := _other_arguments(_DRY_RUNS[fun], args, kwargs):
+        return f"a dry run by {fun} takes {_arguments(*_DRY_RUNS[fun])}, not {', '.join(others)}"
+    keyword = _environment_with_path(kwargs)
+    return f"a dry run by {fun} takes a plain name as {keyword}" if keyword else None
 
 
 def _is_highstate(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """``state.apply`` without states is the highstate, and a preview may contain it."""
+    """Tell whether a call applies the top file. ``state.apply`` without SLS names does, and a preview may."""
     if fun in ("state.apply", "state.test"):
         return not (args[0] if args else kwargs.get("mods"))
     return fun in ("state.highstate", _PREVIEW)
@@ -149,8 +159,8 @@ def _is_test(fun: str, kwargs: Mapping[str, Any]) -> bool:
     return kwargs.get("test", fun == "state.test") is True
 
 
-def _odd_environment(kwargs: Mapping[str, Any]) -> str | None:
-    """Return the keyword whose value could lead out of the minion's cache, where files lie by environment."""
+def _environment_with_path(kwargs: Mapping[str, Any]) -> str | None:
+    """Return the keyword that could lead out of the minion's cache: the environment is a folder there."""
     for key in ("saltenv", "pillarenv"):
         value = kwargs.get(key)
         if value is not None and not (isinstance(value, str) and _WORD.fullmatch(value) and ".." not in value):
@@ -158,9 +168,12 @@ def _odd_environment(kwargs: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _strangers(only: tuple[int, frozenset[str]], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
-    """Return the arguments that are not among these. Salt's own ``__pub_*`` keywords tell who called."""
-    positions, keywords = only
+def _other_arguments(allowed: tuple[int, frozenset[str]], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
+    """Return the arguments that are not allowed. Salt's own ``__pub_*`` keywords, which tell who called, always are.
+
+    ``allowed``: how many positional arguments, and which keywords.
+    """
+    positions, keywords = allowed
     found = [key for key in kwargs if key not in keywords and not key.startswith("__pub_")]
     return [*(repr(arg) for arg in args[positions:]), *found]
 
@@ -188,15 +201,15 @@ def _why(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Seale
     if fun == _PREVIEW or (fun in _DRY_RUNS and _is_test(fun, kwargs)):
         return str(_no_dry_run(fun, args, kwargs, sealed))
     if fun in _DRY_RUNS and any(key.lower() == "test" and value is not False for key, value in kwargs.items()):
-        return f"{fun} would change this machine: nothing but the keyword test=True makes a dry run"
+        return f"{fun} would change this machine: only the keyword test=True makes it a dry run"
     if fun in _CLASSES:
-        return f"{fun} could change this machine with these arguments: {_harm(fun, args, kwargs)}"
+        return f"{fun} could change this machine with these arguments: {_harmful_arguments(fun, args, kwargs)}"
     if trap := _matches(fun, tuple(TRAPS)):
         return f"{fun} could change this machine: {TRAPS[trap]}"
     module = fun.partition(".")[0]
     if module in READ or module in OPERATE or module == "cmd":
         return f"{fun} would change this machine"
-    return f"{fun} is not known to leave this machine as it is"
+    return f"{fun} is unknown to the guard, and unknown functions count as a change (recipe: guard: allow)"
 
 
 def _arguments(positions: int, keywords: frozenset[str]) -> str:

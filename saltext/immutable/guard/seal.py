@@ -1,4 +1,7 @@
-"""What a machine's files say about its image. Standard library only: the guard reads it before each call."""
+"""The seal file of a machine and the file that its launch wrote: which image, which fleet, which pinned master.
+
+Standard library only: the guard reads both before each call.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,24 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 SEAL_PATH = "/etc/immutable/seal.json"
-"""Written by the bake into every image; its presence is what makes a host a sealed machine."""
+"""The bake writes it into every image. A host that has this file is a sealed machine."""
 MACHINE_PATH = "/etc/salt/minion.d/zzz-machine.conf"
-"""Written at launch: Salt config in JSON, with what is true of this one machine."""
+"""Written at launch: Salt config in JSON that holds for this machine only."""
 
 RUN_PATH = "/run/immutable"
-"""What is true until the next boot; of root alone."""
+"""State of this boot; only root may read it."""
 
 
 class SealDamaged(Exception):
-    """A file that says what this machine is cannot be read or is not what a bake or a launch wrote."""
+    """The seal or the machine file cannot be read, or does not have the form that a bake or a launch writes."""
 
 
 @dataclass(frozen=True)
 class Seal:
-    """What the bake wrote into the image."""
+    """The content of the seal file."""
 
     image: str
-    """Full digest."""
+    """Digest of the image, in full."""
     recipe: str
     read_only: bool
     created: float
@@ -36,79 +39,83 @@ class Seal:
     pack: str
     """Versions of Salt and of this pack when the image was baked."""
     policy: dict[str, Any]
-    """What `spec.policy` returns."""
+    """The result of `spec.policy`."""
     adopted: dict[str, Any] | None = None
-    """Of a minion that was sealed as it ran: ``id``; ``master_finger`` and ``hash_type`` of its master; whether it was
-    ``scheduled``, which means that its scheduler ran."""
+    """Only of a minion that was sealed by ``immutable.seal``: ``id``; ``master_finger`` and ``hash_type`` of its
+    master; ``scheduled``, whether its scheduler ran before."""
 
     @property
     def name(self) -> str:
-        """Return the image as people write it: ``web@3f2a9c1d04be``."""
+        """Return the short name of the image: ``web@3f2a9c1d04be``."""
         return f"{self.recipe}@{self.image[:12]}"
 
 
 def read(path: str = SEAL_PATH) -> Seal | None:
-    """Return the seal, or None on a host that has none; raise ``SealDamaged`` where it cannot be read."""
+    """Return the seal, or None on a host without one; raise ``SealDamaged`` if it cannot be read."""
     found = _json(path)
     if found is None:
         return None
     values: dict[str, Any] = {field.name: found.get(field.name) for field in fields(Seal)}
     wrong = sorted(name for name, value in values.items() if not _fits(name, value))
     if wrong:
-        raise SealDamaged(f"{path} is damaged: it lacks a proper {', '.join(wrong)}")
+        raise SealDamaged(f"{path} is damaged: missing or of a wrong type: {', '.join(wrong)}")
     return Seal(**values)
 
 
-def required(otherwise: str) -> Seal:
-    """Return the seal of this machine; raise with ``otherwise`` where there is none."""
-    from salt.exceptions import CommandExecutionError  # who only reads the seal does without Salt
+def required(consequence: str) -> Seal:
+    """Return the seal of this machine; raise ``CommandExecutionError`` if it is damaged or not there.
+
+    ``consequence``: what follows from a missing seal, for the message.
+    """
+    from salt.exceptions import CommandExecutionError  # not at the top: the guard reads the seal without Salt
 
     try:
         found = read(SEAL_PATH)
     except SealDamaged as err:
         raise CommandExecutionError(f"{err}; replace this machine") from err
     if found is None:
-        raise CommandExecutionError(f"this machine is not sealed: {otherwise}")
+        raise CommandExecutionError(f"this machine is not sealed: {consequence}")
     return found
 
 
 def machine(path: str = MACHINE_PATH) -> dict[str, Any]:
-    """Return ``fleet``, ``generation`` and ``installation``; empty where no fleet launched this machine."""
+    """Return ``fleet``, ``generation`` and ``installation``; an empty dict if no fleet launched this machine."""
     found = (_json(path) or {}).get("immutable_machine", {})
     if not isinstance(found, dict):
-        raise SealDamaged(f"{path} is damaged: its immutable_machine is no mapping")
+        raise SealDamaged(f"{path} is damaged: immutable_machine is not a mapping")
     return found
 
 
 def pinned(found: Seal, path: str = MACHINE_PATH) -> dict[str, Any]:
-    """Return ``id``, ``master_finger`` and ``hash_type`` as launch or adoption fixed them, whatever config says now."""
-    told = found.adopted if found.adopted is not None else _json(path) or {}
+    """Return ``id``, ``master_finger`` and ``hash_type`` as launch or adoption fixed them; the config is ignored."""
+    source = found.adopted if found.adopted is not None else _json(path) or {}
     names = ("id", "master_finger", "hash_type")
-    wrong = [name for name in names if not isinstance(told.get(name), str) or not told[name]]
+    wrong = [name for name in names if not isinstance(source.get(name), str) or not source[name]]
     if wrong:
-        raise SealDamaged(f"{path} is damaged: it lacks a proper {', '.join(wrong)}")
-    return {name: told[name] for name in names}
+        raise SealDamaged(f"{path} is damaged: missing or of a wrong type: {', '.join(wrong)}")
+    return {name: source[name] for name in names}
 
 
-def regular(path: str) -> str:
-    """Return what is in a file; raise ``OSError`` for what is none, as whoever opened a pipe would wait for ever."""
+def read_regular(path: str) -> str:
+    """Return the text of a regular file; raise ``OSError`` for anything else. (Opening a pipe would block for ever.)"""
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file", path)
+        raise OSError(errno.EINVAL, "not a regular file", path)
     with open(path, encoding="utf-8") as file:
         return file.read()
 
 
 def _json(path: str) -> dict[str, Any] | None:
+    """Return the mapping in a JSON file, or None if there is no file."""
     try:
-        found = json.loads(regular(path))
+        found = json.loads(read_regular(path))
     except FileNotFoundError as err:
         if os.path.islink(path):
-            raise SealDamaged(f"{path} is damaged: it leads nowhere") from err
+            raise SealDamaged(f"{path} is damaged: it is a link to a file that does not exist") from err
         return None
     except (OSError, ValueError) as err:
         raise SealDamaged(f"{path} is damaged: {err}") from err
     if not isinstance(found, dict):
-        raise SealDamaged(f"{path} is damaged: it holds no mapping")
+        raise SealDamaged(f"{path} is damaged: it does not hold a mapping")
     return found
 
 

@@ -1,4 +1,4 @@
-"""All that a machine can say about its seal, in one answer."""
+"""The answer of ``immutable.status``: image, fleet, policy, problems, stopped jobs, break-glass and counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from saltext.immutable.guard import break_glass, gate, launch, seal
 
 
 def status(opts: Mapping[str, Any], pillar: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what this machine says about its image, and what is wrong with that."""
+    """Return the image of this machine, and what is wrong with its seal (``problems``: sentences)."""
     try:
         found = seal.read(seal.SEAL_PATH)
         machine = seal.machine(seal.MACHINE_PATH)
@@ -34,13 +34,13 @@ def status(opts: Mapping[str, Any], pillar: Mapping[str, Any]) -> dict[str, Any]
         **{key: machine.get(key) for key in ("fleet", "generation", "installation")},
         "stopped_jobs": stopped_jobs(opts, pillar),
         "launched": launch.launched(found.policy),
-        "glass": _glass(opts),
+        "glass": _break_glass(opts),
         "counts": gate.counts(),
     }
 
 
 def stopped_jobs(opts: Mapping[str, Any], pillar: Mapping[str, Any]) -> dict[str, str]:
-    """Return the scheduled jobs of config and pillar that do not run here: name to function."""
+    """Return the scheduled jobs of config and pillar that a sealed machine does not run: name to function."""
     jobs: dict[str, str] = {}
     for source in (pillar, opts):
         schedule = source.get("schedule")
@@ -50,8 +50,8 @@ def stopped_jobs(opts: Mapping[str, Any], pillar: Mapping[str, Any]) -> dict[str
     return jobs
 
 
-def _glass(opts: Mapping[str, Any]) -> dict[str, Any] | None:
-    granted = break_glass.grant(opts)
+def _break_glass(opts: Mapping[str, Any]) -> dict[str, Any] | None:
+    granted = break_glass.current_grant(opts)
     if granted is None:
         return None
     return {"who": granted.who, "reason": granted.reason, "seconds_left": round(break_glass.seconds_left(granted))}
@@ -60,22 +60,23 @@ def _glass(opts: Mapping[str, Any]) -> dict[str, Any] | None:
 def _problems(found: seal.Seal, opts: Mapping[str, Any]) -> Iterator[str]:
     schedule = opts.get("schedule")
     if not isinstance(schedule, Mapping) or schedule.get("enabled", True) is not False:
-        yield "the scheduler runs, past the guard: `schedule: {enabled: False}` is missing from the minion's config"
+        yield "the scheduler runs, and the guard does not see its jobs: set `schedule: {enabled: False}` in the config"
     if opts.get("master_alive_interval"):
-        yield "master_alive_interval is set, but no scheduled job runs: nobody looks whether the master is alive"
-    for folder in _above_the_guard(opts):
-        yield f"{folder} outranks the guard; remove it"
+        yield "master_alive_interval is set, but a sealed machine runs no scheduled job, so the master is never checked"
+    for folder in _before_the_guard(opts):
+        yield f"Salt's loader takes the executors of {folder} before the guard; remove that folder"
     if found.read_only and _root_is_writable():
-        yield "the root can be written, though the image says that it is read-only"
+        yield "the root is writable, but the image is read-only; replace this machine"
 
 
 def _root_is_writable() -> bool:
     return os.access("/", os.W_OK)
 
 
-def _above_the_guard(opts: Mapping[str, Any]) -> Iterator[str]:
+def _before_the_guard(opts: Mapping[str, Any]) -> Iterator[str]:
     """Yield folders whose executors Salt's loader takes before those of an installed package."""
     roots = [opts.get("extension_modules"), *(opts.get("module_dirs") or [])]
-    for place in [Path(root, "executors") for root in roots if root] + list(map(Path, opts.get("executor_dirs") or [])):
-        if place.is_dir() and any(place.glob("*.py")):
-            yield str(place)
+    folders = [Path(root, "executors") for root in roots if root] + list(map(Path, opts.get("executor_dirs") or []))
+    for folder in folders:
+        if folder.is_dir() and any(folder.glob("*.py")):
+            yield str(folder)

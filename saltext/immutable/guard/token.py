@@ -1,8 +1,8 @@
-"""Breaking the glass: what the master signs, and when a machine takes it. Time is an argument.
+"""The break-glass token: what the master signs, and how a machine checks it. Time is an argument.
 
-The machine names a nonce, its boot and how far its clock of the boot may go; the master signs exactly that. So a
-token opens one machine in one boot up to one moment of a clock that nobody can set, and the wall clock counts for
-nothing. The key is the master's own, whose public half every minion has.
+The machine sends a challenge: a nonce, its boot id and an end on ``CLOCK_BOOTTIME``. The master signs exactly that with
+its own key, whose public half every minion has. So a token opens one machine, in one boot, until that end. Nobody can
+set this clock, and the wall clock is not used.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
-LONGEST = 4 * 3600.0
-"""Seconds: who needs longer rebuilds instead."""
+MAX_TTL = 4 * 3600.0
+"""Seconds that a token may last. Who needs longer rebuilds the fleet instead."""
 _PURPOSE = b"saltext-immutable break-glass\n"
-"""Signed with it, so that nothing else that the master signs is ever a token."""
+"""Prefix of what is signed: no other signature of the master's key is valid as a token."""
 
 
-class Refused(Exception):
-    """A token that opens nothing, and why."""
+class InvalidToken(Exception):
+    """A token that this machine does not accept; the text says why."""
 
 
 @dataclass(frozen=True)
 class Grant:
-    """What a token says."""
+    """The content of a token."""
 
     machine: str
     """Its minion id."""
@@ -41,38 +41,41 @@ class Grant:
 
 
 def sign(grant: Grant, private_pem: bytes, passphrase: str | None = None) -> str:
-    """Return the token: what is granted, a dot, the signature (RSA-PSS, SHA-256), in base64 for URLs."""
+    """Return the token: the grant in JSON, a dot, its signature (RSA-PSS, SHA-256), both in URL-safe base64.
+
+    Raises ``InvalidToken`` if the key is not an RSA key.
+    """
     key = load_pem_private_key(private_pem, passphrase.encode() if passphrase else None)
     if not isinstance(key, rsa.RSAPrivateKey):
-        raise Refused("the master's key is no RSA key")
-    said = json.dumps(asdict(grant), sort_keys=True).encode()
-    return f"{_encode(said)}.{_encode(key.sign(_PURPOSE + said, _padding(), hashes.SHA256()))}"
+        raise InvalidToken("the master's key is not an RSA key")
+    payload = json.dumps(asdict(grant), sort_keys=True).encode()
+    return f"{_encode(payload)}.{_encode(key.sign(_PURPOSE + payload, _padding(), hashes.SHA256()))}"
 
 
 def verify(token: str, public_pem: bytes) -> Grant:
-    """Return what the master granted; raise ``Refused`` for what its key did not sign."""
+    """Return the grant in a token; raise ``InvalidToken`` unless the owner of this public key signed it."""
     try:
-        said, signature = (_decode(part) for part in token.split("."))
+        payload, signature = (_decode(part) for part in token.split("."))
         key = load_pem_public_key(public_pem)
         if not isinstance(key, rsa.RSAPublicKey):
-            raise Refused("the master's key is no RSA key")
-        key.verify(signature, _PURPOSE + said, _padding(), hashes.SHA256())
-        found = json.loads(said)
+            raise InvalidToken("the master's key is not an RSA key")
+        key.verify(signature, _PURPOSE + payload, _padding(), hashes.SHA256())
+        found = json.loads(payload)
         return Grant(**{field.name: found[field.name] for field in fields(Grant)})
     except (ValueError, TypeError, KeyError, AttributeError) as err:
-        raise Refused("this is no token") from err
+        raise InvalidToken("this is not a token") from err
     except InvalidSignature as err:
-        raise Refused("the master of this machine did not sign the token") from err
+        raise InvalidToken("the master of this machine did not sign the token") from err
 
 
-def opens(grant: Grant, machine: str, boot_id: str, now: float) -> str | None:
-    """Return why a grant does not open this machine at ``now`` (``CLOCK_BOOTTIME``), or None when it does."""
+def mismatch(grant: Grant, machine: str, boot_id: str, now: float) -> str | None:
+    """Return why a grant does not open this machine at ``now`` (seconds of ``CLOCK_BOOTTIME``); None if it does."""
     if grant.machine != machine:
         return f"the token is for {grant.machine}"
     if grant.boot_id != boot_id:
         return "the machine has rebooted since the token was made"
-    if not now < grant.until <= now + LONGEST:
-        return "the token's time is over"
+    if not now < grant.until <= now + MAX_TTL:
+        return "the token has expired"
     return None
 
 
@@ -81,7 +84,7 @@ def _padding() -> padding.PSS:
 
 
 def _encode(data: bytes) -> str:
-    """No ``=``: Salt's command line would take it for a keyword."""
+    """Encode without ``=``, which Salt's command line would read as a keyword argument."""
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 

@@ -95,7 +95,7 @@ def _guard(section: Section) -> Guard:
         allow_dangerous=section.take("allow_dangerous", reading.flag, False),
     )
     section.close()
-    if not found.allow_dangerous and (opened := changes.opened(found.allow)):
+    if not found.allow_dangerous and (opened := changes.dangerous(found.allow)):
         section.problem("allow", f"{_some(opened)}: {_OPENS}; take it out, or write allow_dangerous: true beside it")
     if needed := sorted(policy.ALWAYS.intersection(found.deny)):
         section.problem("deny", f"{needed[0]}: without it nobody can manage the machines; take it out")

@@ -13,11 +13,11 @@ import salt.minion
 import salt.modules
 
 from saltext.immutable.guard import functions, policy
-from saltext.immutable.guard.changes import CHANGE, CLOSED, DANGEROUS, opened
+from saltext.immutable.guard.changes import CHANGE, DANGEROUS, REFUSED_MODULES, dangerous
 
 SALT = Path(salt.modules.__file__).parent
-CLOSED_MODULES = set(CLOSED.split())
-ALLOWED = set(policy.names(functions.READ)) | set(policy.names(functions.OPERATE))
+REFUSED_AS_A_WHOLE = set(REFUSED_MODULES.split())
+ALLOWED = set(policy.full_names(functions.READ)) | set(policy.full_names(functions.OPERATE))
 NOT_EVERYWHERE = {"saltutil.refresh_resources"}
 """What we allow and Salt 3007 does not have."""
 
@@ -77,7 +77,7 @@ def tables_of(fun: str) -> list[str]:
     module, _, name = fun.partition(".")
     tables = {"read": functions.READ, "operate": functions.OPERATE, "change": CHANGE}
     found = [kind for kind, table in tables.items() if name in table.get(module, "").split()]
-    return [*found, *(["closed"] if module in CLOSED_MODULES else [])]
+    return [*found, *(["closed"] if module in REFUSED_AS_A_WHOLE else [])]
 
 
 def test_a_module_is_read_as_salts_loader_reads_it():
@@ -123,15 +123,15 @@ def test_what_is_allowed_exists():
 
 
 def test_a_module_is_closed_as_a_whole_or_not():
-    assert not CLOSED_MODULES & {*functions.READ, *functions.OPERATE, *CHANGE}
+    assert not REFUSED_AS_A_WHOLE & {*functions.READ, *functions.OPERATE, *CHANGE}
 
 
 def test_a_function_that_is_dangerous_to_allow_is_one_that_is_refused():
     for module, names in DANGEROUS.items():
         if names == "*":
-            assert module in CLOSED_MODULES
+            assert module in REFUSED_AS_A_WHOLE
             continue
-        limited = {*functions.ONLY, "event.send"}
+        limited = {*functions.LIMITED, "event.send"}
         for fun in (f"{module}.{name}" for name in names.split()):
             assert fun in limited or tables_of(fun) in (["change"], ["closed"]), fun
 
@@ -170,8 +170,8 @@ def test_each_event_that_moves_the_minion_is_known_by_its_tag():
     ],
 )
 def test_what_a_recipe_would_open(globs, expected):
-    assert opened(globs) == expected
+    assert dangerous(globs) == expected
 
 
 def test_everything_opens_everything():
-    assert {"cmd.*", "file.write", "state.apply", "saltutil.sync_all", "chroot.*"} <= set(opened(["*.*"]))
+    assert {"cmd.*", "file.write", "state.apply", "saltutil.sync_all", "chroot.*"} <= set(dangerous(["*.*"]))

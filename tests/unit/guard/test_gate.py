@@ -1,4 +1,4 @@
-"""The gate before every call of a sealed machine: it counts, it tells, and broken glass opens it for a while."""
+"""The gate before every call of a sealed machine: it counts, it fires events, and break-glass opens it for a while."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from salt.utils.crypt import pem_finger
 
 from saltext.immutable.executors import direct_call, splay, sudo
 from saltext.immutable.guard import break_glass, gate, seal
-from saltext.immutable.guard import token as glass
+from saltext.immutable.guard.token import MAX_TTL, Grant, sign
 
 MINE = {"mine_functions": {"network.ip_addrs": ["eth0"], "leak": [{"mine_function": "cmd.run"}, "id"]}}
 
@@ -40,7 +40,7 @@ def machine(tmp_path, monkeypatch) -> SimpleNamespace:
     (pki / "minion_master.pub").write_bytes(PUBLIC)
     finger = pem_finger(str(pki / "minion_master.pub"), sum_type="sha256")
     found = SimpleNamespace(
-        opts={"id": "web-1", "pki_dir": str(pki)}, now=100.0, boot="boot-a", told=[], run=tmp_path / "run", pki=pki
+        opts={"id": "web-1", "pki_dir": str(pki)}, now=100.0, boot="boot-a", events=[], run=tmp_path / "run", pki=pki
     )
     policy = {"guard": {"allow": [], "deny": ["service.stop"], "dry_runs": True}, "writable": ["/srv/data"]}
     sealed = {"image": "3f2a9c1d04be" + "0" * 52, "recipe": "web", "read_only": True, "created": 1.0}
@@ -52,7 +52,7 @@ def machine(tmp_path, monkeypatch) -> SimpleNamespace:
     monkeypatch.setattr(seal, "RUN_PATH", str(tmp_path / "run"))
     monkeypatch.setattr(break_glass, "_now", lambda: found.now)
     monkeypatch.setattr(break_glass, "this_boot", lambda: found.boot)
-    monkeypatch.setattr(gate, "_tell", lambda opts, tag, data: found.told.append((tag, data)))
+    monkeypatch.setattr(gate, "_fire", lambda opts, tag, data: found.events.append((tag, data)))
     return found
 
 
@@ -61,9 +61,9 @@ def ask(machine: SimpleNamespace, fun: str, *args: Any, **kwargs: Any) -> str | 
 
 
 def token(_machine: SimpleNamespace, private: bytes = PRIVATE, ttl: float = 60, **changed: Any) -> str:
-    asked = break_glass.challenge(ttl)
-    bound = {name: asked[name] for name in ("machine", "nonce", "boot_id", "until")}
-    return glass.sign(glass.Grant(**{**bound, "reason": "disk", "who": "ada", **changed}), private)
+    challenge = break_glass.challenge(ttl)
+    bound = {name: challenge[name] for name in ("machine", "nonce", "boot_id", "until")}
+    return sign(Grant(**{**bound, "reason": "disk", "who": "ada", **changed}), private)
 
 
 def test_a_highstate_that_would_sync_first_is_no_dry_run(machine):
@@ -72,10 +72,10 @@ def test_a_highstate_that_would_sync_first_is_no_dry_run(machine):
     assert ask(machine, "state.highstate", test=True) is None
 
 
-def test_a_refusal_is_counted_and_told(machine):
+def test_a_refusal_is_counted_and_fires_an_event(machine):
     assert "cmd.run" in str(ask(machine, "cmd.run", "id"))
     ask(machine, "cmd.run", "id")
-    [(tag, data), _] = machine.told
+    [(tag, data), _] = machine.events
     assert tag == "immutable/refused"
     assert {name: data[name] for name in ("id", "fun", "user", "jid")} == {
         "id": "web-1",
@@ -86,39 +86,39 @@ def test_a_refusal_is_counted_and_told(machine):
     assert gate.counts() == {"refused": {"cmd.run": 2}}
 
 
-def test_what_operates_is_counted_and_told_and_what_reads_is_not(machine):
+def test_what_operates_is_counted_and_fires_an_event_and_what_reads_does_not(machine):
     assert ask(machine, "test.ping") is None
     assert ask(machine, "service.restart", "nginx") is None
-    assert [tag for tag, _ in machine.told] == ["immutable/operated"]
+    assert [tag for tag, _ in machine.events] == ["immutable/operated"]
     assert gate.counts() == {"operated": {"service.restart": 1}}
 
 
-def test_the_recipes_own_word_counts(machine):
+def test_the_recipes_deny_counts(machine):
     assert "service.stop" in str(ask(machine, "service.stop", "nginx"))
 
 
-def test_names_that_somebody_makes_up_do_not_fill_the_machine(machine):
-    for number in range(gate._NAMES + 20):
+def test_invented_function_names_do_not_fill_the_counts(machine):
+    for number in range(gate.MAX_COUNTED + 20):
         ask(machine, f"made.up{number}")
     found = gate.counts()["refused"]
-    assert len(found) == gate._NAMES + 1
+    assert len(found) == gate.MAX_COUNTED + 1
     assert found[gate.OTHERS] == 20
 
 
 def test_a_machine_that_cannot_count_refuses_all_the_same(machine, monkeypatch):
     machine.run.write_text("no directory")
-    monkeypatch.setattr(gate, "_tell", lambda *_: (_ for _ in ()).throw(RuntimeError("no bus")))
+    monkeypatch.setattr(gate, "_fire", lambda *_: (_ for _ in ()).throw(RuntimeError("no bus")))
     assert ask(machine, "cmd.run", "id") is not None
     assert gate.counts() == {}
 
 
-def test_who_holds_the_counts_holds_up_no_refusal(machine, monkeypatch):
+def test_a_lock_on_the_counts_delays_no_refusal(machine, monkeypatch):
     monkeypatch.setattr(gate.time, "sleep", lambda seconds: None)
     machine.run.mkdir()
     with (machine.run / "counts.json").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert ask(machine, "cmd.run", "id") is not None
-    assert [tag for tag, _ in machine.told] == ["immutable/refused"]
+    assert [tag for tag, _ in machine.events] == ["immutable/refused"]
 
 
 @pytest.mark.parametrize("place", ["opts", "pillar", "master"])
@@ -139,11 +139,11 @@ def test_the_mine_of_what_only_reads_is_updated(machine):
     assert ask(machine, "mine.update") is None
 
 
-def test_broken_glass_lets_changes_through_and_each_is_told(machine):
-    granted = break_glass.break_glass(machine.opts, token(machine))
+def test_break_glass_lets_changes_through_and_each_fires_an_event(machine):
+    granted = break_glass.apply_token(machine.opts, token(machine))
     assert granted.reason == "disk"
     assert ask(machine, "cmd.run", "id") is None
-    assert machine.told[-1][0] == "immutable/changed"
+    assert machine.events[-1][0] == "immutable/changed"
     assert gate.counts()["changed"] == {"cmd.run": 1}
 
 
@@ -151,34 +151,34 @@ def with_another_key_in_its_first_line(pem: bytes, another: bytes) -> bytes:
     return another.replace(b"\n", b" ") + b"\n" + b"".join(pem.splitlines(keepends=True)[1:])
 
 
-def test_what_the_finger_of_the_masters_key_leaves_out_is_no_key(machine):
+def test_a_key_in_the_lines_that_the_fingerprint_leaves_out_is_not_used(machine):
     private, public = key_pair()
-    place = machine.pki / "minion_master.pub"
-    before = pem_finger(str(place))
-    place.write_bytes(with_another_key_in_its_first_line(PUBLIC, public))
-    assert pem_finger(str(place)) == before
+    path = machine.pki / "minion_master.pub"
+    before = pem_finger(str(path))
+    path.write_bytes(with_another_key_in_its_first_line(PUBLIC, public))
+    assert pem_finger(str(path)) == before
     with pytest.raises(CommandExecutionError, match="did not sign"):
-        break_glass.break_glass(machine.opts, token(machine, private))
+        break_glass.apply_token(machine.opts, token(machine, private))
 
 
 def test_a_clock_that_the_caller_chose_does_not_count(machine, monkeypatch):
-    break_glass.break_glass(machine.opts, token(machine))
+    break_glass.apply_token(machine.opts, token(machine))
     monkeypatch.setattr(os, "readlink", lambda path: "time:[4026532337]")
     assert ask(machine, "cmd.run", "id") is not None
 
 
 @pytest.mark.parametrize("name", ["counts.json", "glass", "challenge.json"])
-def test_a_pipe_holds_nobody(machine, name):
+def test_a_pipe_in_place_of_a_file_blocks_no_call(machine, name):
     machine.run.mkdir(exist_ok=True)
     os.mkfifo(machine.run / name)
     assert "cmd.run" in str(ask(machine, "cmd.run", "id"))
     assert gate.counts() == {} or name != "counts.json"
     with pytest.raises(CommandExecutionError):
-        break_glass.break_glass(machine.opts, "a.b")
+        break_glass.apply_token(machine.opts, "a.b")
 
 
 @pytest.mark.parametrize("text", ['{"refused": 5}', "[]", "{", "[" * 100_000])
-def test_what_lies_where_it_counts_changes_no_answer(machine, text):
+def test_damaged_counts_change_no_answer(machine, text):
     machine.run.mkdir()
     (machine.run / "counts.json").write_text(text)
     assert "guard of this machine is damaged" not in str(ask(machine, "cmd.run", "id"))
@@ -197,18 +197,18 @@ AFTERWARDS: list[tuple[str, Callable[[SimpleNamespace], Any]]] = [
 
 
 @pytest.mark.parametrize("afterwards", [pytest.param(each, id=name) for name, each in AFTERWARDS])
-def test_the_glass_is_whole_again_when(machine, afterwards):
-    break_glass.break_glass(machine.opts, token(machine))
+def test_break_glass_ends_when(machine, afterwards):
+    break_glass.apply_token(machine.opts, token(machine))
     afterwards(machine)
     assert ask(machine, "cmd.run", "id") is not None
 
 
 def test_a_token_counts_once(machine):
     once = token(machine)
-    break_glass.break_glass(machine.opts, once)
+    break_glass.apply_token(machine.opts, once)
     break_glass.end()
-    with pytest.raises(CommandExecutionError, match="answers no challenge"):
-        break_glass.break_glass(machine.opts, once)
+    with pytest.raises(CommandExecutionError, match="does not answer the last challenge"):
+        break_glass.apply_token(machine.opts, once)
     assert ask(machine, "cmd.run", "id") is not None
 
 
@@ -216,25 +216,25 @@ def test_a_token_counts_once(machine):
     ("changed", "why"),
     [
         pytest.param({"machine": "web-2"}, "is for web-2", id="another machine"),
-        pytest.param({"nonce": "n"}, "answers no challenge", id="another nonce"),
-        pytest.param({"until": 500.0}, "answers no challenge", id="a later end than was asked for"),
+        pytest.param({"nonce": "n"}, "does not answer the last challenge", id="another nonce"),
+        pytest.param({"until": 500.0}, "does not answer the last challenge", id="a later end than was asked for"),
         pytest.param({"private": key_pair()[0]}, "did not sign", id="another master"),
     ],
 )
 def test_another_token_opens_nothing(machine, changed, why):
     with pytest.raises(CommandExecutionError, match=why):
-        break_glass.break_glass(machine.opts, token(machine, **changed))
+        break_glass.apply_token(machine.opts, token(machine, **changed))
 
 
 def test_a_later_challenge_outdates_an_earlier_one(machine):
     first = token(machine)
     break_glass.challenge(60)
-    with pytest.raises(CommandExecutionError, match="answers no challenge"):
-        break_glass.break_glass(machine.opts, first)
+    with pytest.raises(CommandExecutionError, match="does not answer the last challenge"):
+        break_glass.apply_token(machine.opts, first)
 
 
-@pytest.mark.parametrize("ttl", [0, -1, glass.LONGEST + 1, float("nan")])
-def test_glass_is_broken_for_a_sane_time(machine, ttl):
+@pytest.mark.parametrize("ttl", [0, -1, MAX_TTL + 1, float("nan")])
+def test_a_ttl_has_a_lower_and_an_upper_bound(machine, ttl):
     with pytest.raises(CommandExecutionError, match="ttl"):
         break_glass.challenge(ttl)
 
@@ -243,7 +243,7 @@ def test_a_machine_says_what_no_token_opens(machine):
     assert "/var, /run, /tmp, /srv/data" in break_glass.challenge(60)["cannot"][0]
 
 
-def test_a_host_without_a_seal_has_no_glass(machine):
+def test_a_host_without_a_seal_has_no_break_glass(machine):
     Path(seal.SEAL_PATH).unlink()
     with pytest.raises(CommandExecutionError, match="not sealed"):
         break_glass.challenge(60)
@@ -251,7 +251,7 @@ def test_a_host_without_a_seal_has_no_glass(machine):
 
 @pytest.mark.parametrize("executor", [direct_call, splay, sudo])
 @pytest.mark.parametrize("fun", ["test.ping", "immutable.status", "cmd.run"])
-def test_a_damaged_library_refuses_all_but_what_tells_of_it(machine, monkeypatch, executor, fun):
+def test_a_damaged_library_refuses_all_but_the_functions_that_report_it(machine, monkeypatch, executor, fun):
     monkeypatch.setattr(gate, "refusal", lambda *_: 1 / 0)
     found = direct_call.refusal({}, {"fun": fun}, lambda: None, [], {})
     assert (found is None) == (fun in direct_call.WITHOUT_GUARD)

@@ -1,4 +1,4 @@
-"""The launch phase: what is applied, when it is over, what is told of it. No Salt runs here."""
+"""The launch phase: what is applied, when it is over, what is reported. No Salt runs here."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Salt:
         return answer
 
 
-def run(orders, salt, slept=None):
-    return launch.phase(orders, lambda: salt, sleep=(slept if slept is not None else []).append, clock=lambda: 7.0)
+def run(steps, salt, slept=None):
+    return launch.run_phase(steps, lambda: salt, sleep=(slept if slept is not None else []).append, clock=lambda: 7.0)
 
 
-def test_each_order_is_applied_in_its_own_environment_and_for_real():
+def test_each_step_is_applied_in_its_own_environment_and_for_real():
     salt = Salt({"a": state("a", True)}, {"b": state("b", True)})
     result = run([ONE, TWO], salt)
     assert salt.calls == [
@@ -67,25 +67,25 @@ def test_each_order_is_applied_in_its_own_environment_and_for_real():
         pytest.param(KeyError("x"), {"launch": "KeyError: 'x'"}, id="a defect"),
     ],
 )
-def test_what_failed_is_told_by_state(answer, failed):
+def test_failures_are_reported_by_state(answer, failed):
     result = run([ONE], Salt(answer))
     assert (result["ok"], result["failed"]) == (not failed, failed)
 
 
-@pytest.mark.parametrize("away", [SaltClientError("no key"), SaltReqTimeoutError("silence"), SystemExit(1)])
-def test_a_master_that_is_away_is_waited_for_and_all_is_applied_again(away):
+@pytest.mark.parametrize("unreachable", [SaltClientError("no key"), SaltReqTimeoutError("silence"), SystemExit(1)])
+def test_a_master_that_cannot_be_reached_is_waited_for_and_all_is_applied_again(unreachable):
     slept: list[float] = []
-    salt = Salt({"a": state("a", True)}, away, {"a": state("a", True)}, {"b": state("b", True)})
+    salt = Salt({"a": state("a", True)}, unreachable, {"a": state("a", True)}, {"b": state("b", True)})
     assert run([ONE, TWO], salt, slept)["ok"]
     assert len(salt.calls) == 4
     assert len(slept) == 1 and slept[0] > 0
 
 
 @pytest.fixture
-def told(tmp_path):
-    """Return what the machine says after its phase wrote this."""
+def outcome(tmp_path):
+    """Return what the machine reports after its phase wrote this."""
 
-    def tell(policy, **result):
+    def read(policy, **result):
         path = tmp_path / "launch.json"
         if result:
             path.write_text(
@@ -93,11 +93,11 @@ def told(tmp_path):
             )
         return launch.launched(policy, str(path), "now")
 
-    return tell
+    return read
 
 
 @pytest.mark.parametrize(
-    ("policy", "result", "said"),
+    ("policy", "result", "expected"),
     [
         pytest.param(NOTHING, {}, True, id="nothing to apply"),
         pytest.param({}, {}, True, id="a minion that was sealed as it ran"),
@@ -112,8 +112,8 @@ def told(tmp_path):
         ),
     ],
 )
-def test_what_a_machine_says_of_its_launch(told, policy, result, said):
-    assert told(policy, **result) == said
+def test_what_a_machine_reports_of_its_launch(outcome, policy, result, expected):
+    assert outcome(policy, **result) == expected
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_what_a_machine_says_of_its_launch(told, policy, result, said):
 def test_a_result_that_is_none_is_no_success(tmp_path, text):
     path = tmp_path / "launch.json"
     path.write_text(text)
-    assert f"{path}: it is no result of a launch phase" in str(launch.launched(POLICY, str(path), "now"))
+    assert f"{path}: this file is not the result of a launch phase" in str(launch.launched(POLICY, str(path), "now"))
 
 
 def test_only_an_image_with_something_to_apply_starts_the_unit():
@@ -168,27 +168,29 @@ def systemd(tmp_path, monkeypatch):
 BEFORE = {"boot_id": "now", "ok": True, "sls": ["secrets"], "failed": {}, "seconds": 1.0, "at": 1.0}
 
 
-def test_again_waits_for_what_the_new_run_says(systemd):
+def test_a_rerun_waits_for_the_new_result(systemd):
     unit = systemd(before=BEFORE, after={**BEFORE, "ok": False, "failed": {"db": "gone"}, "at": 2.0})
-    assert launch.again(POLICY) == {"ok": False, "sls": ["secrets"], "failed": {"db": "gone"}, "seconds": 1.0}
+    assert launch.rerun(POLICY) == {"ok": False, "sls": ["secrets"], "failed": {"db": "gone"}, "seconds": 1.0}
     assert unit.calls[-1] == ("start", "--wait", launch.UNIT)
 
 
-def test_again_has_nothing_to_start_where_nothing_is_applied(systemd):
+def test_a_rerun_has_nothing_to_start_where_nothing_is_applied(systemd):
     unit = systemd()
-    assert launch.again(NOTHING) == {"ok": True, "sls": [], "failed": {}, "seconds": 0.0}
+    assert launch.rerun(NOTHING) == {"ok": True, "sls": [], "failed": {}, "seconds": 0.0}
     assert unit.calls == []
 
 
 @pytest.mark.parametrize("active", ["active", "activating"])
-def test_a_second_call_is_told_that_one_runs(systemd, active):
+def test_a_second_call_fails_while_one_runs(systemd, active):
     unit = systemd(active=active, before=BEFORE)
-    with pytest.raises(CommandExecutionError, match="runs at this moment"):
-        launch.again(POLICY)
+    with pytest.raises(CommandExecutionError, match="is running already"):
+        launch.rerun(POLICY)
     assert len(unit.calls) == 1
 
 
-def test_a_run_that_said_nothing_is_no_success(systemd):
+def test_a_run_without_a_result_is_no_success(systemd):
     systemd(before=BEFORE)
-    with pytest.raises(CommandExecutionError, match="did not end: see journalctl -u immutable-launch.service"):
-        launch.again(POLICY)
+    with pytest.raises(
+        CommandExecutionError, match="ended without a result: see journalctl -u immutable-launch.service"
+    ):
+        launch.rerun(POLICY)

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.executors import direct_call
-from saltext.immutable.guard import functions, policy, seal
-from saltext.immutable.guard import status as standing
+from saltext.immutable.guard import functions, policy, seal, status
 
 DIGEST = "3f2a9c1d04be" + "0" * 52
 SEAL = {
@@ -54,7 +53,7 @@ def host(tmp_path, monkeypatch):
         monkeypatch.setattr(reader, "MACHINE_PATH", str(paths.machine))
     monkeypatch.setattr(direct_call, "SEAL_PATH", str(paths.seal))
     monkeypatch.setattr(seal, "RUN_PATH", str(tmp_path / "run"))
-    monkeypatch.setattr(standing, "_root_is_writable", lambda: False)
+    monkeypatch.setattr(status, "_root_is_writable", lambda: False)
     paths.module.__opts__, paths.module.__pillar__ = {"schedule": {"enabled": False}}, {}
     return paths
 
@@ -224,7 +223,7 @@ def test_the_class_of_a_dry_run(fun, args, kwargs, expected):
     ],
 )
 def test_no_dry_run_brings_an_executor(fun, args, kwargs, syncs):
-    """``state.highstate test=True`` copies the ``_executors`` of the file roots, and those outrank the guard's."""
+    """``state.highstate test=True`` syncs ``_executors`` of the file roots, and Salt takes those before the guard."""
     refusal = policy.refusal(fun, args, kwargs, sealed(syncs=True))
     assert (refusal is not None) == syncs
     assert not syncs or f"{fun} syncs custom modules first; set autoload_dynamic_modules: False" in refusal
@@ -238,9 +237,9 @@ def test_what_is_in_no_table_is_refused(fun):
 
 
 def test_a_table_speaks_of_functions_that_another_allows():
-    read, operate = set(policy.names(functions.READ)), set(policy.names(functions.OPERATE))
+    read, operate = set(policy.full_names(functions.READ)), set(policy.full_names(functions.OPERATE))
     assert not read & operate
-    assert set(functions.ONLY) | set(policy.names(functions.WORDS)) <= read | operate
+    assert set(functions.LIMITED) | set(policy.full_names(functions.SINGLE_WORDS)) <= read | operate
     assert not set(functions.TRAPS) & (read | operate)
     assert not set(functions.DRY_RUNS) & (read | operate)
 
@@ -272,8 +271,9 @@ def test_a_table_speaks_of_functions_that_another_allows():
         pytest.param(
             "house.custom",
             WEB,
-            "sealed: image web@3f2a9c1d04be of fleet shop: house.custom is not known to leave this machine "
-            "as it is; rebuild the fleet instead (salt-run fleet.rebuild shop)",
+            "sealed: image web@3f2a9c1d04be of fleet shop: house.custom is unknown to the guard, and unknown "
+            "functions count as a change (recipe: guard: allow); rebuild the fleet instead "
+            "(salt-run fleet.rebuild shop)",
             id="of the unknown nothing is claimed",
         ),
         pytest.param(
@@ -297,7 +297,7 @@ def test_a_refusal_names_the_image_and_what_to_do_instead(fun, sealed, sentence)
             ["nginx"],
             {"unmask": True},
             "service.start could change this machine with these arguments: "
-            "here it takes only name, no_block: unmask changes units",
+            "on a sealed machine it takes only name, no_block: unmask changes units",
             id="which arguments it takes",
         ),
         pytest.param(
@@ -305,7 +305,7 @@ def test_a_refusal_names_the_image_and_what_to_do_instead(fun, sealed, sentence)
             ["/etc/hosts"],
             {},
             "state.get_pauses could change this machine with these arguments: "
-            "here it takes no arguments: it deletes the file that they name",
+            "on a sealed machine it takes no arguments: Salt deletes the file that a jid leads to",
             id="or that it takes none",
         ),
         pytest.param(
@@ -320,7 +320,7 @@ def test_a_refusal_names_the_image_and_what_to_do_instead(fun, sealed, sentence)
             "state.sls",
             ["nginx"],
             {"test": 1},
-            "state.sls would change this machine: nothing but the keyword test=True makes a dry run",
+            "state.sls would change this machine: only the keyword test=True makes it a dry run",
             id="what makes a dry run",
         ),
         pytest.param(
@@ -396,16 +396,16 @@ def test_a_damaged_machine_file_is_a_damaged_seal(machine):
     assert machine.grain.immutable()["immutable"]["damaged"].startswith("JSONDecodeError")
 
 
-def test_a_seal_that_leads_nowhere_is_damaged(host):
+def test_a_seal_that_links_to_no_file_is_damaged(host):
     host.seal.symlink_to(host.seal.with_name("gone"))
-    with pytest.raises(CommandExecutionError, match="leads nowhere"):
+    with pytest.raises(CommandExecutionError, match="a link to a file that does not exist"):
         run("grains.items")
     assert "damaged" in host.grain.immutable()["immutable"]
-    assert "leads nowhere" in host.module.status()["problems"][0]
+    assert "a link to a file that does not exist" in host.module.status()["problems"][0]
 
 
 def test_a_machine_says_which_image_it_runs(machine):
-    said = {
+    expected = {
         "sealed": True,
         "image": "web@3f2a9c1d04be",
         "digest": DIGEST,
@@ -413,10 +413,10 @@ def test_a_machine_says_which_image_it_runs(machine):
         "fleet": "shop",
         "generation": 3,
     }
-    assert machine.grain.immutable() == {"immutable": said}
-    status = machine.module.status()
-    assert {key: status[key] for key in said} == said
-    assert (status["problems"], status["installation"], status["salt"]) == ([], "ab12", "3008.3")
+    assert machine.grain.immutable() == {"immutable": expected}
+    found = machine.module.status()
+    assert {key: found[key] for key in expected} == expected
+    assert (found["problems"], found["installation"], found["salt"]) == ([], "ab12", "3008.3")
 
 
 def test_a_machine_that_no_fleet_launched_has_no_fleet(machine):
