@@ -91,7 +91,7 @@ class Bake(StateWork):
         for each in chain:
             with self._alone(each, wait=each is not recipe):
                 self._let_go(each)
-                self.slim = slim.made_from(each.slim)
+                self.slim = slim.settings(each.slim)
                 for step in (self._source, self._minion, self._states):
                     step(each)
                     self._refuse_revoked(recipe)

@@ -177,7 +177,7 @@ class Work:
             self._keep(key, built)
         said = f"built {what} in {built['seconds']:.1f} s ({phases.summary(built['phases'])})"
         self.say(said, "image/layer", what=what, digest=built["digest"], seconds=built["seconds"])
-        if slimmed := slim.told(built["slim"]):
+        if slimmed := slim.summary(built["slim"]):
             self.say(slimmed, "image/slim", what=what, saved=built["slim"])
         self.layers.append(built | {"cached": False, "key": key})
         return dict(built)

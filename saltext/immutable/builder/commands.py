@@ -108,8 +108,8 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
                 if machine.boot:
                     machines.wait_booted(machine)
                 grains = salt_call.sync(machine, order) if order["sync"] else order["grains"]
-                secret_values = secrets.known(machine, order)
-            with phase("states"), secrets.concealed(secret_values):
+                secret_values = secrets.read(machine, order)
+            with phase("states"), secrets.redacted(secret_values):
                 sls, chroot_warnings = salt_call.apply(machine, order)
             with phase("inside tests"):
                 results = run.inside(machine, order, secret_values)
@@ -312,7 +312,7 @@ def _commit(
         scrub.scrub(tree)
         mirrors.remove_resolv_conf(tree)
     with phase("search"):
-        found = search(tree, {**secrets.looks(secret_values), **leftovers.looks(order.get("bake_id"), address)})
+        found = search(tree, {**secrets.patterns(secret_values), **leftovers.patterns(order.get("bake_id"), address)})
         leftovers.refuse(tree, found)
         warnings = [*secrets.warnings(found, secret_values), *leftovers.warnings(found)]
     about["private_keys"] = found.get(leftovers.KEYS, [])

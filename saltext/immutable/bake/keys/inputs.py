@@ -97,7 +97,7 @@ def of_states(
         "marked": list(recipe.secrets),
         "tests": _plain(plain(recipe.tests.inside)),
         "bake_in": recipe.bake_in,
-        "slim": slim.made_from(recipe.slim),
+        "slim": slim.settings(recipe.slim),
         "pillar": _hidden(pillar, secret),
         "tops": _hidden(_tops(opts, known, recipe.bake_id), secret),
         "settings": {name: _plain(opts.get(name)) for name in _SETTINGS},

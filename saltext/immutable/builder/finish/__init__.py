@@ -1,4 +1,4 @@
-"""On the builder, as root: what is taken out of a finished layer, and what may not be in it.
+"""What happens to the tree of a layer before it is committed: slim, scrub, and search for secrets and identities.
 
-Called by `builder.commands` before a layer is committed. Knows files only, no machines of fleets.
+Called by `builder.commands` as root on the builder. These modules know files only, neither machines nor fleets.
 """

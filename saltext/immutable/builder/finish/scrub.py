@@ -1,4 +1,4 @@
-"""Take out of a layer what belongs to one machine, or only to its making; also the day of it."""
+"""Remove from a layer what belongs to one machine or to the bake only; replace dates of the bake by a fixed day."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from saltext.immutable.host import remove
 
-# Globs of what goes. What a bake wrote over a file of a layer below is in this layer, and that is where it goes.
-_GONE = (
+# Globs of what is removed. Files that this layer changed are in this layer, also where a layer below has them.
+_REMOVED = (
     "etc/hostname",
     "etc/salt/minion_id",
     "etc/salt/minion.d/_schedule.conf",
@@ -39,40 +39,40 @@ _GONE = (
     "var/tmp/*",
     "var/tmp/.[!.]*",
 )
-# Files that become empty where the layer has them: each boot makes its own machine-id.
-_EMPTY = ("etc/machine-id",)
+# Files that are emptied where the layer has them: systemd makes a machine-id at the first boot.
+_EMPTIED = ("etc/machine-id",)
 _SSH_KEYS = "etc/ssh/ssh_host_*_key*"
 _OWN_SSH_KEYS = Path("/var/lib/immutable/etc/ssh")
-"""Where immutable-ssh-host-keys.service makes those of one machine."""
+"""Where immutable-ssh-host-keys.service makes the host keys of each machine."""
 _LOGS = "var/log"
 _CRONTABS = "var/spool/cron/crontabs/*"
 _INSTALLED = re.compile(rb"^# \(\S+ installed on .*\)\n", re.MULTILINE)
-"""When, and from which temporary file: crontab(1) writes it over each table."""
-_SHADOWS = ("etc/shadow", "etc/shadow-")
-_AGELESS = re.compile(rb"^([^:\n]*:[^:\n]*):[1-9]\d*:([^:\n]*:(?:99999)?:)", re.MULTILINE)
-"""Of who never need change a password: the day on which it was changed last; 0 means that it must be now."""
-_DAY = b"18262"
-"""2020-01-01, as /etc/shadow counts."""
+"""The line with date and temporary file that crontab(1) writes at the top of each table."""
+_SHADOW_FILES = ("etc/shadow", "etc/shadow-")
+_NO_MAX_AGE = re.compile(rb"^([^:\n]*:[^:\n]*):[1-9]\d*:([^:\n]*:(?:99999)?:)", re.MULTILINE)
+"""The day of the last password change, of accounts whose password never expires. A 0 (change at next login) stays."""
+_FIXED_DAY = b"18262"
+"""2020-01-01, in days since 1970 as in /etc/shadow."""
 
 
 def scrub(tree: Path) -> None:
-    """Scrub one layer's tree; names of whiteouts and links are left alone, they hold nothing."""
-    for pattern in _GONE:
+    """Scrub the tree of one layer. Whiteouts and the names of links stay: they hold no content."""
+    for pattern in _REMOVED:
         for found in tree.glob(pattern):
-            if _own(tree, found.parent) and not _whiteout(found):
+            if _is_real(tree, found.parent) and not _is_whiteout(found):
                 remove(found)
-    for key in (found for found in tree.glob(_SSH_KEYS) if _own(tree, found.parent)):
+    for key in (found for found in tree.glob(_SSH_KEYS) if _is_real(tree, found.parent)):
         remove(key)
         key.symlink_to(_OWN_SSH_KEYS / key.name)
-    for name in _EMPTY:
-        if os.path.lexists(tree / name) and _own(tree, (tree / name).parent):
+    for name in _EMPTIED:
+        if os.path.lexists(tree / name) and _is_real(tree, (tree / name).parent):
             remove(tree / name)
             (tree / name).touch(mode=0o444)
     for file in tree.glob(_CRONTABS):
         _edit(tree, file, _INSTALLED, b"")
-    for name in _SHADOWS:
-        _edit(tree, tree / name, _AGELESS, rb"\1:" + _DAY + rb":\2")
-    for folder, _, files in os.walk(tree / _LOGS) if _own(tree, tree / _LOGS) else ():
+    for name in _SHADOW_FILES:
+        _edit(tree, tree / name, _NO_MAX_AGE, rb"\1:" + _FIXED_DAY + rb":\2")
+    for folder, _, files in os.walk(tree / _LOGS) if _is_real(tree, tree / _LOGS) else ():
         for name in files:
             log = Path(folder, name)
             if log.is_file() and not log.is_symlink():
@@ -80,16 +80,15 @@ def scrub(tree: Path) -> None:
 
 
 def _edit(tree: Path, file: Path, old: re.Pattern[bytes], new: bytes) -> None:
-    """Take the day of the bake out of a file."""
-    if file.is_file() and not file.is_symlink() and _own(tree, file.parent):
+    """Replace what matches ``old`` in a regular file of the tree; do nothing where there is none."""
+    if file.is_file() and not file.is_symlink() and _is_real(tree, file.parent):
         file.write_bytes(old.sub(new, file.read_bytes()))
 
 
-def _own(tree: Path, folder: Path) -> bool:
-    """Tell whether a folder is the tree's own: a link in an image (/var/tmp -> /tmp) leads to files of this host."""
+def _is_real(tree: Path, folder: Path) -> bool:
+    """Return whether a folder is reached without a link: /var/tmp -> /tmp in a tree leads to /tmp of this host."""
     return folder.resolve() == tree.resolve() / folder.relative_to(tree)
 
 
-def _whiteout(path: Path) -> bool:
+def _is_whiteout(path: Path) -> bool:
     return path.is_char_device() and path.stat().st_rdev == 0
-

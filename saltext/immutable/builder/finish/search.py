@@ -1,4 +1,4 @@
-"""Look for bytes in all files of a tree, in one pass: each file is read once, whatever is looked for."""
+"""Search all files of a tree for several patterns at once. Each file is read one time."""
 
 from __future__ import annotations
 
@@ -11,37 +11,40 @@ from pathlib import Path
 from typing import TypeVar
 
 OVERLAP = 256
-"""Bytes of a file that are seen twice where it is read in pieces: nothing longer is found for certain."""
+"""Bytes by which two consecutive pieces of a file overlap. A longer match may be missed between two pieces."""
 _CHUNK = 1 << 20
 _ELF = b"\x7fELF"
 Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
-class Look:
-    """What is looked for."""
+class Pattern:
+    """Bytes to search for in files."""
 
     needles: tuple[bytes, ...]
-    """Any of them has to be there."""
-    certain: re.Pattern[bytes] | None = None
-    """And where it is, this."""
-    but: tuple[str, ...] = ()
-    """Beginnings of paths where it is not looked for."""
-    programs: bool = True
-    """Whether it is looked for in programs and libraries, too."""
+    """One of these must be in the file."""
+    confirm: re.Pattern[bytes] | None = None
+    """Where a needle is found, this expression must match too."""
+    skip: tuple[str, ...] = ()
+    """Beginnings of paths, relative to the tree, that are not searched."""
+    in_programs: bool = True
+    """Whether ELF programs and libraries are searched, too."""
 
-    def seen(self, window: bytes) -> bool:
-        """Tell whether it is in these bytes."""
-        there = any(needle in window for needle in self.needles)
-        return there and (self.certain is None or bool(self.certain.search(window)))
+    def matches(self, window: bytes) -> bool:
+        """Return whether the pattern matches in these bytes."""
+        found = any(needle in window for needle in self.needles)
+        return found and (self.confirm is None or bool(self.confirm.search(window)))
 
 
-def search(tree: Path, looks: Mapping[Key, Look]) -> dict[Key, list[str]]:
-    """Return the files, relative to ``tree``, that hold what is looked for; nothing of what no file holds."""
+def search(tree: Path, patterns: Mapping[Key, Pattern]) -> dict[Key, list[str]]:
+    """Return the files, relative to ``tree``, in which each pattern matches, by the key of the pattern.
+
+    A pattern that matches nowhere is left out.
+    """
     found: dict[Key, list[str]] = {}
-    for path in _files(tree) if looks else ():
+    for path in _files(tree) if patterns else ():
         name = str(path.relative_to(tree))
-        for key in _held(path, {key: look for key, look in looks.items() if not name.startswith(look.but)}):
+        for key in _matching(path, {key: each for key, each in patterns.items() if not name.startswith(each.skip)}):
             found.setdefault(key, []).append(name)
     return found
 
@@ -55,15 +58,15 @@ def _files(tree: Path) -> Iterator[Path]:
                 yield path
 
 
-def _held(path: Path, left: dict[Key, Look]) -> Iterator[Key]:
-    """Yield what a file holds; it is read in pieces that overlap."""
+def _matching(path: Path, left: dict[Key, Pattern]) -> Iterator[Key]:
+    """Yield the keys of the patterns that match in a file, which is read in overlapping pieces."""
     before = b""
     with path.open("rb", buffering=0) as file:
         while left and (piece := file.read(_CHUNK)):
             window = before + piece
             if not before and piece.startswith(_ELF):
-                left = {key: look for key, look in left.items() if look.programs}
-            for key in [key for key, look in left.items() if look.seen(window)]:
+                left = {key: pattern for key, pattern in left.items() if pattern.in_programs}
+            for key in [key for key, pattern in left.items() if pattern.matches(window)]:
                 del left[key]
                 yield key
             before = window[-OVERLAP:]

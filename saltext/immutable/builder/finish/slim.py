@@ -1,6 +1,6 @@
-"""Take out of a layer what no machine needs to run: documentation, other languages, caches, tests of Salt's packages.
+"""Remove from a layer what no machine needs: documentation, translations, caches, tests of Salt's packages.
 
-Of the first two only what a Debian package brought: what a state wrote stays, wherever it is.
+Documentation and translations are removed only where a Debian package installed them. Files that a state wrote stay.
 """
 
 from __future__ import annotations
@@ -37,26 +37,32 @@ _CACHES = (
 )
 _PACKAGE_LISTS = ("var/lib/apt/lists/*",)
 _TESTS = tuple(f"{VENV[1:]}/lib/python*/site-packages/*/{name}" for name in ("test", "tests", "SelfTest"))
-"""Wheels bring their own; libcloud's are 22 MB."""
+"""Many Python packages install their tests; those of libcloud are 22 MB."""
 _RECORDS = f"{VENV[1:]}/lib/python*/site-packages/*.dist-info/RECORD"
 _RULES = [_BELOW, _LICENCE.pattern, _LANGUAGE.pattern, _CACHES, _PACKAGE_LISTS, _TESTS, 1]
-"""The last is to be counted up when the code below drops something else than before."""
+"""Part of a layer's key. Increase the last number when the code below removes something else than before."""
 
 
-def made_from(wanted: Slim | Literal[False] | None) -> dict[str, Any] | None:
-    """Return what a layer's key says of slimming, which is the order for `slim` too; None: nothing is dropped."""
-    return {**asdict(wanted or Slim()), "rules": _RULES} if wanted is not False else None
+def settings(of_recipe: Slim | Literal[False] | None) -> dict[str, Any] | None:
+    """Return the settings for `slim`, which are part of a layer's key. None: nothing is removed.
+
+    ``of_recipe``: the recipe's ``slim``; None stands for the defaults.
+    """
+    return {**asdict(of_recipe or Slim()), "rules": _RULES} if of_recipe is not False else None
 
 
 def slim(tree: Path, order: Mapping[str, Any] | None, lower: Sequence[Path] = ()) -> dict[str, dict[str, int]]:
-    """Slim the tree of one layer; return files and bytes by category. ``lower``: the trees of the layers below."""
+    """Slim the tree of one layer; return the number of files and bytes removed, by category.
+
+    ``order``: the result of `settings`. ``lower``: the trees of the layers below, whose files must not show up instead.
+    """
     if not order:
         return {}
     saved: dict[str, dict[str, int]] = {}
-    for category, path in _chosen(tree, order):
-        place = tree / path
-        if (size := _size(place)) is not None:
-            _drop(place, path, lower)
+    for category, path in _removable(tree, order):
+        file = tree / path
+        if (size := _size(file)) is not None:
+            _drop(file, path, lower)
             counted = saved.setdefault(category, {"files": 0, "bytes": 0})
             counted["files"] += 1
             counted["bytes"] += size
@@ -64,16 +70,16 @@ def slim(tree: Path, order: Mapping[str, Any] | None, lower: Sequence[Path] = ()
     return dict(sorted(saved.items()))
 
 
-def told(saved: Mapping[str, Mapping[str, int]]) -> str:
-    """Return what a sentence says of what was saved; '' if that is nothing."""
+def summary(saved: Mapping[str, Mapping[str, int]]) -> str:
+    """Return the result of `slim` as a sentence, '' if nothing was removed."""
     files, size = (sum(each[unit] for each in saved.values()) for unit in ("files", "bytes"))
     return f"slimmed by {size / 1e6:.1f} MB in {files} files: {', '.join(saved)}" if files else ""
 
 
-def _chosen(tree: Path, order: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield category and path of what goes; perhaps of folders too, which stay."""
+def _removable(tree: Path, order: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield category and path of what is to be removed. Folders among them stay."""
     for path in [*_packaged(tree), *_files(tree, (f"{VENV[1:]}/share/man",))]:
-        if category := judge(path.removeprefix("opt/salt/").removeprefix("usr/"), order):
+        if category := category_of(path.removeprefix("opt/salt/").removeprefix("usr/"), order):
             yield category, path
     if order["tests"] == "drop":
         yield from (("tests", path) for path in _files(tree, _TESTS))
@@ -83,22 +89,22 @@ def _chosen(tree: Path, order: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from ((category, path) for path in _files(tree, globs))
 
 
-def judge(path: str, order: Mapping[str, Any]) -> str | None:
-    """Return the category as which a packaged file, relative to /usr, is dropped; None: it stays."""
+def category_of(path: str, order: Mapping[str, Any]) -> str | None:
+    """Return the category under which a packaged file is removed, or None if it stays. ``path``: relative to /usr."""
     share, folder, *inner = PurePosixPath(path).parts if path.count("/") > 1 else ("", "")
     category = next((name for name, folders in _BELOW.items() if share == "share" and folder in folders), None)
     if category is None or not inner:
         return None
     if category == "locales" or (category == "man" and not inner[0].startswith("man")):
-        foreign = len(inner) > 1 and bool(_LANGUAGE.fullmatch(inner[0])) and not _wanted(inner[0], order["locales"])
+        foreign = len(inner) > 1 and bool(_LANGUAGE.fullmatch(inner[0])) and not _is_kept(inner[0], order["locales"])
         return "locales" if foreign else category if category == "man" and order["man"] == "drop" else None
-    # The folder of a package, which may be a link to that of another one, leads to its licence.
+    # A package's folder may be a link to that of another package; its licence is found there.
     licence = folder == "doc" and (len(inner) == 1 or _LICENCE.match(inner[-1]))
     return None if licence or order[category] == "keep" else category
 
 
-def _wanted(language: str, locales: Sequence[str] | str) -> bool:
-    """Tell whether a language stays: ``de`` has de_AT with it, ``pt_BR`` its fall-back pt."""
+def _is_kept(language: str, locales: Sequence[str] | str) -> bool:
+    """Return whether a language stays: ``de`` keeps de_AT too, and ``pt_BR`` its fall-back pt."""
     if locales == "keep":
         return True
     first = re.split("[_@.]", language)[0]
@@ -106,16 +112,16 @@ def _wanted(language: str, locales: Sequence[str] | str) -> bool:
 
 
 def _packaged(tree: Path) -> list[str]:
-    """Return what the packages that this layer installed brought to /usr/share."""
+    """Return the files in /usr/share that belong to packages which this layer installed."""
     lists = (file.read_text(errors="surrogateescape").splitlines() for file in sorted(tree.glob(_LISTS)))
     return [path[1:] for lines in lists for path in lines if path.startswith("/usr/share/")]
 
 
 def _files(tree: Path, globs: Iterable[str]) -> Iterator[str]:
-    """Yield the files that the globs name, and those in the folders that they name."""
+    """Yield the files that match the globs, and all files in folders that match."""
     for found in (found for each in globs for found in sorted(tree.glob(each))):
         if found.parent.resolve() != tree.resolve() / found.parent.relative_to(tree):
-            continue  # a link in an image leads to files of this host
+            continue  # a symbolic link in the tree leads to files of this host
         if not found.is_dir() or found.is_symlink():
             yield str(found.relative_to(tree))
             continue
@@ -124,41 +130,43 @@ def _files(tree: Path, globs: Iterable[str]) -> Iterator[str]:
 
 
 def _bytecode(tree: Path) -> Iterator[str]:
-    """Yield the bytecode that Python makes again; Salt's own stays, each start on a read-only root would make it."""
+    """Yield bytecode that has its source. Salt's own stays: on a read-only root each start would compile it again."""
     for folder, folders, names in os.walk(tree):
         if Path(folder) == tree / VENV[1:]:
             folders.clear()
         if Path(folder).name == "__pycache__":
-            yield from (str(Path(folder, name).relative_to(tree)) for name in sorted(names) if _source(folder, name))
+            yield from (
+                str(Path(folder, name).relative_to(tree)) for name in sorted(names) if _has_source(folder, name)
+            )
 
 
-def _source(folder: str, name: str) -> bool:
+def _has_source(folder: str, name: str) -> bool:
     return name.endswith(".pyc") and Path(folder).with_name(f"{name.partition('.')[0]}.py").exists()
 
 
-def _size(place: Path) -> int | None:
-    """Return the bytes of a file or link; None: it is nothing that goes, as a folder or a whiteout."""
+def _size(path: Path) -> int | None:
+    """Return the bytes of a file or link, or None for anything else (a folder, a whiteout, nothing)."""
     try:
-        info = place.lstat()
+        info = path.lstat()
     except OSError:
         return None
     return info.st_size if stat.S_ISREG(info.st_mode) or stat.S_ISLNK(info.st_mode) else None
 
 
-def _drop(place: Path, path: str, lower: Sequence[Path]) -> None:
-    """Remove a file, so that none of the layers below is seen in its place."""
-    place.unlink()
+def _drop(file: Path, path: str, lower: Sequence[Path]) -> None:
+    """Remove a file. Make a whiteout where a layer below has the same path, or that file would show up."""
+    file.unlink()
     if any(os.path.lexists(below / path) for below in lower):
-        os.mknod(place, stat.S_IFCHR, os.makedev(0, 0))
+        os.mknod(file, stat.S_IFCHR, os.makedev(0, 0))
 
 
 def _forget_tests(tree: Path) -> None:
-    """Take the empty folders of the tests away, and their files from the lists of the distributions."""
-    gone = [folder for each in _TESTS for folder in tree.glob(each) if not any(map(os.path.isfile, folder.rglob("*")))]
-    for folder in gone:
+    """Remove the empty folders of tests, and the tests from the RECORD files of their distributions."""
+    empty = [folder for each in _TESTS for folder in tree.glob(each) if not any(map(os.path.isfile, folder.rglob("*")))]
+    for folder in empty:
         remove(folder)
-    names = tuple(f"{folder.parent.name}/{folder.name}/" for folder in gone)
-    for record in tree.glob(_RECORDS) if gone else ():
+    names = tuple(f"{folder.parent.name}/{folder.name}/" for folder in empty)
+    for record in tree.glob(_RECORDS) if empty else ():
         lines = record.read_text().splitlines(keepends=True)
         kept = [line for line in lines if not line.startswith(names)]
         if len(kept) < len(lines):

@@ -55,7 +55,7 @@ def test_image(host: Host, order: Mapping[str, Any]) -> list[Result]:
         if not boots["passed"]:
             return [boots]
         asked = {**order, **{name: order["tests"][name] for name in ("saltenv", "pillarenv")}}
-        return [boots, *_run(machine, order, "booted", secrets.known(machine, asked))]
+        return [boots, *_run(machine, order, "booted", secrets.read(machine, asked))]
 
 
 def _ordered(host: Host, place: Path, order: Mapping[str, Any]) -> Machine:
@@ -116,7 +116,7 @@ def _run(
         found = [_result("tests", phase, time.monotonic() - began, f"they did not end within {order['within']:.0f} s")]
     else:
         found = list(_parsed(done.stdout, phase)) or [_result("tests", phase, 0.0, tail(done.stderr, 20) or "no word")]
-    return [{**each, "recipe": asked["recipe"], "message": secrets.conceal(each["message"], marked)} for each in found]
+    return [{**each, "recipe": asked["recipe"], "message": secrets.redact(each["message"], marked)} for each in found]
 
 
 def _parsed(said: str, phase: str) -> Iterator[Result]:

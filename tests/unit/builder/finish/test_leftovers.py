@@ -1,4 +1,4 @@
-"""What a finished layer is searched for: who baked it, by which way, and private keys."""
+"""What a finished layer is searched for: identities, paths of the bake, private keys."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.builder.finish import leftovers
-from saltext.immutable.builder.finish.search import Look, search
+from saltext.immutable.builder.finish.search import Pattern, search
 
 BODY = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQ"
 KEY = f"-----BEGIN PRIVATE KEY-----\n{BODY}\n-----END PRIVATE KEY-----\n"
-LOOKS = leftovers.looks("web-bake.example.com", "10.117.0.2")
+PATTERNS = leftovers.patterns("web-bake.example.com", "10.117.0.2")
 
 
 def put(tree: Path, path: str, text: str | bytes = "x") -> None:
@@ -25,54 +25,56 @@ def put(tree: Path, path: str, text: str | bytes = "x") -> None:
     [
         pytest.param(KEY, leftovers.KEYS, id="key"),
         pytest.param(KEY.replace(" PRIVATE", " OPENSSH PRIVATE"), leftovers.KEYS, id="ssh key"),
-        pytest.param(KEY.replace("\n", "\r\n"), leftovers.KEYS, id="key with the ends of lines of others"),
+        pytest.param(KEY.replace("\n", "\r\n"), leftovers.KEYS, id="key with line ends of Windows"),
         pytest.param(KEY.replace("\n", "\\n"), leftovers.KEYS, id="key in JSON"),
         pytest.param(
             KEY.replace("-----\nM", "-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nM", 1),
             leftovers.KEYS,
-            id="locked",
+            id="encrypted key",
         ),
-        pytest.param("-----BEGIN PRIVATE KEY-----\0-----BEGIN %s-----", None, id="program that knows keys"),
+        pytest.param("-----BEGIN PRIVATE KEY-----\0-----BEGIN %s-----", None, id="program that reads keys"),
         pytest.param("# put the PRIVATE KEY here\n", None, id="word in a text"),
         pytest.param("-----BEGIN PUBLIC KEY-----\n" + BODY, None, id="public key"),
-        pytest.param("myhostname = web-bake.example.com\n", leftovers.BAKE_ID, id="the id that baked"),
+        pytest.param("myhostname = web-bake.example.com\n", leftovers.BAKE_ID, id="the bake id"),
         pytest.param("myhostname = other-web-bake.example.com\n", None, id="a longer id"),
         pytest.param("as web-bake.example.com.", leftovers.BAKE_ID, id="the id at the end of a sentence"),
         pytest.param("listen 10.117.0.2:80\n", leftovers.ADDRESS, id="the address"),
         pytest.param("listen 10.117.0.20:80\n", None, id="a longer address"),
-        pytest.param('CaInfo "/run/immutable-0.crt";', leftovers.PATHS, id="a lent file"),
-        pytest.param("SSL_CERT_FILE=/run/immutable/ca-certificates.crt", leftovers.PATHS, id="the lent CA bundle"),
+        pytest.param('CaInfo "/run/immutable-0.crt";', leftovers.PATHS, id="a file that only the bake has"),
+        pytest.param("SSL_CERT_FILE=/run/immutable/ca-certificates.crt", leftovers.PATHS, id="the bake's CA bundle"),
     ],
 )
 def test_what_is_found(tmp_path, text, kind):
     put(tmp_path, "etc/x", text)
-    assert search(tmp_path, LOOKS) == ({kind: ["etc/x"]} if kind else {})
+    assert search(tmp_path, PATTERNS) == ({kind: ["etc/x"]} if kind else {})
 
 
 @pytest.mark.parametrize("at", [(1 << 20) - 30, (1 << 20) - 1, 1 << 20])
 def test_a_key_across_two_pieces_of_a_large_file_is_found(tmp_path, at):
     put(tmp_path, "large", b"." * at + KEY.encode())
-    assert search(tmp_path, LOOKS) == {leftovers.KEYS: ["large"]}
+    assert search(tmp_path, PATTERNS) == {leftovers.KEYS: ["large"]}
 
 
-def test_a_library_that_tests_itself_with_keys_holds_none_but_may_hold_a_secret(tmp_path):
+def test_a_library_is_searched_for_secrets_but_not_for_private_keys(tmp_path):
     put(tmp_path, "usr/lib/libgnutls.so.30", b"\x7fELF" + b"\0" * (1 << 20) + KEY.encode())
-    assert search(tmp_path, {**LOOKS, "secret": Look((BODY.encode(),))}) == {"secret": ["usr/lib/libgnutls.so.30"]}
+    assert search(tmp_path, {**PATTERNS, "secret": Pattern((BODY.encode(),))}) == {
+        "secret": ["usr/lib/libgnutls.so.30"]
+    }
 
 
-def test_salt_itself_is_left_out_and_a_root_has_no_bake_id():
+def test_salt_itself_is_not_searched_and_a_root_has_no_bake_id():
     tree = "opt/salt/lib/python3.11/site-packages/x509.py"
-    assert all(tree.startswith(look.but) for look in LOOKS.values())
-    assert set(leftovers.looks()) == {leftovers.KEYS}
+    assert all(tree.startswith(pattern.skip) for pattern in PATTERNS.values())
+    assert set(leftovers.patterns()) == {leftovers.KEYS}
 
 
-def test_each_file_is_read_once_whatever_is_looked_for(tmp_path, monkeypatch):
+def test_each_file_is_read_once_for_all_patterns(tmp_path, monkeypatch):
     put(tmp_path, "a", "one two")
     put(tmp_path, "b", "two")
     opened: list[Path] = []
     real = Path.open
     monkeypatch.setattr(Path, "open", lambda self, *words, **how: (opened.append(self), real(self, *words, **how))[1])
-    found = search(tmp_path, {"first": Look((b"one",)), "second": Look((b"no", b"two"))})
+    found = search(tmp_path, {"first": Pattern((b"one",)), "second": Pattern((b"no", b"two"))})
     assert found == {"first": ["a"], "second": ["a", "b"]}
     assert len(opened) == 2
 
@@ -80,13 +82,13 @@ def test_each_file_is_read_once_whatever_is_looked_for(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "path", ["etc/salt/minion_id", "etc/salt/pki/minion/minion.pem", "var/lib/salt/pki/minion.pem", "etc/machine-id"]
 )
-def test_an_identity_is_refused_by_name(tmp_path, path):
+def test_an_identity_is_refused_and_its_file_named(tmp_path, path):
     put(tmp_path, path)
-    with pytest.raises(CommandExecutionError, match=f"^/{path}: this is of the machine that bakes"):
+    with pytest.raises(CommandExecutionError, match=f"identity of the machine that baked it: /{path};"):
         leftovers.refuse(tmp_path, {})
 
 
-def test_an_empty_machine_id_and_a_link_out_of_the_tree_are_none(tmp_path):
+def test_an_empty_machine_id_and_a_link_out_of_the_tree_are_allowed(tmp_path):
     put(tmp_path, "host/minion/minion.pem")
     put(tmp_path, "fs/etc/machine-id", "")
     (tmp_path / "fs/etc/salt").mkdir()
@@ -94,20 +96,22 @@ def test_an_empty_machine_id_and_a_link_out_of_the_tree_are_none(tmp_path):
     leftovers.refuse(tmp_path / "fs", {})
 
 
-def test_a_path_of_the_bake_is_refused_in_a_configuration_only(tmp_path):
+def test_a_path_of_the_bake_is_refused_only_below_etc(tmp_path):
     leftovers.refuse(tmp_path, {leftovers.PATHS: ["usr/lib/app/config.gypi"]})
-    with pytest.raises(CommandExecutionError, match=r"^/etc/pip.conf: a path below /run is named"):
+    with pytest.raises(CommandExecutionError, match=r"a path below /run .* bakes has: /etc/pip.conf; let"):
         leftovers.refuse(tmp_path, {leftovers.PATHS: ["etc/pip.conf", "usr/lib/app/config.gypi"]})
 
 
-def test_the_rest_is_a_warning_by_file_and_many_are_counted():
-    said = leftovers.warnings({leftovers.KEYS: [f"etc/{n}" for n in range(23)], leftovers.BAKE_ID: ["etc/mailname"]})
-    assert said[0].startswith("/etc/0 holds a private key, and all machines of this image would share it")
-    assert said[20].startswith("/etc/mailname holds the id that it was baked under")
-    assert said[21:] == ["... and 3 more files (private keys)"]
+def test_other_findings_are_one_warning_a_file_up_to_a_limit():
+    warnings = leftovers.warnings(
+        {leftovers.KEYS: [f"etc/{n}" for n in range(23)], leftovers.BAKE_ID: ["etc/mailname"]}
+    )
+    assert warnings[0].startswith("/etc/0 holds a private key, and all machines of this image would share it")
+    assert warnings[20].startswith("/etc/mailname holds the bake_id of the recipe")
+    assert warnings[21:] == ["... and 3 more files (private keys)"]
 
 
 def test_a_recipe_may_refuse_keys():
     leftovers.refuse_keys("web", [])
-    with pytest.raises(CommandExecutionError, match="^web: /etc/a, /etc/b: private keys, which all machines"):
+    with pytest.raises(CommandExecutionError, match="^web: the image holds private keys, .*: /etc/a, /etc/b; let"):
         leftovers.refuse_keys("web", ["etc/a", "etc/b"])

@@ -1,4 +1,4 @@
-"""What slimming takes out of a layer, what it leaves, and what it says of it."""
+"""What slimming removes from a layer, what it keeps, and its summary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from saltext.immutable.builder.finish import slim
 from saltext.immutable.spec.model import Slim
 
-DEFAULT = slim.made_from(Slim())
+DEFAULT = slim.settings(Slim())
 PACKAGES = "opt/salt/lib/python3.11/site-packages"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes whiteouts: needs root")
 
@@ -42,7 +42,7 @@ def packaged(tree: Path, *paths: str) -> None:
         pytest.param("share/doc/nginx/copyright", None, id="licence"),
         pytest.param("share/doc/nginx/LICENSE.txt", None, id="licence by another name"),
         pytest.param("share/doc/libncursesw6", None, id="link that leads to the licence of another package"),
-        pytest.param("share/common-licenses/GPL-3", None, id="what licences refer to"),
+        pytest.param("share/common-licenses/GPL-3", None, id="texts that licences refer to"),
         pytest.param("share/man/man8/nginx.8.gz", "man", id="man page"),
         pytest.param("share/man/de/man8/nginx.8.gz", "locales", id="man page in another language"),
         pytest.param("share/man/en_GB/man8/nginx.8.gz", "man", id="man page in a language that stays"),
@@ -53,12 +53,12 @@ def packaged(tree: Path, *paths: str) -> None:
         pytest.param("share/locale/locale.alias", None, id="names of languages"),
         pytest.param("share/i18n/charmaps/UTF-8.gz", None, id="what locale-gen reads"),
         pytest.param("share/zoneinfo/Europe/Berlin", None, id="time zone"),
-        pytest.param("share/perl/5.36.0/pod/perl.pod", None, id="what is elsewhere"),
+        pytest.param("share/perl/5.36.0/pod/perl.pod", None, id="another folder of share"),
         pytest.param("sbin/nginx", None, id="program"),
     ],
 )
-def test_what_of_a_package_goes(path, category):
-    assert slim.judge(path, DEFAULT) == category
+def test_category_of_a_packaged_file(path, category):
+    assert slim.category_of(path, DEFAULT) == category
 
 
 @pytest.mark.parametrize(
@@ -72,11 +72,11 @@ def test_what_of_a_package_goes(path, category):
     ],
 )
 def test_what_a_recipe_keeps(wanted, path):
-    assert slim.judge(path, slim.made_from(wanted)) is None
-    assert slim.judge(path, DEFAULT) is not None
+    assert slim.category_of(path, slim.settings(wanted)) is None
+    assert slim.category_of(path, DEFAULT) is not None
 
 
-def test_what_was_saved_is_counted_by_category_and_what_a_state_wrote_stays(tmp_path):
+def test_removed_files_are_counted_by_category_and_files_of_states_stay(tmp_path):
     packaged(tmp_path, "usr/share/doc/nginx/changelog", "usr/share/doc/nginx/copyright", "usr/share/man/man8/nginx.8")
     put(tmp_path, "usr/share/doc/nginx/OURS", "var/lib/apt/lists/main", "var/cache/debconf/config.dat-old")
     found = slim.slim(tmp_path, DEFAULT)
@@ -89,17 +89,17 @@ def test_what_was_saved_is_counted_by_category_and_what_a_state_wrote_stays(tmp_
     assert (tmp_path / "usr/share/doc/nginx/OURS").exists()
     assert (tmp_path / "usr/share/doc/nginx/copyright").exists()
     assert (tmp_path / "usr/share/man/man8").is_dir(), "some packages fail to install without"
-    assert slim.told(found) == "slimmed by 0.0 MB in 4 files: caches, docs, man, package lists"
+    assert slim.summary(found) == "slimmed by 0.0 MB in 4 files: caches, docs, man, package lists"
 
 
-def test_false_takes_nothing(tmp_path):
+def test_slim_false_removes_nothing(tmp_path):
     packaged(tmp_path, "usr/share/doc/nginx/changelog")
-    assert slim.slim(tmp_path, slim.made_from(False)) == {}
+    assert slim.slim(tmp_path, slim.settings(False)) == {}
     assert (tmp_path / "usr/share/doc/nginx/changelog").exists()
-    assert slim.told({}) == ""
+    assert slim.summary({}) == ""
 
 
-def test_tests_of_salts_own_packages_go_and_their_distribution_knows_it(tmp_path):
+def test_tests_of_salts_packages_are_removed_from_disk_and_record(tmp_path):
     put(
         tmp_path,
         f"{PACKAGES}/libcloud/test/a/test_x.py",
@@ -114,7 +114,7 @@ def test_tests_of_salts_own_packages_go_and_their_distribution_knows_it(tmp_path
     assert (tmp_path / f"{PACKAGES}/salt/modules/test.py").exists()
 
 
-def test_bytecode_goes_where_its_source_is_but_never_salts_own(tmp_path):
+def test_bytecode_is_removed_where_its_source_is_but_never_salts_own(tmp_path):
     put(
         tmp_path,
         "usr/lib/python3/dist-packages/apt.py",
@@ -122,22 +122,22 @@ def test_bytecode_goes_where_its_source_is_but_never_salts_own(tmp_path):
     )
     put(tmp_path, "srv/app/__pycache__/alone.cpython-311.pyc")
     put(tmp_path, f"{PACKAGES}/salt/loader.py", f"{PACKAGES}/salt/__pycache__/loader.cpython-311.pyc")
-    assert slim.slim(tmp_path, slim.made_from(Slim(bytecode="drop"))) == {"bytecode": {"files": 1, "bytes": 1}}
+    assert slim.slim(tmp_path, slim.settings(Slim(bytecode="drop"))) == {"bytecode": {"files": 1, "bytes": 1}}
     assert not (tmp_path / "usr/lib/python3/dist-packages/__pycache__/apt.cpython-311.pyc").exists()
 
 
 @needs_root
-def test_a_file_of_a_layer_below_is_not_seen_again(tmp_path):
+def test_a_removed_file_hides_that_of_a_layer_below(tmp_path):
     path = "usr/share/doc/nginx/changelog"
     packaged(tmp_path / "fs", path)
     put(tmp_path / "below", path)
     slim.slim(tmp_path / "fs", DEFAULT, [tmp_path / "below"])
     info = (tmp_path / "fs" / path).lstat()
     assert stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
-    assert slim.slim(tmp_path / "fs", DEFAULT, [tmp_path / "below"]) == {}, "a whiteout is nothing that goes"
+    assert slim.slim(tmp_path / "fs", DEFAULT, [tmp_path / "below"]) == {}, "a whiteout stays"
 
 
-def test_a_link_in_an_image_leads_slimming_nowhere(tmp_path):
+def test_a_link_in_an_image_is_not_followed(tmp_path):
     put(tmp_path / "host", "main")
     (tmp_path / "fs/var/lib/apt").mkdir(parents=True)
     (tmp_path / "fs/var/lib/apt/lists").symlink_to(tmp_path / "host")
@@ -145,7 +145,7 @@ def test_a_link_in_an_image_leads_slimming_nowhere(tmp_path):
     assert (tmp_path / "host/main").exists()
 
 
-def test_a_key_covers_what_is_kept():
-    keys = [slim.made_from(each) for each in (Slim(), Slim(man="keep"), Slim(locales=("de",)), False)]
+def test_each_setting_gives_another_key():
+    keys = [slim.settings(each) for each in (Slim(), Slim(man="keep"), Slim(locales=("de",)), False)]
     assert all(keys.count(each) == 1 for each in keys)
-    assert slim.made_from(None) == slim.made_from(Slim())
+    assert slim.settings(None) == slim.settings(Slim())
