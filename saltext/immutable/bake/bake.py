@@ -1,33 +1,46 @@
-"""From a recipe to an image, as seen from the master."""
+"""From a recipe to an image, as seen from the master.
+
+The steps are listed here, in order. To add one, write a function in a file of ``steps/`` and add a line.
+"""
 
 from __future__ import annotations
 
-import socket
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import Any
 
-import salt.version
 from salt.exceptions import SaltInvocationError
 
-from saltext.immutable import __version__, minions, spec
-from saltext.immutable.bake import contents, lifecycle, locks, provenance, sources, tests
+from saltext.immutable import minions, spec
+from saltext.immutable.bake import contents, locks, revoked, temporary_key
 from saltext.immutable.bake import refresh as refreshing
-from saltext.immutable.bake.keys import inputs
-from saltext.immutable.bake.keys.up_to_date import Shortcut
-from saltext.immutable.bake.states import StateWork
-from saltext.immutable.bake.work import Say, master_address, nothing
+from saltext.immutable.bake.context import BakeContext, Progress, machine_network, silent
+from saltext.immutable.bake.keys.up_to_date import UpToDateCheck
+from saltext.immutable.bake.stack import Stack
+from saltext.immutable.bake.steps.commit import commit
+from saltext.immutable.bake.steps.minion import minion
+from saltext.immutable.bake.steps.remember import remember
+from saltext.immutable.bake.steps.seal import image_order, seal
+from saltext.immutable.bake.steps.sign import sign
+from saltext.immutable.bake.steps.source import source
+from saltext.immutable.bake.steps.states import states
+from saltext.immutable.bake.steps.test import test
 from saltext.immutable.builder import offline
-from saltext.immutable.builder.finish import leftovers, slim
+from saltext.immutable.builder.finish import leftovers
 from saltext.immutable.builder.local import LOCAL
-from saltext.immutable.builder.phases import phase, timed
+from saltext.immutable.builder.phases import timed
 from saltext.immutable.images import manifest
-from saltext.immutable.minions import machine_config
 from saltext.immutable.spec.model import Recipe
-from saltext.immutable.store import Image, Store
+from saltext.immutable.store import Store
 from saltext.immutable.worker import Worker
+
+LAYERS: tuple[Callable[[BakeContext, Recipe, Stack], Stack], ...] = (source, minion, states)
+"""Steps for each recipe of the chain, the root first. Each puts at most one layer on the stack."""
+
+IMAGE: tuple[Callable[[BakeContext, Stack], Stack], ...] = (seal, sign, test, commit, remember)
+"""Steps that make an image of all the layers. Until `commit` has ended, nothing uses the image."""
 
 
 def bake(
@@ -37,185 +50,117 @@ def bake(
     refresh: bool | str = False,
     channel: str = "stable",
     test: bool = False,
-    say: Say = nothing,
+    say: Progress = silent,
     user: str | None = None,
     cache: str | None = None,
 ) -> dict[str, Any]:
     """Bake recipe ``name`` and make ``channel`` name the image.
 
     ``refresh``: with ``updates`` layers whose packages have updates at the mirrors are built anew, with ``always`` all.
-    ``test``: only tell which layers would be built. ``cache``: ``only`` fetches nothing.
+    ``test``: only tell which layers would be built. ``cache``: ``only`` fetches nothing. ``say``: hears of progress.
 
     Returns image, digest, changed (whether the channel moved), cached (whether no layer was
     built), layers, channel, seconds, and warnings: a sentence for each file that holds a secret of the pillar.
+    Raises SaltInvocationError for a wrong argument, recipe or pillar, CommandExecutionError where the bake fails.
     """
-    settings, wanted = spec.settings(opts), refreshing.wanted(refresh)
-    store = Store.open(settings.store)
-    try:
-        worker = Worker(opts, settings, "image", LOCAL)
-        shortcut = Shortcut(store, opts, settings, name, channel)
-        if wanted == "never" and (told := shortcut.answer(worker)):
-            return told
-        chain = recipe_chain(opts, name)
-        work = Bake(opts, settings, store, worker, wanted, test, say, user)
-        work.offline = offline.is_offline(cache, settings.cache, wanted != "never")
+    settings, how = spec.settings(opts), refreshing.wanted(refresh)
+    with closing(Store.open(settings.store)) as store:
+        builder = Worker(opts, settings, "image", LOCAL)
+        check = UpToDateCheck.begin(store, opts, settings, name, channel)
+        if how == "never" and (answer := check.answer(builder)):
+            return answer
+        context = BakeContext(
+            opts=opts,
+            settings=settings,
+            store=store,
+            builder=builder,
+            chain=recipe_chain(opts, name),
+            channel=channel,
+            refresh=how,
+            preview=test,
+            offline=offline.is_offline(cache, settings.cache, how != "never"),
+            user=user,
+            progress=say,
+            up_to_date=check,
+        )
         with nullcontext() if test else locks.baking(store, name, say):
-            told = work.bake(chain, channel)
-        if not test:
-            work.keep_told(told["image"])
-            shortcut.keep(chain, work.layers, told["digest"])
-        return told
-    finally:
-        store.close()
+            return run(context)
 
 
-def recipe_chain(opts: Mapping[str, Any], name: str) -> list[Recipe]:
-    """Return the recipes that ``name`` is built from, the root first."""
+def recipe_chain(opts: Mapping[str, Any], name: str) -> tuple[Recipe, ...]:
+    """Return the recipes that ``name`` is built from, the root first. Raises SaltInvocationError for no recipe."""
     definitions = minions.definitions(opts)
     if name not in definitions.recipes:
         known = ", ".join(sorted(definitions.recipes)) or "none"
         raise SaltInvocationError(f"immutable:recipes: there is no recipe {name!r}; the pillar has {known}")
-    return definitions.chain(name)
+    return tuple(definitions.chain(name))
 
 
-class Bake(StateWork):
-    """One bake, from its recipes to its image."""
-
-    def bake(self, chain: list[Recipe], channel: str) -> dict[str, Any]:
-        began = time.monotonic()
-        recipe, self.policy = chain[-1], spec.policy(chain)
-        if not self.test:
-            self.builder("sweep")
-        if self.refresh == "updates":
-            self._ask_mirrors(recipe)
-        for each in chain:
-            with self._alone(each, wait=each is not recipe):
-                self._let_go(each)
-                self.slim = slim.settings(each.slim)
-                for step in (self._source, self._minion, self._states):
-                    step(each)
-                    self._refuse_revoked(recipe)
-        if recipe.private_keys == "refuse":
-            leftovers.refuse_keys(recipe.name, [key for each in self.layers for key in each.get("private_keys") or ()])
-        seconds = round(time.monotonic() - began, 3)
-        report: dict[str, Any] = {"layers": self.layers, "seconds": seconds, "channel": channel}
-        report["cached"] = all(layer["cached"] for layer in self.layers)
-        report["warnings"] = [warning for layer in self.layers for warning in layer.get("warnings", ())]
-        for warning in report["warnings"]:
-            self.say(f"warning: {warning}", "image/warning", recipe=recipe.name, warning=warning)
-        return report | (self._preview if self.test else self._commit)(recipe, channel, report)
-
-    def _refuse_revoked(self, recipe: Recipe) -> None:
-        """Raise as soon as what is baked stands on an image that was revoked."""
-        if revoked := self.store.revoked():
-            stack = [layer["digest"] for layer in self.layers]
-            lifecycle.require_sound(recipe.name, stack, self.store.images(), revoked)
-
-    def _source(self, recipe: Recipe) -> None:
-        root = sources.root(recipe.source, self.builder)
-        if root is not None:
-            made_from = {**root.inputs, "slim": self.slim}
-            self.inputs[root.order["what"]] = made_from
-            self._layer(root.function, inputs.key(made_from), root.order)
-
-    def _minion(self, recipe: Recipe) -> None:
-        if recipe.minion is None:
-            return
-        made_from = {**inputs.of_minion(recipe.minion, self._below), "slim": self.slim}
-        requirement = made_from["requirement"]
-        order = {"what": f"minion {requirement}", "requirement": requirement, "version": __version__, **self._place()}
-        self.inputs[order["what"]] = made_from
-        self._layer("minion_layer", inputs.key(made_from), order)
-
-    def _order(self, recipe: Recipe) -> dict[str, Any]:
-        stack = [layer["digest"] for layer in self.layers]
-        of_recipe = {"recipe": recipe.name, "read_only": recipe.read_only, "policy": self.policy}
-        return {**of_recipe, "layers": stack, "grains": self.grains}
-
-    def _commit(self, recipe: Recipe, channel: str, report: Mapping[str, Any]) -> dict[str, Any]:
-        versions = {"salt": salt.version.__version__, "pack": __version__}
-        order = self._order(recipe)
-        lifecycle.require_not_revoked(recipe.name, manifest.image_digest(order), self.store.revocations())
-        with timed() as took:
-            with phase("seal"):
-                made = self.builder("make_image", order={**order, **versions})
-            about = _short(report) | versions | {"policy": self.policy}
-            image = Image(made["image"], recipe.name, tuple(order["layers"]), made["created"], recipe.read_only, about)
-            moved = self.store.channel(recipe.name, channel) != image.digest
-            with phase("sign"):
-                run = self._run(recipe, report, versions)
-                where_from = provenance.document(image.name, image.digest, self._origins(), run)
-                provenance.vouch(self.builder, self.store, self.settings, image, made, where_from)
-            contents.keep(self.store, image.digest, self._contents(order))
-            with phase("booted tests"):
-                results = self._tested(recipe, image)  # before it is in the books: there it would count as good
-        image = replace(image, report={**about, "phases": dict(took)})
-        self.store.add_image(image)
-        tests.require(image.name, results)
-        self.store.set_channel(recipe.name, channel, image.digest, who=self.user)
-        return {"image": image.name, "digest": image.digest, "changed": moved, **_short(report)}
-
-    def _tested(self, recipe: Recipe, image: Image) -> list[dict[str, Any]]:
-        """Return what came of the image's tests; those on a machine of it are run unless it passed the same before."""
-        served = inputs.tree(self.opts) if tests.are_files(recipe) else {}
-        by = tests.key(tests.order(recipe, recipe.tests.booted), self.made_from, tests.files(served))
-        found = tests.passed(self.store, image.digest, by)
-        if found is None:
-            found = [result for layer in self.layers for result in layer.get("tests", ())]
-            found += self._on_a_machine(recipe, image) if recipe.tests.booted else []
-        tests.keep(self.store, recipe.name, image.digest, found, by)
-        return found
-
-    def _on_a_machine(self, recipe: Recipe, image: Image) -> list[dict[str, Any]]:
-        self.say(f"testing {image.name} on a machine of its own", "image/testing", image=image.name)
-        order = {
-            "image": image.digest,
-            "bake_id": recipe.bake_id,
-            "minion": machine_config(self.opts, master_address(self.settings)),
-            "within": recipe.bake_within,
-            "secrets": list(self.secrets),
-            "tests": tests.order(recipe, recipe.tests.booted),
-            **self._place(),
-        }
-        with self._alone(recipe, wait=True):
-            self._let_go(recipe)
-            with self._enrolled(recipe.bake_id):
-                return [dict(each) for each in self.builder("test_image", order=order)]
-
-    def _origins(self) -> list[dict[str, Any]]:
-        """Return the layers, each with what it was made from."""
-        origins = self.inputs | {f"states of {name}": made_from for name, made_from in self.made_from.items()}
-        return [{**layer, "inputs": origins.get(layer["what"])} for layer in self.layers]
-
-    def _run(self, recipe: Recipe, report: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
-        """Return by whom, where, when and how it was baked."""
-        finished = time.time()
-        times = {"started": finished - report["seconds"], "finished": finished}
-        builder = self.settings.builder or socket.gethostname()
-        own = {"builder": builder, "who": self.user, "refresh": self.refresh, "grains": self.grains}
-        return {"recipe": recipe.name, "policy": self.policy, "versions": versions, **own, **times}
-
-    def _contents(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        size = sum(layer.get("size", 0) for layer in self.layers)
-        return {
-            "packages": self.layers[-1]["packages"],
-            "states": self.made_from,
-            "grains": order["grains"],
-            "size": size,
-            "files": sum(layer.get("files", 0) for layer in self.layers),
-        }
-
-    def _preview(self, recipe: Recipe, channel: str, report: Mapping[str, Any]) -> dict[str, Any]:
-        digest = manifest.image_digest(self._order(recipe)) if report["cached"] else None
-        lifecycle.require_not_revoked(recipe.name, digest or "", self.store.revocations())
-        image = f"{recipe.name}@{digest[:12]}" if digest else None
-        moved = digest is None or self.store.channel(recipe.name, channel) != digest
-        return {"image": image, "digest": digest, "changed": moved, "layers": _short(report)["layers"]}
+def run(context: BakeContext) -> dict[str, Any]:
+    """Bake, or preview the bake; return what an operator is shown, see `bake`."""
+    if not context.preview:
+        context.builder("sweep")
+    context = with_updates(context)
+    stack = stack_layers(context)
+    if context.preview:
+        return preview(context, stack)
+    stack = make_image(context, stack)
+    image = stack.require_sealed().image
+    made = {"image": image.name, "digest": image.digest, "changed": stack.moved, "packages": len(stack.packages)}
+    return {**stack.report(context.channel), **made}
 
 
-def _short(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a report without what belongs to the layers themselves."""
-    shown = ("what", "digest", "cached", "seconds", "phases", "slim", "size", "files")
-    layers = [{name: layer[name] for name in shown if name in layer} for layer in report["layers"]]
-    packages = len(report["layers"][-1].get("packages", {}))
-    return {**report, "layers": layers, "packages": packages}
+def with_updates(context: BakeContext) -> BakeContext:
+    """Return the context with what the mirrors have of the last image's packages, if the bake asks for it."""
+    images = context.store.images(context.recipe.name) if context.refresh == "updates" else []
+    if not images:
+        return context
+    last = images[0]
+    context.progress(f"asking the mirrors for updates of {last.name}", "image/updates", recipe=context.recipe.name)
+    order = {"below": list(last.layers), **machine_network(context.settings)}
+    candidates = context.builder("candidates", order=order)
+    installed = (contents.find(context.store, last.digest) or {}).get("packages", {})
+    return replace(context, updates=refreshing.Updates(installed, candidates))
+
+
+def stack_layers(context: BakeContext) -> Stack:
+    """Return the layers of the image, each found or built; a preview builds none.
+
+    A recipe's lock is held while its layers are made. Only a parent's lock is waited for: its layers are needed here.
+    """
+    began, stack = time.monotonic(), Stack()
+    for recipe in context.chain:
+        with locks.recipe_lock(context.store, recipe.name, context.progress, wait=recipe is not context.recipe):
+            temporary_key.delete_leftover(context, recipe)
+            for step in LAYERS:
+                stack = step(context, recipe, stack)
+                _require_sound(context, stack)
+    if context.recipe.private_keys == "refuse":
+        keys = [key for layer in stack.layers for key in layer.get("private_keys") or ()]
+        leftovers.refuse_keys(context.recipe.name, keys)
+    for warning in stack.warnings:
+        context.progress(f"warning: {warning}", "image/warning", recipe=context.recipe.name, warning=warning)
+    return replace(stack, seconds=round(time.monotonic() - began, 3))
+
+
+def _require_sound(context: BakeContext, stack: Stack) -> None:
+    """Raise CommandExecutionError as soon as the layers are those of an image that was revoked."""
+    if known := context.store.revoked():
+        revoked.require_sound(context.recipe.name, stack.digests, context.store.images(), known)
+
+
+def make_image(context: BakeContext, stack: Stack) -> Stack:
+    """Return the stack with the image of its layers: sealed, signed, tested and committed."""
+    with timed() as seconds:
+        for step in IMAGE:
+            stack = replace(step(context, stack), phases=dict(seconds))
+    return stack
+
+
+def preview(context: BakeContext, stack: Stack) -> dict[str, Any]:
+    """Return what a bake would: image and digest are None if a layer would be built."""
+    digest = manifest.image_digest(image_order(context, stack)) if stack.cached else None
+    revoked.require_not_revoked(context.recipe.name, digest or "", context.store.revocations())
+    moved = digest is None or context.store.channel(context.recipe.name, context.channel) != digest
+    image = f"{context.recipe.name}@{digest[:12]}" if digest else None
+    return {**stack.report(context.channel), "image": image, "digest": digest, "changed": moved}

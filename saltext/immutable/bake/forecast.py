@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
 from saltext.immutable import spec
 from saltext.immutable.bake import bake as baking
+from saltext.immutable.bake.context import BakeContext, Progress, machine_network, silent
 from saltext.immutable.bake.keys import last_bake, why
-from saltext.immutable.bake.work import Say, nothing, place
+from saltext.immutable.bake.stack import Stack
 from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.spec.model import Recipe
 from saltext.immutable.store import Image, Store
@@ -18,7 +19,7 @@ from saltext.immutable.worker import Worker
 _NO_RECORD = "no bake of it wrote down what it was made from"
 
 
-def explain(opts: Mapping[str, Any], name: str, *, updates: bool = False, say: Say = nothing) -> dict[str, Any]:
+def explain(opts: Mapping[str, Any], name: str, *, updates: bool = False, say: Progress = silent) -> dict[str, Any]:
     """Return what has changed since the last bake of a recipe, and what the next one would build.
 
     ``updates``: the mirrors are asked too. Returns recipe, image (the last), last (what that bake was made of that the
@@ -26,35 +27,46 @@ def explain(opts: Mapping[str, Any], name: str, *, updates: bool = False, say: S
     """
     settings = spec.settings(opts)
     with closing(Store.open(settings.store)) as store:
-        chain = baking.recipe_chain(opts, name)
-        worker = Worker(opts, settings, "image", LOCAL)
-        work = baking.Bake(opts, settings, store, worker, "updates" if updates else "never", True, say)
-        told = work.bake(chain, "stable")
-        known = {each.name: last_bake.last(store, each.name) for each in chain if each.states}
+        context = baking.with_updates(
+            BakeContext(
+                opts=opts,
+                settings=settings,
+                store=store,
+                builder=Worker(opts, settings, "image", LOCAL),
+                chain=baking.recipe_chain(opts, name),
+                refresh="updates" if updates else "never",
+                preview=True,
+                progress=say,
+            )
+        )
+        stack = baking.stack_layers(context)
+        baking.preview(context, stack)  # raises where the image was revoked
+        known = {each.name: last_bake.last(store, each.name) for each in context.chain if each.states}
         newest = next(iter(store.images(name)), None)
         return {
             "recipe": name,
             "image": newest.name if newest else None,
             "last": [sentence for last in known.values() if last for sentence in last.get("because", ())],
-            "changed": _changed(work, chain, known),
-            "unproven": _unproven(chain, known),
-            "builds": [layer["what"] for layer in told["layers"] if not layer["cached"]],
+            "changed": _changed(context, stack, known),
+            "unproven": _unproven(context.chain, known),
+            "builds": [layer["what"] for layer in stack.layers if not layer["cached"]],
         }
 
 
-def _changed(work: baking.Bake, chain: list[Recipe], known: Mapping[str, Any]) -> list[str]:
+def _changed(context: BakeContext, stack: Stack, known: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each thing that is not as it was at the last bake."""
     layers = next((last["layers"] for last in known.values() if last), None)
-    found = why.of_layers(layers, why.plain(work.inputs)) if layers is not None else []
-    for each in chain:
-        last, now = known.get(each.name), work.told.get(each.name)
+    found = why.of_layers(layers, why.plain(stack.origins)) if layers is not None else []
+    for each in context.chain:
+        last, now = known.get(each.name), stack.parts.get(each.name)
         if last and now:
             found += why.changes(each.name, last, now)
         elif each.states and not last:
             found.append(f"{each.name}: {_NO_RECORD}")
-    return found + why.of_packages(work.installed, work.candidates)
+    return found + why.of_packages(context.updates.installed, context.updates.candidates)
 
 
-def _unproven(chain: list[Recipe], known: Mapping[str, Any]) -> dict[str, Any]:
+def _unproven(chain: Sequence[Recipe], known: Mapping[str, Any]) -> dict[str, Any]:
     """Return what no key can see, by recipe, and whether that counts as unchanged."""
     return {
         each.name: {"assume_stable": each.assume_stable, "what": list(last["unproven"])}
@@ -63,7 +75,7 @@ def _unproven(chain: list[Recipe], known: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def outdated(opts: Mapping[str, Any], name: str | None = None, *, say: Say = nothing) -> dict[str, dict[str, Any]]:
+def outdated(opts: Mapping[str, Any], name: str | None = None, *, say: Progress = silent) -> dict[str, dict[str, Any]]:
     """Return the packages with updates of each image that a channel names (of one recipe, or of one image), by name.
 
     Each has ``channels`` and ``packages``: installed, candidate, security (whether the mirror says so).
@@ -74,7 +86,7 @@ def outdated(opts: Mapping[str, Any], name: str | None = None, *, say: Say = not
         found: dict[str, dict[str, Any]] = {}
         for image, channels in _current(store, name):
             say(f"asking the mirrors for updates of {image.name}", "image/updates", recipe=image.recipe)
-            packages = worker("updates", order={"below": list(image.layers), **place(settings)})
+            packages = worker("updates", order={"below": list(image.layers), **machine_network(settings)})
             if packages:
                 security = sum(bool(each["security"]) for each in packages.values())
                 found[image.name] = {"channels": channels, "security": security, "packages": packages}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import SaltInvocationError
 
 from saltext.immutable.spec import reading
 from saltext.immutable.store import Image, Store, needs, revocations
@@ -158,30 +158,6 @@ def descendants(image: Image, images: Sequence[Image]) -> list[Image]:
     """Return those images that begin with all the layers of one, itself left out."""
     size = len(image.layers)
     return [one for one in images if one.layers[:size] == image.layers and one.digest != image.digest]
-
-
-def require_sound(
-    recipe: str, stack: Sequence[str], images: Sequence[Image], revoked: Mapping[str, Revocation]
-) -> None:
-    """Raise where a bake of a recipe has come to stand on the layers of a revoked image of another one."""
-    for image in images:
-        if image.digest in revoked and image.recipe != recipe and image.layers == tuple(stack):
-            undo = f"image.unrevoke {image.name} reason=..."
-            if isinstance(revoked[image.digest], Failure):
-                undo = f"image.bake {image.recipe}, which tests it again"
-            raise CommandExecutionError(
-                f"{recipe} would be built on {revoked[image.digest]}; change what {image.recipe} is made from, "
-                f"or `salt-run {undo}`"
-            )
-
-
-def require_not_revoked(recipe: str, digest: str, revoked: Mapping[str, Revocation]) -> None:
-    """Raise where a bake of a recipe has come to an image that was revoked."""
-    if digest in revoked:
-        raise CommandExecutionError(
-            f"the same inputs give the same image, and {revoked[digest]}; change what {recipe} is made from, "
-            f"or `salt-run image.unrevoke {revoked[digest].name} reason=...`"
-        )
 
 
 def _reason(reason: str | None) -> str:

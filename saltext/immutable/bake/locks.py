@@ -1,6 +1,8 @@
-"""Bakes and what deletes images take turns: a layer that a bake has found must stay until its image needs it.
+"""Locks between bakes, and between bakes and what deletes images.
 
-Whoever begins raises its own flag first and looks for the other's then, so that never both go on.
+Two bakes never build the layers of one recipe at once. No image is deleted while anything is baked: a layer that a
+bake has found must stay until its image needs it. Each side takes its own lease first and looks for the other's then,
+so that never both go on.
 """
 
 from __future__ import annotations
@@ -8,42 +10,66 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.store import Store
+from saltext.immutable.store import Held, Store
 
 LEASE = 4 * 3600.0
-"""Seconds after which who bakes or deletes on another master counts as dead; on this one it does so at once."""
+"""Seconds after which a holder on another master counts as dead; one on this master does so at once."""
 _BAKING = "baking "
 _DELETING = "deleting images"
+_RETRY = 1.0
+"""Seconds between two attempts."""
 
 
 @contextmanager
-def baking(store: Store, recipe: str, say: Callable[..., None]) -> Iterator[None]:
-    """Keep every layer while the block runs; wait for who is deleting."""
+def baking(store: Store, recipe: str, progress: Callable[..., None]) -> Iterator[None]:
+    """Keep every layer while the block runs. Waits until nobody deletes images."""
     name = f"{_BAKING}{recipe} {secrets.token_hex(4)}"  # any number may bake at once
     try:
         with store.lease(name, LEASE):
-            _wait(store, recipe, say)
+            _wait_for_deletion(store, recipe, progress)
             yield
     finally:
         store.forget_lease(name)
 
 
-def _wait(store: Store, recipe: str, say: Callable[..., None]) -> None:
-    told = False
+def _wait_for_deletion(store: Store, recipe: str, progress: Callable[..., None]) -> None:
+    reported = False
     while holder := store.holder(_DELETING):
-        if not told:
-            say(f"waiting: {holder} deletes images", "image/waiting", recipe=recipe)
-        told = True
-        time.sleep(1)
+        if not reported:
+            progress(f"waiting: {holder} deletes images", "image/waiting", recipe=recipe)
+        reported = True
+        time.sleep(_RETRY)
+
+
+@contextmanager
+def recipe_lock(store: Store, recipe: str, progress: Callable[..., None], *, wait: bool) -> Iterator[None]:
+    """Hold the lock of a recipe while the block runs, so that no other bake builds its layers.
+
+    ``wait``: wait for another bake to end; otherwise raise `store.Held`.
+    """
+    with ExitStack() as undo:
+        reported = False
+        while True:
+            try:
+                undo.enter_context(store.lease(f"bake {recipe}", LEASE))
+                break
+            except Held as err:
+                if not wait:
+                    raise
+                if not reported:
+                    progress(f"waiting: {err}", "image/waiting", recipe=recipe)
+                reported = True
+                time.sleep(_RETRY)
+        yield
 
 
 @contextmanager
 def deleting(store: Store) -> Iterator[None]:
-    """Let no bake begin while the block runs; raise where one is under way."""
+    """Let no bake begin while the block runs. Raises CommandExecutionError where one is under way."""
     with store.lease(_DELETING, LEASE):
         for name in store.taken(_BAKING):
             if holder := store.holder(name):

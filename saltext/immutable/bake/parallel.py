@@ -20,7 +20,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import minions
 from saltext.immutable.bake import bake as baking
-from saltext.immutable.bake.work import Say
+from saltext.immutable.bake.context import Progress
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Definitions
 
@@ -29,14 +29,14 @@ _PR_SET_PDEATHSIG = 1
 Report = dict[str, Any]
 
 
-def bake(given: object, opts: Mapping[str, Any], *, say: Say, **how: Any) -> Report:
+def bake(given: object, opts: Mapping[str, Any], *, say: Progress, **how: Any) -> Report:
     """Bake what was named: one recipe, which returns its report, or several, which return recipes, failed, retcode."""
     names = recipes(given)
     if len(names) == 1:
         return baking.bake(names[0], opts, say=say, **how)
     needs = parents(names, minions.definitions(opts))
 
-    def one(name: str, say: Say) -> Report:
+    def one(name: str, say: Progress) -> Report:
         return baking.bake(name, opts, say=say, **how)
 
     began = time.monotonic()
@@ -72,8 +72,8 @@ class Together:
     """Runs ``one(name, say)`` for each name as soon as what it ``needs`` is there, ``at_once`` at a time."""
 
     needs: Mapping[str, set[str]]
-    one: Callable[[str, Say], Report]
-    say: Say
+    one: Callable[[str, Progress], Report]
+    say: Progress
     at_once: int
     reports: dict[str, Report] = field(default_factory=dict)
     running: dict[Connection, tuple[str, int]] = field(default_factory=dict)
@@ -140,7 +140,7 @@ def _drain(pipe: Connection) -> None:
             pipe.recv_bytes()
 
 
-def _fork(name: str, one: Callable[[str, Say], Report]) -> tuple[Connection, int]:
+def _fork(name: str, one: Callable[[str, Progress], Report]) -> tuple[Connection, int]:
     """Start one; return where to hear it, and its pid. Not by multiprocessing: a scheduled job may have no children."""
     ours, theirs = Pipe(duplex=False)
     parent, pid = os.getpid(), os.fork()
@@ -175,7 +175,7 @@ def _once(*_: object) -> None:
     """Do nothing: we are ending already."""
 
 
-def _done(name: str, one: Callable[[str, Say], Report], say: Say) -> Report:
+def _done(name: str, one: Callable[[str, Progress], Report], say: Progress) -> Report:
     try:
         return one(name, say)
     except (CommandExecutionError, SaltInvocationError) as err:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
 from salt.exceptions import SaltInvocationError
@@ -10,8 +12,22 @@ Refresh = Literal["never", "updates", "always"]
 """``updates``: layers with such packages are built anew; ``always``: all layers are."""
 
 
+@dataclass(frozen=True)
+class Updates:
+    """The packages of a recipe's last image, as it has them and as the mirrors have them now."""
+
+    installed: Mapping[str, str] = field(default_factory=dict)
+    """By package: the version in the image."""
+    candidates: Mapping[str, str] = field(default_factory=dict)
+    """By package: the version at the mirrors."""
+
+    def concern(self, packages: Mapping[str, str]) -> bool:
+        """Tell whether the mirrors have another version of any of these packages."""
+        return any(self.candidates.get(name, version) != version for name, version in packages.items())
+
+
 def wanted(value: Any) -> Refresh:
-    """Return what an argument means; True is ``updates``, as it was before there were words."""
+    """Return what the argument ``refresh`` means; True means ``updates``. Raises SaltInvocationError for others."""
     word = "updates" if value is True else value or "never"
     if word not in get_args(Refresh):
         raise SaltInvocationError(

@@ -9,7 +9,7 @@ from typing import Any
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable import spec
-from saltext.immutable.bake.work import place
+from saltext.immutable.bake.context import machine_network
 from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store
@@ -35,4 +35,4 @@ def _ask(
             f"{image.name} is on the builder {settings.builder}, where this has no terminal; log in there as root and "
             f"run salt-call --local image.open_shell {image.digest}, or give command='...'"
         )
-    return call("open_shell", digest=image.digest, command=command, boot=boot, **place(settings))
+    return call("open_shell", digest=image.digest, command=command, boot=boot, **machine_network(settings))

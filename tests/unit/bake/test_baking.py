@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.bake import bake, contents, forecast, states, work
+from saltext.immutable.bake import bake, contents, forecast, locks, temporary_key
+from saltext.immutable.bake.context import BakeContext, silent
 from saltext.immutable.bake.keys import inputs
 from saltext.immutable.bake.lifecycle import Lifecycle
 from saltext.immutable.spec.model import Debian, Definitions, Guard, Minion, Parent, Recipe, Settings
@@ -121,17 +122,18 @@ def master(monkeypatch) -> FakeMaster:
             raise SaltInvocationError(f"no grain {fake.pillar_needs}")
         return {"recipe": recipe.name, "tree": fake.tree, "grains": dict(grains), "below": below}
 
-    monkeypatch.setattr(work, "Minions", FakeMinions)
     def details(opts: object, recipe: Recipe, grains: dict[str, Any], secret: bytes) -> dict[str, Any]:
         return {"grains": dict(grains), "pillar": {"web:version": fake.tree}}
 
-    monkeypatch.setattr(bake.inputs, "of_states", of_states)
-    monkeypatch.setattr(bake.inputs, "details", details)
-    monkeypatch.setattr(bake.inputs, "tree", lambda opts: fake.files)
-    monkeypatch.setattr(bake.inputs, "of_minion", lambda minion, below: {"requirement": "salt", "below": below})
-    for module in (bake, states):
-        monkeypatch.setattr(module, "machine_config", lambda opts, master: {"master": master})
-    monkeypatch.setattr(work.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(temporary_key, "Minions", FakeMinions)
+    monkeypatch.setattr(inputs, "of_states", of_states)
+    monkeypatch.setattr(inputs, "details", details)
+    monkeypatch.setattr(inputs, "tree", lambda opts: fake.files)
+    monkeypatch.setattr(inputs, "of_minion", lambda minion, below: {"requirement": "salt", "below": below})
+    for step in ("states", "test"):
+        place = f"saltext.immutable.bake.steps.{step}.machine_config"
+        monkeypatch.setattr(place, lambda opts, master: {"master": master})
+    monkeypatch.setattr(locks.time, "sleep", lambda seconds: None)
     return fake
 
 
@@ -146,13 +148,8 @@ def store():
 def baked(master, store, tmp_path):
     def run(name: str = "web", **more: Any) -> dict[str, Any]:
         master.built.clear()
-        how = {"refresh": "never", "test": False, "say": bake.nothing, **more}
-        definitions = Definitions(master.recipes, {})
-        one = bake.Bake({}, Settings(root=tmp_path), store, master, **how)
-        report = one.bake(definitions.chain(name), "stable")
-        if not how["test"]:
-            one.keep_told(report["image"])
-        return report
+        chain = tuple(Definitions(master.recipes, {}).chain(name))
+        return bake.run(BakeContext({}, Settings(root=tmp_path), store, master, chain, **more))
 
     return run
 
@@ -192,7 +189,7 @@ def test_what_was_said_of_a_layer_is_said_again_when_it_is_found(master, baked):
     heard: list[str] = []
     master.warnings = ["/etc/x holds the value of pillar p"]
     first = baked()
-    second = baked(say=lambda sentence, *_, **__: heard.append(sentence))
+    second = baked(progress=lambda sentence, *_, **__: heard.append(sentence))
     assert (first["warnings"], second["cached"], second["warnings"]) == (master.warnings, True, master.warnings)
     assert heard == ["warning: /etc/x holds the value of pillar p"]
 
@@ -269,7 +266,7 @@ def test_what_cannot_be_proven_is_built_each_time_unless_the_recipe_says_that_it
     baked()
     baked()
     assert master.built == ["states of web"]
-    assert baked(test=True)["layers"][-1]["cached"] is False
+    assert baked(preview=True)["layers"][-1]["cached"] is False
     master.recipes["web"] = replace(WEB, assume_stable=True)
     assert baked()["cached"]
 
@@ -277,10 +274,10 @@ def test_what_cannot_be_proven_is_built_each_time_unless_the_recipe_says_that_it
 def test_tests_that_run_in_the_machine_that_bakes_judge_again_when_they_change(master, baked, monkeypatch):
     test = "web/saltcheck-tests/init.tst"
     master.files = {"base": {**USED["base"], test: "33188 aa"}}
-    read = bake.inputs.of_states
+    read = inputs.of_states
     baked()
     for tests, builds in (([], []), ([{"saltcheck": ""}], ["states of web"])):
-        monkeypatch.setattr(bake.inputs, "of_states", lambda *each, tests=tests: {**read(*each), "tests": tests})
+        monkeypatch.setattr(inputs, "of_states", lambda *each, tests=tests: {**read(*each), "tests": tests})
         baked()
         master.files = {"base": {**USED["base"], test: f"33188 {len(builds)}"}}
         baked()
@@ -430,7 +427,7 @@ def test_grains_without_states_are_another_image(master, baked):
 
 
 def test_a_preview_touches_nothing_and_names_what_is_missing(master, baked):
-    told = baked(test=True)
+    told = baked(preview=True)
     assert [layer["what"] for layer in told["layers"] if not layer["cached"]][-1] == "states of web"
     assert (master.built, told["changed"], told["image"]) == ([], True, None)
 
@@ -440,7 +437,7 @@ def test_a_preview_says_when_only_the_channel_would_move(master, baked):
     master.tree = "2"
     baked()
     master.tree = "1"
-    told = baked(test=True)
+    told = baked(preview=True)
     assert (told["cached"], told["changed"], told["digest"]) == (True, True, first["digest"])
 
 
@@ -469,8 +466,8 @@ def test_a_parent_that_is_being_baked_is_waited_for(baked, store, monkeypatch):
     lease = store.lease("bake base", 3600)
     lease.__enter__()
     said: list[str] = []
-    monkeypatch.setattr(work.time, "sleep", lambda seconds: lease.__exit__(None, None, None))
-    baked(say=lambda message, tag, **data: said.append(message))
+    monkeypatch.setattr(locks.time, "sleep", lambda seconds: lease.__exit__(None, None, None))
+    baked(progress=lambda message, tag, **data: said.append(message))
     assert said[0].startswith("waiting: bake base is held by pid")
 
 
@@ -483,11 +480,11 @@ def test_no_key_of_ours_is_the_key_of_a_layer(master):
 
 def test_a_bake_that_comes_to_a_revoked_image_is_refused_with_the_reason(master, baked, store):
     first = baked()
-    Lifecycle(store, bake.nothing).revoke(first["digest"], "openssl 3.0.11")
+    Lifecycle(store, silent).revoke(first["digest"], "openssl 3.0.11")
     says = "the same inputs give the same image, .*: openssl 3.0.11; change what web is made from"
-    for test in (False, True):
+    for preview in (False, True):
         with pytest.raises(CommandExecutionError, match=says):
-            baked(test=test)
+            baked(preview=preview)
     master.tree = "2"
     second = baked()
     assert second["changed"] and store.channel("web", "stable") == second["digest"]
@@ -496,7 +493,7 @@ def test_a_bake_that_comes_to_a_revoked_image_is_refused_with_the_reason(master,
 def test_nothing_is_built_on_a_revoked_parent(master, baked, store):
     master.recipes["base"] = replace(BASE, states=("common",))
     parent = baked("base")
-    Lifecycle(store, bake.nothing).revoke(parent["digest"], "openssl 3.0.11")
+    Lifecycle(store, silent).revoke(parent["digest"], "openssl 3.0.11")
     with pytest.raises(CommandExecutionError, match="web would be built on base@.*openssl 3.0.11; change what base"):
         baked()
     assert master.built == []
@@ -507,5 +504,5 @@ def test_nothing_is_built_on_a_revoked_parent(master, baked, store):
 
 def test_a_bake_writes_down_who_moved_the_channel(master, baked, store):
     digest = baked(user="jane")["digest"]
-    [line] = Lifecycle(store, bake.nothing).channels("web")["history"]
+    [line] = Lifecycle(store, silent).channels("web")["history"]
     assert (line["what"], line["from"], line["to"], line["who"]) == ("bake", None, f"web@{digest[:12]}", "jane")

@@ -12,8 +12,8 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.bake import parallel
+from saltext.immutable.bake.context import silent
 from saltext.immutable.bake.parallel import Together
-from saltext.immutable.bake.work import nothing
 from saltext.immutable.spec.model import Debian, Definitions, Minion, Parent, Recipe
 
 BASE = Recipe("base", Debian("bookworm"), "base-bake", Minion())
@@ -101,7 +101,7 @@ def test_independent_ones_are_at_work_at_the_same_time(log):
         log.wait({"a": "b", "b": "a"}[name])
         return {}
 
-    assert Together({"a": set(), "b": set()}, one, nothing, 2).run() == {"a": {}, "b": {}}
+    assert Together({"a": set(), "b": set()}, one, silent, 2).run() == {"a": {}, "b": {}}
 
 
 def test_no_more_than_so_many_at_once(log):
@@ -110,7 +110,7 @@ def test_no_more_than_so_many_at_once(log):
         log.add(f"{name}-")
         return {}
 
-    Together({"a": set(), "b": set(), "c": set()}, one, nothing, 1).run()
+    Together({"a": set(), "b": set(), "c": set()}, one, silent, 1).run()
     assert log.words == ["a+", "a-", "b+", "b-", "c+", "c-"]
 
 
@@ -126,7 +126,7 @@ def fails(name: str, say: Any) -> dict[str, Any]:
 
 def test_a_failure_stops_only_what_needs_it():
     needs = {"base": set(), "web": {"base"}, "shop": {"web"}, "other": set(), "bug": set(), "killed": set()}
-    reports = Together(needs, fails, nothing, 2).run()
+    reports = Together(needs, fails, silent, 2).run()
     assert reports["base"] == {"error": "1 of 2 states failed"}
     assert reports["web"] == {"error": "not baked, as base failed"}
     assert reports["shop"] == {"error": "not baked, as web failed"}
@@ -136,7 +136,7 @@ def test_a_failure_stops_only_what_needs_it():
 
 
 def test_what_fails_last_stops_the_rest_at_once():
-    reports = Together({"web": {"base"}, "base": set()}, fails, nothing, 1).run()
+    reports = Together({"web": {"base"}, "base": set()}, fails, silent, 1).run()
     assert reports["web"] == {"error": "not baked, as base failed"}
 
 
@@ -164,13 +164,13 @@ def test_ctrl_c_lets_each_undo_what_it_did_once_and_begins_no_more(log):
 
 def test_one_recipe_is_baked_right_here(monkeypatch):
     monkeypatch.setattr(parallel.baking, "bake", lambda name, opts, **how: {"image": name, "pid": os.getpid(), **how})
-    assert parallel.bake("web", {}, say=nothing, channel="x")["pid"] == os.getpid()
+    assert parallel.bake("web", {}, say=silent, channel="x")["pid"] == os.getpid()
 
 
 def test_several_are_reported_together_and_the_exit_code_tells_of_a_failure(monkeypatch):
     monkeypatch.setattr(parallel.baking, "bake", lambda name, opts, say, **how: fails(name, say))
     monkeypatch.setattr(parallel.minions, "definitions", lambda opts: KNOWN)
-    report = parallel.bake("web,other,base", {}, say=nothing)
+    report = parallel.bake("web,other,base", {}, say=silent)
     assert (report["failed"], report["retcode"]) == (["web", "base"], 1)
     assert report["recipes"]["other"] == {"image": "other"}
     assert list(report["recipes"]) == ["web", "other", "base"]

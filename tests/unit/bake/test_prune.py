@@ -8,6 +8,7 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.bake import bake, prune
+from saltext.immutable.bake.context import silent
 from saltext.immutable.bake.lifecycle import Lifecycle
 from saltext.immutable.builder import garbage
 from saltext.immutable.images import layers
@@ -118,7 +119,7 @@ def test_what_came_to_be_needed_meanwhile_stays(store, work, baked, monkeypatch)
 def test_a_revoked_image_goes_when_nothing_needs_it_and_stays_revoked(store, work, baked):
     names = [baked(age) for age in (1, 2, 3)]
     digest = store.image(names[0]).digest
-    Lifecycle(store, bake.nothing).revoke(digest, "openssl")
+    Lifecycle(store, silent).revoke(digest, "openssl")
     assert work.prune(None, test=False)["deleted"] == {names[0]: "revoked, and the newest 2 are kept"}
     assert set(store.revoked()) == {digest}
 
@@ -157,7 +158,7 @@ def test_the_command_is_refused_while_one_bakes_but_not_its_preview(tmp_path, ho
     said = []
     tell = lambda message, tag, **data: said.append(tag)  # noqa: E731
     store = Store.open(opts["immutable"]["store"])
-    with prune.locks.baking(store, "web", bake.nothing):
+    with prune.locks.baking(store, "web", silent):
         with pytest.raises(CommandExecutionError, match="bakes web, and no image is deleted meanwhile"):
             prune.prune(opts, None, tell, test=False)
         assert prune.prune(opts, None, tell, test=True)["deleted"] == {}

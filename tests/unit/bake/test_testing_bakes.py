@@ -100,5 +100,5 @@ def test_a_failure_inside_leaves_neither_layer_nor_image(master, baked, store):
 
 
 def test_a_preview_tests_nothing(master, tested, baked):
-    assert baked(test=True)["digest"] is None
+    assert baked(preview=True)["digest"] is None
     assert tested == []

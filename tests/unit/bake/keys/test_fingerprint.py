@@ -187,14 +187,14 @@ def ask(world, store, monkeypatch):
 
     def ask(**how: Any) -> Any:
         builder.has = how.get("has", True)
-        return up_to_date.Shortcut(store, world.opts, world.settings, "web", "stable").answer(builder)
+        return up_to_date.UpToDateCheck.begin(store, world.opts, world.settings, "web", "stable").answer(builder)
 
     def bake(**how: Any) -> None:
         chain = [CHAIN[0], replace(CHAIN[1], **how.get("recipe", {}))]
-        short = up_to_date.Shortcut(store, world.opts, world.settings, "web", "stable")
+        check = up_to_date.UpToDateCheck.begin(store, world.opts, world.settings, "web", "stable")
         how.get("during", lambda: None)()
         layers = [{"key": KEY, "digest": "1" * 64, **layer} for layer in how.get("layers", [{}])]
-        short.keep(chain, layers, DIGEST)
+        check.keep(chain, layers, DIGEST)
 
     ask.bake, ask.builder = bake, builder
     return ask

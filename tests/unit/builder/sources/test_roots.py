@@ -216,19 +216,19 @@ def told(**answers):
 
 
 def test_only_content_is_in_the_key():
-    from saltext.immutable.bake import sources
     from saltext.immutable.bake.keys import inputs
+    from saltext.immutable.bake.steps import source
 
-    by_path = sources.root(Tarball("/srv/a.tar"), told(root_content="1" * 64))
-    by_sum = sources.root(Tarball("https://example.com/b.tar", "1" * 64), told())
-    other = sources.root(Directory("/srv/root"), told(root_content="2" * 64))
+    by_path = source.root(Tarball("/srv/a.tar"), told(root_content="1" * 64))
+    by_sum = source.root(Tarball("https://example.com/b.tar", "1" * 64), told())
+    other = source.root(Directory("/srv/root"), told(root_content="2" * 64))
     assert inputs.key(by_path.inputs) == inputs.key(by_sum.inputs) != inputs.key(other.inputs)
     assert by_sum.order == {
         "tarball": "https://example.com/b.tar",
         "sha256": "1" * 64,
         "what": "tarball b.tar",
     }
-    assert sources.root(Parent("base"), told()) is None
+    assert source.root(Parent("base"), told()) is None
 
 
 def test_the_layer_is_committed_with_its_packages(host, root, monkeypatch):

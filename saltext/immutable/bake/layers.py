@@ -1,0 +1,92 @@
+"""Find a layer by its key, or have the builder build it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from saltext.immutable.bake import temporary_key, tests
+from saltext.immutable.bake.context import BakeContext
+from saltext.immutable.bake.stack import Layer, Stack
+from saltext.immutable.builder import offline, phases
+from saltext.immutable.builder.finish import slim
+from saltext.immutable.spec.model import Recipe
+
+_KEPT = ("packages", "grains", "sls", "phases", "slim", "private_keys")
+
+
+def find_or_build(
+    context: BakeContext, recipe: Recipe, stack: Stack, function: str, key: str, order: Mapping[str, Any]
+) -> Stack:
+    """Return the stack with the layer that ``key`` leads to, or with a new one; a preview builds nothing."""
+    found = find(context, stack, key)
+    if found is not None:
+        return found
+    if context.preview:
+        return foresee(stack, order["what"])
+    return build(context, recipe, stack, function, order, key)
+
+
+def find(context: BakeContext, stack: Stack, key: str, *, assume_stable: bool = False) -> Stack | None:
+    """Return the stack with the layer that ``key`` leads to; None if there is none, or it may not be used again.
+
+    ``assume_stable``: what no key can see counts as unchanged.
+    """
+    if not all(stack.digests):  # in a preview nothing is known above a layer that would be built
+        return None
+    layer = context.builder("find_layer", key=key)
+    if layer is None or context.refresh == "always" or context.updates.concern(layer["packages"]):
+        return None
+    if layer.get("unproven") and not assume_stable:
+        return None
+    return stack.push({**layer, "cached": True, "key": key})
+
+
+def foresee(stack: Stack, what: str) -> Stack:
+    """Return the stack with a layer that would be built."""
+    grains = stack.top["grains"] if stack.layers else {}
+    return stack.push({"what": what, "digest": "", "grains": grains, "cached": False})
+
+
+def build(
+    context: BakeContext,
+    recipe: Recipe,
+    stack: Stack,
+    function: str,
+    order: Mapping[str, Any],
+    key: str | None = None,
+) -> Stack:
+    """Return the stack with a layer that the builder's ``function`` makes on top of it, kept under ``key``.
+
+    Without a key the caller keeps it, once it has seen that the inputs did not change during the build. Raises
+    CommandExecutionError where the build or one of its tests fails.
+    """
+    what = order["what"]
+    more = {"below": stack.digests, "slim": slim.settings(recipe.slim), "offline": context.offline}
+    context.progress(f"building the layer: {what}", "image/layer", what=what)
+
+    def begin_phase(name: str) -> None:
+        context.progress(f"{what}: {name}", "image/phase", what=what, phase=name)
+
+    enrolled = temporary_key.enrolled(context, order.get("bake_id"))
+    with offline.explain_missing(context.offline), enrolled, phases.report_to(begin_phase):
+        built = context.builder(function, order={**order, **more})
+    tests.require_inside(context.store, recipe.name, built.get("tests", []))
+    if key is not None:
+        keep(context, key, built)
+    _report(context, what, built)
+    return stack.push({**built, "cached": False, "key": key})
+
+
+def _report(context: BakeContext, what: str, built: Layer) -> None:
+    sentence = f"built {what} in {built['seconds']:.1f} s ({phases.summary(built['phases'])})"
+    context.progress(sentence, "image/layer", what=what, digest=built["digest"], seconds=built["seconds"])
+    if saved := slim.summary(built["slim"]):
+        context.progress(saved, "image/slim", what=what, saved=built["slim"])
+
+
+def keep(context: BakeContext, key: str, layer: Layer) -> None:
+    """Let ``key`` lead to a layer, and keep with it what is known of the layer."""
+    about = {name: layer.get(name) for name in _KEPT}
+    about |= {name: list(layer.get(name, ())) for name in ("unproven", "tests")}
+    context.builder("keep_layer", key=key, digest=layer["digest"], warnings=layer.get("warnings", []), about=about)

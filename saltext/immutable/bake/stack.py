@@ -1,0 +1,104 @@
+"""What a bake has made so far, as a value that each step takes and returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from saltext.immutable.spec.model import Recipe
+from saltext.immutable.store import Image
+
+Layer = Mapping[str, Any]
+"""What is known of a layer: what (its name), digest, key, cached, packages, grains, seconds, phases, slim, size, files,
+tests, warnings, unproven, private_keys, sls."""
+_REPORTED = ("what", "digest", "cached", "seconds", "phases", "slim", "size", "files")
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """An image as the builder made it."""
+
+    image: Image
+    """Without its report, which the step `commit` adds."""
+    made: Mapping[str, Any]
+    """The builder's answer: image (digest), created, above (the files above the layers), proof (None: not signed), and
+    what the image was ordered with."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The layers of one bake, and what is known of them. A step returns a new one by `dataclasses.replace`."""
+
+    layers: tuple[Layer, ...] = ()
+    """From the root to the top."""
+    grains: Mapping[str, Any] = field(default_factory=dict)
+    """Grains of the recipes so far: a child has those of its parents, and its own."""
+    secrets: tuple[str, ...] = ()
+    """Paths of the pillar that the recipes so far mark as secret."""
+    origins: Mapping[str, Any] = field(default_factory=dict)
+    """By name of a layer that no states made: its inputs."""
+    state_origins: Mapping[str, Any] = field(default_factory=dict)
+    """By recipe: what its layer of states was made from, for comparing images."""
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    """By recipe: the same in parts that `image.why` compares with those of the next bake."""
+    seconds: float = 0.0
+    """How long the layers took."""
+    sealed: Sealed | None = None
+    """The image, from the step `seal` on."""
+    results: tuple[Mapping[str, Any], ...] = ()
+    """Results of the image's tests, from the step `test` on."""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of each phase after the layers."""
+    moved: bool = False
+    """Whether the step `commit` moved the channel."""
+
+    @property
+    def digests(self) -> list[str]:
+        """The digests of the layers; '' for a layer that a preview would build."""
+        return [layer["digest"] for layer in self.layers]
+
+    @property
+    def top(self) -> Layer:
+        """The highest layer."""
+        return self.layers[-1]
+
+    @property
+    def cached(self) -> bool:
+        """Whether no layer was built."""
+        return all(layer["cached"] for layer in self.layers)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the builder warned of, a sentence each."""
+        return [warning for layer in self.layers for warning in layer.get("warnings", ())]
+
+    @property
+    def packages(self) -> Mapping[str, str]:
+        """The version of each package in the image."""
+        return dict(self.top.get("packages", {}))
+
+    def push(self, layer: Layer) -> Stack:
+        """Return the stack with one more layer."""
+        return replace(self, layers=(*self.layers, layer))
+
+    def amend_top(self, **known: Any) -> Stack:
+        """Return the stack with more known of its highest layer."""
+        return replace(self, layers=(*self.layers[:-1], {**self.top, **known}))
+
+    def inherit(self, recipe: Recipe) -> Stack:
+        """Return the stack with the grains and the secrets of one more recipe."""
+        secrets = tuple(dict.fromkeys((*self.secrets, *recipe.secrets)))
+        return replace(self, grains={**self.grains, **recipe.grains}, secrets=secrets)
+
+    def require_sealed(self) -> Sealed:
+        """Return the image. Raises RuntimeError where a step comes before `seal` but needs an image."""
+        if self.sealed is None:
+            raise RuntimeError("this step needs an image, so it has to come after the step seal")
+        return self.sealed
+
+    def report(self, channel: str) -> dict[str, Any]:
+        """Return what an operator is shown of the layers: layers, seconds, channel, cached, warnings."""
+        layers = [{name: layer[name] for name in _REPORTED if name in layer} for layer in self.layers]
+        known = {"seconds": self.seconds, "channel": channel, "cached": self.cached, "warnings": self.warnings}
+        return {"layers": layers, **known}

@@ -1,0 +1,36 @@
+"""Step: the image is written into the store, and the channel names it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from saltext.immutable.bake import contents, tests
+from saltext.immutable.bake.context import BakeContext
+from saltext.immutable.bake.stack import Stack
+
+
+def commit(context: BakeContext, stack: Stack) -> Stack:
+    """Add the image to the store, then move the channel to it.
+
+    Raises CommandExecutionError where the image failed its tests: it stays in the store, and no channel names it.
+    """
+    image, store = stack.require_sealed().image, context.store
+    report = stack.report(context.channel) | {"packages": len(stack.packages)} | context.versions
+    contents.keep(store, image.digest, _contents(stack))
+    moved = store.channel(image.recipe, context.channel) != image.digest
+    store.add_image(replace(image, report={**report, "policy": context.policy, "phases": dict(stack.phases)}))
+    tests.require(image.name, stack.results)
+    store.set_channel(image.recipe, context.channel, image.digest, who=context.user)
+    return replace(stack, moved=moved)
+
+
+def _contents(stack: Stack) -> dict[str, Any]:
+    """Return what went into the image, for comparing it with another one."""
+    return {
+        "packages": dict(stack.packages),
+        "states": dict(stack.state_origins),
+        "grains": dict(stack.grains),
+        "size": sum(layer.get("size", 0) for layer in stack.layers),
+        "files": sum(layer.get("files", 0) for layer in stack.layers),
+    }

@@ -1,0 +1,43 @@
+"""Step: the image is signed, with its provenance."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from saltext.immutable.bake import provenance
+from saltext.immutable.bake.context import BakeContext
+from saltext.immutable.bake.stack import Stack
+from saltext.immutable.builder.phases import phase
+
+
+def sign(context: BakeContext, stack: Stack) -> Stack:
+    """Sign the image, unless an earlier bake did so. Raises CommandExecutionError where its signature does not fit."""
+    sealed = stack.require_sealed()
+    image = sealed.image
+    with phase("sign"):
+        document = provenance.document(image.name, image.digest, _layers(stack), _run(context, stack))
+        provenance.vouch(context.builder, context.store, context.settings, image, sealed.made, document)
+    return stack
+
+
+def _layers(stack: Stack) -> list[dict[str, Any]]:
+    """Return the layers, each with what it was made from."""
+    origins = {**stack.origins, **{f"states of {name}": origin for name, origin in stack.state_origins.items()}}
+    return [{**layer, "inputs": origins.get(layer["what"])} for layer in stack.layers]
+
+
+def _run(context: BakeContext, stack: Stack) -> dict[str, Any]:
+    """Return by whom, where, when and how the image was baked."""
+    finished = context.clock()
+    return {
+        "recipe": context.recipe.name,
+        "policy": context.policy,
+        "versions": context.versions,
+        "builder": context.settings.builder or socket.gethostname(),
+        "who": context.user,
+        "refresh": context.refresh,
+        "grains": stack.grains,
+        "started": finished - stack.seconds,
+        "finished": finished,
+    }

@@ -1,0 +1,172 @@
+"""Step: the layer that a recipe's states make. An earlier bake's layer is found, or a new one is built.
+
+Which files of the tree the states use is known only after they were applied. So the key of the layer has two halves:
+the *ground*, which is known before (recipe, pillar, grains, the layer below), and the tree's answers to the questions
+that the bake asked. A later bake on the same ground puts the same questions to the tree of its day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from saltext.immutable.bake import contents, layers, tests
+from saltext.immutable.bake.context import BakeContext, machine_network, master_address
+from saltext.immutable.bake.keys import inputs, last_bake, references, why
+from saltext.immutable.bake.keys.references import Tree
+from saltext.immutable.bake.stack import Stack
+from saltext.immutable.minions import machine_config
+from saltext.immutable.spec.model import Recipe
+
+Inputs = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the master has for a recipe, read before its states are applied."""
+
+    tree: Tree
+    grains: Inputs
+    """Grains of the minion that bakes, as the pillar sees them."""
+    ground: Inputs | None
+    """None: the pillar needs a grain of the tree's own modules, which no bake has found yet."""
+
+
+def states(context: BakeContext, recipe: Recipe, stack: Stack) -> Stack:
+    """Return the stack with the recipe's grains, its secrets, and the layer of its states.
+
+    Raises CommandExecutionError where a state or a test fails, or the tree or the pillar changes during the bake.
+    """
+    stack = stack.inherit(recipe)
+    if not recipe.states:
+        return stack
+    recipe = replace(recipe, secrets=stack.secrets)
+    reading = _read(context, recipe, stack)
+    found = _find(context, recipe, stack, reading)
+    if found is not None:
+        return found
+    if context.preview:
+        return _foresee(context, recipe, stack, reading)
+    return _build(context, recipe, stack, reading)
+
+
+def _read(context: BakeContext, recipe: Recipe, stack: Stack) -> Reading:
+    last = context.builder("find_layer", key=inputs.last(recipe))
+    grains = _grains(context, stack, stack.top["grains"], last["grains"] if last else {})
+    tree = inputs.tree(context.opts)
+    try:
+        return Reading(tree, grains, _ground(context, recipe, stack, grains, tree))
+    except SaltInvocationError:
+        if last is None and inputs.has_custom_modules(tree, inputs.GRAINS):
+            return Reading(tree, grains, None)
+        raise
+
+
+def _find(context: BakeContext, recipe: Recipe, stack: Stack, reading: Reading) -> Stack | None:
+    """Return the stack with the layer that an earlier bake made from the same; None if there is none."""
+    if reading.ground is None:
+        return None
+    for asked in last_bake.asked(context.store, inputs.key(reading.ground)):
+        made_from = inputs.complete(reading.ground, reading.tree, asked)
+        found = layers.find(context, stack, inputs.key(made_from), assume_stable=recipe.assume_stable)
+        if found is not None:
+            before = last_bake.last(context.store, recipe.name) or {}
+            more = {"asked": asked, "states": before.get("states", {}), "unproven": found.top.get("unproven")}
+            return _record(context, recipe, found, reading.grains, made_from, more)
+    return None
+
+
+def _foresee(context: BakeContext, recipe: Recipe, stack: Stack, reading: Reading) -> Stack:
+    """Return the stack with a layer that would be built, and with what is known of its inputs."""
+    stack = layers.foresee(stack, f"states of {recipe.name}")
+    before = last_bake.last(context.store, recipe.name)
+    if reading.ground is None or not before:
+        return stack
+    more = {name: before.get(name) for name in ("asked", "states", "unproven")}
+    made_from = inputs.complete(reading.ground, reading.tree, before.get("asked"))
+    return replace(stack, parts=_parts(context, recipe, stack, reading.grains, made_from, more))
+
+
+def _build(context: BakeContext, recipe: Recipe, below: Stack, reading: Reading) -> Stack:
+    """Return the stack with a new layer, kept under its key if its inputs did not change while it was built."""
+    tree = inputs.whole(reading.tree)
+    stack = layers.build(context, recipe, below, "state_layer", _order(context, recipe, below, tree))
+    trace = stack.top.get("trace") or []
+    asked, unproven = references.asked(trace), references.doubts(tree, trace)
+    # All inputs are read again: nobody could say what is in a layer whose inputs changed meanwhile.
+    now = inputs.tree(context.opts)
+    again = None if reading.ground is None else _ground(context, recipe, below, reading.grains, now)
+    answers = inputs.complete({}, now, asked)
+    if again != reading.ground or answers != inputs.complete({}, tree, asked):
+        raise CommandExecutionError(f"states or pillar of {recipe.name} changed during the bake; bake again")
+    _require_served_as_listed(tree, trace)
+    # The next bake will know the grains that the tree's own modules brought to this one.
+    grains = _grains(context, stack, below.top["grains"], stack.top["grains"])
+    if again is None or grains != reading.grains:
+        again = _ground(context, recipe, below, grains, now)
+    made_from = {**again, **answers}
+    stack = stack.amend_top(unproven=unproven, key=inputs.key(made_from))
+    last_bake.keep_asked(context.store, recipe.name, inputs.key(again), asked)
+    for key in (inputs.key(made_from), inputs.last(recipe)):
+        layers.keep(context, key, stack.top)
+    more = {"asked": asked, "states": references.states(trace), "unproven": unproven}
+    return _record(context, recipe, stack, grains, made_from, more)
+
+
+def _require_served_as_listed(tree: Tree, trace: references.Trace) -> None:
+    if wrong := references.otherwise(tree, trace):
+        raise CommandExecutionError(
+            f"the master gave {wrong[0]} otherwise than it lies in its file_roots: it changed meanwhile, or the "
+            "master runs with an older config; then restart salt-master, and bake again"
+        )
+
+
+def _record(
+    context: BakeContext, recipe: Recipe, stack: Stack, grains: Inputs, made_from: Inputs, more: Inputs
+) -> Stack:
+    """Return the stack with what its highest layer was made from: for comparing images, and for `image.why`."""
+    origin = contents.of_states(recipe, made_from, stack.top.get("sls"))
+    parts = _parts(context, recipe, stack, grains, made_from, more)
+    return replace(stack, state_origins={**stack.state_origins, recipe.name: origin}, parts=parts)
+
+
+def _parts(
+    context: BakeContext, recipe: Recipe, stack: Stack, grains: Inputs, made_from: Inputs, more: Inputs
+) -> dict[str, Any]:
+    """Return the parts of all recipes so far, this one's with them."""
+    details = inputs.details(context.opts, recipe, grains, context.store.secret)
+    return {**stack.parts, recipe.name: why.parts(made_from, details, made_from, more)}
+
+
+def _ground(context: BakeContext, recipe: Recipe, below: Stack, grains: Inputs, tree: Tree) -> dict[str, Any]:
+    """Return the ground as it is now, with the test files that judge a layer in the machine that makes it."""
+    ground = inputs.of_states(context.opts, recipe, grains, below.top["digest"], context.store.secret)
+    return {**ground, "saltcheck": tests.files(tree)} if ground.get("tests") else ground
+
+
+def _grains(context: BakeContext, stack: Stack, below: Inputs, own: Inputs) -> dict[str, Any]:
+    """Return the grains of the layer below, those that the tree's own modules brought, and those of the recipes."""
+    return {**below, **own, "master": master_address(context.settings), **stack.grains}
+
+
+def _order(context: BakeContext, recipe: Recipe, stack: Stack, tree: Tree) -> dict[str, Any]:
+    config = machine_config(context.opts, master_address(context.settings))
+    return {
+        "what": f"states of {recipe.name}",
+        "bake_id": recipe.bake_id,
+        "states": recipe.states if isinstance(recipe.states, str) else list(recipe.states),
+        "saltenv": recipe.saltenv,
+        "pillarenv": recipe.pillarenv,
+        "sync": inputs.has_custom_modules(tree),
+        "chroot": recipe.bake_in == "chroot",
+        "hash_key": inputs.hash_key(context.store.secret),
+        "within": recipe.bake_within,
+        "secrets": list(recipe.secrets),
+        "tests": tests.order(recipe, recipe.tests.inside),
+        "grains": stack.top["grains"],
+        "minion": config | ({"grains": dict(stack.grains)} if stack.grains else {}),
+        **machine_network(context.settings),
+    }

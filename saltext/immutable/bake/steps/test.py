@@ -1,0 +1,51 @@
+"""Step: the image's tests are run on a machine of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from saltext.immutable.bake import locks, temporary_key, tests
+from saltext.immutable.bake.context import BakeContext, machine_network, master_address
+from saltext.immutable.bake.keys import inputs
+from saltext.immutable.bake.stack import Stack
+from saltext.immutable.builder.phases import phase
+from saltext.immutable.minions import machine_config
+from saltext.immutable.store import Image
+
+
+def test(context: BakeContext, stack: Stack) -> Stack:
+    """Return the stack with the results of the image's tests, which are kept in the store.
+
+    Tests are run unless the image passed the same ones before. One that fails raises nothing here: the step `commit`
+    keeps the image for inspection first. The image is not in the store yet, where it would count as good.
+    """
+    image, recipe = stack.require_sealed().image, context.recipe
+    with phase("booted tests"):
+        served = inputs.tree(context.opts) if tests.are_files(recipe) else {}
+        key = tests.key(tests.order(recipe, recipe.tests.booted), stack.state_origins, tests.files(served))
+        results = tests.passed(context.store, image.digest, key)
+        if results is None:
+            results = [result for layer in stack.layers for result in layer.get("tests", ())]
+            results += _run(context, stack, image) if recipe.tests.booted else []
+        tests.keep(context.store, recipe.name, image.digest, results, key)
+    return replace(stack, results=tuple(results))
+
+
+def _run(context: BakeContext, stack: Stack, image: Image) -> list[dict[str, Any]]:
+    """Return the results of the booted tests, run on a machine of the image."""
+    recipe = context.recipe
+    context.progress(f"testing {image.name} on a machine of its own", "image/testing", image=image.name)
+    order = {
+        "image": image.digest,
+        "bake_id": recipe.bake_id,
+        "minion": machine_config(context.opts, master_address(context.settings)),
+        "within": recipe.bake_within,
+        "secrets": list(stack.secrets),
+        "tests": tests.order(recipe, recipe.tests.booted),
+        **machine_network(context.settings),
+    }
+    with locks.recipe_lock(context.store, recipe.name, context.progress, wait=True):
+        temporary_key.delete_leftover(context, recipe)
+        with temporary_key.enrolled(context, recipe.bake_id):
+            return [dict(each) for each in context.builder("test_image", order=order)]
