@@ -53,5 +53,5 @@ def _debian(source: Debian, builder: Builder) -> Root:
 
 def _unpacked(kind: str, place: str, sha256: str | None, builder: Builder) -> Root:
     content = sha256 or builder("root_content", order={kind: place})
-    what = f"{kind} {PurePosixPath(place).name}" if downloads.remote(place) else f"{kind} {place}"
+    what = f"{kind} {PurePosixPath(place).name}" if downloads.is_url(place) else f"{kind} {place}"
     return Root("root_layer", inputs.of_root(content), {kind: place, "sha256": content, "what": what})

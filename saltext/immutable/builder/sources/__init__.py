@@ -1,4 +1,4 @@
-"""On the builder, as root: the roots that layers of states stand on. Debian, archives, directories, Salt.
+"""The lower layers of an image: a root (Debian, Ubuntu, a tar archive or a directory), then Salt with this pack.
 
-Called by `builder.commands`. One file a source.
+Called by `builder.commands` as root on the builder. Each source has a module of its own.
 """

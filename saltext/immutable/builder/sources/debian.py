@@ -1,4 +1,4 @@
-"""The root of a Debian or Ubuntu image, by mmdebstrap."""
+"""Make the root of a Debian or Ubuntu image with mmdebstrap."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saltext.immutable.host import Host, remove, run, tail
 from saltext.immutable.images.manifest import digest
 from saltext.immutable.machines.cgroup import Cgroup
 
-# What mmdebstrap copied from this host, and what a machine's own files are mounted over.
+# Files of /etc that mmdebstrap copies from this host. A machine's own files are mounted over them.
 ETC = {
     "hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n",
     "machine-id": "",
@@ -23,88 +23,92 @@ ETC = {
 }
 _ARCHIVES = "var/cache/apt/archives"
 _LISTS = "var/lib/apt/lists"
-_COMPLAINT = re.compile(r"^(?:[EW]: .*|.*: No space left on device)$", re.MULTILINE)
+_ERROR = re.compile(r"^(?:[EW]: .*|.*: No space left on device)$", re.MULTILINE)
 _UNFETCHED = re.compile(r"^E: Failed to fetch (\S+)", re.MULTILINE)
 
 
 def sources(suite: str, components: list[str], mirror: str | None, cache: Path | None = None) -> list[str]:
-    """Return the sources.list lines that a bake of this suite uses; [] leaves the choice to mmdebstrap."""
+    """Return the sources.list lines for a suite. An empty list leaves the choice to mmdebstrap.
+
+    ``mirror``: the recipe's mirror, or None for those of this host. ``cache``: see `mirrors.apt_sources`.
+    """
     if mirror is None:
         return mirrors.apt_sources(suite, tuple(components), cache)
     return [f"deb {mirror} {suite} {' '.join(components)}"]
 
 
 def build(host: Host, workspace: Path, processes: Cgroup, order: Mapping[str, Any]) -> None:
-    """Make ``workspace``/fs a Debian root, by processes in that cgroup.
+    """Make ``workspace``/fs a Debian or Ubuntu root, with processes in the cgroup ``processes``.
 
-    ``order`` has suite, packages, components, mirror; ``offline``: from what is in the cache, or not at all.
+    ``order``: suite, packages, components, mirror, offline (use the cache only). Raises CommandExecutionError where a
+    package cannot be fetched or installed.
     """
     target, suite, offline = workspace / "fs", order["suite"], bool(order.get("offline"))
-    lines = sources(suite, order["components"], order["mirror"], host.cache)
-    places = _cache(host, suite, lines)
-    if offline and not any(places[_LISTS].glob("*Packages*")):
-        raise CommandExecutionError(f"no package lists of {suite} from these sources are in the cache")
-    command = [*processes.starter(), *_command(order, places, mirrors.keyring(suite, order["mirror"]))]
+    apt_sources = sources(suite, order["components"], order["mirror"], host.cache)
+    folders = _cache_folders(host, suite, apt_sources)
+    if offline and not any(folders[_LISTS].glob("*Packages*")):
+        raise CommandExecutionError(f"{suite}: the cache has no package lists of these sources")
+    command = [*processes.starter(), *_command(order, folders, mirrors.keyring(suite, order["mirror"]))]
     with host.lock(f"cache-{suite}", wait=1800):
-        done = run([*command, suite, target, *lines], env={"TMPDIR": str(workspace)}, check=False)
+        done = run([*command, suite, target, *apt_sources], env={"TMPDIR": str(workspace)}, check=False)
     if done.returncode:
-        raise CommandExecutionError(_why(suite, done.stderr + done.stdout, offline))
+        raise CommandExecutionError(_error(suite, done.stderr + done.stdout, offline))
     (target / "etc/apt/apt.conf.d/99mmdebstrap").unlink(missing_ok=True)
     for name, text in ETC.items():
         remove(target / "etc" / name)
         (target / "etc" / name).write_text(text)
 
 
-def _cache(host: Host, suite: str, lines: list[str]) -> dict[str, Path]:
-    """Return where packages and their lists stay: the packages of a suite, and the lists of exactly these sources."""
-    place = host.cache / "debian" / suite
-    places = {_ARCHIVES: place / "archives", _LISTS: place / f"lists-{digest(lines)[:12]}"}
-    for folder in places.values():
+def _cache_folders(host: Host, suite: str, apt_sources: list[str]) -> dict[str, Path]:
+    """Return the folders of the cache to mount, by path inside: packages of the suite, lists of these sources."""
+    cache = host.cache / "debian" / suite
+    folders = {_ARCHIVES: cache / "archives", _LISTS: cache / f"lists-{digest(apt_sources)[:12]}"}
+    for folder in folders.values():
         (folder / "partial").mkdir(parents=True, exist_ok=True)
-    return places
+    return folders
 
 
-def _command(order: Mapping[str, Any], places: Mapping[str, Path], keyring: Path | None) -> list[str]:
-    """Return mmdebstrap's command line, up to its suite."""
+def _command(order: Mapping[str, Any], folders: Mapping[str, Path], keyring: Path | None) -> list[str]:
+    """Return the command line of mmdebstrap without suite, target and sources."""
     offline = bool(order.get("offline"))
-    # In a mount namespace of its own: what it mounts cannot outlive it. Offline there is no network in it, either.
+    # In its own mount namespace, so that no mount outlives it. Offline also in a network namespace without network.
     command = ["unshare", "--mount", "--propagation=private", *(["--net"] if offline else []), "mmdebstrap"]
     command += ["--variant=minbase", "--format=directory", "--mode=root", "--verbose"]
     command += [f"--include={','.join(order['packages'])}"] if order["packages"] else []
     command += [f"--aptopt={option}" for option in mirrors.apt_options(offline)]
     command += [f"--keyring={keyring}"] if keyring else []
-    # What was fetched stays in the cache: bound over its places, and neither emptied nor unlinked by mmdebstrap.
-    for inside, place in places.items():
-        bind = f'mkdir -p "$1"/{inside}; mount --bind {shlex.quote(str(place))} "$1"/{inside}'
+    # Downloads stay in the cache: its folders are mounted, and mmdebstrap must neither empty nor delete them.
+    for inside, folder in folders.items():
+        bind = f'mkdir -p "$1"/{inside}; mount --bind {shlex.quote(str(folder))} "$1"/{inside}'
         command += [f"--setup-hook={bind}", f'--customize-hook=umount "$1"/{inside}']
     skipped = ["download/empty", "essential/unlink", "cleanup/apt/cache", *(["update"] if offline else [])]
     return [*command, f"--skip={','.join(skipped)}"]
 
 
-def _why(suite: str, said: str, offline: bool) -> str:
-    """Return a sentence about what failed, as apt and mmdebstrap said it; offline, what the cache does not have."""
-    missing = sorted({url.rpartition("/")[2] for url in _UNFETCHED.findall(said)})
+def _error(suite: str, output: str, offline: bool) -> str:
+    """Return the error message for the output of mmdebstrap: the packages that the cache lacks, or apt's errors."""
+    missing = sorted({url.rpartition("/")[2] for url in _UNFETCHED.findall(output)})
     if offline and missing:
         return f"debian {suite}: not in the cache: {', '.join(missing)}"
-    complaints = "\n".join(_COMPLAINT.findall(said))
-    return f"debian {suite} could not be made{' from the cache' if offline else ''}:\n{tail(complaints or said, 12)}"
+    errors = "\n".join(_ERROR.findall(output))
+    return f"debian {suite} could not be made{' from the cache' if offline else ''}:\n{tail(errors or output, 12)}"
 
 
 def package_cache(host: Host, name: str) -> dict[str, str]:
-    """Return directories of this host to bind so that apt's downloads and package lists outlive a bake.
+    """Return the folders of this host that keep apt's downloads and lists, to be mounted: path inside -> path here.
 
-    One ``name`` for each use that may be under way at one time: apt lets nobody share them.
+    ``name``: one for each use that may run at the same time, because apt locks these folders.
     """
-    places = {}
+    folders = {}
     for kind, inside in (("archives", "/var/cache/apt/archives"), ("lists", "/var/lib/apt/lists")):
         folder = host.cache / "apt" / name / kind
         folder.mkdir(parents=True, exist_ok=True)
-        places[inside] = str(folder)
-    return places
+        folders[inside] = str(folder)
+    return folders
 
 
 def installed(status: Path | None) -> dict[str, str]:
-    """Return what dpkg's status file says is installed: name:arch -> version."""
+    """Return the packages that dpkg's status file lists as installed: name:arch -> version. None gives {}."""
     if status is None:
         return {}
     found = {}

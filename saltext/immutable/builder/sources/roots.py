@@ -1,4 +1,4 @@
-"""Roots that somebody else made: the tar archive of one, or a directory of the builder."""
+"""Existing roots as the lowest layer of an image: a tar archive, or a directory of the builder."""
 
 from __future__ import annotations
 
@@ -13,31 +13,35 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.builder.sources import downloads
 from saltext.immutable.builder.sources.debian import ETC, installed
-from saltext.immutable.builder.sources.unpack import shown, unpack
+from saltext.immutable.builder.sources.unpack import printable, unpack
 from saltext.immutable.host import Host, remove, run
 from saltext.immutable.images import manifest
 from saltext.immutable.machines.cgroup import Cgroup
 
 _FOLDERS = ("dev", "etc", "proc", "run", "sys", "tmp", "usr", "var")
-"""Which a machine mounts something on, or which this pack writes to."""
+"""Folders on which a machine mounts something, or to which this pack writes."""
 _INITS = ("sbin/init", "usr/sbin/init", "lib/systemd/systemd", "usr/lib/systemd/systemd")
 _MOUNT = {"mode": 0o755, "uid": 0, "gid": 0, "mtime": 0}
-"""What stays of a directory that something is mounted on."""
+"""Metadata of a folder in the layer on which something was mounted when the root was copied."""
 
 
 def content(host: Host, order: Mapping[str, Any]) -> str:
-    """Return the hash of a root as it is now; ``order``: tarball or directory, a path of this host."""
+    """Return the hash of a root as it is now. ``order``: tarball or directory, a path of this host.
+
+    Raises SaltInvocationError where there is none, and CommandExecutionError for files that no image may have.
+    """
     if "tarball" in order:
         return manifest.sha256(str(_archive(order["tarball"])))
     return _hash(_directory(host, order["directory"]))
 
 
 def build(host: Host, workspace: Path, processes: Cgroup, order: Mapping[str, Any]) -> list[str]:
-    """Make ``workspace``/fs of a root, by processes in that cgroup, and return what is to be warned of.
+    """Make ``workspace``/fs from a root, with processes in the cgroup ``processes``; return warnings.
 
-    ``order`` has what, tarball or directory, and sha256: the hash of its content, or nothing is made of it.
+    ``order``: what, tarball or directory, sha256 (hash of the content, as `content` gives it), offline. Raises
+    CommandExecutionError where the content is another one, and where the root lacks what a minion needs.
     """
-    tree, what = workspace / "fs", order["what"]
+    tree, name = workspace / "fs", order["what"]
     if "tarball" in order:
         tree.mkdir(mode=0o755)
         archive = downloads.archive(host, workspace, order)
@@ -50,15 +54,15 @@ def build(host: Host, workspace: Path, processes: Cgroup, order: Mapping[str, An
         _copy(_directory(host, order["directory"]), tree, processes)
         if _hash(tree) != order["sha256"]:
             raise CommandExecutionError(f"{order['directory']} changed while it was copied; bake again")
-    warnings = [f"{what}: {each}" for each in _lacks(tree, what)]
-    _adopt(tree)
+    warnings = [f"{name}: {warning}" for warning in _check(tree, name)]
+    _write_etc(tree)
     return warnings
 
 
 def packages(tree: Path) -> dict[str, str]:
-    """Return the Debian packages of a root, if dpkg knows of any."""
+    """Return the Debian packages of a root, {} where it has no dpkg."""
     status = tree / "var/lib/dpkg/status"
-    own = status.resolve() == tree.resolve() / "var/lib/dpkg/status"  # a link might lead to that of this host
+    own = status.resolve() == tree.resolve() / "var/lib/dpkg/status"  # a symbolic link might lead to this host's file
     return installed(status if own and status.is_file() else None)
 
 
@@ -69,12 +73,16 @@ def _archive(path: str) -> Path:
     return file
 
 
-def _require_content(archive: Path, found: str, wanted: str) -> None:
-    if found != wanted:
-        raise CommandExecutionError(f"{archive} has the sha256 {found}, not {wanted}; nothing is made of it")
+def _require_content(archive: Path, found: str, expected: str) -> None:
+    if found != expected:
+        raise CommandExecutionError(
+            f"{archive} has the sha256 {found}, and {expected} is expected; check the archive, then set from:sha256 in "
+            "the recipe or leave it out"
+        )
 
 
 def _version(file: Path) -> tuple[int, ...]:
+    """Return what changes when a file is written."""
     info = file.stat()
     return (info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
@@ -83,56 +91,63 @@ def _version(file: Path) -> tuple[int, ...]:
 
 
 def _directory(host: Host, path: str) -> Path:
-    place = Path(path).resolve()
-    if not place.is_dir():
+    root = Path(path).resolve()
+    if not root.is_dir():
         raise SaltInvocationError(f"from:directory: there is no directory {path} on the builder")
-    if host.root.resolve().is_relative_to(place):
-        raise SaltInvocationError(f"from:directory: {path} holds the builder's own layers, {host.root}; copy the root")
-    return place
+    if host.root.resolve().is_relative_to(root):
+        raise SaltInvocationError(
+            f"from:directory: {path} contains the builder's own layers ({host.root}); copy it to another directory"
+        )
+    return root
 
 
-def _hash(place: Path) -> str:
-    """Return the hash of all below a directory, without what is mounted on directories in it."""
-    mounts = frozenset(_mounts(place))
-    entries = [_checked(place, entry, mounts) for entry in manifest.entries(place, closed=mounts)]
+def _hash(root: Path) -> str:
+    """Return the hash of all files of a root, without other file systems that are mounted in it."""
+    mounts = frozenset(_mounts(root))
+    entries = [_checked(root, entry, mounts) for entry in manifest.entries(root, closed=mounts)]
     return manifest.digest(entries)
 
 
-def _mounts(place: Path) -> Iterator[str]:
-    """Yield the directories below that are of another file system."""
-    device = place.stat().st_dev
-    for folder, folders, _ in os.walk(place):
+def _mounts(root: Path) -> Iterator[str]:
+    """Yield the directories of a root on which another file system is mounted."""
+    device = root.stat().st_dev
+    for folder, folders, _ in os.walk(root):
         for name in list(folders):
             inner = Path(folder, name)
             if inner.lstat().st_dev != device:
                 folders.remove(name)
-                yield str(inner.relative_to(place))
+                yield str(inner.relative_to(root))
 
 
-def _checked(place: Path, entry: Mapping[str, Any], mounts: frozenset[str]) -> Mapping[str, Any]:
-    """Return an entry as the copy has it; raise for what no image may have."""
+def _checked(root: Path, entry: Mapping[str, Any], mounts: frozenset[str]) -> Mapping[str, Any]:
+    """Return a manifest entry as the copy has it. Raise CommandExecutionError for what no image may have."""
     path = entry["path"]
     if path in mounts:
         return {"path": path, "type": "dir", **_MOUNT}
     if entry["type"] in ("char", "block", "socket", "whiteout"):
         kind = "a socket" if entry["type"] == "socket" else "a device"
-        raise CommandExecutionError(f"{place}/{shown(path)} is {kind}, which no image has; remove it from the root")
+        raise CommandExecutionError(
+            f"{root}/{printable(path)} is {kind}, which no image may have; remove it from the root"
+        )
     if hidden := [name for name in entry.get("xattrs", ()) if name.startswith("trusted.overlay.")]:
-        raise CommandExecutionError(f"{place}/{shown(path)} has the attribute {hidden[0]}: this is a layer, not a root")
+        raise CommandExecutionError(
+            f"{root}/{printable(path)} has the attribute {hidden[0]}: it is a layer, not a root"
+        )
     return entry
 
 
-def _copy(place: Path, tree: Path, processes: Cgroup) -> None:
+def _copy(root: Path, tree: Path, processes: Cgroup) -> None:
+    """Copy a root by ``cp --archive``, without the content of other file systems that are mounted in it."""
     copy = ["cp", "--archive", "--reflink=auto", "--one-file-system", "--no-target-directory", "--"]
-    run([*processes.starter(), *copy, place, tree])
-    for path in _mounts(place):
+    run([*processes.starter(), *copy, root, tree])
+    for path in _mounts(root):
         _reset(tree / path)
 
 
 def _reset(folder: Path) -> None:
-    """Leave an empty directory where something else was mounted when the root was copied."""
+    """Give a folder on which something was mounted the metadata of `_MOUNT`."""
     if not folder.is_dir() or folder.is_symlink():
-        return  # mounted since
+        return  # it was mounted after the copy
     for name in os.listxattr(folder):
         with suppress(OSError):
             os.removexattr(folder, name)
@@ -141,29 +156,33 @@ def _reset(folder: Path) -> None:
     os.utime(folder, (_MOUNT["mtime"], _MOUNT["mtime"]))
 
 
-# What a root has to have
+# Requirements of a root
 
 
-def _lacks(tree: Path, what: str) -> Iterator[str]:
-    """Yield what is to be said of a root; raise for one that cannot become a minion, or would lead out of itself."""
-    for name in _FOLDERS:
-        if not (tree / name).is_dir() or (tree / name).is_symlink():
-            if os.path.lexists(tree / name) or name in ("etc", "usr", "var"):
-                raise CommandExecutionError(f"{what}: /{name} is no directory; this is no root of a Linux system")
-            (tree / name).mkdir(mode=0o755)
+def _check(tree: Path, name: str) -> Iterator[str]:
+    """Yield warnings about a root. Raise CommandExecutionError where no minion can be made of it.
+
+    Missing folders that machines mount something on are created.
+    """
+    for folder in _FOLDERS:
+        if not (tree / folder).is_dir() or (tree / folder).is_symlink():
+            if os.path.lexists(tree / folder) or folder in ("etc", "usr", "var"):
+                raise CommandExecutionError(f"{name}: /{folder} is no directory; this is no root of a Linux system")
+            (tree / folder).mkdir(mode=0o755)
     if stat.S_IMODE(tree.stat().st_mode) & 0o055 != 0o055:
         mode = f"{stat.S_IMODE(tree.stat().st_mode):04o}"
-        raise CommandExecutionError(f"{what}: its root has mode {mode}, so only root could enter it; chmod it to 0755")
+        raise CommandExecutionError(f"{name}: its root has mode {mode}, so only root could enter it; chmod it to 0755")
     if not os.path.lexists(tree / "usr/bin/python3"):
-        raise CommandExecutionError(f"{what}: it has no /usr/bin/python3, which Salt needs; install it in that root")
-    if not any(os.path.lexists(tree / name) for name in _INITS):
+        raise CommandExecutionError(f"{name}: it has no /usr/bin/python3, which Salt needs; install it in that root")
+    if not any(os.path.lexists(tree / folder) for folder in _INITS):
         yield "it has no init, so machines cannot boot from it; install systemd and dbus in that root"
 
 
-def _adopt(tree: Path) -> None:
+def _write_etc(tree: Path) -> None:
+    """Replace the files of /etc that belong to one host; /etc/hosts of the root stays."""
     for name, text in ETC.items():
         file = tree / "etc" / name
         if name == "hosts" and file.is_file() and not file.is_symlink():
-            continue  # a root may know hosts of its own
+            continue  # it may list other hosts
         remove(file)
         file.write_text(text)

@@ -1,4 +1,4 @@
-"""Unpack the tar archive of a whole root. Nothing in it is believed: what would leave the root is refused by name."""
+"""Unpack the tar archive of a root safely: a member that would be written outside of the root is refused by name."""
 
 from __future__ import annotations
 
@@ -15,63 +15,63 @@ from salt.exceptions import CommandExecutionError
 from saltext.immutable.host import tail
 
 _CHUNK = 1 << 20
-# How an archive begins, and what unpacks it.
+# First bytes of an archive -> program that decompresses it.
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _XATTR = "SCHILY.xattr."
-"""Of a pax header: GNU tar, star and podman write extended attributes so."""
+"""Prefix of pax headers in which GNU tar, star and podman store extended attributes."""
 _OVERLAYS = ("trusted.overlay.", "user.overlay.")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
 class Refused(Exception):
-    """What no root may have; says why."""
+    """A member that no root may have; the message says why."""
 
 
 def unpack(archive: Path, tree: Path) -> None:
     """Unpack a tar archive, plain or compressed by gzip, bzip2, xz or zstd, into the empty directory ``tree``.
 
-    Owners, modes, times, hard links, holes and extended attributes are kept. Raises ``CommandExecutionError`` for an
-    archive that is cut off or damaged, and for the first member, by its name, that is absolute, has ``..`` in it, is
-    written through a link, is a hard link to what is not in the archive, or is a device.
+    Owners, modes, times, hard links, holes and extended attributes are kept. Raises CommandExecutionError for an
+    archive that is truncated or damaged, and for the first member (by name) that has an absolute path or ``..``, is
+    written through a symbolic link, is a hard link to a file that is not in the archive, or is a device.
     """
     member: tarfile.TarInfo | None = None
     folders: dict[str, tarfile.TarInfo] = {}
-    with _opened(archive) as (stream, ended):
-        forward: Any = _Forward(stream, ended)
+    with _opened(archive) as (stream, on_end):
+        forward: Any = _ForwardStream(stream, on_end)
         try:
             with tarfile.TarFile(fileobj=forward, mode="r", encoding="utf-8", errors="surrogateescape") as tar:
                 for member in _members(tar):
                     _extract(tar, member, tree, folders)
             forward.require_end()
-            for name in sorted(folders, reverse=True):  # last of all: what is put into a folder changes its time
-                _dress(tree, name, folders[name])
+            for name in sorted(folders, reverse=True):  # last, because writing into a folder changes its time
+                _set_metadata(tree, name, folders[name])
         except Refused as err:
-            raise CommandExecutionError(f"{archive}: {shown(member.name if member else '')}: {err}") from err
+            raise CommandExecutionError(f"{archive}: {printable(member.name if member else '')}: {err}") from err
         except (tarfile.TarError, EOFError, OSError, OverflowError, ValueError) as err:
-            where = f"after {shown(member.name)}" if member else "at its beginning"
+            where = f"after {printable(member.name)}" if member else "at its beginning"
             raise CommandExecutionError(f"{archive} cannot be unpacked, {where}: {err}") from err
 
 
-def shown(name: str) -> str:
-    """Return a name as a message can show it: files may be called anything."""
+def printable(name: str) -> str:
+    """Return a file name as a message can show it: names may have any characters."""
     return name if name.isprintable() and name.isascii() else ascii(name)
 
 
-class _Forward:
-    """What tarfile reads of a stream: nothing twice. A header that sends it back sends it nowhere."""
+class _ForwardStream:
+    """A stream for tarfile that can only be read forwards. A header that points backwards is an error."""
 
-    def __init__(self, stream: IO[bytes], ended: Callable[[], None]) -> None:
-        self._stream, self._ended = stream, ended
-        self._place, self._last = 0, b""
+    def __init__(self, stream: IO[bytes], on_end: Callable[[], None]) -> None:
+        self._stream, self._on_end = stream, on_end
+        self._position, self._last = 0, b""
 
     def tell(self) -> int:
-        return self._place
+        return self._position
 
-    def seek(self, place: int) -> None:
-        if place < self._place:
-            raise tarfile.ReadError("a header leads back to what was read")
-        while place > self._place and self._take(min(_CHUNK, place - self._place)):
+    def seek(self, position: int) -> None:
+        if position < self._position:
+            raise tarfile.ReadError("a header points backwards")
+        while position > self._position and self._take(min(_CHUNK, position - self._position)):
             pass
 
     def read(self, size: int) -> bytes:
@@ -80,43 +80,45 @@ class _Forward:
 
     def _take(self, size: int) -> bytes:
         found = self._stream.read(size)
-        self._place += len(found)
+        self._position += len(found)
         if len(found) < size:
-            self._ended()
+            self._on_end()
         return found
 
     def require_end(self) -> None:
-        """Raise unless the last header was the empty one that ends an archive; then read what follows it."""
+        """Raise unless the last header was the empty one that ends an archive; read the rest of the stream."""
         if len(self._last) < tarfile.BLOCKSIZE:
-            raise tarfile.ReadError("it is cut off: its end is missing")
+            raise tarfile.ReadError("it is truncated: its end is missing")
         if any(self._last):
-            raise tarfile.ReadError("what follows is no header of a member")
+            raise tarfile.ReadError("the next header is invalid")
         while self._take(_CHUNK):
             pass
 
 
 @contextmanager
 def _opened(archive: Path) -> Iterator[tuple[IO[bytes], Callable[[], None]]]:
-    """Give what is in an archive, and what to call when it ends: it raises if the archive is not whole."""
+    """Give the decompressed content of an archive, and a function that raises at its end if it is not complete."""
     with archive.open("rb") as file:
-        begins = file.read(8)
+        magic = file.read(8)
         file.seek(0)
-        program = next((name for magic, name in _COMPRESSED.items() if begins.startswith(magic)), None)
+        program = next((name for start, name in _COMPRESSED.items() if magic.startswith(start)), None)
         if program is None:
             yield file, lambda: None
             return
-        with _started(program, file, archive) as process:
+        with _decompressor(program, file, archive) as process:
             assert process.stdout is not None
             yield process.stdout, lambda: _require_success(process, archive)
 
 
 @contextmanager
-def _started(program: str, file: IO[bytes], archive: Path) -> Iterator[subprocess.Popen[bytes]]:
-    os.lseek(file.fileno(), 0, os.SEEK_SET)  # what Python has read ahead, the program has to read itself
+def _decompressor(program: str, file: IO[bytes], archive: Path) -> Iterator[subprocess.Popen[bytes]]:
+    os.lseek(file.fileno(), 0, os.SEEK_SET)  # Python has read ahead
     try:
         process = subprocess.Popen([program, "-dc"], stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except FileNotFoundError as err:
-        raise CommandExecutionError(f"{program} is not installed on this host, and {archive} needs it") from err
+        raise CommandExecutionError(
+            f"{program} is not installed on this host, and {archive} is compressed by it; install it on the builder"
+        ) from err
     with process:
         try:
             yield process
@@ -127,29 +129,29 @@ def _started(program: str, file: IO[bytes], archive: Path) -> Iterator[subproces
 def _require_success(process: subprocess.Popen[bytes], archive: Path) -> None:
     assert process.stderr is not None
     if process.wait() and not process.stderr.closed:
-        said = tail(process.stderr.read().decode(errors="replace").strip(), 3)
-        raise CommandExecutionError(f"{archive} is cut off or damaged; {said}")
+        output = tail(process.stderr.read().decode(errors="replace").strip(), 3)
+        raise CommandExecutionError(f"{archive} is truncated or damaged: {output}")
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := tar.next()) is not None:
-        tar.members.clear()  # type: ignore[attr-defined]  # a root has many, and none is asked for again
+        tar.members.clear()  # type: ignore[attr-defined]  # saves memory: none is needed again
         yield member
 
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, tree: Path, folders: dict[str, tarfile.TarInfo]) -> None:
-    name = _name(member.name)
+    path = _path(member.name)
     _require_kind(member)
-    with _parent(tree, name) as (folder, base):
+    with _parent(tree, path) as (folder, base):
         if member.isdir():
             _make_folder(folder, base)
-            folders[name] = member
+            folders[path] = member
             return
-        if name == ".":
-            raise Refused("the root itself is no directory")
+        if path == ".":
+            raise Refused("the root of the archive is no directory")
         _clear(folder, base)
         if member.islnk():
-            _link(tree, _name(member.linkname), folder, base)
+            _link(tree, _path(member.linkname), folder, base)
             return
         if member.issym():
             os.symlink(member.linkname, base, dir_fd=folder)
@@ -157,11 +159,11 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, tree: Path, folders:
             os.mkfifo(base, dir_fd=folder)
         else:
             _write(tar, member, folder, base)
-        _dress_in(folder, base, member)
+        _set_metadata_in(folder, base, member)
 
 
-def _name(name: str) -> str:
-    """Return where a member goes, below the root; ``.`` is the root."""
+def _path(name: str) -> str:
+    """Return the path of a member, relative to the root; ``.`` is the root itself."""
     path = PurePosixPath(name)
     if path.is_absolute():
         raise Refused("it has an absolute path; make the archive with tar -C ROOT .")
@@ -172,15 +174,15 @@ def _name(name: str) -> str:
 
 def _require_kind(member: tarfile.TarInfo) -> None:
     if member.ischr() or member.isblk():
-        raise Refused("it is a device, which no image has: machines get their own; make the archive without /dev/*")
+        raise Refused("it is a device, which no image may have; make the archive without /dev/*")
     known = member.isfile() or member.isdir() or member.issym() or member.islnk() or member.isfifo()
     if not known or member.type not in tarfile.SUPPORTED_TYPES:
-        raise Refused(f"it is of a kind that no root has ({member.type!r})")
+        raise Refused(f"it has an unknown type ({member.type!r})")
 
 
 @contextmanager
 def _parent(tree: Path, name: str) -> Iterator[tuple[int, str]]:
-    """Give the folder that a member goes into, as a descriptor, and its name there; links are not followed."""
+    """Give a descriptor of the folder that holds ``name``, and the last part of ``name``. Follow no links."""
     *parents, base = PurePosixPath(name).parts or (".",)
     folder = os.open(tree, _FOLDER)
     try:
@@ -190,7 +192,7 @@ def _parent(tree: Path, name: str) -> Iterator[tuple[int, str]]:
             try:
                 inner = os.open(part, _FOLDER, dir_fd=folder)
             except OSError as err:
-                through = shown("/".join(parents[: number + 1]))
+                through = printable("/".join(parents[: number + 1]))
                 raise Refused(f"it is written through {through}, which is no directory") from err
             os.close(folder)
             folder = inner
@@ -210,7 +212,7 @@ def _make_folder(folder: int, base: str) -> None:
 
 
 def _clear(folder: int, base: str) -> None:
-    """Remove what an earlier member made of the name: the last one counts."""
+    """Remove a file that an earlier member of the same name made: the last one counts."""
     try:
         with suppress(FileNotFoundError):
             os.unlink(base, dir_fd=folder)
@@ -219,11 +221,13 @@ def _clear(folder: int, base: str) -> None:
 
 
 def _link(tree: Path, target: str, folder: int, base: str) -> None:
-    with _parent(tree, target) as (there, name):
+    with _parent(tree, target) as (source_folder, name):
         try:
-            os.link(name, base, src_dir_fd=there, dst_dir_fd=folder, follow_symlinks=False)
+            os.link(name, base, src_dir_fd=source_folder, dst_dir_fd=folder, follow_symlinks=False)
         except OSError as err:
-            raise Refused(f"it is a hard link to {shown(target)}, which is no file before it ({err.strerror})") from err
+            raise Refused(
+                f"it is a hard link to {printable(target)}, which is no earlier file of the archive ({err.strerror})"
+            ) from err
 
 
 def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: int, base: str) -> None:
@@ -234,7 +238,7 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: int, base: str
         while left:
             chunk = source.read(min(_CHUNK, left))
             if not chunk:
-                raise tarfile.ReadError("it is cut off in the middle of a file")
+                raise tarfile.ReadError("it is truncated in the middle of a file")
             left -= len(chunk)
             if member.issparse() and not any(chunk):
                 file.seek(len(chunk), os.SEEK_CUR)
@@ -243,13 +247,13 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: int, base: str
         file.truncate(member.size)
 
 
-def _dress(tree: Path, name: str, member: tarfile.TarInfo) -> None:
+def _set_metadata(tree: Path, name: str, member: tarfile.TarInfo) -> None:
     with _parent(tree, name) as (folder, base):
-        _dress_in(folder, base, member)
+        _set_metadata_in(folder, base, member)
 
 
-def _dress_in(folder: int, base: str, member: tarfile.TarInfo) -> None:
-    """Give a file its owner, mode, attributes and time; in this order, as each takes something of the next away."""
+def _set_metadata_in(folder: int, base: str, member: tarfile.TarInfo) -> None:
+    """Set owner, mode, extended attributes and time of a file, in this order: each resets some of those that follow."""
     os.chown(base, member.uid, member.gid, dir_fd=folder, follow_symlinks=False)
     if not member.issym():
         os.chmod(base, member.mode & 0o7777, dir_fd=folder)
@@ -259,7 +263,7 @@ def _dress_in(folder: int, base: str, member: tarfile.TarInfo) -> None:
     os.utime(base, (member.mtime, member.mtime), dir_fd=folder, follow_symlinks=False)
 
 
-def _set_xattr(place: str, name: str, value: str) -> None:
+def _set_xattr(path: str, name: str, value: str) -> None:
     if name.startswith(_OVERLAYS):
-        raise Refused(f"it has the attribute {name}, which would hide files of the image")
-    os.setxattr(place, name, value.encode("utf-8", "surrogateescape"), follow_symlinks=False)
+        raise Refused(f"it has the extended attribute {name}, which would hide files of the image")
+    os.setxattr(path, name, value.encode("utf-8", "surrogateescape"), follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""Where uv is on this host."""
+"""Find the program uv on this host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from salt.exceptions import CommandExecutionError
 
 
 def find_uv() -> Path:
-    """Return the uv binary: the one of our own environment, else the one on PATH."""
+    """Return the uv binary: that of our own Python environment, else the first on PATH.
+
+    Raises CommandExecutionError where there is none.
+    """
     try:
         import uv
 

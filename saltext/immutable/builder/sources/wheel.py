@@ -1,4 +1,4 @@
-"""This pack as a wheel, to be installed in images: the same bytes from a checkout and from an installed wheel."""
+"""Build the wheel of this pack for images. A checkout and an installed wheel give the same bytes."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _WHEEL = "Wheel-Version: 1.0\nGenerator: saltext-immutable\nRoot-Is-Purelib: tru
 
 
 def wheel(folder: Path) -> Path:
-    """Write the wheel of the running version into ``folder``."""
+    """Write the wheel of the running version into ``folder`` and return its path."""
     file = folder / f"saltext_immutable-{__version__}-py3-none-any.whl"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in _contents().items():
-            archive.writestr(zipfile.ZipInfo(name), data)  # ZipInfo's default time: the same bytes each time
+            archive.writestr(zipfile.ZipInfo(name), data)  # ZipInfo's default time gives the same bytes each time
     return file
 
 
 def fingerprint() -> str:
-    """Return a hash of what `wheel` would write."""
+    """Return a hash of the content of the wheel."""
     contents = _contents()
     return hashlib.sha256(contents[_info("RECORD")]).hexdigest()
 
 
 def folders() -> list[Path]:
-    """Return the folders that `wheel` takes files from."""
+    """Return the folders from which the wheel takes its files."""
     packages = ("saltext.immutable", *(f"saltext.immutable.{name}" for name in _MAPPED))
     specs = (find_spec(package) for package in packages)
-    return [Path(place) for spec in specs if spec for place in spec.submodule_search_locations or ()]
+    return [Path(path) for spec in specs if spec for path in spec.submodule_search_locations or ()]
 
 
 def _info(name: str) -> str:
@@ -47,7 +47,7 @@ def _info(name: str) -> str:
 def _contents() -> dict[str, bytes]:
     files = dict(_sources())
     metadata = distribution(DISTRIBUTION)
-    # A checkout that is first on the path is found by its egg-info, where the same text has another name.
+    # A checkout that comes first on the path is found by its egg-info, where the file is called PKG-INFO.
     files[_info("METADATA")] = (metadata.read_text("METADATA") or metadata.read_text("PKG-INFO") or "").encode()
     files[_info("entry_points.txt")] = (metadata.read_text("entry_points.txt") or "").encode()
     files[_info("WHEEL")] = _WHEEL.encode()
@@ -67,8 +67,8 @@ def _sources() -> Iterator[tuple[str, bytes]]:
 
 def _folder(package: str, target: str, pattern: str) -> Iterator[tuple[str, bytes]]:
     spec = find_spec(package)
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        for file in sorted(Path(place).glob(pattern)):
-            inner = file.relative_to(place)
+    for root in (spec.submodule_search_locations or ()) if spec else ():
+        for file in sorted(Path(root).glob(pattern)):
+            inner = file.relative_to(root)
             if file.is_file() and "__pycache__" not in inner.parts and inner.parts[0] not in _MAPPED:
                 yield f"{target}/{inner}", file.read_bytes()

@@ -1,4 +1,4 @@
-"""How mmdebstrap is asked for a root: from the mirrors, from Ubuntu's, or from the cache alone."""
+"""The command line of mmdebstrap, its cache, and the errors that its output becomes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ORDER = {"suite": "bookworm", "packages": ["python3", "dbus"], "components": ["m
 
 
 @pytest.fixture
-def asked(host, monkeypatch):
-    """Build a root by an mmdebstrap that answers so; return the commands."""
+def commands_of(host, monkeypatch):
+    """Build a root with an mmdebstrap that prints the given text; return its command lines."""
     commands: list[list[str]] = []
     answers: list[CompletedProcess[str]] = []
 
@@ -42,14 +42,14 @@ def asked(host, monkeypatch):
 
 
 def lists(host) -> Path:
-    """Put a list there as if a bake had fetched it."""
+    """Put a package list into the cache, as an earlier bake would have done."""
     place = next((host.cache / "debian/bookworm").glob("lists-*"))
     (place / "m_debian_dists_bookworm_main_binary-amd64_Packages").touch()
     return place
 
 
-def test_packages_and_lists_stay_in_the_cache(asked, host):
-    words = asked()
+def test_packages_and_lists_stay_in_the_cache(commands_of, host):
+    words = commands_of()
     assert words[-3:-2] == ["bookworm"] and words[-1] == "deb http://m/debian bookworm main"
     assert "--include=python3,dbus" in words and '--aptopt=Acquire::Retries "3";' in words
     hooks = [word for word in words if "-hook=" in word]
@@ -59,33 +59,33 @@ def test_packages_and_lists_stay_in_the_cache(asked, host):
     assert "--net" not in words and not any("update" in word for word in words if word.startswith("--skip"))
 
 
-def test_other_sources_have_other_lists(asked, host):
-    asked()
-    asked(mirror="http://other/debian")
+def test_other_sources_have_other_lists(commands_of, host):
+    commands_of()
+    commands_of(mirror="http://other/debian")
     assert len(list((host.cache / "debian/bookworm").glob("lists-*"))) == 2
 
 
-def test_offline_there_is_no_network_and_nothing_is_asked(asked, host):
-    asked()
+def test_offline_mmdebstrap_has_no_network_and_updates_no_lists(commands_of, host):
+    commands_of()
     lists(host)
-    words = asked(offline=True)
+    words = commands_of(offline=True)
     assert words[: words.index("mmdebstrap")] == ["unshare", "--mount", "--propagation=private", "--net"]
     assert [word for word in words if word.startswith("--skip=")][0].endswith(",update")
 
 
-def test_offline_without_lists_is_said_before_anything_is_done(asked):
-    with pytest.raises(CommandExecutionError, match="no package lists of bookworm from these sources are in the cache"):
-        asked(offline=True)
+def test_offline_without_lists_is_an_error_before_anything_is_done(commands_of):
+    with pytest.raises(CommandExecutionError, match="bookworm: the cache has no package lists of these sources"):
+        commands_of(offline=True)
 
 
-def test_what_the_cache_does_not_have_is_named(asked, host):
-    asked()
+def test_packages_that_the_cache_lacks_are_named(commands_of, host):
+    commands_of()
     lists(host)
     said = "E: Failed to fetch http://m/debian/pool/main/s/sl/sl_5.02_amd64.deb  No route\nE: x\n"
     with pytest.raises(CommandExecutionError, match="debian bookworm: not in the cache: sl_5.02_amd64.deb$"):
-        asked(CompletedProcess([], 25, "", said), offline=True)
+        commands_of(CompletedProcess([], 25, "", said), offline=True)
     with pytest.raises(CommandExecutionError, match="could not be made from the cache:\nE: no such package"):
-        asked(CompletedProcess([], 25, "", "E: no such package"), offline=True)
+        commands_of(CompletedProcess([], 25, "", "E: no such package"), offline=True)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_ubuntu_is_verified_by_its_own_keys(keyrings):
     assert f"--keyring={keyrings}/ubuntu-archive-keyring.gpg" in command
 
 
-def test_without_them_it_is_said_which_package_brings_them(keyrings):
+def test_without_ubuntus_keys_the_error_names_their_package(keyrings):
     with pytest.raises(CommandExecutionError, match="jammy is a suite of Ubuntu.*apt-get install ubuntu-keyring"):
         mirrors.keyring("jammy", None)
     assert mirrors.keyring("jammy", "http://mine/ubuntu") is None, "a mirror of one's own may have keys of its own"
@@ -111,7 +111,7 @@ def test_without_them_it_is_said_which_package_brings_them(keyrings):
 @pytest.mark.parametrize(
     ("suite", "is_it"), [("noble", True), ("bookworm", False), ("zesty", False), ("aardvark", True), ("", False)]
 )
-def test_suites_to_come_are_known_by_the_package_that_lists_them(tmp_path, monkeypatch, suite, is_it):
+def test_future_suites_are_known_from_distro_info_data(tmp_path, monkeypatch, suite, is_it):
     csv = tmp_path / "ubuntu.csv"
     csv.write_text("version,codename,series,created\n28.04 LTS,Able Aardvark,aardvark,2027-10-09\n\n")
     monkeypatch.setattr(mirrors, "_UBUNTU_CSV", csv)
@@ -124,7 +124,7 @@ def test_suites_to_come_are_known_by_the_package_that_lists_them(tmp_path, monke
         pytest.param(
             "I: running apt-get update...\nE: Write error - write (28: No space left on device)\nE: it failed\n",
             "E: Write error - write (28: No space left on device)\nE: it failed",
-            id="what apt complains of, and nothing else",
+            id="errors of apt only",
         ),
         pytest.param(
             "tar: ./x: Cannot write: No space left on device\nI: setup...\n", "tar: ./x: Cannot write: No", id="tar"
@@ -134,8 +134,8 @@ def test_suites_to_come_are_known_by_the_package_that_lists_them(tmp_path, monke
         ),
     ],
 )
-def test_what_failed_is_said_as_the_programs_said_it(asked, said, told):
+def test_the_error_has_the_lines_that_matter(commands_of, said, told):
     with pytest.raises(CommandExecutionError) as raised:
-        asked(CompletedProcess([], 1, "", said))
+        commands_of(CompletedProcess([], 1, "", said))
     assert str(raised.value).startswith(f"debian bookworm could not be made:\n{told}")
     assert "I: " not in str(raised.value)

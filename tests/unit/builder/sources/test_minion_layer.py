@@ -1,11 +1,11 @@
-"""What the layer with Salt leaves out, so that it is the same each time."""
+"""What the minion layer leaves out, so that two bakes give the same layer."""
 
 from __future__ import annotations
 
 from saltext.immutable.builder.sources import minion
 
 
-def test_when_our_wheel_was_made_is_forgotten_and_in_no_list(tmp_path):
+def test_the_time_of_our_wheel_is_removed_from_disk_and_record(tmp_path):
     info = tmp_path / "opt/salt/lib/python3.11/site-packages/saltext_immutable-0.1.0.dist-info"
     info.mkdir(parents=True)
     (info / "uv_cache.json").write_text('{"timestamp": 1}')

@@ -1,4 +1,4 @@
-"""Roots that somebody else made: hashed, taken as they are, refused where no minion or no image can come of them."""
+"""Existing roots: hashed, taken unchanged, refused where they cannot become a minion or an image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STATUS = "Package: bash\nStatus: install ok installed\nArchitecture: amd64\nVers
 
 @pytest.fixture
 def root(tmp_path):
-    """A directory that looks as a Debian root does."""
+    """A directory that looks like a Debian root."""
     place = tmp_path / "root"
     for folder in ("etc", "usr/bin", "usr/sbin", "var/lib/dpkg", "var/log", "tmp"):
         (place / folder).mkdir(parents=True)
@@ -36,7 +36,7 @@ def root(tmp_path):
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
-    """The work of a unit test is in no cgroup of its own."""
+    """Processes of a unit test are in no cgroup of their own."""
     monkeypatch.setattr(Cgroup, "starter", lambda self: [])
 
 
@@ -69,7 +69,7 @@ def packed(root):
 
 
 @pytest.mark.parametrize("kind", ["directory", "tarball"])
-def test_a_root_becomes_a_layer_without_the_name_of_its_host(made, root, packed, kind):
+def test_a_root_becomes_a_layer_without_its_host_name(made, root, packed, kind):
     tree, packages, warnings = made(**{kind: packed() if kind == "tarball" else str(root)})
     assert (packages, warnings) == ({"bash:amd64": "5.2"}, [])
     assert (tree / "usr/sbin/init").is_file() and (tree / "proc").is_dir()
@@ -83,12 +83,12 @@ def test_a_root_without_dpkg_has_no_packages(made, root):
     assert made(directory=str(root))[1] == {}
 
 
-def test_the_hosts_that_a_root_knows_stay(made, root):
+def test_the_hosts_file_of_a_root_stays(made, root):
     (root / "etc/hosts").write_text("10.0.0.1 db\n")
     assert (made(directory=str(root))[0] / "etc/hosts").read_text() == "10.0.0.1 db\n"
 
 
-def test_without_an_init_it_is_a_warning(made, root):
+def test_a_root_without_an_init_is_a_warning(made, root):
     (root / "usr/sbin/init").unlink()
     assert "it has no init" in made(directory=str(root))[2][0]
 
@@ -107,7 +107,7 @@ def closed_to_all(root):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("spoil", "message"),
     [
         (without_python, "has no /usr/bin/python3, which Salt needs"),
         (with_a_link_for_etc, "/etc is no directory; this is no root of a Linux system"),
@@ -116,13 +116,13 @@ def closed_to_all(root):
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 @pytest.mark.parametrize("kind", ["directory", "tarball"])
-def test_what_is_no_root_is_refused(made, root, packed, kind, spoil, says):
+def test_a_directory_that_is_no_root_is_refused(made, root, packed, kind, spoil, message):
     spoil(root)
-    with pytest.raises(CommandExecutionError, match=says):
+    with pytest.raises(CommandExecutionError, match=message):
         made(**{kind: packed() if kind == "tarball" else str(root)})
 
 
-def test_links_of_a_root_do_not_lead_to_files_of_this_host(made, root, tmp_path):
+def test_links_in_a_root_are_not_followed_to_this_host(made, root, tmp_path):
     """Scrubbing host keys, logs and downloads must stay within the root."""
     theirs = tmp_path / "theirs"
     (theirs / "dpkg").mkdir(parents=True)
@@ -138,20 +138,22 @@ def test_links_of_a_root_do_not_lead_to_files_of_this_host(made, root, tmp_path)
     assert packages == {}
 
 
-def test_a_file_of_another_sum_is_refused(made, packed):
+def test_an_archive_of_another_sha256_is_refused(made, packed):
     archive = packed()
-    with pytest.raises(CommandExecutionError, match=f"{archive} has the sha256 [0-9a-f]{{64}}, not {'0' * 64}"):
+    with pytest.raises(
+        CommandExecutionError, match=f"{archive} has the sha256 [0-9a-f]{{64}}, and {'0' * 64} is expected"
+    ):
         made(tarball=archive, sha256="0" * 64)
 
 
 @pytest.mark.parametrize("kind", ["tarball", "directory"])
-def test_what_is_not_there_is_named(host, kind):
+def test_a_missing_path_is_named(host, kind):
     with pytest.raises(SaltInvocationError, match=f"from:{kind}: there is no .* /nowhere on the builder"):
         roots.content(host, {kind: "/nowhere"})
 
 
 def test_the_builders_own_layers_are_no_root(host):
-    with pytest.raises(SaltInvocationError, match="holds the builder's own layers"):
+    with pytest.raises(SaltInvocationError, match="contains the builder's own layers"):
         roots.content(host, {"directory": str(host.root.parent)})
 
 
@@ -162,14 +164,14 @@ def socketed(root):
 
 def test_a_socket_is_refused_by_name(host, root):
     socketed(root)
-    with pytest.raises(CommandExecutionError, match=r"root/run\.sock is a socket, which no image has"):
+    with pytest.raises(CommandExecutionError, match=r"root/run\.sock is a socket, which no image may have"):
         roots.content(host, {"directory": str(root)})
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes a device: needs root")
 def test_a_device_is_refused_by_name(host, root):
     os.mknod(root / "null", 0o20600, os.makedev(1, 3))
-    with pytest.raises(CommandExecutionError, match="root/null is a device, which no image has"):
+    with pytest.raises(CommandExecutionError, match="root/null is a device, which no image may have"):
         roots.content(host, {"directory": str(root)})
 
 
@@ -189,7 +191,7 @@ def test_each_change_of_a_directory_gives_another_hash(host, root, change):
     assert roots.content(host, {"directory": str(root)}) != before
 
 
-def test_a_directory_that_changes_meanwhile_is_refused(made, host, root):
+def test_a_directory_that_changes_during_the_copy_is_refused(made, host, root):
     old = roots.content(host, {"directory": str(root)})
     (root / "etc/new").write_text("x")
     with pytest.raises(CommandExecutionError, match="changed while it was copied; bake again"):
@@ -197,7 +199,7 @@ def test_a_directory_that_changes_meanwhile_is_refused(made, host, root):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts: needs root")
-def test_what_is_mounted_in_a_directory_is_left_out(made, host, root):
+def test_other_file_systems_mounted_in_a_directory_are_left_out(made, host, root):
     (root / "srv").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "none", root / "srv"], check=True)
     try:
@@ -211,7 +213,7 @@ def test_what_is_mounted_in_a_directory_is_left_out(made, host, root):
     assert os.listdir(tree / "srv") == []
 
 
-def told(**answers):
+def builder_with(**answers):
     return lambda name, **kwargs: answers[name]
 
 
@@ -219,16 +221,16 @@ def test_only_content_is_in_the_key():
     from saltext.immutable.bake.keys import inputs
     from saltext.immutable.bake.steps import source
 
-    by_path = source.root(Tarball("/srv/a.tar"), told(root_content="1" * 64))
-    by_sum = source.root(Tarball("https://example.com/b.tar", "1" * 64), told())
-    other = source.root(Directory("/srv/root"), told(root_content="2" * 64))
+    by_path = source.root(Tarball("/srv/a.tar"), builder_with(root_content="1" * 64))
+    by_sum = source.root(Tarball("https://example.com/b.tar", "1" * 64), builder_with())
+    other = source.root(Directory("/srv/root"), builder_with(root_content="2" * 64))
     assert inputs.key(by_path.inputs) == inputs.key(by_sum.inputs) != inputs.key(other.inputs)
     assert by_sum.order == {
         "tarball": "https://example.com/b.tar",
         "sha256": "1" * 64,
         "what": "tarball b.tar",
     }
-    assert source.root(Parent("base"), told()) is None
+    assert source.root(Parent("base"), builder_with()) is None
 
 
 def test_the_layer_is_committed_with_its_packages(host, root, monkeypatch):
@@ -245,7 +247,7 @@ def test_the_layer_is_committed_with_its_packages(host, root, monkeypatch):
     assert first["digest"] == second["digest"]
 
 
-def test_the_sum_of_a_file_is_that_of_sha256sum(host, packed):
+def test_the_sha256_of_an_archive_is_that_of_sha256sum(host, packed):
     archive = packed()
     with open(archive, "rb") as file:
         assert roots.content(host, {"tarball": archive}) == hashlib.sha256(file.read()).hexdigest()

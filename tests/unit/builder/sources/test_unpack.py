@@ -1,4 +1,4 @@
-"""An archive is unpacked as it is, or refused by the name of the member that would do harm."""
+"""An archive is unpacked completely, or refused with the name of the first harmful member."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def refusal(archive: Path, tree: Path) -> str:
     return str(err.value)
 
 
-def test_it_is_as_it_was_packed(packed, tree):
+def test_files_are_unpacked_as_they_were_packed(packed, tree):
     script = file("./usr/bin/run", b"#!/bin/sh\n", mode=0o4755)
     script[0].pax_headers = {"SCHILY.xattr.user.note": "caf\u00e9"}
     unpack(
@@ -97,7 +97,9 @@ def test_it_is_as_it_was_packed(packed, tree):
 HARM = [
     pytest.param([file("../evil")], "../evil: its path has .. in it", id="out of the root"),
     pytest.param(
-        [folder("usr"), file("usr/../../evil")], "usr/../../evil: its path has .. in it", id="out, the long way"
+        [folder("usr"), file("usr/../../evil")],
+        "usr/../../evil: its path has .. in it",
+        id="out of the root, from a folder",
     ),
     pytest.param([file("/etc/evil")], "/etc/evil: it has an absolute path", id="absolute"),
     pytest.param(
@@ -118,15 +120,17 @@ HARM = [
         id="hard link through a link",
     ),
     pytest.param(
-        [link("x", "y", tarfile.LNKTYPE)], "x: it is a hard link to y, which is no file", id="hard link to nothing"
+        [link("x", "y", tarfile.LNKTYPE)],
+        "x: it is a hard link to y, which is no earlier file",
+        id="hard link to nothing",
     ),
-    pytest.param([device("dev/null")], "dev/null: it is a device, which no image has", id="device"),
+    pytest.param([device("dev/null")], "dev/null: it is a device, which no image may have", id="device"),
     pytest.param([device("dev/sda", tarfile.BLKTYPE)], "dev/sda: it is a device", id="disk"),
-    pytest.param([device("a", b"V")], "a: it is of a kind that no root has", id="unknown kind"),
+    pytest.param([device("a", b"V")], "a: it has an unknown type", id="unknown type"),
     pytest.param([folder("a"), file("a")], "a: it is there already, as a directory", id="folder, then file"),
     pytest.param([file("a"), folder("a")], "a: it is there already, and is no directory", id="file, then folder"),
     pytest.param([file("a"), file("a/b")], "a/b: it is written through a", id="below a file"),
-    pytest.param([file(".")], ".: the root itself is no directory", id="the root as a file"),
+    pytest.param([file(".")], ".: the root of the archive is no directory", id="the root as a file"),
     pytest.param([file("a\x1b[2Jb/../x")], "'a\\x1b[2Jb/../x': its path", id="a name that would clear the terminal"),
 ]
 
@@ -134,16 +138,16 @@ HARM = [
 @pytest.mark.parametrize(
     "form", [pytest.param(tarfile.PAX_FORMAT, id="pax"), pytest.param(tarfile.GNU_FORMAT, id="gnu")]
 )
-@pytest.mark.parametrize(("members", "says"), HARM)
-def test_harm_is_refused_by_name_and_nothing_is_written_outside(packed, tree, members, says, form):
+@pytest.mark.parametrize(("members", "message"), HARM)
+def test_a_harmful_member_is_refused_by_name_and_nothing_is_written_outside(packed, tree, members, message, form):
     (tree.parent / "secret").write_text("kept")
     for one, _ in members:
         one.linkname = one.linkname.replace("/{outside}", str(tree.parent))
     archive = packed(*members, form=form)
-    if says is None:
+    if message is None:
         unpack(archive, tree)
     else:
-        assert says in refusal(archive, tree)
+        assert message in refusal(archive, tree)
     assert sorted(os.listdir(tree.parent)) == ["fs", "secret"]
     assert (tree.parent / "secret").stat().st_nlink == 1
 
@@ -152,7 +156,7 @@ def test_harm_is_refused_by_name_and_nothing_is_written_outside(packed, tree, me
 def test_attributes_that_hide_files_are_refused(packed, tree, name):
     one = folder("usr")
     one[0].pax_headers = {f"SCHILY.xattr.{name}": "y"}
-    assert f"it has the attribute {name}" in refusal(packed(one), tree)
+    assert f"it has the extended attribute {name}" in refusal(packed(one), tree)
 
 
 def test_the_last_of_two_files_of_a_name_counts(packed, tree):
@@ -164,7 +168,7 @@ PROGRAMS = ["gzip", "bzip2", "xz", "zstd"]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_what_is_compressed_is_known_by_how_it_begins(packed, tree, program):
+def test_the_compression_is_recognized_by_the_first_bytes(packed, tree, program):
     if shutil.which(program) is None:
         pytest.skip(f"needs {program}")
     archive = packed(file("a", b"x" * 5000))
@@ -176,7 +180,7 @@ def test_what_is_compressed_is_known_by_how_it_begins(packed, tree, program):
 
 @pytest.mark.parametrize("program", ["", *PROGRAMS])
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.6, 0.9, 0.999])
-def test_what_is_cut_off_is_refused(packed, tree, program, kept):
+def test_a_truncated_archive_is_refused(packed, tree, program, kept):
     if program and shutil.which(program) is None:
         pytest.skip(f"needs {program}")
     archive = packed(file("a", os.urandom(3000)), file("b", os.urandom(70000)), file("c", os.urandom(300)))
@@ -189,11 +193,11 @@ def test_what_is_cut_off_is_refused(packed, tree, program, kept):
 def test_an_archive_without_its_end_is_refused(packed, tree):
     archive = packed(file("a", b"x" * 512))
     archive.write_bytes(archive.read_bytes()[:1024])
-    assert "cannot be unpacked, after a: it is cut off: its end is missing" in refusal(archive, tree)
+    assert "cannot be unpacked, after a: it is truncated: its end is missing" in refusal(archive, tree)
 
 
 @pytest.mark.parametrize("place", [0, 1024, 2048], ids=["the first header", "the second", "the third"])
-def test_a_damaged_header_is_no_end(packed, tree, place):
+def test_a_damaged_header_is_an_error(packed, tree, place):
     archive = packed(*(file(name, b"x" * 512) for name in "abc"))
     text = bytearray(archive.read_bytes())
     text[place] ^= 0x40
