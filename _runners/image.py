@@ -19,13 +19,13 @@ from contextlib import closing, contextmanager
 
 try:
     from saltext.immutable import spec
-    from saltext.immutable.bake import catalog, forecast, lifecycle, parallel
-    from saltext.immutable.bake import export as exporting
-    from saltext.immutable.bake import provenance as origins
-    from saltext.immutable.bake import prune as pruning
-    from saltext.immutable.bake import shell as visiting
-    from saltext.immutable.bake import tests as testing
-    from saltext.immutable.bake.evidence import evidence
+    from saltext.immutable.bake import image_tests, parallel, signatures
+    from saltext.immutable.bake.commands import catalog, forecast, lifecycle
+    from saltext.immutable.bake.commands import export as exporting
+    from saltext.immutable.bake.commands import junit as junit_reports
+    from saltext.immutable.bake.commands import prune as pruning
+    from saltext.immutable.bake.commands import shell as shells
+    from saltext.immutable.bake.commands.evidence import evidence
     from saltext.immutable.images import sign as signing
     from saltext.immutable.runner import output, plain_errors, reporting
     from saltext.immutable.store import Store
@@ -83,7 +83,7 @@ def bake(name, channel="stable", refresh=False, test=False, cache=None, junit=No
     with reporting(__opts__) as say:
         how = {"refresh": refresh, "channel": channel, "test": test, "user": globals().get("__user__")}
         how["cache"] = cache
-        with testing.reported(__opts__, name, junit):
+        with junit_reports.reported(__opts__, name, junit):
             return output(__opts__, parallel.bake(name, __opts__, say=say, **how))
 
 
@@ -186,9 +186,9 @@ def tests(image, junit=None):
         salt-run image.tests web:stable junit=/srv/reports/web.xml
     """
     with plain_errors(), closing(Store.open(spec.settings(__opts__).store)) as store:
-        found = testing.find(store, image)
+        found = image_tests.find(store, image)
         if junit:
-            testing.write_junit(junit, found["name"], found["results"])
+            junit_reports.write(junit, found["name"], found["results"])
         return output(__opts__, found)
 
 
@@ -227,7 +227,7 @@ def promote(image, channel="stable", reason="", test=False):
     """
     with _lifecycle() as images:
         trusted = signing.trusted(spec.settings(__opts__))
-        origins.require(images.store, images.store.usable(image), trusted)
+        signatures.require(images.store, images.store.usable(image), trusted)
         return output(__opts__, images.promote(image, channel, reason, test))
 
 
@@ -423,7 +423,7 @@ def shell(image, command=None, boot=False):
         salt-run image.shell web@3f2a9c1d04be command='nginx -T' boot=True
     """
     with plain_errors():
-        return output(__opts__, visiting.shell(__opts__, image, command, boot))
+        return output(__opts__, shells.shell(__opts__, image, command, boot))
 
 
 def sign(image):

@@ -13,7 +13,8 @@ import yaml
 from test_fleet_runner import ONE, PILLAR, TWO, bus, opts, publish, rack, run, store  # noqa: F401
 
 from saltext.immutable import spec
-from saltext.immutable.bake import bake, catalog, provenance, prune
+from saltext.immutable.bake import bake, signatures
+from saltext.immutable.bake.commands import catalog, prune
 from saltext.immutable.host import Host
 from saltext.immutable.machines import images
 from saltext.immutable.store import Image
@@ -53,7 +54,7 @@ def test_a_channel_is_moved_shown_and_rolled_back(run, store, bus, opts):
     assert not ok and "web@222222222222 is not signed" in said
     order = {"recipe": "web", "layers": [TWO], "read_only": True, "grains": {}, "policy": {}}
     made = {**order, "above": [], "proof": None}
-    provenance.vouch(lambda *_, **__: None, store, spec.settings(opts), image, made, None)
+    signatures.sign_image(lambda *_, **__: None, store, spec.settings(opts), image, made, None)
     assert run("image.promote", "web@222222222222", test=True)[1]["comment"] == "web:stable would name web@222222222222"
     ok, told = run("image.promote", "web@222222222222", reason="a good week")
     assert ok and (told["from"], told["changed"]) == ("web@111111111111", True), told

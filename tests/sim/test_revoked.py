@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake.lifecycle import Lifecycle
+from saltext.immutable.bake.commands.lifecycle import Lifecycle
 from saltext.immutable.fleet.reconcile import Upkeep
 from saltext.immutable.fleet.show import report, tables
 

@@ -82,6 +82,7 @@ def test_every_contract_about_imports_holds(copied):
         pytest.param("spec/reading.py", "socket", "pillar", id="the pillar: the network"),
         pytest.param("bake/keys/why.py", f"{PACK}.bake.steps.states", "bake", id="a key of a layer: the steps"),
         pytest.param("bake/steps/sign.py", f"{PACK}.bake.bake", "bake", id="a step of a bake: the list of steps"),
+        pytest.param("bake/bake.py", f"{PACK}.bake.commands.prune", "bake", id="the list of steps: a command"),
         pytest.param("bake/steps/sign.py", f"{PACK}.bake.steps.seal", "steps", id="a step of a bake: another one"),
         pytest.param("builder/mirrors.py", f"{PACK}.builder.shell", "builder", id="the network: an order"),
         pytest.param("drift/files.py", f"{PACK}.store.schema", "no-master", id="a machine: the store"),

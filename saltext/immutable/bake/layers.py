@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from saltext.immutable.bake import temporary_key, tests
+from saltext.immutable.bake import image_tests, temporary_key
 from saltext.immutable.bake.context import BakeContext
 from saltext.immutable.bake.stack import Layer, Stack
 from saltext.immutable.builder import offline, phases
@@ -71,7 +71,7 @@ def build(
     enrolled = temporary_key.enrolled(context, order.get("bake_id"))
     with offline.explain_missing(context.offline), enrolled, phases.report_to(begin_phase):
         built = context.builder(function, order={**order, **more})
-    tests.require_inside(context.store, recipe.name, built.get("tests", []))
+    image_tests.require_inside(context.store, recipe.name, built.get("tests", []))
     if key is not None:
         keep(context, key, built)
     _report(context, what, built)

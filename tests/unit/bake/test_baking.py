@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.bake import bake, contents, forecast, locks, temporary_key
+from saltext.immutable.bake import bake, contents, locks, temporary_key
+from saltext.immutable.bake.commands import forecast
+from saltext.immutable.bake.commands.lifecycle import Lifecycle
 from saltext.immutable.bake.context import BakeContext, silent
 from saltext.immutable.bake.keys import inputs
-from saltext.immutable.bake.lifecycle import Lifecycle
 from saltext.immutable.spec.model import Debian, Definitions, Guard, Minion, Parent, Recipe, Settings
 from saltext.immutable.store import Held, Store
 

@@ -10,7 +10,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 from test_baking import WEB, FakeMaster, baked, master, store  # noqa: F401
 
-from saltext.immutable.bake import tests
+from saltext.immutable.bake import image_tests
 from saltext.immutable.spec.model import ImageTest, Parent, RecipeTests
 
 UP = ImageTest("up", check={"module_and_function": "service.status", "args": ["nginx"], "assertion": "assertTrue"})
@@ -44,7 +44,7 @@ def test_an_image_is_tested_once_and_again_when_its_tests_change(master, tested,
     master.recipes["web"] = replace(WEB, tests=RecipeTests(booted=(replace(UP, name="still up"),)))
     assert baked()["digest"] == first["digest"]
     assert len(tested) == 2
-    assert tests.of_image(store, first["digest"]) == [answer()]
+    assert image_tests.of_image(store, first["digest"]) == [answer()]
     assert master.keys == set()
 
 
@@ -90,13 +90,13 @@ def test_a_failure_inside_leaves_neither_layer_nor_image(master, baked, store):
     with pytest.raises(CommandExecutionError, match="web was not baked: 1 of 1 inside tests failed"):
         baked()
     assert store.images("web") == []
-    assert tests.of_recipe(store, "web") == [answer("Fail: no", "inside")]
+    assert image_tests.of_recipe(store, "web") == [answer("Fail: no", "inside")]
     master.do_state_layer = lambda order: build(order) | {"tests": [answer(phase="inside")]}
     image = baked()
-    assert tests.of_image(store, image["digest"]) == [answer(phase="inside")]
+    assert image_tests.of_image(store, image["digest"]) == [answer(phase="inside")]
     master.do_state_layer = build  # what is known of the layer is kept with its key
     assert baked()["cached"]
-    assert tests.of_image(store, image["digest"]) == [answer(phase="inside")]
+    assert image_tests.of_image(store, image["digest"]) == [answer(phase="inside")]
 
 
 def test_a_preview_tests_nothing(master, tested, baked):

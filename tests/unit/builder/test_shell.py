@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from salt.exceptions import SaltInvocationError
 
-from saltext.immutable.bake import shell as bake_shell
+from saltext.immutable.bake.commands import shell as bake_shell
 from saltext.immutable.builder import shell
 from saltext.immutable.host import Host
 from saltext.immutable.spec.model import Settings

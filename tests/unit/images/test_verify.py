@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake import provenance
+from saltext.immutable.bake import signatures
 from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.host import Host
 from saltext.immutable.images import layers, manifest, sign, verify
@@ -67,7 +67,7 @@ def digest(host, stack, settings, store) -> str:
 def vouch(host, settings, store, digest, order) -> None:
     made = {**order, "above": verify.above(host, digest), "proof": verify.proof(host, digest)}
     image = Image(digest, "web", tuple(order["layers"]), 1.0, True, {})
-    provenance.vouch(lambda name, **more: LOCAL[name](host, **more), store, settings, image, made, WHERE_FROM)
+    signatures.sign_image(lambda name, **more: LOCAL[name](host, **more), store, settings, image, made, WHERE_FROM)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from saltext.immutable.bake import contents, tests
+from saltext.immutable.bake import contents, image_tests
 from saltext.immutable.bake.context import BakeContext
 from saltext.immutable.bake.stack import Stack
 
@@ -20,7 +20,7 @@ def commit(context: BakeContext, stack: Stack) -> Stack:
     contents.keep(store, image.digest, _contents(stack))
     moved = store.channel(image.recipe, context.channel) != image.digest
     store.add_image(replace(image, report={**report, "policy": context.policy, "phases": dict(stack.phases)}))
-    tests.require(image.name, stack.results)
+    image_tests.require(image.name, stack.results)
     store.set_channel(image.recipe, context.channel, image.digest, who=context.user)
     return replace(stack, moved=moved)
 

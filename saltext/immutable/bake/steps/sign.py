@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from saltext.immutable.bake import provenance
+from saltext.immutable.bake import signatures
 from saltext.immutable.bake.context import BakeContext
 from saltext.immutable.bake.stack import Stack
 from saltext.immutable.builder.phases import phase
+from saltext.immutable.images import provenance
 
 
 def sign(context: BakeContext, stack: Stack) -> Stack:
@@ -17,7 +18,7 @@ def sign(context: BakeContext, stack: Stack) -> Stack:
     image = sealed.image
     with phase("sign"):
         document = provenance.document(image.name, image.digest, _layers(stack), _run(context, stack))
-        provenance.vouch(context.builder, context.store, context.settings, image, sealed.made, document)
+        signatures.sign_image(context.builder, context.store, context.settings, image, sealed.made, document)
     return stack
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.bake import contents, layers, tests
+from saltext.immutable.bake import contents, image_tests, layers
 from saltext.immutable.bake.context import BakeContext, machine_network, master_address
 from saltext.immutable.bake.keys import inputs, last_bake, references, why
 from saltext.immutable.bake.keys.references import Tree
@@ -144,7 +144,7 @@ def _parts(
 def _ground(context: BakeContext, recipe: Recipe, below: Stack, grains: Inputs, tree: Tree) -> dict[str, Any]:
     """Return the ground as it is now, with the test files that judge a layer in the machine that makes it."""
     ground = inputs.of_states(context.opts, recipe, grains, below.top["digest"], context.store.secret)
-    return {**ground, "saltcheck": tests.files(tree)} if ground.get("tests") else ground
+    return {**ground, "saltcheck": image_tests.files(tree)} if ground.get("tests") else ground
 
 
 def _grains(context: BakeContext, stack: Stack, below: Inputs, own: Inputs) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _order(context: BakeContext, recipe: Recipe, stack: Stack, tree: Tree) -> di
         "hash_key": inputs.hash_key(context.store.secret),
         "within": recipe.bake_within,
         "secrets": list(recipe.secrets),
-        "tests": tests.order(recipe, recipe.tests.inside),
+        "tests": image_tests.order(recipe, recipe.tests.inside),
         "grains": stack.top["grains"],
         "minion": config | ({"grains": dict(stack.grains)} if stack.grains else {}),
         **machine_network(context.settings),

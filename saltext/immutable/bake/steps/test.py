@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from saltext.immutable.bake import locks, temporary_key, tests
+from saltext.immutable.bake import image_tests, locks, temporary_key
 from saltext.immutable.bake.context import BakeContext, machine_network, master_address
 from saltext.immutable.bake.keys import inputs
 from saltext.immutable.bake.stack import Stack
@@ -22,13 +22,13 @@ def test(context: BakeContext, stack: Stack) -> Stack:
     """
     image, recipe = stack.require_sealed().image, context.recipe
     with phase("booted tests"):
-        served = inputs.tree(context.opts) if tests.are_files(recipe) else {}
-        key = tests.key(tests.order(recipe, recipe.tests.booted), stack.state_origins, tests.files(served))
-        results = tests.passed(context.store, image.digest, key)
+        files = image_tests.files(inputs.tree(context.opts)) if image_tests.are_files(recipe) else {}
+        key = image_tests.key(image_tests.order(recipe, recipe.tests.booted), stack.state_origins, files)
+        results = image_tests.passed(context.store, image.digest, key)
         if results is None:
             results = [result for layer in stack.layers for result in layer.get("tests", ())]
             results += _run(context, stack, image) if recipe.tests.booted else []
-        tests.keep(context.store, recipe.name, image.digest, results, key)
+        image_tests.keep(context.store, recipe.name, image.digest, results, key)
     return replace(stack, results=tuple(results))
 
 
@@ -42,7 +42,7 @@ def _run(context: BakeContext, stack: Stack, image: Image) -> list[dict[str, Any
         "minion": machine_config(context.opts, master_address(context.settings)),
         "within": recipe.bake_within,
         "secrets": list(stack.secrets),
-        "tests": tests.order(recipe, recipe.tests.booted),
+        "tests": image_tests.order(recipe, recipe.tests.booted),
         **machine_network(context.settings),
     }
     with locks.recipe_lock(context.store, recipe.name, context.progress, wait=True):

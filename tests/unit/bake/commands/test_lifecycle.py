@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.bake.lifecycle import Lifecycle, descendants
+from saltext.immutable.bake.commands.lifecycle import Lifecycle, descendants
 from saltext.immutable.bake.revoked import require_sound
 from saltext.immutable.store import Image, Store
 from saltext.immutable.store import schema as tables

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from importlib import import_module
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import CommandExecutionError
 
-from saltext.immutable import spec
-from saltext.immutable.builder.image_tests.saltcheck import SKIPPED
-from saltext.immutable.host import tail, write
+from saltext.immutable.host import tail
 from saltext.immutable.images.manifest import digest
 from saltext.immutable.spec.model import ImageTest, Recipe
 from saltext.immutable.spec.tests import plain
@@ -140,76 +135,3 @@ def told(results: Sequence[Result]) -> dict[str, Any]:
     """Return results with how many passed."""
     wrong = len(failed(results))
     return {"passed": len(results) - wrong, "failed": wrong, "results": list(results)}
-
-
-# JUnit
-
-
-@contextmanager
-def reported(opts: Mapping[str, Any], recipe: object, path: str | None) -> Iterator[None]:
-    """Write what came of the tests of a bake, where a path is given; also if it fails, which is a result as well."""
-    if path is None:
-        yield
-        return
-    _require_place(path)
-    if not isinstance(recipe, str) or "," in recipe:
-        raise SaltInvocationError("junit: a report is of one recipe; bake one at a time, or ask image.tests afterwards")
-    with closing(Store.open(spec.settings(opts).store)) as store:
-        began = store.clock()
-        try:
-            yield
-        except Exception as err:
-            found = of_recipe(store, recipe, began)
-            write_junit(path, recipe, found or [], None if found else str(err))
-            raise
-        write_junit(path, recipe, of_recipe(store, recipe) or [])
-
-
-def _require_place(path: str) -> None:
-    place = Path(path)
-    if not place.is_absolute() or not place.parent.is_dir():
-        raise SaltInvocationError(f"junit: {path!r} is no file in a folder of this host; write an absolute path")
-
-
-def write_junit(path: str, name: str, results: Sequence[Result], error: str | None = None) -> None:
-    """Write results as JUnit XML, a suite a phase; ``error``: why there is nothing more to say."""
-    _require_place(path)
-    try:
-        write(Path(path), junit(name, results, error))
-    except OSError as err:
-        raise CommandExecutionError(f"junit: {path} cannot be written: {err}") from err
-
-
-def junit(name: str, results: Sequence[Result], error: str | None = None) -> str:
-    """Return results as JUnit XML."""
-    junitparser: Any = import_module("junitparser")  # only this needs it
-    document = junitparser.JUnitXml(name)
-    for phase in dict.fromkeys(each["phase"] for each in results):
-        suite = junitparser.TestSuite(f"{name} {phase}")
-        for each in results:
-            if each["phase"] == phase:
-                suite.add_testcase(_case(junitparser, name, each))
-        document.add_testsuite(suite)
-    if error:
-        suite = junitparser.TestSuite(f"{name} bake")
-        case = junitparser.TestCase("bake", classname=name)
-        case.result = [junitparser.Error(_printable(error))]
-        suite.add_testcase(case)
-        document.add_testsuite(suite)
-    document.update_statistics()
-    return str(document.tostring().decode())
-
-
-def _case(junitparser: Any, name: str, each: Result) -> Any:
-    case = junitparser.TestCase(_printable(each["name"]), classname=f"{each.get('recipe', name)}.{each['phase']}")
-    case.time = each["seconds"]
-    if not each["passed"]:
-        case.result = [junitparser.Failure(_printable(each["message"]))]
-    elif each["message"] == SKIPPED:
-        case.result = [junitparser.Skipped()]
-    return case
-
-
-def _printable(text: str) -> str:
-    """Return a text without what XML cannot hold: the colours of a terminal, for one."""
-    return "".join(char for char in text if char in "\n\t" or char.isprintable())

@@ -7,9 +7,10 @@ import json
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.bake import bake, prune
+from saltext.immutable.bake import bake
+from saltext.immutable.bake.commands import prune
+from saltext.immutable.bake.commands.lifecycle import Lifecycle
 from saltext.immutable.bake.context import silent
-from saltext.immutable.bake.lifecycle import Lifecycle
 from saltext.immutable.builder import garbage
 from saltext.immutable.images import layers
 from saltext.immutable.machines import images

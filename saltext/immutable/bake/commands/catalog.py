@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from saltext.immutable import spec
-from saltext.immutable.bake import locks, tests
+from saltext.immutable.bake import image_tests, locks
 from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.guard import changes
 from saltext.immutable.spec.model import Settings
@@ -59,9 +59,9 @@ def show(settings: Settings, ref: str) -> dict[str, Any]:
         channels = store.channels().get(image.digest, [])
         revoked = str(store.revocations().get(image.digest, "")) or None
         known = {"report": report, "policy": policy, "channels": channels, "revoked": revoked}
-        results = tests.of_image(store, image.digest) or []
-        wrong = tests.reason(results) if tests.failed(results) else None
-        known |= {"failed": wrong, "tests": tests.told(results)}
+        results = image_tests.of_image(store, image.digest) or []
+        wrong = image_tests.reason(results) if image_tests.failed(results) else None
+        known |= {"failed": wrong, "tests": image_tests.told(results)}
         return {"name": image.name, **asdict(image), **known}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable import spec
-from saltext.immutable.bake import provenance
+from saltext.immutable.bake import signatures
 from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.images import sign
 from saltext.immutable.spec.model import Settings
@@ -38,12 +38,12 @@ class Evidence:
         made = self.builder("find_image", digest=image.digest)
         if made["proof"] is not None:
             raise CommandExecutionError(f"{image.name} is signed already; salt-run image.verify {image.name} reads it")
-        provenance.vouch(self.builder, self.store, self.settings, image, made, None)
+        signatures.sign_image(self.builder, self.store, self.settings, image, made, None)
         return {**self.verify(image.digest), "signed": True}
 
     def provenance(self, ref: str) -> dict[str, Any]:
         """Return where an image comes from."""
-        return provenance.find(self.store, self.store.image(ref), sign.trusted(self.settings))
+        return signatures.provenance(self.store, self.store.image(ref), sign.trusted(self.settings))
 
     def sbom(self, ref: str) -> dict[str, Any]:
         """Return the bill of materials of an image that is as it was signed."""

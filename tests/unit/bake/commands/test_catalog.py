@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from saltext.immutable.bake import catalog
+from saltext.immutable.bake.commands import catalog
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store
 

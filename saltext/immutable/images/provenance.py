@@ -1,0 +1,63 @@
+"""Where an image comes from, as SLSA writes it down: what it was made of, by whom, where and when. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from saltext.immutable.images import sign
+
+_PREDICATE = "https://slsa.dev/provenance/v1"
+_PASSWORD = re.compile(r"//[^/@\s]+@")
+_BUILD = "urn:saltext-immutable:bake:1"
+
+
+def document(name: str, digest: str, layers: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the provenance of an image: an in-toto statement with the predicate of SLSA 1.0.
+
+    ``layers``: digest, what, created, seconds, cached, and inputs: what each was made from. ``run``: recipe, grains,
+    policy, refresh, builder, versions, who, started, finished.
+    """
+    definition = {
+        "buildType": _BUILD,
+        "externalParameters": {what: _told(run[what]) for what in ("recipe", "grains", "policy", "refresh")},
+        "resolvedDependencies": [_dependency(layer) for layer in layers],
+    }
+    details = {
+        "builder": {"id": f"urn:saltext-immutable:builder:{run['builder']}", "version": dict(run["versions"])},
+        "metadata": {"startedOn": _time(run["started"]), "finishedOn": _time(run["finished"])},
+        "byproducts": [{"name": "who", "annotations": {"user": run["who"]}}],
+    }
+    return {
+        "_type": sign.STATEMENT,
+        "subject": [{"name": name, "digest": {"sha256": digest}}],
+        "predicateType": _PREDICATE,
+        "predicate": {"buildDefinition": definition, "runDetails": details},
+    }
+
+
+def _told(data: Any) -> Any:
+    """Return data as JSON can hold it, without the passwords that addresses of mirrors may have."""
+    if isinstance(data, Mapping):
+        return {str(name): _told(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_told(value) for value in data]
+    if isinstance(data, str):
+        return _PASSWORD.sub("//...@", data)
+    return data if data is None or isinstance(data, int | float) else repr(data)
+
+
+def _dependency(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one layer: what it is, and what it was made from. Of secrets there are keyed hashes only."""
+    about = {"created": _time(layer["created"]), "seconds": round(layer["seconds"], 3), "from": _told(layer["inputs"])}
+    return {
+        "name": layer["what"],
+        "digest": {"sha256": layer["digest"]},
+        "annotations": {**about, "cached": layer["cached"]},
+    }
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
