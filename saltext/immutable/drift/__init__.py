@@ -1,7 +1,7 @@
-"""What on a machine is not as its image says: files, mounts, services, processes, accounts, logins.
+"""Drift of a machine: what differs from its image. Files, packages, accounts, mounts, services, processes, logins.
 
-`_modules/immutable.py` calls it on the machine, as root; adoption uses it to look at a machine before it is sealed. It
-must never import what the master decides: it finds and names, and replaces nothing.
+It runs on the machine, as root. `_modules/immutable.py` calls it; ``adoption`` uses it to record a machine before it is
+sealed. It only reports, and must never import ``fleet`` or ``store``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Users, groups and packages: what their files say now, against the image's own copies. Pure."""
+"""Users, groups and Debian packages: compare their files with the copies in the image. Pure."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _FIELDS = {
     GROUP: ("password", "gid", "members"),
 }
 _SECRET = ("password",)
-"""Told to be different, never shown."""
+"""A difference is reported, the value never."""
 
 
 def users(path: str, before: bytes, now: bytes) -> Iterator[Item]:
     """Yield each line of passwd, shadow or group that was added, changed or removed."""
     kind = "group" if path == GROUP else "user"
-    for name, old, new in _moved(_lines(before), _lines(now)):
+    for name, old, new in _differences(_lines(before), _lines(now)):
         if old is None or new is None:
             yield Item(kind, name, f"{'added' if old is None else 'removed'} (/{path})")
         else:
-            yield Item(kind, name, f"changed: {_told(_FIELDS[path], old, new)} (/{path})")
+            yield Item(kind, name, f"changed: {_changed_fields(_FIELDS[path], old, new)} (/{path})")
 
 
 def _lines(text: bytes) -> dict[str, list[str]]:
-    """Return the fields after the name; of a name that stands there twice, all of them: the first one counts."""
+    """Return name to its other fields; of a name that is there twice, the fields of both lines."""
     found: dict[str, list[str]] = {}
     for line in text.decode(errors="replace").splitlines():
         name, *fields = line.split(":")
@@ -39,7 +39,7 @@ def _lines(text: bytes) -> dict[str, list[str]]:
     return found
 
 
-def _told(fields: tuple[str, ...], old: list[str], new: list[str]) -> str:
+def _changed_fields(fields: tuple[str, ...], old: list[str], new: list[str]) -> str:
     if len(old) != len(new):
         return "another number of fields"
     pairs = zip(fields, old, new, strict=False)
@@ -52,7 +52,7 @@ def _field(field: str, old: str, new: str) -> str:
 
 def packages(before: bytes, now: bytes) -> Iterator[Item]:
     """Yield each Debian package that was installed, removed or has another version."""
-    for name, old, new in _moved(_installed(before), _installed(now)):
+    for name, old, new in _differences(_installed(before), _installed(now)):
         if old is None or new is None:
             yield Item("package", name, f"added: {new}" if old is None else f"removed: was {old}")
         else:
@@ -68,7 +68,7 @@ def _installed(status: bytes) -> dict[str, str]:
     return found
 
 
-def _moved(before: Mapping[str, _T], now: Mapping[str, _T]) -> Iterator[tuple[str, _T | None, _T | None]]:
+def _differences(before: Mapping[str, _T], now: Mapping[str, _T]) -> Iterator[tuple[str, _T | None, _T | None]]:
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             yield name, before.get(name), now.get(name)
@@ -78,4 +78,4 @@ COMPARE: Mapping[str, Callable[[bytes, bytes], Iterator[Item]]] = {
     STATUS: packages,
     **{path: partial(users, path) for path in (PASSWD, SHADOW, GROUP)},
 }
-"""By file: what tells the difference of its content."""
+"""Path to the function that compares the file's content, before and now."""

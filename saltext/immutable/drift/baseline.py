@@ -1,4 +1,4 @@
-"""What an adopted machine is compared with: itself, as it was when it was sealed."""
+"""The baseline of an adopted machine: a record of all its files at the time when it was sealed."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ from saltext.immutable.images.stack import Entry
 
 
 def baseline(recipe: str, policy: Mapping[str, Any], root: str = "/") -> str:
-    """Write down all that is on this machine now, and return the digest that proves it: as of an image.
+    """Record all files of the machine at ``root`` in /var/lib/immutable, and return a digest like that of an image.
 
-    Left out: what is mutable by ``policy`` or by default, and file systems of the network.
+    Left out: paths that are mutable by ``policy`` or by default, and network file systems.
     """
     mutable = Mutable([*policy.get("mutable", ()), *policy.get("writable", ())])
     text = "".join(manifest.canonical(line) + "\n" for line in _lines(root, mutable)).encode()
     layer = hashlib.sha256(text).hexdigest()
     order = {"recipe": recipe, "layers": [layer], "read_only": False, "grains": {}, "policy": policy}
-    place = Path(root, ADOPTED)
-    _clear(place)
-    _put(place, proof.MANIFESTS, f"{layer}.gz").write_bytes(gzip.compress(text, 6, mtime=0))
-    write(_put(place, proof.ORDER), manifest.canonical(order))
-    write(_put(place, proof.NAMES), manifest.canonical({layer: "this machine when it was sealed"}))
+    folder = Path(root, ADOPTED)
+    _clear(folder)
+    _prepared(folder, proof.MANIFESTS, f"{layer}.gz").write_bytes(gzip.compress(text, 6, mtime=0))
+    write(_prepared(folder, proof.ORDER), manifest.canonical(order))
+    write(_prepared(folder, proof.NAMES), manifest.canonical({layer: "this machine when it was sealed"}))
     for path in proof.COPIED:
         if Path(root, path).is_file():
-            proof.copy(Path(root, path), _put(place, proof.REFERENCE, path))
+            proof.copy(Path(root, path), _prepared(folder, proof.REFERENCE, path))
     return manifest.image_digest(order)
 
 
-def _put(place: Path, *parts: str) -> Path:
-    """Return where a part of the proof belongs, with the folders for it made."""
-    found = place.joinpath(os.path.relpath(parts[0], proof.FOLDER), *parts[1:])
-    found.parent.mkdir(parents=True, exist_ok=True)
-    return found
+def _prepared(folder: Path, *parts: str) -> Path:
+    """Return where a part of the proof belongs, after making the folders for it."""
+    path = folder.joinpath(os.path.relpath(parts[0], proof.FOLDER), *parts[1:])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
-def _clear(place: Path) -> None:
-    """Remove what an earlier seal left."""
+def _clear(folder: Path) -> None:
+    """Remove the baseline of an earlier seal."""
     for path in (proof.ORDER, proof.NAMES, proof.MANIFESTS, proof.REFERENCE):
-        remove(place / os.path.relpath(path, proof.FOLDER))
+        remove(folder / os.path.relpath(path, proof.FOLDER))
 
 
 def _lines(root: str, mutable: Mutable) -> Iterator[dict[str, Any]]:
-    here = mounts.look("/proc") if root == "/" else []
-    points = {mount.point for mount in here}
-    left_out = {point.strip("/") for point in points - mounts.entered(here, points)}
-    for path, entry in sorted(tree.walk(root, mutable.closes, left_out)):
-        if not mutable.hides(path) or files.is_never_right(None, entry):
+    mounted = mounts.scan("/proc") if root == "/" else []
+    points = {mount.point for mount in mounted}
+    left_out = {point.strip("/") for point in points - mounts.to_compare(mounted, points)}
+    for path, entry in sorted(tree.walk(root, mutable.skips, left_out)):
+        if not mutable.may_differ(path) or files.is_always_drift(None, entry):
             yield _line(root, path, entry, f"/{path}" in points)
-    for path in sorted(point for point in left_out - {""} if not mutable.hides(point)):
+    for path in sorted(point for point in left_out - {""} if not mutable.may_differ(point)):
         yield {"path": path, "type": tree.MOUNT, "mode": 0, "uid": 0, "gid": 0, "mtime": 0}
 
 
 def _line(root: str, path: str, entry: Entry, is_mount: bool) -> dict[str, Any]:
-    """Return a line as `manifest.entries` has it."""
+    """Return a manifest line in the form of `manifest.entries`."""
     kind = tree.MOUNT if is_mount and entry.kind == "dir" else entry.kind
     line: dict[str, Any] = {"path": path, "type": kind, "mode": entry.mode, "uid": entry.uid, "gid": entry.gid}
     line["mtime"] = entry.mtime

@@ -1,4 +1,4 @@
-"""Compare this machine with its image."""
+"""Compare this machine with its image: the function ``immutable.drift``."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from saltext.immutable.drift.processes import Process
 from saltext.immutable.guard import seal
 from saltext.immutable.host import require_root
 
-MOST = 1000
-"""Items that are told; ``counts`` has them all."""
+MAX_ITEMS = 1000
+"""How many items ``drift`` lists; ``counts`` counts all of them."""
 
 
 def check(digest: str | None = None, full: bool = False) -> dict[str, Any]:
-    """Return what on this machine is not as image ``digest`` says (None: the one that its own seal names).
+    """Return what differs on this machine from image ``digest`` (None: the image in its own seal).
 
-    ``drift`` is a list of mappings as of `Item`, ``counts`` has how many there are of each kind, ``proven`` tells
-    whether all that the machine was compared with leads to a digest that the caller gave. ``full``: read the content
-    of every file, also where size and time are those of the image.
+    Keys: ``drift``, a list of `Item` as mappings; ``counts``, the number of items by kind; ``proven``, whether a digest
+    of the caller proves all that the machine was compared with; ``files``, how many were compared; ``seconds``;
+    ``image``, the digest. ``full``: read the content of every file, also where size and time are those of the image.
+    Raises ``CommandExecutionError`` on a machine that is not sealed.
     """
     require_root()
     began = time.monotonic()
-    found, count, proven = _items(digest, full)
+    items, count, proven = _items(digest, full)
     return {
-        "drift": [item.told() for item in found[:MOST]],
-        "counts": dict(Counter(item.kind for item in found)),
+        "drift": [item.as_dict() for item in items[:MAX_ITEMS]],
+        "counts": dict(Counter(item.kind for item in items)),
         "proven": proven,
         "files": count,
         "seconds": round(time.monotonic() - began, 3),
@@ -49,15 +50,15 @@ def _items(digest: str | None, full: bool) -> tuple[list[Item], int, bool]:
         sealed = seal.read(seal.SEAL_PATH)
         if sealed is None:
             raise CommandExecutionError("this machine is not sealed: there is no image to compare it with")
-        of_image = image.read("/", sealed, digest or sealed.image)
+        expected = image.read("/", sealed, digest or sealed.image)
     except seal.SealDamaged as err:
         return [Item("manifest", seal.SEAL_PATH, str(err))], 0, False
     except image.Forged as err:
-        # Nothing can be compared; but what is mounted may be how it was forged.
-        mounted = mounts.drift(mounts.look("/proc"), Mutable(()), ["/var"], ())
+        # Nothing else can be compared. But list the mounts: one of them may be how the proof was forged.
+        mounted = mounts.drift(mounts.scan("/proc"), Mutable(()), ["/var"], ())
         return [Item("manifest", *err.args), *mounted], 0, False
-    work = _Check(sealed, of_image, full)
-    return list(work.items()), work.found.count, digest is not None
+    comparison = _Comparison(sealed, expected, full)
+    return list(comparison.items()), comparison.files.count, digest is not None
 
 
 def _seal_digest() -> str | None:
@@ -67,79 +68,80 @@ def _seal_digest() -> str | None:
     return None
 
 
-class _Check:
-    """One comparison: looks once at everything, then asks who is not of the image."""
+class _Comparison:
+    """One comparison: reads everything once, then lists what is not from the image."""
 
-    def __init__(self, sealed: seal.Seal, of_image: Image, full: bool) -> None:
-        self.image = of_image
+    def __init__(self, sealed: seal.Seal, expected: Image, full: bool) -> None:
+        self.image = expected
         self.adopted = sealed.adopted is not None
         self.since = sealed.created if self.adopted else 0.0
         own = [*sealed.policy.get("mutable", ()), *sealed.policy.get("writable", ())]
         self.declared = Mutable(own, defaults=())
         self.mutable = Mutable(own)
-        here = mounts.look("/proc")
-        self.mounts = list(self._mounts(sealed, here))
-        mutable = {mount.point for mount in here if self.mutable.hides(mount.point.strip("/"))}
-        part = (self._parts(sealed) | mutable) - {item.what for item in self.mounts}
-        left_out = {mount.point for mount in here} - mounts.entered(here, part)
-        self.found = files.differences("/", of_image, self.mutable, {point.strip("/") for point in left_out}, full)
-        self.processes = processes.look()
+        mounted = mounts.scan("/proc")
+        self.mounts = list(self._mounts(sealed, mounted))
+        mutable = {mount.point for mount in mounted if self.mutable.may_differ(mount.point.strip("/"))}
+        compared = (self._compared_points(sealed) | mutable) - {item.what for item in self.mounts}
+        left_out = {mount.point for mount in mounted} - mounts.to_compare(mounted, compared)
+        self.files = files.differences("/", expected, self.mutable, {point.strip("/") for point in left_out}, full)
+        self.processes = processes.scan()
         self.units: set[str] | None = None
 
-    def _parts(self, sealed: seal.Seal) -> set[str]:
-        """Return where file systems are mounted whose content is compared with the image."""
+    def _compared_points(self, sealed: seal.Seal) -> set[str]:
+        """Return the mount points of file systems whose content is compared with the image."""
         if sealed.read_only:
             return {"/var", *sealed.policy.get("writable", ())}
         return {f"/{path}" for path, entry in self.image.files.items() if entry.kind == tree.MOUNT}
 
-    def _mounts(self, sealed: seal.Seal, here: list[mounts.Mount]) -> Iterator[Item]:
-        points = self._parts(sealed) if not sealed.read_only else set()
+    def _mounts(self, sealed: seal.Seal, mounted: list[mounts.Mount]) -> Iterator[Item]:
+        compared = self._compared_points(sealed)
+        points = compared if not sealed.read_only else set()
         units = [path.rsplit("/", 1)[-1] for path in self.image.files if path.endswith(".mount")]
         with suppress(OSError), open("/etc/fstab", encoding="utf-8", errors="surrogateescape") as file:
-            points |= mounts.planned(file.read(), units)
-        writable = self._parts(sealed) if sealed.read_only else set()
-        yield from mounts.drift(here, self.mutable, writable, points)
-        for gone in sorted(points & self._parts(sealed) - {mount.point for mount in here}):
-            yield Item("mount", gone, "its file system is not mounted any more")
+            points = points | mounts.planned(file.read(), units)
+        writable = compared if sealed.read_only else set()
+        yield from mounts.drift(mounted, self.mutable, writable, points)
+        for point in sorted(points & compared - {mount.point for mount in mounted}):
+            yield Item("mount", point, "its file system is no longer mounted")
 
     def items(self) -> Iterator[Item]:
-        """Yield all that drifted."""
+        """Yield all drift of this machine."""
         yield from self.mounts
         if not mounts.same_root("/proc"):
-            yield Item("mount", "/", "this minion does not see the root that init sees")
+            yield Item("mount", "/", "this minion sees another root than init does")
         if os.getpid() not in {process.pid for process in self.processes}:
-            yield Item("process", "/proc", "it does not show the process that looks")
+            yield Item("process", "/proc", "the process of this check is missing there, so others may be hidden too")
         yield from self._files()
         yield from config.drift(self.adopted)
         yield from self._services()
-        foreign = list(processes.drift(self.processes, self.is_ours))
+        foreign = list(processes.drift(self.processes, self.is_image_file))
         yield from (item for _, item in foreign)
-        of_units = {each.pid for each in self.processes if self.of_unit(each)}
-        ours = of_units - {process.pid for process, _ in foreign} - set(sockets.told_to_run(self.processes))
+        of_units = {each.pid for each in self.processes if self.is_of_unit(each)}
+        expected = of_units - {process.pid for process, _ in foreign} - set(sockets.started_by_runners(self.processes))
         try:
-            yield from sockets.drift(sockets.look(), self.processes, ours)
+            yield from sockets.drift(sockets.scan(), self.processes, expected)
         except OSError as err:
             yield Item("socket", "/proc/net", f"it cannot be read: {err}")
-        yield from logins.drift(logins.look("/", self.since), self.processes, of_units)
+        yield from logins.drift(logins.scan("/", self.since), self.processes, of_units)
 
-    def is_ours(self, path: str) -> bool:
-        """Tell whether a file is of the image and unchanged."""
+    def is_image_file(self, path: str) -> bool:
+        """Tell whether a file is from the image and unchanged."""
         name = path.lstrip("/")
         entry = self.image.files.get(name)
-        of_image = name in self.image.own or (entry is not None and entry.kind == "file")
-        return of_image and name not in self.found
+        from_image = name in self.image.own or (entry is not None and entry.kind == "file")
+        return from_image and name not in self.files
 
-    def of_unit(self, process: Process) -> bool:
-        """Tell whether a process is init, or of a unit of the image; unknown where systemd does not answer."""
+    def is_of_unit(self, process: Process) -> bool:
+        """Tell whether a process is init or belongs to a unit of the image; True if systemd does not answer."""
         return self.units is None or process.unit in self.units
 
     def _files(self) -> Iterator[Item]:
-        packages = owners("/", self.image, self.found.found)
-        for path, said in sorted(self.found.found.items()):
-            yield from self._lines(path) or [files.item(path, said, self.image, packages.get(path, ""))]
+        packages = owners("/", self.image, self.files.found)
+        for path, difference in sorted(self.files.found.items()):
+            yield from self._lines(path) or [files.item(path, difference, self.image, packages.get(path, ""))]
 
     def _lines(self, path: str) -> list[Item]:
-        """Return what is different in a file that is told line by line, where that can be known."""
+        """Return what differs in a file that is compared line by line; empty if the image has no copy of it."""
         before = self.image.copy(path) if path in accounts.COMPARE else None
         with suppress(OSError):
             if before is not None:
@@ -149,14 +151,17 @@ class _Check:
 
     def _services(self) -> Iterator[Item]:
         try:
-            known, variables = services.look(), services.look_environment()
-        except services.Silent as err:
-            yield Item("service", "systemd", f"it cannot be asked: {err}")
+            known, variables = services.scan(), services.scan_environment()
+        except services.SystemdUnavailable as err:
+            yield Item("service", "systemd", f"it does not answer: {err}")
             return
-        self.units = {"init.scope", *(each.name for each in known if services.from_image(each, self.is_ours))}
-        yield from services.environment(variables, self._is_strange)
-        yield from services.drift(known, lambda path: self.is_ours(path) or self.declared.hides(path.lstrip("/")))
+        self.units = {"init.scope", *(each.name for each in known if services.from_image(each, self.is_image_file))}
+        yield from services.environment(variables, self._is_foreign)
+        yield from services.drift(known, lambda path: self.is_image_file(path) or self._is_declared(path))
 
-    def _is_strange(self, path: str) -> bool:
-        place = os.path.realpath(path)
-        return os.path.exists(place) and (place.strip("/") or ".") not in self.image.files
+    def _is_declared(self, path: str) -> bool:
+        return self.declared.may_differ(path.lstrip("/"))
+
+    def _is_foreign(self, path: str) -> bool:
+        real = os.path.realpath(path)
+        return os.path.exists(real) and (real.strip("/") or ".") not in self.image.files

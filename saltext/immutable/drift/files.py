@@ -1,4 +1,4 @@
-"""The files of a machine against those of its image."""
+"""Compare the files of a machine with those of its image."""
 
 from __future__ import annotations
 
@@ -21,71 +21,74 @@ _UNITS = (
     "usr/lib/systemd/",
     "usr/local/lib/systemd/",
 )
-"""What is below is told as a service."""
+"""Files below these folders are listed as kind ``service``."""
 
 
 @dataclass(frozen=True)
 class Differences:
-    """The files that are not as the image says."""
+    """The files that differ from the image."""
 
     found: Mapping[str, str]
-    """Path to what is different."""
+    """Path to what differs."""
     count: int
-    """How many files were looked at."""
+    """How many files were compared."""
 
     def __contains__(self, path: str) -> bool:
         return path in self.found
 
 
 def differences(root: str, image: Image, mutable: Mutable, mounts: Collection[str], full: bool = False) -> Differences:
-    """Compare all files below ``root`` but what is ``mutable``; what a mount hides is not compared."""
-    left = dict(image.files)
+    """Compare all files below ``root`` with the image, except ``mutable`` paths and what is below ``mounts``.
+
+    ``full``: read the content of every file, also where size and time are those of the image.
+    """
+    missing = dict(image.files)
     found: dict[str, str] = {}
     count = 0
-    for path, entry in tree.walk(root, mutable.closes, mounts):
+    for path, entry in tree.walk(root, mutable.skips, mounts):
         count += 1
-        expected = left.pop(path, None)
-        said = _said(root, path, expected, entry, path in image.own, full)
-        if said and (is_never_right(expected, entry) or not mutable.hides(path)):
-            found[path] = said
-    found.update((path, "removed") for path in _removed(left, mutable, mounts))
+        expected = missing.pop(path, None)
+        difference = _difference(root, path, expected, entry, path in image.own, full)
+        if difference and (is_always_drift(expected, entry) or not mutable.may_differ(path)):
+            found[path] = difference
+    found.update((path, "removed") for path in _removed(missing, mutable, mounts))
     return Differences(found, count)
 
 
-def is_never_right(expected: Entry | None, entry: Entry) -> bool:
-    """Tell of what no mutable path excuses: a program that gives its user more rights, a folder that is none now."""
+def is_always_drift(expected: Entry | None, entry: Entry) -> bool:
+    """Tell whether a file is drift even in a mutable path: setuid, setgid, capabilities, or no folder any more."""
     if expected is not None and expected.kind == "dir" and entry.kind != "dir":
         return True
     rights = entry.mode & (stat.S_ISUID | stat.S_ISGID) or "security.capability" in (entry.xattrs or ())
     return entry.kind == "file" and bool(rights)
 
 
-def _said(root: str, path: str, expected: Entry | None, entry: Entry, own: bool, full: bool) -> str:
+def _difference(root: str, path: str, expected: Entry | None, entry: Entry, own: bool, full: bool) -> str:
     if expected is not None:
         changes = tree.changes(expected, entry, lambda: tree.sha256(os.path.join(root, path)), full)
         return f"changed: {'; '.join(changes)}" if changes else ""
     if not own:
         return f"added: {entry.kind}, mode {entry.mode:04o}, owner {entry.uid}:{entry.gid}"
-    # Its content is proved otherwise; who else may write it could forge it while we look.
+    # `image.read` has proved its content; but whoever else may write it could change it during the comparison.
     safe = entry.kind in ("dir", "file") and entry.uid == 0 and not entry.mode & 0o022
     return "" if safe else f"changed: {entry.kind}, mode {entry.mode:04o}, owner {entry.uid}:{entry.gid}"
 
 
-def _removed(left: Mapping[str, Entry], mutable: Mutable, mounts: Collection[str]) -> Iterator[str]:
-    """Of a folder that is gone, only the folder is told."""
-    told: set[str] = set()
-    for path in sorted(left):
+def _removed(missing: Mapping[str, Entry], mutable: Mutable, mounts: Collection[str]) -> Iterator[str]:
+    """Yield removed paths; of a removed folder, only the folder."""
+    listed: set[str] = set()
+    for path in sorted(missing):
         above = (path, *parents(path))
-        known = any(each in told or each in mounts for each in above) or left[path].kind == tree.MOUNT
-        if not known and not mutable.hides(path):
-            told.add(path)
+        known = any(each in listed or each in mounts for each in above) or missing[path].kind == tree.MOUNT
+        if not known and not mutable.may_differ(path):
+            listed.add(path)
             yield path
 
 
-def item(path: str, said: str, image: Image, owner: str = "") -> Item:
-    """Return what is told of one path."""
+def item(path: str, difference: str, image: Image, owner: str = "") -> Item:
+    """Return the item for one path; ``owner``: its Debian package."""
     entry = image.files.get(path)
     layer = image.names[entry.layer] if entry else ""
     if path.startswith(_UNITS):
-        return Item("service", path.rsplit("/", 1)[-1], f"{said} (/{path})", owner, layer)
-    return Item("file", "/" if path == "." else f"/{path}", said, owner, layer)
+        return Item("service", path.rsplit("/", 1)[-1], f"{difference} (/{path})", owner, layer)
+    return Item("file", "/" if path == "." else f"/{path}", difference, owner, layer)

@@ -1,4 +1,4 @@
-"""What this machine's image says, as far as its digest proves it."""
+"""Read the image that a machine is compared with, and prove each of its files by the image's digest."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from saltext.immutable.images import manifest, proof
 from saltext.immutable.images.stack import Entry, merged, parents
 
 ADOPTED = "var/lib/immutable"
-"""Where an adopted machine keeps what an image has in /etc/immutable."""
+"""The folder where an adopted machine keeps what an image has in /etc/immutable."""
 
 
 class Forged(Exception):
-    """What the image says of itself is not what its digest is of. Holds the path and what is wrong with it."""
+    """The digest does not prove a file of the image. Holds its path and what is wrong with it."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """What a machine is compared with."""
+    """The image that a machine is compared with."""
 
     digest: str
     files: Mapping[str, Entry]
+    """Path without the first slash to entry."""
     own: frozenset[str]
-    """Files that no layer has: the seal, this proof."""
+    """Files that are in no layer: the seal and the proof."""
     names: Sequence[str]
-    """What the layers are called, the root first."""
+    """Names of the layers for people, the root first."""
     reference: str
     """Folder with the image's own copies of files."""
 
     def copy(self, path: str) -> bytes | None:
-        """Return the content that a file had in the image; None if there is no copy that proves to be it."""
+        """Return the content that a file has in the image; None if no copy has the hash of its manifest."""
         entry = self.files.get(path)
         try:
             with open(f"{self.reference}/{path}", "rb") as file:
@@ -48,26 +49,29 @@ class Image:
 
 
 def read(root: str, found: Seal, digest: str) -> Image:
-    """Return the image of the machine at ``root``; raise ``Forged`` if anything does not lead to ``digest``."""
+    """Return the image of the machine at ``root``, whose seal is ``found``.
+
+    Raises ``Forged`` if ``digest`` does not prove all of it.
+    """
     try:
         return _read(root, found, digest)
     except (AttributeError, KeyError, TypeError, ValueError) as err:
-        raise Forged(SEAL_PATH, f"what the image says of itself is damaged ({type(err).__name__}: {err})") from err
+        raise Forged(SEAL_PATH, f"the proof of the image is damaged ({type(err).__name__}: {err})") from err
 
 
 def _read(root: str, found: Seal, digest: str) -> Image:
-    place = ADOPTED if found.adopted else proof.FOLDER
-    order = _order(root, f"{place}/{_below(proof.ORDER)}", digest)
+    folder = ADOPTED if found.adopted else proof.FOLDER
+    order = _order(root, f"{folder}/{_below(proof.ORDER)}", digest)
     _require_seal(found, order, digest)
     _require_above(root, order)
-    lines = [_lines(root, f"{place}/{_below(proof.MANIFESTS)}/{each}.gz", each) for each in order["layers"]]
-    names = _names(root, f"{place}/{_below(proof.NAMES)}")
+    lines = [_lines(root, f"{folder}/{_below(proof.MANIFESTS)}/{each}.gz", each) for each in order["layers"]]
+    names = _names(root, f"{folder}/{_below(proof.NAMES)}")
     return Image(
         digest=digest,
         files=merged(lines),
-        own=frozenset(_own(place, order)),
+        own=frozenset(_own(folder, order)),
         names=[names.get(each, each[:12]) for each in order["layers"]],
-        reference=f"{root.rstrip('/')}/{place}/{_below(proof.REFERENCE)}",
+        reference=f"{root.rstrip('/')}/{folder}/{_below(proof.REFERENCE)}",
     )
 
 
@@ -82,22 +86,22 @@ def _order(root: str, path: str, digest: str) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError) as err:
         raise Forged(f"/{path}", f"it cannot be read ({type(err).__name__}: {err})") from err
     if found != digest:
-        raise Forged(f"/{path}", f"it is of image {found[:12]}, and this machine should run {digest[:12]}")
+        raise Forged(f"/{path}", f"it belongs to image {found[:12]}, but this machine should run {digest[:12]}")
     return dict(order)
 
 
 def _require_seal(found: Seal, order: Mapping[str, Any], digest: str) -> None:
-    said = {"image": found.image, "recipe": found.recipe, "read_only": found.read_only, "policy": found.policy}
-    true = {"image": digest, **{name: order[name] for name in ("recipe", "read_only", "policy")}}
-    if wrong := sorted(name for name, value in said.items() if value != true[name]):
-        raise Forged(SEAL_PATH, f"it says something else than the image about {', '.join(wrong)}")
+    sealed = {"image": found.image, "recipe": found.recipe, "read_only": found.read_only, "policy": found.policy}
+    proven = {"image": digest, **{name: order[name] for name in ("recipe", "read_only", "policy")}}
+    if wrong := sorted(name for name, value in sealed.items() if value != proven[name]):
+        raise Forged(SEAL_PATH, f"the seal differs from the image in {', '.join(wrong)}")
 
 
 def _require_above(root: str, order: Mapping[str, Any]) -> None:
-    """Raise if what follows from the order is not what it says: grains, on which pillar may depend, and the like."""
+    """Raise unless the files that follow from the image's description (its grains, for example) have that content."""
     for path, text in proof.above(order).items():
         if _bytes(root, path.lstrip("/")) != text.encode():
-            raise Forged(path, "its content is not that of the image")
+            raise Forged(path, "its content differs from the image")
 
 
 def _lines(root: str, path: str, digest: str) -> Iterator[Mapping[str, Any]]:
@@ -106,12 +110,12 @@ def _lines(root: str, path: str, digest: str) -> Iterator[Mapping[str, Any]]:
     except (OSError, EOFError, zlib.error) as err:
         raise Forged(f"/{path}", f"it cannot be read ({err})") from err
     if hashlib.sha256(text).hexdigest() != digest:
-        raise Forged(f"/{path}", "it is not the manifest of its layer")
+        raise Forged(f"/{path}", "it is not the manifest of the layer that it is named after")
     return map(json.loads, text.splitlines())
 
 
 def _names(root: str, path: str) -> dict[str, str]:
-    """Return what people call the layers; nothing depends on it."""
+    """Return digest to name of the layers, for people; nothing depends on it."""
     try:
         found = json.loads(_bytes(root, path))
         return {str(digest): str(name) for digest, name in found.items()}
@@ -127,14 +131,14 @@ def _bytes(root: str, path: str) -> bytes:
         raise Forged(f"/{path}", f"it cannot be read ({os.strerror(err.errno or 0)})") from err
 
 
-def _own(place: str, order: Mapping[str, Any]) -> Iterator[str]:
-    yield from (proof.FOLDER, SEAL_PATH.lstrip("/"), place)
-    yield from (f"{place}/{_below(path)}" for path in (proof.ORDER, proof.NAMES, proof.MANIFESTS, proof.REFERENCE))
-    yield from (f"{place}/{_below(proof.MANIFESTS)}/{digest}.gz" for digest in order["layers"])
+def _own(folder: str, order: Mapping[str, Any]) -> Iterator[str]:
+    yield from (proof.FOLDER, SEAL_PATH.lstrip("/"), folder)
+    yield from (f"{folder}/{_below(path)}" for path in (proof.ORDER, proof.NAMES, proof.MANIFESTS, proof.REFERENCE))
+    yield from (f"{folder}/{_below(proof.MANIFESTS)}/{digest}.gz" for digest in order["layers"])
     for path in proof.COPIED:
-        copy = f"{place}/{_below(proof.REFERENCE)}/{path}"
+        copy = f"{folder}/{_below(proof.REFERENCE)}/{path}"
         yield copy
-        yield from (above for above in parents(copy) if len(above) > len(place))
+        yield from (above for above in parents(copy) if len(above) > len(folder))
     for path in proof.above(order):
         yield path.lstrip("/")
         yield os.path.dirname(path).lstrip("/")

@@ -1,4 +1,4 @@
-"""Who was logged in: interactively, since this machine began."""
+"""Interactive logins since the machine was made."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Login(NamedTuple):
     how: str
 
 
-def look(root: str, since: float) -> list[Login]:
-    """Return the logins that the machine wrote down after ``since``, and the sessions that are open."""
+def scan(root: str, since: float) -> list[Login]:
+    """Return the logins that utmp and wtmp record after ``since`` (seconds of the epoch), and the open sessions."""
     base = root.rstrip("/")
     found = [login for name in ("run/utmp", "var/log/wtmp") for login in _records(f"{base}/{name}", since)]
     return [*found, *_sessions(f"{base}/run/systemd/sessions")]
 
 
-def _records(place: str, since: float) -> Iterator[Login]:
+def _records(path: str, since: float) -> Iterator[Login]:
     text = b""
-    with suppress(OSError), open(place, "rb") as file:
+    with suppress(OSError), open(path, "rb") as file:
         text = file.read()
     for record in _RECORD.iter_unpack(text[: len(text) // _RECORD.size * _RECORD.size]):
         kind, _, line, _, user, host, _, _, _, at, *_ = record
@@ -50,33 +50,33 @@ def _word(field: bytes) -> str:
 
 
 def _sessions(folder: str) -> Iterator[Login]:
-    """See logind's own files; a session without a terminal (ssh with a command) is one too."""
+    """Read the session files of logind; they include sessions without a terminal (ssh with a command)."""
     with suppress(OSError):
         for name in os.listdir(folder):
             if not name.endswith(".ref"):
                 yield from _session(f"{folder}/{name}")
 
 
-def _session(place: str) -> Iterator[Login]:
-    with suppress(OSError), open(place, encoding="utf-8", errors="replace") as file:
-        said = dict(line.strip().partition("=")[::2] for line in file)
-        if said.get("CLASS") == "user":
-            how = f"has a session by {said.get('SERVICE', '?')}"
-            yield Login(said.get("USER", "?"), said.get("TTY", "no terminal"), how)
+def _session(path: str) -> Iterator[Login]:
+    with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+        session = dict(line.strip().partition("=")[::2] for line in file)
+        if session.get("CLASS") == "user":
+            how = f"has a session by {session.get('SERVICE', '?')}"
+            yield Login(session.get("USER", "?"), session.get("TTY", "no terminal"), how)
 
 
 def drift(logins: Iterable[Login], processes: Iterable[Process], of_units: Collection[int]) -> Iterator[Item]:
-    """Yield each login once; ``of_units``: the processes that are of units of the image."""
-    told: set[str] = set()
+    """Yield each user at each terminal once; ``of_units``: ids of the processes of units of the image."""
+    listed: set[str] = set()
     for user, terminal, how in (*logins, *_at_terminals(processes, of_units)):
         what = f"{user} on {terminal}"
-        if what not in told:
-            told.add(what)
+        if what not in listed:
+            listed.add(what)
             yield Item("login", what, how)
 
 
 def _at_terminals(processes: Iterable[Process], of_units: Collection[int]) -> Iterator[Login]:
-    """Whoever came past every login is at a terminal while he is here."""
+    """Yield the users of programs at terminals: a shell that no login recorded (nsenter) is among them."""
     for process in processes:
         name = os.path.basename(process.exe)
         expected = process.pid in of_units and name not in _SHELLS
@@ -85,7 +85,7 @@ def _at_terminals(processes: Iterable[Process], of_units: Collection[int]) -> It
 
 
 def _terminal(number: int) -> str:
-    """See proc(5): the minor's bits are 31 to 20 and 7 to 0."""
+    """Return the name of a terminal by its device number. See proc(5): bits 31 to 20 and 7 to 0 are the minor."""
     major, minor = number >> 8 & 0xFFF, (number >> 12 & 0xFFF00) | (number & 0xFF)
     if major in _PSEUDO:
         return f"pts/{(major - _PSEUDO.start) * 256 + minor}"

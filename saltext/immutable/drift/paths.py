@@ -1,4 +1,4 @@
-"""Which paths change by design. Pure."""
+"""Mutable paths: those that change by design and may differ from the image. Pure."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ DEFAULTS = (
     "/var/spool/rsyslog",
     "/var/tmp",
 )
-"""Of every machine: logs, caches, identity, and what the system itself remembers. Nothing that init, cron or the
-loader of programs reads is among them; what *runs* from them is found as a process."""
+"""Mutable on every machine: logs, caches, identity, and state of the system itself. Nothing that init, cron or ld.so
+reads is among them; what *runs* from them is found as a process."""
 
-_CLOSED = ("dev", "proc", "sys")
-"""Not looked into at all: the kernel's own."""
+_KERNEL = ("dev", "proc", "sys")
+"""File systems of the kernel, which are not read at all."""
 
 GUARDED = (
     "/etc/immutable",
@@ -73,17 +73,17 @@ GUARDED = (
     "/var/lib/systemd/linger",
     "/var/spool/cron",
 )
-"""What makes programs run is hidden by no pattern for a folder above it, only by one that names the path itself."""
+"""Paths that make programs run. A pattern for a folder above them does not make them mutable, only one that names the
+path itself."""
 
-
-_MADE = ("var/lib/systemd/linger",)
-"""Guarded folders that are made by the system itself, empty: only what is in them tells."""
+_MADE_BY_SYSTEM = ("var/lib/systemd/linger",)
+"""Guarded folders that the system itself makes, empty: only their content is drift."""
 
 
 class Mutable:
     """The paths that may differ: patterns of absolute paths, each with all that is below it.
 
-    ``*`` and ``?`` stop at a slash, ``**`` does not. Paths are asked for as manifests have them: ``var/log/syslog``.
+    ``*`` and ``?`` stop at a slash, ``**`` does not. The methods take paths as in manifests: ``var/log/syslog``.
     """
 
     def __init__(self, declared: Iterable[str], defaults: Iterable[str] = DEFAULTS) -> None:
@@ -95,19 +95,19 @@ class Mutable:
         self._declared = _any([pattern for pattern in plain if pattern not in named])
         self._default = _any([path.strip("/") for path in defaults])
 
-    def hides(self, path: str) -> bool:
+    def may_differ(self, path: str) -> bool:
         """Tell whether a path may differ."""
         if self._is_guarded(path):
-            return path in _MADE or self._named(path)
+            return path in _MADE_BY_SYSTEM or self._named(path)
         return self._default(path) or self._declared(path)
 
-    def closes(self, folder: str) -> bool:
-        """Tell whether nothing below a folder needs a look.
+    def skips(self, folder: str) -> bool:
+        """Tell whether nothing below a folder has to be read.
 
-        Our own defaults are looked into all the same, for what must not even be there; they hold no great trees.
+        The folders of DEFAULTS are read all the same, because setuid programs are drift there too; they are small.
         """
         declared = self._named(folder) or (self._declared(folder) and not self._is_guarded(folder))
-        return (folder in _CLOSED or declared) and not any(path.startswith(f"{folder}/") for path in self._guarded)
+        return (folder in _KERNEL or declared) and not any(path.startswith(f"{folder}/") for path in self._guarded)
 
 
 def _covers(above: str, path: str) -> bool:
@@ -115,7 +115,7 @@ def _covers(above: str, path: str) -> bool:
 
 
 def _any(patterns: list[str]) -> Callable[[str], bool]:
-    """Return what matches any of these patterns, and what is below what they match."""
+    """Return a function that tells whether a path matches any of these patterns or is below one that does."""
     if not patterns:
         return lambda path: False
     joined = "|".join("".join(_translated(pattern)) for pattern in patterns)

@@ -1,4 +1,4 @@
-"""What runs and is not from the image."""
+"""Processes that execute anything that is not from the image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from saltext.immutable.drift.item import Item
 _INTERPRETER = re.compile(r"(python|perl|ruby|node|php|lua|tclsh|gawk|mawk|busybox|bash|dash|zsh|ksh|fish|sh)[\d.]*")
 _KERNEL_THREAD = 0x00200000
 """PF_KTHREAD, proc(5)."""
-_SHOWN = 120
+_MAX_COMMAND = 120
+"""Characters."""
 
 
 @dataclass(frozen=True)
@@ -22,60 +23,60 @@ class Process:
 
     pid: int
     exe: str
-    """What it executes, as the kernel says it: a name for people."""
+    """The path of its executable, as the kernel gives it; '' if that cannot be read."""
     same: bool
-    """Whether the file of that name is what it executes: not where it was replaced, or seen through a mount."""
+    """Whether it executes the file of that path; False if the file was replaced, or seen through a mount."""
     command: str
     script: str = ""
-    """The file that it was told to interpret."""
+    """The file that it interprets."""
     maps: frozenset[str] = frozenset()
     """Further files whose code it has loaded."""
     unit: str = ""
-    """The unit of systemd that it is of, or ''."""
+    """Its systemd unit, or ''."""
     tty: int = 0
     user: str = ""
 
 
-def look(proc: str = "/proc", root: str = "/") -> list[Process]:
-    """Return every process but the kernel's own."""
+def scan(proc: str = "/proc", root: str = "/") -> list[Process]:
+    """Return every process except the kernel's threads."""
     found = []
     for name in os.listdir(proc):
-        if name.isdecimal() and (process := _seen(proc, root, int(name))) is not None:
+        if name.isdecimal() and (process := _process_or_none(proc, root, int(name))) is not None:
             found.append(process)
     return found
 
 
-def _seen(proc: str, root: str, pid: int) -> Process | None:
+def _process_or_none(proc: str, root: str, pid: int) -> Process | None:
     try:
         return _process(proc, root, pid)
     except PermissionError:
         return Process(pid, "", False, "")
-    except (OSError, ValueError):  # it ended meanwhile
+    except (OSError, ValueError):  # the process has ended meanwhile
         return None
 
 
 def _process(proc: str, root: str, pid: int) -> Process | None:
-    place = f"{proc}/{pid}"
-    state, _, _, _, tty, _, flags, *_ = _read(f"{place}/stat").rpartition(")")[2].split()
+    folder = f"{proc}/{pid}"
+    state, _, _, _, tty, _, flags, *_ = _read(f"{folder}/stat").rpartition(")")[2].split()
     if state in "ZX":
-        threads = [name for name in os.listdir(f"{place}/task") if name != str(pid)]
+        threads = [name for name in os.listdir(f"{folder}/task") if name != str(pid)]
         if not threads:
             return None
-        place = f"{place}/task/{threads[0]}"  # the first of them has ended, the others work on
+        folder = f"{folder}/task/{threads[0]}"  # its first thread has ended, others still run
     if int(flags) & _KERNEL_THREAD:
         return None
-    words = _read(f"{place}/cmdline").split("\0")
-    exe = os.readlink(f"{place}/exe")
+    words = _read(f"{folder}/cmdline").split("\0")
+    exe = os.readlink(f"{folder}/exe")
     return Process(
         pid=pid,
         exe=exe,
-        same=_same(f"{place}/exe", root, exe),
-        command=" ".join(words).strip()[:_SHOWN],
-        script=_script(f"{place}/cwd", exe, words),
-        maps=_maps(place, exe),
-        unit=_unit(_read(f"{place}/cgroup")),
+        same=_same(f"{folder}/exe", root, exe),
+        command=" ".join(words).strip()[:_MAX_COMMAND],
+        script=_script(f"{folder}/cwd", exe, words),
+        maps=_maps(folder, exe),
+        unit=_unit(_read(f"{folder}/cgroup")),
         tty=int(tty),
-        user=_user(os.stat(place).st_uid),
+        user=_user(os.stat(folder).st_uid),
     )
 
 
@@ -86,13 +87,13 @@ def _user(uid: int) -> str:
         return str(uid)
 
 
-def _read(place: str) -> str:
-    with open(place, encoding="utf-8", errors="surrogateescape") as file:
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
         return file.read()
 
 
 def _same(link: str, root: str, exe: str) -> bool:
-    """The link leads to the file itself, also to one that has no name here any more."""
+    """Tell whether path ``exe`` is the executed file. (``link`` leads to that file even after its name is gone.)"""
     try:
         return os.path.samestat(os.stat(link), os.stat(root.rstrip("/") + exe))
     except FileNotFoundError:
@@ -100,27 +101,27 @@ def _same(link: str, root: str, exe: str) -> bool:
 
 
 def _script(cwd: str, exe: str, words: list[str]) -> str:
-    """Return the file that an interpreter was given first; '' where it was given none, or code in words."""
+    """Return the script of an interpreter, its first argument; '' if it has none, or code as an argument (``-c``)."""
     if not _INTERPRETER.fullmatch(os.path.basename(exe)):
         return ""
     for word in words[1:]:
         if not word.startswith("-"):
-            place = os.path.realpath(os.path.join(os.readlink(cwd), word))
-            return place if os.path.isfile(place) else ""
+            path = os.path.realpath(os.path.join(os.readlink(cwd), word))
+            return path if os.path.isfile(path) else ""
         if word in ("-c", "-e", "-m"):
             return ""
     return ""
 
 
-def _maps(place: str, exe: str) -> frozenset[str]:
-    """See proc(5): address, rights, offset, device, inode, path."""
-    lines = (line.split(None, 5) for line in _read(f"{place}/maps").splitlines())
+def _maps(folder: str, exe: str) -> frozenset[str]:
+    """Return the files mapped as executable. See proc(5): address, rights, offset, device, inode, path."""
+    lines = (line.split(None, 5) for line in _read(f"{folder}/maps").splitlines())
     files = (fields[5] for fields in lines if len(fields) == 6 and "x" in fields[1] and fields[5].startswith("/"))
     return frozenset(files) - {exe}
 
 
 def _unit(cgroup: str) -> str:
-    """Return the unit of one of systemd's own groups."""
+    """Return the systemd unit in the text of /proc/<pid>/cgroup, or ''."""
     for line in cgroup.splitlines():
         number, controllers, path = line.split(":", 2)
         if controllers == "name=systemd" or (number == "0" and "name=systemd" not in cgroup):
@@ -129,21 +130,24 @@ def _unit(cgroup: str) -> str:
     return ""
 
 
-def drift(processes: Iterable[Process], is_ours: Callable[[str], bool]) -> Iterator[tuple[Process, Item]]:
-    """Yield what executes anything that is not from the image; ``is_ours``: whether a path is, and is unchanged."""
+def drift(processes: Iterable[Process], is_image_file: Callable[[str], bool]) -> Iterator[tuple[Process, Item]]:
+    """Yield the processes that execute anything that is not from the image, each with its items.
+
+    ``is_image_file``: whether a path is a file of the image that has not changed.
+    """
     for process in processes:
-        for said in _foreign(process, is_ours):
-            yield process, Item("process", process.exe or "?", f"{said} (pid {process.pid}: {process.command})")
+        for detail in _foreign(process, is_image_file):
+            yield process, Item("process", process.exe or "?", f"{detail} (pid {process.pid}: {process.command})")
 
 
-def _foreign(process: Process, is_ours: Callable[[str], bool]) -> Iterator[str]:
+def _foreign(process: Process, is_image_file: Callable[[str], bool]) -> Iterator[str]:
     if not process.exe:
-        yield "what it executes cannot be seen"
-    elif not is_ours(process.exe):
-        yield "it runs and is not from the image"
+        yield "its executable cannot be seen"
+    elif not is_image_file(process.exe):
+        yield "it runs, but is not from the image"
     elif not process.same:
-        yield "it runs under this name and is another file"
-    elif process.script and not is_ours(process.script):
+        yield "the process has this path as its name, but executes another file"
+    elif process.script and not is_image_file(process.script):
         yield f"it interprets {process.script}, which is not from the image"
-    if loaded := sorted(path for path in process.maps if not is_ours(path)):
-        yield f"it has loaded code from {', '.join(loaded[:5])}, not from the image"
+    if loaded := sorted(path for path in process.maps if not is_image_file(path)):
+        yield f"it has loaded code from {', '.join(loaded[:5])}, which is not from the image"

@@ -1,4 +1,4 @@
-"""Who listens."""
+"""Listening sockets of programs that are not from the image."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from saltext.immutable.drift.item import Item
 from saltext.immutable.drift.processes import Process
 
 _USERS = "user@"
-"""Units of the image in which everybody runs units of his own."""
+"""Units of the image in which users run units of their own."""
 _RUNNERS = {"atd.service": (), "cron.service": (), "salt-minion.service": ("salt-minion",)}
-"""Units whose work it is to run other programs, and the scripts that are their own."""
+"""Units that run other programs, and their own scripts."""
 
 
 class Listener(NamedTuple):
-    """A socket that waits for others."""
+    """A socket that accepts connections or datagrams."""
 
     pid: int
     address: str
     """``tcp 0.0.0.0:80``"""
 
 
-def look() -> list[Listener]:
-    """Return the sockets of this machine's network on which somebody can begin to talk; ``OSError``: nobody can see."""
+def scan() -> list[Listener]:
+    """Return the listening TCP and open UDP sockets of this machine; raise ``OSError`` if they cannot be read."""
     found = []
     for each in _connections():
         if each.pid and each.laddr and (each.status == psutil.CONN_LISTEN or _is_open_udp(each)):
@@ -47,19 +47,19 @@ def _is_open_udp(each: Any) -> bool:
     return each.type == socket.SOCK_DGRAM and not each.raddr
 
 
-def told_to_run(processes: Iterable[Process]) -> Iterator[int]:
-    """Yield the processes that are of a unit only because it runs what it is told to."""
+def started_by_runners(processes: Iterable[Process]) -> Iterator[int]:
+    """Yield the ids of processes that belong to a unit of the image only because it runs other programs."""
     for process in processes:
         own = _RUNNERS.get(process.unit)
         if process.unit.startswith(_USERS) or (own is not None and os.path.basename(process.script) not in own):
             yield process.pid
 
 
-def drift(listeners: Iterable[Listener], processes: Iterable[Process], ours: Collection[int]) -> Iterator[Item]:
-    """Yield the sockets of all but ``ours``: the processes that are of a unit and an executable of the image."""
+def drift(listeners: Iterable[Listener], processes: Iterable[Process], expected: Collection[int]) -> Iterator[Item]:
+    """Yield the sockets of all processes except ``expected``: ids of those whose unit and program are the image's."""
     by_pid = {process.pid: process for process in processes}
     for pid, address in sorted(set(listeners)):
         process = by_pid.get(pid)
-        if process is not None and pid not in ours:
+        if process is not None and pid not in expected:
             where = process.unit or "no unit"
             yield Item("socket", address, f"{process.exe} of {where} listens (pid {pid}: {process.command})")

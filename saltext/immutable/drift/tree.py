@@ -1,4 +1,4 @@
-"""The files: as manifests say, as they are, and the difference of the two."""
+"""Walk a tree of files, and compare one file with its line in a manifest."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ _KINDS = {
     stat.S_IFSOCK: "socket",
 }
 MOUNT = "mount"
-"""In the manifest of an adopted machine: the top folder of another file system."""
+"""The kind of a mount point in the manifest of an adopted machine."""
 
 
-def walk(root: str, closes: Callable[[str], bool], mounts: Collection[str]) -> Iterator[tuple[str, Entry]]:
-    """Yield what is below ``root``, itself as ``.``; never follow a link, never raise for what goes away meanwhile.
+def walk(root: str, skips: Callable[[str], bool], mounts: Collection[str]) -> Iterator[tuple[str, Entry]]:
+    """Yield path and entry of all below ``root``, which is ``.`` itself.
 
-    Not looked into: folders that ``closes`` says so of, and ``mounts``, which are not yielded either.
+    Links are not followed; a file that is removed meanwhile raises nothing. ``skips``: tells which folders not to read;
+    ``mounts``: paths that are neither yielded nor read.
     """
     yield ".", _lstat(root, os.lstat(root))
     base, folders = root.rstrip("/"), [""]
@@ -41,55 +42,55 @@ def walk(root: str, closes: Callable[[str], bool], mounts: Collection[str]) -> I
             with suppress(FileNotFoundError):
                 entry = _lstat(f"{base}/{path}", info)
                 yield path, entry
-                if entry.kind == "dir" and not closes(path):
+                if entry.kind == "dir" and not skips(path):
                     folders.append(f"{path}/")
 
 
-def _listed(place: str) -> Iterator[tuple[str, os.stat_result]]:
-    with suppress(OSError), os.scandir(place) as listing:
+def _listed(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    with suppress(OSError), os.scandir(folder) as listing:
         for each in listing:
             with suppress(FileNotFoundError):
                 yield each.name, each.stat(follow_symlinks=False)
 
 
-def _lstat(place: str, info: os.stat_result) -> Entry:
+def _lstat(path: str, info: os.stat_result) -> Entry:
     mode = info.st_mode
     kind = _KINDS[stat.S_IFMT(mode)]
     content: Any = None
     if kind == "link":
-        content = os.readlink(place)
+        content = os.readlink(path)
     elif kind not in ("dir", "file"):
         content = [os.major(info.st_rdev), os.minor(info.st_rdev)]
     size = info.st_size if kind == "file" else 0
     times = (int(info.st_mtime), size)
-    return Entry(kind, stat.S_IMODE(mode), info.st_uid, info.st_gid, *times, content, _xattrs(place))
+    return Entry(kind, stat.S_IMODE(mode), info.st_uid, info.st_gid, *times, content, _xattrs(path))
 
 
-def _xattrs(place: str) -> dict[str, str] | None:
+def _xattrs(path: str) -> dict[str, str] | None:
     try:
-        names = os.listxattr(place, follow_symlinks=False)
-    except OSError:  # a file system that has none
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError:  # this file system has no extended attributes
         return None
     own = [name for name in names if not name.startswith("trusted.overlay.")]
-    return {name: os.getxattr(place, name, follow_symlinks=False).hex() for name in own} or None
+    return {name: os.getxattr(path, name, follow_symlinks=False).hex() for name in own} or None
 
 
 def changes(expected: Entry, found: Entry, read: Callable[[], str | None], full: bool = False) -> list[str]:
-    """Return what is different about a file that is there.
+    """Return what differs about a file that exists.
 
-    ``read`` returns the hash of what is in it; it is called where metadata cannot tell, or always if ``full``.
+    ``read`` returns the hash of its content; it is called if the time differs, or always if ``full``.
     """
     if expected.kind != found.kind and (expected.kind, found.kind) != (MOUNT, "dir"):
         return [f"it is a {found.kind} and was a {expected.kind}"]
-    said = []
+    differing = []
     if expected.mode != found.mode and expected.kind != "link":
-        said.append(f"mode {found.mode:04o}, was {expected.mode:04o}")
+        differing.append(f"mode {found.mode:04o}, was {expected.mode:04o}")
     if (expected.uid, expected.gid) != (found.uid, found.gid):
-        said.append(f"owner {found.uid}:{found.gid}, was {expected.uid}:{expected.gid}")
+        differing.append(f"owner {found.uid}:{found.gid}, was {expected.uid}:{expected.gid}")
     if expected.xattrs != found.xattrs:
-        said.append(_xattr_changes(expected.xattrs or {}, found.xattrs or {}))
-    moved = full or expected.mtime != found.mtime
-    return [*_content_changes(expected, found, read if moved else lambda: expected.content), *said]
+        differing.append(_xattr_changes(expected.xattrs or {}, found.xattrs or {}))
+    must_read = full or expected.mtime != found.mtime
+    return [*_content_changes(expected, found, read if must_read else lambda: expected.content), *differing]
 
 
 def _content_changes(expected: Entry, found: Entry, read: Callable[[], str | None]) -> list[str]:
@@ -112,11 +113,11 @@ def _xattr_changes(expected: Mapping[str, str], found: Mapping[str, str]) -> str
     return f"extended attributes: {', '.join(names)}"
 
 
-def sha256(place: str) -> str | None:
+def sha256(path: str) -> str | None:
     """Return the hash of a file's content; None if it is gone or cannot be read."""
     digest = hashlib.sha256()
     try:
-        fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     with os.fdopen(fd, "rb", buffering=0) as file, suppress(OSError):

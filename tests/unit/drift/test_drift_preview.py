@@ -1,4 +1,4 @@
-"""What states predict is drift; what keeps them from being asked is told, never raised."""
+"""What states predict is drift; an error that keeps them from running is drift too, and never raised."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def state(result: bool | None, changes: dict[str, Any] | None = None, **more: st
 
 @pytest.fixture
 def previewed(monkeypatch):
-    """Return what previews a machine of these states, whose Salt answers like this; and what Salt was asked."""
-    asked: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+    """Return a function that previews a machine of these states, whose Salt answers like this; it records the calls."""
+    called: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
 
     def run(states: list[dict[str, Any]], answer: Any) -> dict[str, Any]:
         def call(fun: str, *args: Any, **kwargs: Any) -> Any:
-            asked.append((fun, args, kwargs))
+            called.append((fun, args, kwargs))
             if isinstance(answer, Exception):
                 raise answer
             return answer
@@ -32,7 +32,7 @@ def previewed(monkeypatch):
         monkeypatch.setattr(seal, "read", lambda path: found)
         return preview(call)
 
-    run.asked = asked
+    run.called = called
     return run
 
 
@@ -40,11 +40,11 @@ WEB = {"sls": ["web", "tls"], "saltenv": "prod", "pillarenv": None}
 ALL = {"sls": "highstate", "saltenv": "base", "pillarenv": "p"}
 
 
-def test_the_states_of_the_recipes_are_asked_as_they_were_applied(previewed):
+def test_the_states_of_the_recipe_run_as_they_were_applied(previewed):
     assert previewed([ALL, WEB], {"a": state(True)}) | {"seconds": 0} == {
         "drift": [], "counts": {}, "states": 2, "seconds": 0,
     }  # fmt: skip
-    assert previewed.asked == [
+    assert previewed.called == [
         ("state.highstate", (), {"test": True, "saltenv": "base", "pillarenv": "p"}),
         ("state.apply", ("web,tls",), {"test": True, "saltenv": "prod"}),
     ]
@@ -68,16 +68,16 @@ def test_a_predicted_change_is_drift_with_its_state(previewed, answer, detail):
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "detail"),
     [
         (["No matching sls found for 'web'", "second"], "No matching sls found"),
         (SaltRenderError("line 3"), "SaltRenderError: line 3"),
         ("Pillar failed to render", "Pillar failed"),
     ],
 )
-def test_states_that_cannot_be_asked_are_told(previewed, answer, said):
+def test_states_that_cannot_run_are_drift(previewed, answer, detail):
     found = previewed([WEB], answer)
-    assert found["drift"][0]["kind"] == "state" and said in found["drift"][0]["detail"]
+    assert found["drift"][0]["kind"] == "state" and detail in found["drift"][0]["detail"]
     assert found["states"] == 0
 
 
@@ -85,7 +85,7 @@ def test_long_changes_are_cut(previewed):
     assert len(previewed([WEB], {"t": state(None, {"diff": "x" * 9000})})["drift"][0]["detail"]) <= 1000
 
 
-def test_a_host_without_an_image_has_no_states_to_ask(monkeypatch):
+def test_a_host_without_an_image_has_no_states_to_preview(monkeypatch):
     monkeypatch.setattr(seal, "read", lambda path: None)
     with pytest.raises(CommandExecutionError, match="not sealed"):
         preview(lambda *_, **__: None)

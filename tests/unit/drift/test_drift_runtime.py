@@ -1,4 +1,4 @@
-"""What runs, listens, is mounted, is installed and who was there: judged from data alone."""
+"""Drift of accounts, packages, mounts, processes, sockets, services and logins, from data alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GROUP = b"root:x:0:\nsudo:x:27:\n"
 
 
 @pytest.mark.parametrize(
-    ("path", "before", "now", "said"),
+    ("path", "before", "now", "detail"),
     [
         pytest.param(accounts.PASSWD, PASSWD, PASSWD, [], id="nothing"),
         pytest.param(
@@ -60,8 +60,8 @@ GROUP = b"root:x:0:\nsudo:x:27:\n"
         ),
     ],
 )  # fmt: skip
-def test_accounts_are_told_line_by_line(path, before, now, said):
-    assert [item[:3] for item in accounts.COMPARE[path](before, now)] == said
+def test_accounts_are_compared_line_by_line(path, before, now, detail):
+    assert [item[:3] for item in accounts.COMPARE[path](before, now)] == detail
 
 
 def status(**versions: str) -> bytes:
@@ -69,7 +69,7 @@ def status(**versions: str) -> bytes:
     return "\n".join(stanza.format(name, version) for name, version in versions.items()).encode()
 
 
-def test_packages_are_told_by_name_and_version():
+def test_packages_are_compared_by_name_and_version():
     before, now = status(tar="1.0", sed="4.8", gone="1"), status(tar="1.1", sed="4.8", nc="9")
     assert [item[:3] for item in accounts.COMPARE[accounts.STATUS](before, now)] == [
         ("package", "gone:amd64", "removed: was 1"),
@@ -128,7 +128,7 @@ def test_another_kind_of_mount_at_a_known_place_is_found():
     assert found([]) == found(["1 1 0:70 / /proc rw - tmpfs tmpfs rw"]) == ["/proc"]
 
 
-def test_file_systems_of_the_machines_own_are_looked_into_where_they_are_known(tmp_path):
+def test_local_file_systems_are_compared_where_they_are_expected(tmp_path):
     (tmp_path / "file").touch()
     here = [
         Mount(str(tmp_path), "ext4", "/", "/dev/vdb"),
@@ -136,7 +136,7 @@ def test_file_systems_of_the_machines_own_are_looked_into_where_they_are_known(t
         Mount("/", "nfs4", "/", "server:/"),
         Mount("/usr", "ext4", "/", "/dev/vdc"),
     ]
-    assert mounts.entered(here, {str(tmp_path), str(tmp_path / "file"), "/"}) == {str(tmp_path)}
+    assert mounts.to_compare(here, {str(tmp_path), str(tmp_path / "file"), "/"}) == {str(tmp_path)}
 
 
 def test_mounts_are_planned_by_fstab_and_units():
@@ -149,7 +149,7 @@ def test_what_only_init_sees_counts_too(tmp_path):
         (tmp_path / pid).mkdir()
         (tmp_path / pid / "mountinfo").write_text("\n".join(lines) + "\n")
     root, hidden = Mount("/", "overlay", "/", "overlay"), Mount("/etc", "tmpfs", "/", "tmpfs")
-    assert sorted(mounts.look(str(tmp_path))) == [root, hidden]
+    assert sorted(mounts.scan(str(tmp_path))) == [root, hidden]
 
 
 # Processes
@@ -162,7 +162,7 @@ def process(pid: int = 7, exe: str = "/usr/sbin/nginx", same: bool = True, **mor
 
 
 @pytest.mark.parametrize(
-    ("ran", "said"),
+    ("ran", "detail"),
     [
         pytest.param(process(), None, id="a program of the image"),
         pytest.param(process(exe="/tmp/x"), "not from the image", id="a program of somebody"),
@@ -177,10 +177,10 @@ def process(pid: int = 7, exe: str = "/usr/sbin/nginx", same: bool = True, **mor
         pytest.param(process(maps=frozenset({"/tmp/x.so"})), "code from /tmp/x.so", id="a library of somebody"),
     ],
 )
-def test_what_runs_is_from_the_image_or_told(ran, said):
+def test_what_runs_is_from_the_image_or_drift(ran, detail):
     items = [item for _, item in processes.drift([ran], OURS.__contains__)]
-    assert [item.kind for item in items] == (["process"] if said else [])
-    assert not said or said in items[0].detail and "pid 7" in items[0].detail
+    assert [item.kind for item in items] == (["process"] if detail else [])
+    assert not detail or detail in items[0].detail and "pid 7" in items[0].detail
 
 
 @pytest.fixture
@@ -203,12 +203,12 @@ def proc(tmp_path) -> Path:
     return tmp_path
 
 
-def look(proc: Path) -> list[Process]:
-    return processes.look(str(proc / "proc"), str(proc / "root"))
+def scan(proc: Path) -> list[Process]:
+    return processes.scan(str(proc / "proc"), str(proc / "root"))
 
 
-def test_a_process_is_seen_as_the_kernel_tells_of_it(proc):
-    [seen] = look(proc)
+def test_a_process_is_read_from_proc(proc):
+    [seen] = scan(proc)
     assert (seen.pid, seen.exe, seen.command, seen.unit) == (42, "/usr/bin/bash", "bash -x script.sh", "odd.service")
     assert (seen.tty, seen.script, seen.maps) == (34823, str(proc / "script.sh"), {"/usr/lib/a b.so"})
     assert logins._terminal(seen.tty) == "pts/7"
@@ -235,20 +235,20 @@ def test_a_process_executes_the_file_of_that_name_or_another_one(proc):
 )
 def test_a_script_is_a_file_that_is_there(proc, words, script):
     (proc / "proc/42/cmdline").write_text(words)
-    assert look(proc)[0].script == (str(proc / script) if script else "")
+    assert scan(proc)[0].script == (str(proc / script) if script else "")
 
 
 def test_the_kernels_own_threads_and_what_has_ended_are_left_out(proc):
     stat = proc / "proc/42/stat"
     before = stat.read_text()
     stat.write_text(before.replace("4194304", str(0x00200040)))
-    assert look(proc) == []
+    assert scan(proc) == []
     (proc / "proc/42/task/42").mkdir(parents=True)
     stat.write_text(before.replace(") S", ") Z"))
-    assert look(proc) == []
+    assert scan(proc) == []
     (proc / "proc/42/exe").unlink()
     stat.write_text(before)
-    assert look(proc) == []
+    assert scan(proc) == []
 
 
 def test_a_process_whose_first_thread_has_ended_is_seen_by_another(proc):
@@ -258,35 +258,35 @@ def test_a_process_whose_first_thread_has_ended_is_seen_by_another(proc):
         os.rename(place / name, place / "task/43" / name)
     (place / "cmdline").touch()
     (place / "stat").write_text((place / "stat").read_text().replace(") S", ") Z"))
-    assert [seen.exe for seen in look(proc)] == ["/usr/bin/bash"]
+    assert [seen.exe for seen in scan(proc)] == ["/usr/bin/bash"]
 
 
-def test_a_process_that_nobody_may_look_at_is_not_taken_for_nothing(proc, monkeypatch):
+def test_a_process_that_cannot_be_read_is_not_left_out(proc, monkeypatch):
     def refuse(path: str) -> str:
         raise PermissionError(path)
 
     monkeypatch.setattr(os, "readlink", refuse)
     (proc / "proc/43").mkdir()  # one that ended meanwhile
     (proc / "proc/44").touch()  # none at all
-    assert [(seen.pid, seen.exe) for seen in look(proc)] == [(42, "")]
+    assert [(seen.pid, seen.exe) for seen in scan(proc)] == [(42, "")]
 
 
 # Sockets
 
 
-def test_listeners_are_told_unless_a_program_of_the_image_runs_in_a_unit_of_it():
+def test_listeners_are_drift_unless_a_program_of_the_image_runs_in_a_unit_of_it():
     listeners = [Listener(7, "tcp 0.0.0.0:80"), Listener(8, "tcp 0.0.0.0:4444"), Listener(99, "udp 0.0.0.0:1")]
     ran = [process(7, unit="nginx.service"), process(8, exe="/usr/bin/python3.11")]
-    [item] = sockets.drift(listeners, ran, ours={7})
+    [item] = sockets.drift(listeners, ran, expected={7})
     assert item[:2] == ("socket", "tcp 0.0.0.0:4444") and "of no unit listens (pid 8" in item.detail
 
 
-def test_what_listens_in_a_unit_that_runs_what_it_is_told_is_no_part_of_it():
+def test_programs_that_a_unit_was_made_to_run_are_no_part_of_it():
     minion = process(1, exe="/usr/bin/python3.11", script="/opt/salt/bin/salt-minion", unit="salt-minion.service")
     job = process(2, exe="/usr/bin/python3.11", unit="salt-minion.service")
     mail = process(3, exe="/usr/sbin/exim4", unit="exim4.service")
-    assert list(sockets.told_to_run([minion, job, mail, process(4, unit="cron.service")])) == [2, 4]
-    assert list(sockets.told_to_run([process(5, unit="user@0.service")])) == [5]
+    assert list(sockets.started_by_runners([minion, job, mail, process(4, unit="cron.service")])) == [2, 4]
+    assert list(sockets.started_by_runners([process(5, unit="user@0.service")])) == [5]
 
 
 def test_a_socket_that_waits_is_seen():
@@ -294,7 +294,7 @@ def test_a_socket_that_waits_is_seen():
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert Listener(os.getpid(), f"tcp 127.0.0.1:{port}") in sockets.look()
+        assert Listener(os.getpid(), f"tcp 127.0.0.1:{port}") in sockets.scan()
 
 
 # Services
@@ -312,7 +312,7 @@ ConditionResult=yes
 
 def test_a_unit_is_what_systemctl_says():
     unit = services.unit(STANZA)
-    assert (unit.name, unit.active, unit.enabled, unit.type, unit.wanted) == (
+    assert (unit.name, unit.active, unit.enabled, unit.type, unit.conditions_met) == (
         "nginx.service", "active", "enabled", "forking", True,
     )  # fmt: skip
     assert unit.file.endswith("systemd/system/nginx.service") and len(unit.drop_ins) == 2
@@ -323,7 +323,7 @@ def unit(file: str = "/usr/lib/systemd/system/x.service", name: str = "x.service
 
 
 @pytest.mark.parametrize(
-    ("loaded", "said"),
+    ("loaded", "detail"),
     [
         pytest.param(unit(), None, id="a unit of the image"),
         pytest.param(unit(""), None, id="what systemd makes by itself"),
@@ -352,10 +352,10 @@ def unit(file: str = "/usr/lib/systemd/system/x.service", name: str = "x.service
         pytest.param(unit("/run/systemd/transient/x.service"), "not from the image", id="a transient unit"),
         pytest.param(unit("/run/systemd/system/x.service", active="failed"), "not from the image", id="which failed"),
         pytest.param(unit("/run/systemd/system/x.service", active="inactive"), None, id="one that never ran"),
-        pytest.param(unit(drop_ins=("/run/x.conf",)), "a part of its unit", id="a drop-in"),
+        pytest.param(unit(drop_ins=("/run/x.conf",)), "a drop-in of its unit", id="a drop-in"),
         pytest.param(unit(drop_ins=("/usr/lib/x.conf",)), None, id="a drop-in of the image"),
         pytest.param(
-            unit(enabled="enabled", type="forking", active="inactive"), "it is inactive", id="a daemon that was stopped"
+            unit(enabled="enabled", type="forking", active="inactive"), "it is inactive", id="a daemon was stopped"
         ),
         pytest.param(unit(enabled="enabled", type="oneshot", active="inactive"), None, id="a task that is done"),
         pytest.param(unit(enabled="enabled", type="simple", active="inactive"), None, id="a program that has ended"),
@@ -364,15 +364,15 @@ def unit(file: str = "/usr/lib/systemd/system/x.service", name: str = "x.service
             unit(name="x.timer", enabled="enabled", active="inactive"), "it is inactive", id="a timer that was stopped"
         ),
         pytest.param(
-            unit(name="x.timer", enabled="enabled", active="inactive", wanted=False), None, id="with no reason to run"
+            unit(name="x.timer", enabled="enabled", active="inactive", conditions_met=False), None, id="not needed"
         ),
         pytest.param(unit(enabled="disabled", active="inactive", type="notify"), None, id="one that is not enabled"),
     ],
 )  # fmt: skip
-def test_units_are_from_the_image_and_run(loaded, said):
+def test_units_are_from_the_image_and_run(loaded, detail):
     items = list(services.drift([loaded], lambda path: path.startswith("/usr/")))
-    assert [item.kind for item in items] == (["service"] if said else [])
-    assert not said or said in items[0].detail
+    assert [item.kind for item in items] == (["service"] if detail else [])
+    assert not detail or detail in items[0].detail
 
 
 def test_what_a_generated_unit_executes_is_in_its_file():
@@ -382,16 +382,16 @@ def test_what_a_generated_unit_executes_is_in_its_file():
     assert services.programs("ExecStart=/etc/init.d/x start \\\n; /bin/sh -c evil") == ("",)
 
 
-def test_what_systemd_gives_to_every_unit_leads_nowhere_but_into_the_image():
-    said = 'LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin "PYTHONPATH=/run/evil" "OPTS=-a /tmp/b"'
-    items = list(services.environment(said, lambda path: not path.startswith("/usr/")))
-    assert [item.detail.partition(" to every unit")[0] for item in items] == ["it gives PYTHONPATH", "it gives OPTS"]
+def test_variables_of_every_unit_that_lead_out_of_the_image_are_drift():
+    variables = 'LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin "PYTHONPATH=/run/evil" "OPTS=-a /tmp/b"'
+    items = list(services.environment(variables, lambda path: not path.startswith("/usr/")))
+    assert [item.detail.partition(" for every unit")[0] for item in items] == ["it sets PYTHONPATH", "it sets OPTS"]
 
 
 def test_a_systemd_that_does_not_answer_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(services.Silent, match="systemctl"):
-        services.look()
+    with pytest.raises(services.SystemdUnavailable, match="systemctl"):
+        services.scan()
 
 
 # Logins
@@ -402,7 +402,7 @@ def record(kind: int, user: bytes, line: bytes, at: int) -> bytes:
     return struct.pack("=hxxi32s4s32s256shhiii4i20x", kind, 1, line, b"", user, b"198.51.100.7", 0, 0, 0, at, *[0] * 5)
 
 
-def test_logins_are_told_once_as_they_were_written_down(tmp_path):
+def test_each_recorded_login_is_listed_once(tmp_path):
     (tmp_path / "run/systemd/sessions").mkdir(parents=True)
     (tmp_path / "var/log").mkdir(parents=True)
     (tmp_path / "run/utmp").write_bytes(record(7, b"ada", b"pts/0", 50) + record(6, b"LOGIN", b"tty1", 50))
@@ -412,7 +412,7 @@ def test_logins_are_told_once_as_they_were_written_down(tmp_path):
     (tmp_path / "run/systemd/sessions/1").write_text("USER=bob\nCLASS=user\nSERVICE=sshd\n")
     (tmp_path / "run/systemd/sessions/c1").write_text("USER=cron\nCLASS=background\n")
     os.mkfifo(tmp_path / "run/systemd/sessions/1.ref")
-    seen = logins.look(str(tmp_path), since=20)
+    seen = logins.scan(str(tmp_path), since=20)
     assert [item[:2] for item in logins.drift(seen, [], ())] == [
         ("login", "ada on pts/0"),
         ("login", "bob on no terminal"),
@@ -420,7 +420,7 @@ def test_logins_are_told_once_as_they_were_written_down(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("ran", "of_units", "told"),
+    ("ran", "of_units", "expected"),
     [
         pytest.param(process(exe="/sbin/agetty", tty=34816), [7], [], id="a getty waits"),
         pytest.param(process(exe="/usr/bin/bash", tty=34817, user="root"), [7], ["root on pts/1"], id="a shell"),
@@ -429,11 +429,11 @@ def test_logins_are_told_once_as_they_were_written_down(tmp_path):
         pytest.param(process(exe="/usr/bin/bash"), [], [], id="a script"),
     ],
 )
-def test_whoever_is_at_a_terminal_is_told(ran, of_units, told):
-    assert [item.what for item in logins.drift([], [ran], of_units)] == told
+def test_whoever_is_at_a_terminal_is_listed(ran, of_units, expected):
+    assert [item.what for item in logins.drift([], [ran], of_units)] == expected
 
 
-def test_a_login_of_record_is_not_told_again_by_its_shell():
+def test_a_recorded_login_is_not_listed_again_for_its_shell():
     shell = process(exe="/usr/bin/bash", tty=34817, user="ada")
     assert len(list(logins.drift([Login("ada", "pts/1", "logged in")], [shell], ()))) == 1
 
@@ -441,7 +441,7 @@ def test_a_login_of_record_is_not_told_again_by_its_shell():
 # Items
 
 
-def test_what_is_told_can_be_sent_and_printed_whatever_a_file_is_called():
-    told = Item("file", "/tmp/caf\udce9\n\x1b[31m\ud800é", "x").told()
-    assert told["what"] == "/tmp/caf\\xe9\\n\\x1b[31m\\ud800é"
-    assert told["what"].encode()
+def test_an_item_can_be_sent_and_printed_whatever_a_file_is_called():
+    item = Item("file", "/tmp/caf\udce9\n\x1b[31m\ud800é", "x").as_dict()
+    assert item["what"] == "/tmp/caf\\xe9\\n\\x1b[31m\\ud800é"
+    assert item["what"].encode()
