@@ -216,7 +216,9 @@ def run(opts, rack):
 
 
 def publish(store, digest):
-    store.add_image(Image(digest, "web", (digest,), time.time(), True, {}))
+    guard = {"allow": [], "deny": [], "dry_runs": True}
+    policy = {"guard": guard, "at_launch": [], "writable": [], "mutable": [], "states": []}
+    store.add_image(Image(digest, "web", (digest,), time.time(), True, {"policy": policy}))
     store.set_channel("web", "stable", digest)
 
 
@@ -290,7 +292,8 @@ def test_rebuild_bakes_with_updates_and_rolls(run, rack, store, monkeypatch):
     def bake(name, opts, **how):
         asked.append((name, how["refresh"], how["channel"], how["test"]))
         publish(store, TWO)
-        return {"image": "web@222222222222", "changed": True}
+        report = {"image": "web@222222222222", "digest": TWO, "channel": "stable", "changed": True, "cached": False}
+        return {**report, "layers": [], "packages": 0, "seconds": 0.0, "warnings": []}
 
     monkeypatch.setattr(baking, "bake", bake)
     publish(store, ONE)

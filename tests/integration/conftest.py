@@ -25,6 +25,8 @@ sys.path[:0] = [str(HERE), str(ROOT / "tests")]
 
 from processes import of_session  # noqa: E402
 from support.estate import Estate, wait_for  # noqa: E402
+from support.surface.bus import Listener  # noqa: E402
+from support.surface.seen import Onlooker  # noqa: E402
 
 from saltext.immutable.machines import machine as machines  # noqa: E402
 from saltext.immutable.machines.cgroup import hierarchies  # noqa: E402
@@ -76,6 +78,20 @@ def configured(estate: Estate) -> Callable[..., AbstractContextManager[None]]:
         return left
 
     return restarted
+
+
+@pytest.fixture(scope="session")
+def listener(estate: Estate) -> Iterator[Listener]:
+    with Listener(estate.etc / "master", Onlooker()) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def surface(listener: Listener) -> Iterator[None]:
+    """Hold what comes by on the event bus to what is written down of the public surface."""
+    yield
+    listener.catch_up()
+    listener.onlooker.end()
 
 
 @pytest.fixture

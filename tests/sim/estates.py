@@ -17,6 +17,7 @@ from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.spec.model import Amount, Definitions, Fleet, FunctionCheck, ProviderSpec, Settings, Strategy
 from saltext.immutable.store import Image, Store
 from saltext.immutable.store.schema import leases, metadata
+from tests.support.surface import events
 
 from .invariants import Guardian
 from .processes import Desk, Process
@@ -32,6 +33,8 @@ FLEET = Fleet(
     strategy=Strategy(max_surge=Amount(1), ready_within=30.0, progress_within=90.0),
     health=(FunctionCheck("service.status", ("nginx",)),),
 )
+JOURNAL = events.journal()
+"""Kinds of entries that are written down as public."""
 _stores: list[Store] = []
 
 
@@ -48,6 +51,11 @@ class Estate:
     loadable: set[str] = field(default_factory=lambda: {"simulated", "another"})
     settings: Settings | None = None
 
+    def hear(self, entry: Entry) -> None:
+        """Hand an entry of the journal on; it is of a kind that tests/surface/events.yaml has."""
+        assert entry.what in JOURNAL, f"{entry.what!r} is no kind of entry in the public surface"
+        self.say(entry)
+
     def operations(self, process: Process | None = None, **changes: Any) -> Operations:
         """Return the commands, as given by a process (None: the one that never dies)."""
         return Operations(
@@ -55,7 +63,7 @@ class Estate:
             Definitions({}, {self.fleet.name: self.fleet} if self.pillar is None else self.pillar),
             self.world,
             self.load,
-            lambda entry: self.say(entry),
+            self.hear,
             clock=self.world.clock,
             token=self.world.token,
             effects=lambda stopped: self.world if process is None else process,

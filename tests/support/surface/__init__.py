@@ -16,7 +16,14 @@ Imports of the library are in ``library.py`` alone.
 
 from __future__ import annotations
 
-from . import api, functions, pillar, store
+from . import api, events, functions, pillar, seen, store
 
-PARTS = {"api": api.read, "functions": functions.read, "pillar": pillar.read, "store": store.read}
+PARTS = {
+    "api": api.read,
+    "events": events.read,
+    "functions": functions.read,
+    "json": seen.answers,
+    "pillar": pillar.read,
+    "store": store.read,
+}
 """What is read from the code, by the name of its file."""

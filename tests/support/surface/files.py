@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,25 @@ import yaml
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "tests" / "surface"
+_SHORT = 110
+"""Characters of JSON that become one line."""
 WRITE = ".venv/bin/python -m tests.support.surface --write"
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes what is short on one line."""
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.Node:
+        return super().represent_sequence(tag, sequence, len(json.dumps(sequence)) < _SHORT)
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.Node:
+        return super().represent_mapping(tag, mapping, len(json.dumps(mapping)) < _SHORT)
+
+
 def text(data: Any) -> str:
-    """Return data as the files hold it: sorted, one thing a line."""
-    return yaml.safe_dump(data, width=1000, allow_unicode=True)
+    """Return data as the files hold it, sorted."""
+    dumped: str = yaml.dump(data, Dumper=_Dumper, width=1000, allow_unicode=True)
+    return dumped
 
 
 def head(part: str) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import saltext.immutable
 from saltext.immutable import adoption, providers, spec, traffic
 from saltext.immutable.providers import nspawn as _nspawn
+from saltext.immutable.runner import Progress
 from saltext.immutable.spec.reading import Section
 from saltext.immutable.store.schema import metadata
 from saltext.immutable.traffic.haproxy import HAProxy
@@ -16,6 +19,7 @@ PROTOCOLS = (providers.Provider, traffic.Traffic)
 """What third parties implement."""
 VALUES = (providers.Identity, providers.Instance, traffic.Standing)
 """What goes in and comes out there."""
+LIBRARY = Path(str(saltext.immutable.__file__)).parent
 TABLES = metadata.sorted_tables
 
 
@@ -30,4 +34,5 @@ def haproxy(settings: Mapping[str, Any]) -> object:
     return HAProxy(settings, {})
 
 
-__all__ = ["PROTOCOLS", "TABLES", "VALUES", "Section", "adoption", "haproxy", "nspawn", "spec"]
+__all__ = ["Progress", "Section", "adoption", "spec"]
+"""Besides what is defined here."""

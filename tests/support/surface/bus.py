@@ -1,0 +1,74 @@
+"""Look at what comes by on a master's event bus: events of ours, and what our functions returned."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import salt.config
+import salt.utils.event
+
+from .functions import FOLDERS, read
+from .seen import REFUSED, Onlooker
+
+_MARK = "surface/caught-up"
+
+
+class Listener(threading.Thread):
+    """Shows an onlooker all that comes by, until told to stop."""
+
+    def __init__(self, master_config: Path, onlooker: Onlooker) -> None:
+        super().__init__(daemon=True)
+        self.onlooker = onlooker
+        logging.getLogger("salt.utils.event").setLevel(logging.WARNING)  # it would repeat every event in a failure
+        self._opts = salt.config.master_config(str(master_config))
+        self._functions = {name for kind in FOLDERS for name in read()[kind]}
+        self._over, self._up_to = threading.Event(), 0.0
+
+    def __enter__(self) -> Listener:
+        self.start()
+        self.catch_up()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+    def catch_up(self, within: float = 10.0) -> None:
+        """Return when all that was fired before has been looked at."""
+        began = time.time()
+        with salt.utils.event.get_master_event(self._opts, self._opts["sock_dir"], listen=False) as bus:
+            while self._up_to < began and time.time() < began + within:
+                bus.fire_event({"at": time.time()}, _MARK)
+                time.sleep(0.05)
+
+    def run(self) -> None:
+        with salt.utils.event.get_event("master", opts=self._opts, listen=True) as bus:
+            while not self._over.is_set():
+                if event := bus.get_event(wait=1, full=True, auto_reconnect=True):
+                    self._look(event["tag"], event["data"])
+
+    def _look(self, tag: str, data: Mapping[str, Any]) -> None:
+        if tag == _MARK:
+            self._up_to = data["at"]
+        elif tag.startswith("immutable/"):
+            self._event(tag, data)
+        elif tag.startswith(("salt/run/", "salt/job/")) and "return" in data:
+            self._answer(str(data["fun"]).removeprefix("runner."), data["fun_args"], data)
+
+    def _event(self, tag: str, data: Mapping[str, Any]) -> None:
+        """Look at an event of a runner as it was fired, at one of a minion without what Salt adds to it."""
+        sent = data["data"] if data.get("cmd") == "_minion_event" else data
+        self.onlooker.event(tag, {name: one for name, one in sent.items() if not name.startswith(("_", "__"))})
+
+    def _answer(self, fun: str, args: Sequence[Any], data: Mapping[str, Any]) -> None:
+        answer = data["return"]
+        if "sealed: " in str(answer) and not data["success"]:
+            self.onlooker.answer(REFUSED, (), {}, answer)
+        elif fun in self._functions and (data["success"] or isinstance(answer, dict)):
+            kwargs = dict(args[-1]) if args and isinstance(args[-1], dict) else {}
+            self.onlooker.answer(fun, args, kwargs, answer)

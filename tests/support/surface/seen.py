@@ -1,0 +1,97 @@
+"""Hold documents that commands gave, and events that were fired, to what is written down of them.
+
+Runs of tests tell what is there. ``IMMUTABLE_SURFACE=write`` writes it down in place of complaining; what is not there
+any more, and names for shapes that come more than once, are a matter of the editor.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from . import files
+from .functions import read
+from .shapes import merged, shape_of
+
+HOW = "run this test with IMMUTABLE_SURFACE=write"
+WRITE = os.environ.get("IMMUTABLE_SURFACE") == "write"
+REFUSED = "refused"
+"""What a sealed machine answers, whatever was called."""
+_PARTS = {"json": "answers", "events": "tags"}
+"""In each file: what the documents are below; ``shapes`` has the names for shapes."""
+_ONE_AT_A_TIME = threading.Lock()
+_FREE = {r"^immutable/(drift|break_glass)/.+": r"immutable/\1/<machine>"}
+_FREE |= {r"^immutable/(?!image/|drift/|break_glass/)[^/]+/(?=.)": "immutable/<fleet>/"}
+
+
+class Onlooker:
+    """Notes what does not fit. Each document is noted once."""
+
+    def __init__(self) -> None:
+        self.problems: dict[str, str] = {}
+        self._data = _written_down()
+
+    def answer(self, fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], document: Any) -> None:
+        """Look at what a function returned; what people read in place of it is none of ours."""
+        if not isinstance(document, dict) or set(document) != {"outputter", "data"}:
+            self._look("json", call(fun, args, kwargs), document)
+
+    def event(self, tag: str, document: Any) -> None:
+        """Look at an event of ours."""
+        for pattern, placeholder in _FREE.items():
+            tag = re.sub(pattern, placeholder, tag)
+        self._look("events", tag, document)
+
+    def end(self) -> None:
+        """Complain of what did not fit."""
+        problems, self.problems = self.problems, {}
+        if problems:
+            changed = f"the public surface has changed: {', '.join(problems)}"
+            pytest.fail("\n".join([f"{changed}; if that is meant: {HOW}", *problems.values()]), pytrace=False)
+
+    def _look(self, part: str, name: str, document: Any) -> None:
+        with _ONE_AT_A_TIME:
+            data, section = (_written_down() if WRITE else self._data)[part], _PARTS[part]
+            seen, shapes = shape_of(json.loads(json.dumps(document))), copy.deepcopy(data["shapes"])
+            known = data[section].get(name)
+            found = seen if known is None else merged(known, seen, shapes)
+            if (known, data["shapes"]) == (found, shapes):
+                return
+            after = {**data, section: {**data[section], name: found}, "shapes": shapes}
+            if WRITE:
+                files.write(part, after)
+            else:
+                self.problems.setdefault(name, files.difference(part, after))
+
+
+def _written_down() -> dict[str, Any]:
+    return {part: {section: {}, "shapes": {}} | files.load(part) for part, section in _PARTS.items()}
+
+
+def answers() -> dict[str, Any]:
+    """Return what is written down of answers, for the functions that there are."""
+    known, functions = _written_down()["json"], read()
+    names = [REFUSED, *functions["modules"], *functions["runners"]]
+    there = {name: shape for name, shape in known["answers"].items() if name.partition(" ")[0] in names}
+    missing = set(names) - {name.partition(" ")[0] for name in there}
+    return {**known, "answers": {**dict.fromkeys(missing), **there}}
+
+
+def call(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """Return what a call is called in the file: a function with what its answer depends on."""
+    words = [fun]
+    first = kwargs.get("name", args[0] if args else None)
+    if fun in ("fleet.status", "fleet.history") and first == "all":
+        words.append("all")
+    if fun == "image.bake" and (isinstance(first, list) or "," in str(first)):
+        words.append("several")
+    if kwargs.get("test"):
+        words.append("test=True")
+    return " ".join(words)
