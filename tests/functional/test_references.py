@@ -228,14 +228,14 @@ CASES = {
         (WEB, "_modules/mine_own.py"),
         ("runs a command (cmd.run)", "runs a command in the custom module mine_own"),
     ),
-    "a custom module that talks to the network": Case(
+    "a custom module that connects to the network": Case(
         {
             WEB: "{{ salt['mine_own.word']() }}: test.nop",
             "_modules/mine_own.py": "import importlib\n\ndef word():\n    s = importlib.import_module('so' + 'cket')\n"
             "    with s.socket(s.AF_INET, s.SOCK_DGRAM) as it:\n        it.connect(('192.0.2.1', 9))\n    return 'a'\n",
         },
         (WEB, "_modules/mine_own.py"),
-        ("talks to 192.0.2.1",),
+        ("connects to 192.0.2.1",),
     ),
 }
 

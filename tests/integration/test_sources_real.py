@@ -70,8 +70,8 @@ def test_states_are_applied_in_a_chroot_and_the_doubtful_ones_are_named(estate, 
     with_states(estate, "test ! -d /run/systemd/system || systemctl start nowhere")
     baked = estate.salt_run("image.bake", "small").data
     assert [warning for warning in baked["warnings"] if "chroot" in warning] == [
-        "cut off in small: cmd.run is not to be relied on in a chroot: "
-        "no init runs, so nothing is started and nobody sees whether it would"
+        "cut off in small: cmd.run is unreliable in a chroot: no init runs, so no service starts, and a service that "
+        "could not start is not noticed; set bake_in: machine"
     ]
     tree = estate.host.layers / baked["layers"][-1]["digest"] / "fs"
     assert (tree / "etc/packed").read_text() == "yes\n"

@@ -1,7 +1,7 @@
-"""``salt-call state.highstate`` as a bake does it, watched, but with the master's file server in the same process.
+"""``salt-call state.highstate`` as a bake does it, traced, with the master's file server in the same process.
 
-Standard input has a list of orders (config, master, trace, extmods), each is obeyed in turn; standard output has the
-results of their states, a list.
+Standard input has a list of orders (config, master, trace, extmods), which are carried out one by one. Standard output
+has a list with the results of their states.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import salt.config
 import salt.fileserver
 import salt.state
 
-from saltext.immutable.builder.states import tracing
+from saltext.immutable.builder.states import traced_salt_call
 from saltext.immutable.builder.states.trace import Trace
 
 FILES = {
@@ -33,7 +33,7 @@ FILES = {
 
 
 class Channel(salt.channel.client.AsyncReqChannel):  # type: ignore[misc]
-    """Asks a file server in this process; `tracing` looks on at the class that this is one of."""
+    """Requests files from a file server in this process; `traced_salt_call` wraps the parent class."""
 
     served: dict[str, Any] = {}
 
@@ -68,7 +68,7 @@ def pillar(self: Any, load: dict[str, Any], **_: Any) -> Any:
     return dict(Channel.served["pillar"])
 
 
-def obey(order: dict[str, Any], trace: Trace) -> Any:
+def apply(order: dict[str, Any], trace: Trace) -> Any:
     """Apply a highstate."""
     Channel.served["opts"] = {**salt.config.master_config(None), **order["master"]}
     Channel.served["server"] = salt.fileserver.Fileserver(copy.copy(Channel.served["opts"]))
@@ -89,14 +89,14 @@ def obey(order: dict[str, Any], trace: Trace) -> Any:
 
 
 def main() -> None:
-    """Obey orders."""
+    """Carry out the orders."""
     orders = json.load(sys.stdin)
     salt.channel.client.AsyncReqChannel.send = answer
     salt.channel.client.AsyncReqChannel.crypted_transfer_decode_dictentry = pillar
     salt.channel.client.ReqChannel.factory = staticmethod(lambda opts, **_: Channel())
     trace = Trace("/dev/null", "", b"key")
-    tracing.watch(trace)
-    json.dump([obey(order, trace) for order in orders], sys.stdout, default=repr)
+    traced_salt_call.watch(trace)
+    json.dump([apply(order, trace) for order in orders], sys.stdout, default=repr)
 
 
 main()

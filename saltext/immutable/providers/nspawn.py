@@ -110,6 +110,6 @@ def cpus(value: Any) -> float | None:
 def _mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise SaltInvocationError(f"provider:minion: {value!r} is no mapping of minion config")
-    if found := list(minion_config.wrongs(value)):
+    if found := list(minion_config.violations(value)):
         raise SaltInvocationError(f"provider:minion: {'; '.join(found)}")
     return value

@@ -48,7 +48,7 @@ OPTS = {"ret_port": 4506, "publish_port": 4505, "transport": "zeromq", "immutabl
         ({"memory": "lots"}, "provider:memory"),
         ({"cpus": "many"}, "provider:cpus"),
         ({"minion": ["a"]}, "provider:minion"),
-        ({"minion": {"schedule": {"enabled": True}}}, "provider:minion: schedule:enabled: scheduled jobs"),
+        ({"minion": {"schedule": {"enabled": True}}}, "provider:minion: schedule:enabled: the guard"),
     ],
 )
 def test_wrong_settings_are_named(settings, said):

@@ -199,7 +199,7 @@ def _watch(file: str, master: str, key: str) -> None:
     """Note what the tests ask the master for, where that is noted for the states."""
     if os.path.exists(file):
         from saltext.immutable.builder.states.trace import Trace
-        from saltext.immutable.builder.states.tracing import watch
+        from saltext.immutable.builder.states.traced_salt_call import watch
 
         watch(Trace(file, master, key.encode()))
 

@@ -1,4 +1,5 @@
-"""On the builder, as root: apply a recipe's states in a machine, and watch what they take from outside.
+"""Apply a recipe's states in a machine, and record what they take from outside.
 
-`run` is called by `builder.commands`; `tracing` runs inside the machine, by the image's own Python.
+`salt_call` is called by `builder.commands` as root on the builder. `traced_salt_call` and what it imports run inside
+the machine, with the image's own Python.
 """

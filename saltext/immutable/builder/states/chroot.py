@@ -1,4 +1,4 @@
-"""What states cannot be believed where no init runs (``bake_in: chroot``)."""
+"""Which states are unreliable where no init runs (``bake_in: chroot``)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-_NO_INIT = "no init runs, so nothing is started and nobody sees whether it would"
-_KERNEL = "it changes or asks the kernel of the builder, not that of a machine"
+_NO_INIT = "no init runs, so no service starts, and a service that could not start is not noticed"
+_KERNEL = "it reads or changes the kernel of the builder, not that of a machine"
 _SERVER = "its server does not run"
-_DAEMON = "it asks a daemon that does not run"
-# Globs of states -> why.
-_DOUBTED = {
+_DAEMON = "it needs a daemon that does not run"
+# Globs of states -> reason.
+_UNRELIABLE = {
     "service.*": _NO_INIT,
     "supervisord.*": _NO_INIT,
     "docker_*.*": _DAEMON,
@@ -49,10 +49,10 @@ _COMMANDS = {
 _WORD = r"(?:^|[\s;&|(`])(?:/(?:usr/)?s?bin/)?(?:{})(?=$|[\s;&|)`])"
 
 
-def doubts(result: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each state that a chroot makes unreliable; ``result`` is what ``state.apply`` returns."""
-    found = ((state, function, _why(function, str(state.get("name", "")))) for state, function in _functions(result))
-    return sorted(_sentence(state, function, why) for state, function, why in found if why)
+def warnings(result: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each state that is unreliable in a chroot. ``result``: the answer of ``state.apply``."""
+    found = ((state, function, _reason(function, str(state.get("name", "")))) for state, function in _functions(result))
+    return sorted(_sentence(state, function, reason) for state, function, reason in found if reason)
 
 
 def _functions(result: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str]]:
@@ -61,15 +61,15 @@ def _functions(result: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], s
         yield state, f"{parts[0]}.{parts[-1]}"
 
 
-def _why(function: str, name: str) -> str:
-    """Return why a state cannot be believed; '' if it can, as far as one sees."""
+def _reason(function: str, name: str) -> str:
+    """Return why a state is unreliable, or ''. ``name``: the state's name, which is the command of ``cmd.run``."""
     if function.startswith("cmd."):
-        return next((why for words, why in _COMMANDS.items() if re.search(_WORD.format(words), name)), "")
+        return next((reason for words, reason in _COMMANDS.items() if re.search(_WORD.format(words), name)), "")
     if function.startswith("module."):
         function = name
-    return next((why for pattern, why in _DOUBTED.items() if fnmatchcase(function, pattern)), "")
+    return next((reason for pattern, reason in _UNRELIABLE.items() if fnmatchcase(function, pattern)), "")
 
 
-def _sentence(state: Mapping[str, Any], function: str, why: str) -> str:
+def _sentence(state: Mapping[str, Any], function: str, reason: str) -> str:
     where = f" in {state['__sls__']}" if state.get("__sls__") else ""
-    return f"{state.get('__id__')}{where}: {function} is not to be relied on in a chroot: {why}"
+    return f"{state.get('__id__')}{where}: {function} is unreliable in a chroot: {reason}; set bake_in: machine"

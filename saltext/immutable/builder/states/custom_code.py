@@ -1,4 +1,7 @@
-"""Judge the tree's own code that a bake uses: custom modules, templates and state files that are Python."""
+"""Check the custom code of a state tree that a bake uses: custom modules, templates and state files in Python.
+
+What no key of a layer can see (see `purity`) is recorded in the trace.
+"""
 
 from __future__ import annotations
 
@@ -9,98 +12,101 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from saltext.immutable.builder.states import purity as unproven
+from saltext.immutable.builder.states import purity
 
 LANGUAGES = ("py", "mako", "genshi", "cheetah", "wempy")
-"""What runs Python, by what is in the names of renderers."""
-_CUSTOM = re.compile("/extmods/|/extension_modules/")
-_SERVED = re.compile("/minion/(?:cache/)?files/")
+"""Parts of the names of renderers that run Python."""
+_CUSTOM_MODULE = re.compile("/extmods/|/extension_modules/")
+_FROM_MASTER = re.compile("/minion/(?:cache/)?files/")
 
 
 class Trace(Protocol):
-    """Where it is written down, as `tracing` has it."""
+    """The part of `trace.Trace` that is used here."""
 
-    judged: set[str]
+    checked: set[str]
 
     def note(self, *what: Any) -> None:
-        """Write an observation down."""
+        """Record an observation."""
 
     def unproven(self, reason: str) -> None:
-        """Write down that something cannot be proven."""
+        """Record that something cannot be proven, and where."""
 
 
-def at_work() -> str | None:
-    """Return what is at work of the tree's own code, if any is: a custom module, or a file that is Python."""
+def running_code() -> str | None:
+    """Return the custom module or Python file of the tree that the current call runs in, or None."""
     frame = sys._getframe()
     while frame is not None:
-        place = frame.f_code.co_filename
-        if _CUSTOM.search(place):
-            return f"the custom module {os.path.basename(place).removesuffix('.py')}"
-        if _SERVED.search(place) and "debug_info" not in frame.f_globals:  # which is what Jinja makes of its templates
-            return os.path.basename(place)
+        path = frame.f_code.co_filename
+        if _CUSTOM_MODULE.search(path):
+            return f"the custom module {os.path.basename(path).removesuffix('.py')}"
+        if _FROM_MASTER.search(path) and "debug_info" not in frame.f_globals:  # no code that Jinja generated
+            return os.path.basename(path)
         frame = frame.f_back  # type: ignore[assignment]
     return None
 
 
 def is_python_of_the_tree(code: Any) -> bool:
-    """Tell whether code is that of a file which the master serves; Jinja makes code as well."""
+    """Return whether a code object comes from a file of the master. Code that Jinja generated does not count."""
     names = getattr(code, "co_names", ())
-    return bool(_SERVED.search(getattr(code, "co_filename", ""))) and "jinja2.runtime" not in names
+    return bool(_FROM_MASTER.search(getattr(code, "co_filename", ""))) and "jinja2.runtime" not in names
 
 
-def call(trace: Trace, loader: Any, function: str) -> None:
-    """Judge an execution function that a template uses."""
-    if reason := unproven.of_call(function):
+def check_call(trace: Trace, loader: Any, function: str) -> None:
+    """Check an execution function that a template calls, and its code."""
+    if reason := purity.unproven_call(function):
         trace.unproven(f"{reason} ({function})")
-    custom(trace, loader, function)
+    check_function(trace, loader, function)
 
 
-def custom(trace: Trace, loader: Any, function: str) -> None:
-    """Judge the code behind a function, if it is a custom module's."""
+def check_function(trace: Trace, loader: Any, function: str) -> None:
+    """Check the code of a function if it belongs to a custom module."""
     try:
         code = getattr(loader[function], "__code__", None) or loader[function].__wrapped__.__code__
     except (AttributeError, KeyError, TypeError):
         return
-    if _CUSTOM.search(code.co_filename):
-        file(trace, code.co_filename)
+    if _CUSTOM_MODULE.search(code.co_filename):
+        check_module(trace, code.co_filename)
 
 
-def file(trace: Trace, place: str) -> None:
-    """Judge a custom module that is used, and those that it names."""
-    if place in trace.judged:
+def check_module(trace: Trace, path: str) -> None:
+    """Check the file of a custom module, once, and the custom modules whose names are in it."""
+    if path in trace.checked:
         return
-    trace.judged.add(place)
-    text = _text(place)
-    for reason in unproven.of_code(text):
-        trace.note("unproven", f"the custom module {os.path.basename(place)} {reason}")
-    for other in sorted(glob.glob(f"{os.path.dirname(os.path.dirname(place))}/*/*.py")):
+    trace.checked.add(path)
+    text = _text(path)
+    for reason in purity.unproven_code(text):
+        trace.note("unproven", f"the custom module {os.path.basename(path)} {reason}")
+    for other in sorted(glob.glob(f"{os.path.dirname(os.path.dirname(path))}/*/*.py")):
         if any(re.search(rf"\b{re.escape(name)}\b", text) for name in _names(other)):
-            file(trace, other)
+            check_module(trace, other)
 
 
-def _names(place: str) -> Iterator[str]:
-    """Yield what a custom module is called."""
-    yield os.path.basename(place).removesuffix(".py")
-    yield from re.findall(r"""^__virtualname__\s*=\s*['"](\w+)""", _text(place), re.MULTILINE)
+def _names(path: str) -> Iterator[str]:
+    """Yield the names under which a custom module can be called."""
+    yield os.path.basename(path).removesuffix(".py")
+    yield from re.findall(r"""^__virtualname__\s*=\s*['"](\w+)""", _text(path), re.MULTILINE)
 
 
-def shebang(trace: Trace, place: str, default: str) -> None:
-    """Judge what is rendered, where its first line, or else the default, says that Python is in it."""
-    first = _text(place).partition("\n")[0]
+def check_rendered(trace: Trace, path: str, default: str) -> None:
+    """Check a file that is rendered, if its renderers run Python.
+
+    These are named in its first line (``#!jinja|py``), otherwise in ``default``.
+    """
+    first = _text(path).partition("\n")[0]
     renderers = first if first.startswith("#!") else default
     if any(language in renderers for language in LANGUAGES):
-        python(trace, place)
+        check_python(trace, path)
 
 
-def python(trace: Trace, place: str) -> None:
-    """Judge a file that is Python, or has some in it."""
-    for reason in unproven.of_code(_text(place)):
+def check_python(trace: Trace, path: str) -> None:
+    """Check a file that is, or contains, Python."""
+    for reason in purity.unproven_code(_text(path)):
         trace.unproven(reason)
 
 
-def _text(place: str) -> str:
+def _text(path: str) -> str:
     try:
-        with open(place, encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:
         return ""

@@ -1,4 +1,4 @@
-"""A bake has no minion that listens: what is said to it need not wait until that is known."""
+"""Do not wait for a minion that does not run during a bake."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import os
 from typing import Any
 
 
-def wait_for_no_minion(bus: Any) -> None:
-    """Let ``bus`` (Salt's ``SaltEvent``) give up at once where no minion has opened one.
+def skip_absent_minion(bus: Any) -> None:
+    """Make ``bus`` (Salt's class ``SaltEvent``) fail at once to connect to a minion that has no socket.
 
-    Each state of a package tells the minion to look for new modules, and waited a second for the one that is not there.
+    After each package state salt-call sends the minion an event to refresh its modules, and waits one second for it.
     """
     connect = bus.connect_pull
 
     @functools.wraps(connect)
     def connect_pull(self: Any, timeout: float | None = 1) -> Any:
         local = self.node == "minion" and self.opts.get("ipc_mode") == "ipc"
-        if local and not glob.glob(_pulled(self.opts["sock_dir"])):
+        if local and not glob.glob(_sockets(self.opts["sock_dir"])):
             return False
         return connect(self, timeout=timeout)
 
     bus.connect_pull = connect_pull
 
 
-def _pulled(folder: str) -> str:
+def _sockets(folder: str) -> str:
     return os.path.join(glob.escape(folder), "minion_event_*_pull.ipc")

@@ -1,4 +1,4 @@
-"""The layer that a recipe's states make: a booted machine on a writable overlay, and `salt-call` against the master."""
+"""Apply a recipe's states: ``salt-call`` against the master, in a machine on a writable overlay."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from saltext.immutable.builder import mirrors, offline
 from saltext.immutable.builder.sources import debian
 from saltext.immutable.builder.sources.minion import EXTENSION_MODULES, VENV
 from saltext.immutable.builder.states import chroot, minion_config
-from saltext.immutable.builder.states.tracing import HASH_KEY
+from saltext.immutable.builder.states.traced_salt_call import HASH_KEY
 from saltext.immutable.host import Host, remove, tail
 from saltext.immutable.machines.machine import Machine
 
 _PKI = "/run/immutable-pki"
 TRACE = "/run/immutable-trace"
-"""Where it is written down what the states asked for."""
+"""File in the machine in which `traced_salt_call` records what the states use."""
 _TIMED_OUT = 124
 """timeout(1)"""
-# Kinds of custom modules that an image never keeps: a synced executor would outrank the guard's own.
+# Kinds of custom modules that an image never keeps: a synced executor would take the guard's place.
 _NEVER_KEPT = ("executors",)
 _EXTMODS = "var/cache/salt/minion/extmods"
-# States may want the minion to run and to be enabled; what runs in a bake is only its name.
-_STAND_IN = "[Service]\nType=simple\nExecStart=\nExecStart=/bin/sleep infinity\n"
+# States may require that the service salt-minion runs; during a bake it runs `sleep` instead.
+_NO_MINION = "[Service]\nType=simple\nExecStart=\nExecStart=/bin/sleep infinity\n"
 _DROP_IN = "/run/systemd/system/salt-minion.service.d/bake.conf"
-# Without an init a package would start its daemon by hand; invoke-rc.d asks this first.
+# Without an init, packages start their daemons by invoke-rc.d, which asks this program first. 101: do not start.
 _POLICY = "/usr/sbin/policy-rc.d"
 _START_NOTHING = "#!/bin/sh\nexit 101\n"
 
 
 def make_key(host: Host, bake_id: str) -> str:
-    """Make the key pair of a bake on this host, where it stays, and return the public half (PEM)."""
+    """Make the key pair of a bake on this host and return its public half (PEM)."""
     pki = host.pki / bake_id
     remove(pki)
     pki.mkdir(mode=0o700, parents=True)
@@ -54,15 +54,15 @@ def make_key(host: Host, bake_id: str) -> str:
 
 
 def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[str, ...]) -> Machine:
-    """Return the machine in which the states are applied.
+    """Return the description of the machine in which the states are applied.
 
-    ``order`` has bake_id (whose key `make_key` made), minion (its config: master, ports, grains), bridge, subnet, and
-    chroot: whether it has no init.
+    ``order``: bake_id (`make_key` made its key), minion (its config: master, ports, grains), bridge, subnet, offline,
+    and chroot, which is true for a machine without an init.
     """
     chrooted = bool(order.get("chroot"))
-    lent, text = (_POLICY, _START_NOTHING) if chrooted else (_DROP_IN, _STAND_IN)
-    (workspace / "lent").write_text(text)
-    (workspace / "lent").chmod(0o755)
+    path, text = (_POLICY, _START_NOTHING) if chrooted else (_DROP_IN, _NO_MINION)
+    (workspace / "override").write_text(text)
+    (workspace / "override").chmod(0o755)
     return Machine(
         minion_id=order["bake_id"],
         image="",
@@ -73,66 +73,70 @@ def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[
         read_only=False,
         upper=str(workspace / "fs"),
         binds=debian.package_cache(host, order["bake_id"]) | {_PKI: str(host.pki / order["bake_id"])},
-        files={lent: str(workspace / "lent"), **mirrors.apt_config(workspace, bool(order.get("offline")))},
+        files={path: str(workspace / "override"), **mirrors.apt_config(workspace, bool(order.get("offline")))},
         boot=not chrooted,
         route=offline.route(order),
     )
 
 
 def sync(machine: Machine, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring the tree's own modules, and return the grains that the minion has with them."""
+    """Sync the tree's custom modules, and return the grains that the minion has with them.
+
+    ``order``: within (seconds).
+    """
     _salt_call(machine, ["saltutil.sync_all"], order["within"])
     grains = _parse(_salt_call(machine, ["grains.items"], order["within"]))
     return grains if isinstance(grains, dict) else {}
 
 
 def apply(machine: Machine, order: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Apply the states; return the names of their SLS, and what a chroot lets nobody be sure of.
+    """Apply the states; return the names of the applied SLS, and warnings about states that are unreliable in a chroot.
 
-    A state that fails raises with its output.
+    ``order``: bake_id, states (``highstate`` or a list), saltenv, pillarenv, within (seconds), hash_key, minion,
+    chroot. Raises CommandExecutionError with the output of the states that fail, and where they do not run.
     """
     function = ["state.highstate"] if order["states"] == "highstate" else ["state.apply", ",".join(order["states"])]
     options = [f"{name}={order[name]}" for name in ("saltenv", "pillarenv") if order[name]]
     call, within = [*function, *options], order["within"]
-    done = _salt_call(machine, call, within, watched=_watched(order))
-    if done.returncode and trace(machine) is None:  # the image's Salt or pack cannot be watched: nothing was begun
+    done = _salt_call(machine, call, within, traced=_traced(order))
+    if done.returncode and trace(machine) is None:  # the image's Salt or pack cannot be traced: no state was applied
         done = _salt_call(machine, call, within)
     result = _parse(done)
     if not isinstance(result, dict) or not result:
-        raise CommandExecutionError(f"the states of {order['bake_id']} did not run:\n{_reasons(result, done)}")
+        raise CommandExecutionError(f"the states of {order['bake_id']} did not run:\n{_errors(result, done)}")
     failed = {name: state for name, state in result.items() if not state["result"]}
     if failed or done.returncode:
-        many = f"{len(failed)} of {len(result)} states failed in the bake"
-        raise CommandExecutionError(f"{many}:\n{_shown(order, failed)}")
+        count = f"{len(failed)} of {len(result)} states failed in the bake"
+        raise CommandExecutionError(f"{count}:\n{_highstate_output(order, failed)}")
     sls = sorted({str(state["__sls__"]) for state in result.values() if "__sls__" in state})
-    return sls, chroot.doubts(result) if order.get("chroot") else []
+    return sls, chroot.warnings(result) if order.get("chroot") else []
 
 
-def _watched(order: Mapping[str, Any]) -> list[str]:
-    """Return the words before ``salt-call`` that have it write down what it asks for."""
-    module = [f"{VENV}/bin/python", "-m", "saltext.immutable.builder.states.tracing", TRACE]
+def _traced(order: Mapping[str, Any]) -> list[str]:
+    """Return the command to put before ``salt-call`` so that it is traced."""
+    module = [f"{VENV}/bin/python", "-m", "saltext.immutable.builder.states.traced_salt_call", TRACE]
     return ["env", f"{HASH_KEY}={order['hash_key']}", *module, order["minion"]["master"]]
 
 
 def trace(machine: Machine) -> list[list[Any]] | None:
-    """Return what the states asked for, as `tracing` tells it; None if nobody could look on."""
+    """Return the lines that `traced_salt_call` recorded, or None where it did not run."""
     done = machine.run(["cat", TRACE])
     return None if done.returncode else [list(json.loads(line)) for line in done.stdout.splitlines()]
 
 
 def _salt_call(
-    machine: Machine, words: list[str], within: float, watched: Sequence[str] = ()
+    machine: Machine, words: list[str], within: float, traced: Sequence[str] = ()
 ) -> CompletedProcess[str]:
-    program = f"{VENV}/bin/salt-call" if watched else "salt-call"
-    call = [*watched, program, "--retcode-passthrough", "--out=json", "--log-level=error", *words]
+    program = f"{VENV}/bin/salt-call" if traced else "salt-call"
+    call = [*traced, program, "--retcode-passthrough", "--out=json", "--log-level=error", *words]
     done = machine.run(["timeout", "--kill-after=10", f"{within:.0f}", *call], env=mirrors.environment())
     if done.returncode == _TIMED_OUT:
-        raise CommandExecutionError(f"{words[0]} did not end within {within:.0f} s; set bake_within in the recipe")
+        raise CommandExecutionError(f"{words[0]} did not end within {within:.0f} s; increase bake_within in the recipe")
     return done
 
 
 def _parse(done: CompletedProcess[str]) -> Any:
-    """Return what salt-call said, from the first line that is JSON on."""
+    """Return the answer of salt-call, which begins at the first ``{`` of its output; None if there is none."""
     start = done.stdout.find("{")
     try:
         return json.loads(done.stdout[start:])["local"] if start >= 0 else None
@@ -140,19 +144,20 @@ def _parse(done: CompletedProcess[str]) -> Any:
         return None
 
 
-def _reasons(result: Any, done: CompletedProcess[str]) -> str:
-    reasons = "\n".join(map(str, result)) if isinstance(result, list) else ""
-    return f"{reasons}\n{tail(done.stdout if result is None else '')}\n{tail(done.stderr)}".strip()
+def _errors(result: Any, done: CompletedProcess[str]) -> str:
+    """Return the errors of a salt-call that applied no states."""
+    errors = "\n".join(map(str, result)) if isinstance(result, list) else ""
+    return f"{errors}\n{tail(done.stdout if result is None else '')}\n{tail(done.stderr)}".strip()
 
 
-def _shown(order: Mapping[str, Any], failed: Mapping[str, Any]) -> str:
+def _highstate_output(order: Mapping[str, Any], failed: Mapping[str, Any]) -> str:
     opts = {"color": False, "state_verbose": True, "state_output": "full", "extension_modules": ""}
     text = salt.output.out_format({order["bake_id"]: failed}, "highstate", opts)
     return str(text)
 
 
 def stop(machine: Machine, within: float = 90.0) -> None:
-    """Shut the machine down in order, so that its services write what they hold."""
+    """Shut the machine down in order, so that its services write their data. Raises after ``within`` seconds."""
     machine.power_off()
     deadline = time.monotonic() + within
     while machine.running:
@@ -162,7 +167,10 @@ def stop(machine: Machine, within: float = 90.0) -> None:
 
 
 def finish(tree: Path) -> None:
-    """Keep the synced modules where they are read-only, and take the bake's own traces out."""
+    """Move the synced custom modules to a read-only place in the tree, and remove the files that were lent to the bake.
+
+    Raises CommandExecutionError for minion config that `minion_config.refuse` rejects.
+    """
     minion_config.refuse(tree)
     synced = tree / _EXTMODS
     if synced.is_dir():
@@ -171,7 +179,7 @@ def finish(tree: Path) -> None:
         remove(tree / EXTENSION_MODULES)
         (tree / EXTENSION_MODULES).parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(synced, tree / EXTENSION_MODULES, ignore=shutil.ignore_patterns("__pycache__"))
-    for lent in (mirrors.APT_CONF, _POLICY.lstrip("/")):  # where it was shown, an empty file is left
-        if (tree / lent).is_file() and not (tree / lent).stat().st_size:
-            (tree / lent).unlink()
+    for path in (mirrors.APT_CONF, _POLICY.lstrip("/")):  # a bind mount leaves an empty file
+        if (tree / path).is_file() and not (tree / path).stat().st_size:
+            (tree / path).unlink()
 

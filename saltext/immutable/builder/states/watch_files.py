@@ -1,4 +1,4 @@
-"""Watch what Salt's file client asks the master for: files, lists of names, and which member of a list is used."""
+"""Record what Salt's file client requests from the master: files, lists of names, and which names of a list it uses."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from saltext.immutable.builder.states.trace import Trace, around, raised
+from saltext.immutable.builder.states.trace import Trace, counted, wrap_method
 from saltext.immutable.images.manifest import sha256
 
-_PASSES_ON = ("states/watch_files.py", "states/trace.py", "salt/fileclient.py", "modules/cp.py")
-"""Files, each with its folder, whose code hands a list on to who asked for it."""
+_FORWARDERS = ("states/watch_files.py", "states/trace.py", "salt/fileclient.py", "modules/cp.py")
+"""Files, each with its folder, whose code only passes a list on to its caller."""
 
 
 def watch_requests(trace: Trace) -> None:
-    """Note each file that is asked for and each that the master gives."""
+    """Record each file that is requested, and the hash of each that the master gives."""
     import salt.channel.client
     import salt.fileclient
     import salt.utils.url
 
     def sending(original: Callable[..., Any]) -> Callable[..., Any]:
         def send(self: Any, load: Any, *args: Any, **kwargs: Any) -> Any:
-            trace.sent(load)
+            trace.record_request(load)
             return original(self, load, *args, **kwargs)
 
         return send
@@ -44,23 +44,23 @@ def watch_requests(trace: Trace) -> None:
         def get_file(
             self: Any, path: str, dest: str = "", makedirs: bool = False, saltenv: str = "base", *args: Any, **more: Any
         ) -> Any:
-            place = original(self, path, dest, makedirs, saltenv, *args, **more)
-            if isinstance(place, str) and os.path.isfile(place):
+            file = original(self, path, dest, makedirs, saltenv, *args, **more)
+            if isinstance(file, str) and os.path.isfile(file):
                 plain, env = salt.utils.url.parse(path)
-                trace.note("given", env or saltenv, plain, sha256(place))
-            return place
+                trace.note("given", env or saltenv, plain, sha256(file))
+            return file
 
         return get_file
 
-    around(salt.fileclient.RemoteClient, "get_file", getting)
-    around(salt.channel.client.AsyncReqChannel, "send", sending)
-    around(salt.channel.client.AsyncReqChannel, "crypted_transfer_decode_dictentry", sending)
+    wrap_method(salt.fileclient.RemoteClient, "get_file", getting)
+    wrap_method(salt.channel.client.AsyncReqChannel, "send", sending)
+    wrap_method(salt.channel.client.AsyncReqChannel, "crypted_transfer_decode_dictentry", sending)
     for name in ("hash_file", "hash_and_stat_file"):
-        around(salt.fileclient.RemoteClient, name, hashing)
+        wrap_method(salt.fileclient.RemoteClient, name, hashing)
 
 
 def watch_lists(trace: Trace) -> None:
-    """Note which names a list is asked for: one of them, or all."""
+    """Record which names of a list are used: single ones, or all."""
     import salt.fileclient
     import salt.state
 
@@ -75,53 +75,53 @@ def watch_lists(trace: Trace) -> None:
                 trace.note("list", saltenv, prefix)
                 return found
             member, whole = (functools.partial(trace.note, kind, saltenv) for kind in ("has", "list"))
-            return Names(found, member, lambda: whole(""))
+            return RecordingList(found, member, lambda: whole(""))
 
         return names
 
     def states(original: Callable[..., Any]) -> Callable[..., Any]:
         def list_states(self: Any, saltenv: str) -> Any:
-            with raised(trace, "quiet"):
+            with counted(trace, "quiet"):
                 found = original(self, saltenv)
             member = functools.partial(trace.note, "sls", saltenv)
             if _caller() != "salt/state.py":
                 member("*")
                 return found
-            return Names(found, member, lambda: member("*"))
+            return RecordingList(found, member, lambda: member("*"))
 
         return list_states
 
     def folder(original: Callable[..., Any]) -> Callable[..., Any]:
         def cache_dir(self: Any, path: str, saltenv: str = "base", *args: Any, **kwargs: Any) -> Any:
             trace.note("list", saltenv, str(path).removeprefix("salt://"))
-            with raised(trace, "quiet"):
+            with counted(trace, "quiet"):
                 return original(self, path, saltenv, *args, **kwargs)
 
         return cache_dir
 
     for name in ("file_list", "file_list_emptydirs", "dir_list", "symlink_list", "list_env"):
-        around(client, name, listing)
-    around(client, "list_states", states)
-    around(client, "cache_dir", folder)
-    # Only salt.state's own name: what it asks of its lists of states are patterns.
+        wrap_method(client, name, listing)
+    wrap_method(client, "list_states", states)
+    wrap_method(client, "cache_dir", folder)
+    # Only in salt.state, which matches patterns against its lists of states.
     salt.state.fnmatch = SimpleNamespace(**{**vars(fnmatch), "filter": _filter})
 
 
 def _caller() -> str:
-    """Return the file, with its folder, of the code that asked for a list; what only passes it on is left out."""
+    """Return the file, with its folder, of the code that requested a list. Code that only passes it on is skipped."""
     frame = sys._getframe()
     while frame is not None:
-        place = "/".join(frame.f_code.co_filename.rsplit("/", 2)[1:])
-        if not place.startswith("loader/") and place not in _PASSES_ON:
-            return place
+        path = "/".join(frame.f_code.co_filename.rsplit("/", 2)[1:])
+        if not path.startswith("loader/") and path not in _FORWARDERS:
+            return path
         frame = frame.f_back  # type: ignore[assignment]
     return ""
 
 
-class Names(list):  # type: ignore[type-arg]
-    """A list of names that tells what is asked of it: a member, or all of it.
+class RecordingList(list):  # type: ignore[type-arg]
+    """A list of names that reports its use: ``member`` is called with a name or pattern, ``whole`` for all of it.
 
-    C code could read it past these methods, so only code of Salt that is known gets one.
+    C code can bypass these methods, so only known code of Salt gets such a list.
     """
 
     def __init__(self, names: Sequence[str], member: Callable[[Any], None], whole: Callable[[], None]) -> None:
@@ -156,10 +156,10 @@ class Names(list):  # type: ignore[type-arg]
         return (list, (list(self),))
 
     def matching(self, pattern: str) -> list[str]:
-        """Return the names that fit a pattern, and tell of that alone."""
+        """Return the names that match a pattern, and report the pattern only."""
         self.member(pattern)
         return fnmatch.filter(list(super().__iter__()), pattern)
 
 
 def _filter(names: Any, pattern: str) -> list[str]:
-    return names.matching(pattern) if isinstance(names, Names) else fnmatch.filter(names, pattern)
+    return names.matching(pattern) if isinstance(names, RecordingList) else fnmatch.filter(names, pattern)

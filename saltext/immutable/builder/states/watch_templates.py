@@ -1,4 +1,4 @@
-"""Watch templates as Salt renders them: the functions they call, and what they read of clock and network."""
+"""Record what templates use while Salt renders them: functions, the clock and the network."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from saltext.immutable.builder.states import custom_code
-from saltext.immutable.builder.states.trace import Trace, around
+from saltext.immutable.builder.states.trace import Trace, wrap_method
 
 _FILTERS = ("http_query", "dns_check")
 
 
 def watch_templates(trace: Trace) -> None:
-    """Note what templates call."""
+    """Record the functions that templates call, and filters that read the clock or the network."""
     import salt.state
     import salt.template
     import salt.utils.dateutils
@@ -25,74 +25,79 @@ def watch_templates(trace: Trace) -> None:
 
     def compiling(original: Callable[..., Any]) -> Callable[..., Any]:
         def compile_template(template: Any, renderers: Any, default: Any, *args: Any, **kwargs: Any) -> Any:
-            trace.doing.append(_rendered(str(template)))
+            trace.in_progress.append(_path_on_master(str(template)))
             try:
-                custom_code.shebang(trace, str(template), str(default))
+                custom_code.check_rendered(trace, str(template), str(default))
                 return original(template, renderers, default, *args, **kwargs)
             finally:
-                trace.doing.pop()
+                trace.in_progress.pop()
 
         return compile_template
 
     for module in (salt.state, salt.template):
-        around(module, "compile_template", compiling)
+        wrap_method(module, "compile_template", compiling)
     for name in custom_code.LANGUAGES[1:]:
-        salt.utils.templates.TEMPLATE_REGISTRY[name] = _with_python(trace, salt.utils.templates.TEMPLATE_REGISTRY[name])
-    around(salt.utils.templates.AliasedLoader, "__getitem__", functools.partial(_looking_up, trace))
-    around(salt.utils.templates.AliasedLoader, "__getattr__", functools.partial(_looking_at, trace))
+        render = salt.utils.templates.TEMPLATE_REGISTRY[name]
+        salt.utils.templates.TEMPLATE_REGISTRY[name] = _checking_python(trace, render)
+    wrap_method(salt.utils.templates.AliasedLoader, "__getitem__", functools.partial(_wrap_getitem, trace))
+    wrap_method(salt.utils.templates.AliasedLoader, "__getattr__", functools.partial(_wrap_getattr, trace))
     filters = JinjaFilter.salt_jinja_filters
     for name in _FILTERS:
         if name in filters:
-            filters[name] = _noting(trace, filters[name], lambda value: True, f"asks the internet (filter {name})")
+            filters[name] = _recording(trace, filters[name], lambda value: True, f"asks the internet (filter {name})")
     for name in ("strftime", "date_format"):
         if name in filters:
-            filters[name] = _noting(trace, filters[name], _is_now, f"reads the clock (filter {name})")
+            filters[name] = _recording(trace, filters[name], _is_now, f"reads the clock (filter {name})")
 
 
-def _with_python(trace: Trace, render: Callable[..., Any]) -> Callable[..., Any]:
-    """Look on at templates, of files that states install, that may have Python in them."""
+def _checking_python(trace: Trace, render: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a renderer of templates (of files that states install) that checks the Python in them first."""
 
     @functools.wraps(render)
-    def judged(template: Any, *args: Any, **kwargs: Any) -> Any:
-        custom_code.python(trace, str(template))
+    def check_and_render(template: Any, *args: Any, **kwargs: Any) -> Any:
+        custom_code.check_python(trace, str(template))
         return render(template, *args, **kwargs)
 
-    return judged
+    return check_and_render
 
 
-def _rendered(place: str) -> str:
-    """Return what is rendered, as the master serves it."""
-    return place.rpartition("/files/")[2].partition("/")[2] or place
+def _path_on_master(path: str) -> str:
+    """Return the path in the state tree of a file in the minion's cache."""
+    return path.rpartition("/files/")[2].partition("/")[2] or path
 
 
 def _is_now(value: Any) -> bool:
-    """Tell whether a date is one that depends on today: none, in words, or only a part of one."""
+    """Return whether a date depends on today: an empty one, words, or only a part of a date."""
     return not value or (isinstance(value, str) and not re.match(r"\d{4}-?\d\d-?\d\d|\d{5,}", value))
 
 
-def _noting(trace: Trace, filter_: Callable[..., Any], when: Callable[[Any], bool], reason: str) -> Callable[..., Any]:
+def _recording(
+    trace: Trace, filter_: Callable[..., Any], when: Callable[[Any], bool], reason: str
+) -> Callable[..., Any]:
+    """Return a Jinja filter that records ``reason`` for values of which ``when`` is true."""
+
     @functools.wraps(filter_)
-    def noted(value: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def record_and_filter(value: Any = None, *args: Any, **kwargs: Any) -> Any:
         if when(value):
             trace.unproven(reason)
         return filter_(value, *args, **kwargs)
 
-    return noted
+    return record_and_filter
 
 
-def _looking_up(trace: Trace, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Look on at ``salt['cmd.run']``."""
+def _wrap_getitem(trace: Trace, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Check the function in ``salt['cmd.run']``."""
 
     def getitem(self: Any, name: str) -> Any:
         found = original(self, name)
-        custom_code.call(trace, object.__getattribute__(self, "wrapped"), name)
+        custom_code.check_call(trace, object.__getattribute__(self, "wrapped"), name)
         return found
 
     return getitem
 
 
-def _looking_at(trace: Trace, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Look on at ``salt.cmd.run``."""
+def _wrap_getattr(trace: Trace, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Check the function in ``salt.cmd.run``."""
 
     def getattribute(self: Any, name: str) -> Any:
         found = original(self, name)
@@ -105,13 +110,13 @@ def _looking_at(trace: Trace, original: Callable[..., Any]) -> Callable[..., Any
 
 
 def _get(trace: Trace, loader: Any, original: Callable[..., Any], name: str, *default: Any) -> Any:
-    """Look on at ``salt.get('cmd.run')``."""
-    custom_code.call(trace, loader, name)
+    """Check the function in ``salt.get('cmd.run')``."""
+    custom_code.check_call(trace, loader, name)
     return original(name, *default)
 
 
 class _Module:
-    """A module as templates see it."""
+    """An execution module as templates see it; checks each function that is read from it."""
 
     def __init__(self, trace: Trace, loader: Any, name: str, module: Any) -> None:
         self._parts = (trace, loader, name, module)
@@ -119,5 +124,5 @@ class _Module:
     def __getattr__(self, function: str) -> Any:
         trace, loader, name, module = self._parts
         found = getattr(module, function)
-        custom_code.call(trace, loader, f"{name}.{function}")
+        custom_code.check_call(trace, loader, f"{name}.{function}")
         return found

@@ -1,4 +1,4 @@
-"""Which states a chroot makes unreliable, and that the bake says so by their ids."""
+"""Which states a chroot makes unreliable, and the warnings about them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from salt.exceptions import SaltInvocationError
 
 from saltext.immutable import spec
 from saltext.immutable.builder.states import salt_call
-from saltext.immutable.builder.states.chroot import doubts
+from saltext.immutable.builder.states.chroot import warnings
 from saltext.immutable.machines.machine import Machine
 
 
@@ -37,9 +37,9 @@ def applied(function: str, name: str = "it", id_: str = "id") -> dict[str, dict]
         ("cmd.run", "echo $(ip addr)", "the kernel of the builder"),
     ],
 )
-def test_what_needs_an_init_a_kernel_or_a_daemon_is_named(function, name, why):
-    (said,) = doubts(applied(function, name, "my id"))
-    assert said.startswith(f"my id in web: {function} is not to be relied on in a chroot: ") and why in said
+def test_states_that_need_an_init_a_kernel_or_a_daemon_are_named(function, name, why):
+    (warning,) = warnings(applied(function, name, "my id"))
+    assert warning.startswith(f"my id in web: {function} is unreliable in a chroot: ") and why in warning
 
 
 @pytest.mark.parametrize(
@@ -55,13 +55,13 @@ def test_what_needs_an_init_a_kernel_or_a_daemon_is_named(function, name, why):
         ("module.run", "file.touch"),
     ],
 )
-def test_what_a_chroot_does_as_well_is_not(function, name):
-    assert doubts(applied(function, name)) == []
+def test_other_states_give_no_warning(function, name):
+    assert warnings(applied(function, name)) == []
 
 
-def test_they_are_told_in_one_order():
+def test_warnings_are_sorted():
     both = {**applied("service.running", id_="b"), **applied("sysctl.present", id_="a"), **applied("pkg.installed")}
-    assert [said.partition(" ")[0] for said in doubts(both)] == ["a", "b"]
+    assert [warning.partition(" ")[0] for warning in warnings(both)] == ["a", "b"]
 
 
 @pytest.fixture
@@ -71,22 +71,22 @@ def prepared(host, tmp_path, monkeypatch):
     return lambda **more: salt_call.prepare(host, tmp_path, {**order, **more}, ())
 
 
-def test_without_an_init_packages_start_nothing(prepared, tmp_path):
+def test_without_an_init_packages_start_no_daemons(prepared, tmp_path):
     machine: Machine = prepared(chroot=True)
     assert (machine.boot, list(machine.files)) == (False, ["/usr/sbin/policy-rc.d"])
-    assert (tmp_path / "lent").read_text() == "#!/bin/sh\nexit 101\n"
+    assert (tmp_path / "override").read_text() == "#!/bin/sh\nexit 101\n"
     assert prepared().boot and "/usr/sbin/policy-rc.d" not in prepared().files
 
 
-def test_what_was_lent_leaves_no_trace_and_what_a_state_wrote_stays(tmp_path):
+def test_an_empty_file_of_a_mount_is_removed_and_one_that_a_state_wrote_stays(tmp_path):
     (tmp_path / "usr/sbin").mkdir(parents=True)
-    lent = tmp_path / "usr/sbin/policy-rc.d"
-    lent.touch()
+    policy = tmp_path / "usr/sbin/policy-rc.d"
+    policy.touch()
     salt_call.finish(tmp_path)
-    assert not lent.exists()
-    lent.write_text("exit 101\n")
+    assert not policy.exists()
+    policy.write_text("exit 101\n")
     salt_call.finish(tmp_path)
-    assert lent.exists()
+    assert policy.exists()
 
 
 def read(**recipe):
@@ -94,7 +94,7 @@ def read(**recipe):
     return spec.definitions(pillar).recipes["web"].bake_in
 
 
-def test_the_recipe_says_where():
+def test_bake_in_of_a_recipe():
     assert (read(), read(bake_in="chroot")) == ("machine", "chroot")
     with pytest.raises(SaltInvocationError, match="recipes:web:bake_in: must be machine or chroot, not str 'vm'"):
         read(bake_in="vm")

@@ -1,4 +1,4 @@
-"""Minion config that a state tree brings and a sealed machine could not keep."""
+"""Minion config of a state tree that a sealed machine must not have."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from saltext.immutable.builder.states import minion_config
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
-        pytest.param("minion", "master_alive_interval: 30", "it is a scheduled job", id="the master is looked for"),
-        pytest.param("minion.d/a.conf", "schedule: {enabled: true}", "pass no guard", id="the schedule is enabled"),
-        pytest.param("minion.d/a.conf", "executor_dirs: [/srv]", "outrank the guard", id="executors from elsewhere"),
+        pytest.param("minion", "master_alive_interval: 30", "it is a scheduled job", id="a job that pings the master"),
+        pytest.param(
+            "minion.d/a.conf", "schedule: {enabled: true}", "the guard does not see", id="the schedule is enabled"
+        ),
+        pytest.param(
+            "minion.d/a.conf", "executor_dirs: [/srv]", "take the guard's place", id="executors from elsewhere"
+        ),
         pytest.param("minion.d/a.conf", "module_executors: [mine]", "direct_call", id="another executor"),
         pytest.param("minion.d/a.conf", "schedule: {backup: {function: cmd.run}}", None, id="a job, which is stopped"),
         pytest.param("minion.d/a.conf", "master_alive_interval: 0", None, id="a zero"),
@@ -21,16 +25,16 @@ from saltext.immutable.builder.states import minion_config
         pytest.param("minion.d/a.txt", "master_alive_interval: 30", None, id="a file that Salt does not read"),
     ],
 )
-def test_what_is_refused(tmp_path, name, text, said):
+def test_settings_that_are_refused(tmp_path, name, text, message):
     (tmp_path / "etc/salt/minion.d").mkdir(parents=True)
     (tmp_path / "etc/salt" / name).write_text(text)
-    if said is None:
+    if message is None:
         minion_config.refuse(tmp_path)
         return
-    with pytest.raises(CommandExecutionError, match=said) as caught:
+    with pytest.raises(CommandExecutionError, match=message) as caught:
         minion_config.refuse(tmp_path)
     assert f"/etc/salt/{name} sets" in str(caught.value)
 
 
-def test_a_layer_without_config_is_fine(tmp_path):
+def test_a_layer_without_config_is_accepted(tmp_path):
     minion_config.refuse(tmp_path)

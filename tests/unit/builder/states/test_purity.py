@@ -1,4 +1,4 @@
-"""What no key can see is found out: in states, in functions, in Python."""
+"""Which states, functions and Python code are unproven: no key can see what they use."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def low(function: str, **more: object) -> dict[str, object]:
         pytest.param(low("cmd.script", source="salt://a"), "runs a command"),
         pytest.param(low("module.run", name="cmd.run"), "calls cmd.run", id="module.run in its old form"),
         pytest.param(low("module.run", **{"http.query": [{"url": "x"}]}), "calls http.query", id="and in its new one"),
-        pytest.param(low("pkg.latest"), "takes what is newest"),
-        pytest.param(low("git.latest", rev="main"), "takes what is newest"),
+        pytest.param(low("pkg.latest"), "installs the newest version"),
+        pytest.param(low("git.latest", rev="main"), "installs the newest version"),
         pytest.param(low("file.managed", source="https://a/b"), "fetches https://a/b without a hash"),
         pytest.param(
             low("file.managed", source="https://u:p@a/b"), "fetches https://a/b without a hash", id="password"
@@ -48,10 +48,10 @@ def low(function: str, **more: object) -> dict[str, object]:
         pytest.param(low("pip.installed", pkgs=["a==1", "b>=2"]), "installs Python packages without ==: b>=2"),
         pytest.param(low("pip.installed", requirements="salt://r"), "installs Python packages that a file"),
         pytest.param(low("npm.installed"), "runs a command"),
-        pytest.param(low("git.detached", rev="main"), "takes what is newest"),
+        pytest.param(low("git.detached", rev="main"), "installs the newest version"),
         pytest.param(low("file.cached", name="https://a/b"), "fetches https://a/b without a hash"),
-        pytest.param(low("ssh_known_hosts.present", name="a"), "asks others for a key"),
-        pytest.param(low("gpg.present", keys=["1234"]), "asks others for a key"),
+        pytest.param(low("ssh_known_hosts.present", name="a"), "fetches a key from a server"),
+        pytest.param(low("gpg.present", keys=["1234"]), "fetches a key from a server"),
         pytest.param(low("pkgrepo.managed", ppa="a/b"), "asks the internet"),
         pytest.param(low("x509.certificate_managed"), "reads the clock"),
         pytest.param(low("file.managed", contents="__slot__:salt:vault.read_secret(a)"), "asks the vault (slot)"),
@@ -60,13 +60,13 @@ def low(function: str, **more: object) -> dict[str, object]:
             "runs a command (slot)",
             id="a slot deep inside",
         ),
-        pytest.param(low("file.managed", unless="test -f /a"), "asks a command (unless)"),
-        pytest.param(low("file.managed", onlyif=["test -f /a"]), "asks a command (onlyif)"),
+        pytest.param(low("file.managed", unless="test -f /a"), "runs a command (unless)"),
+        pytest.param(low("file.managed", onlyif=["test -f /a"]), "runs a command (onlyif)"),
         pytest.param(low("file.managed", unless=[{"fun": "cmd.retcode"}]), "runs a command (unless)"),
     ],
 )
-def test_cannot_be_proven(state, reason):
-    assert (purity.of_state(state) or "").startswith(reason)
+def test_unproven_states(state, reason):
+    assert (purity.unproven_state(state) or "").startswith(reason)
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_cannot_be_proven(state, reason):
         pytest.param(low("file.managed", check_cmd="visudo -c -f"), id="what only fails a bake"),
     ],
 )
-def test_is_proven(state):
-    assert purity.of_state(state) is None
+def test_proven_states(state):
+    assert purity.unproven_state(state) is None
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_is_proven(state):
         ("file.file_exists", None),
     ],
 )
-def test_functions_are_judged_by_name(function, reason):
-    assert purity.of_call(function) == reason
+def test_functions_are_checked_by_name(function, reason):
+    assert purity.unproven_call(function) == reason
 
 
 @pytest.mark.parametrize(
@@ -127,5 +127,5 @@ def test_functions_are_judged_by_name(function, reason):
         pytest.param("import os\nimport timeit\na = __salt__['grains.get']('x')", [], id="neither"),
     ],
 )
-def test_python_is_judged_by_what_it_takes(code, reasons):
-    assert list(purity.of_code(code)) == reasons
+def test_python_code_is_checked_for_imports_and_functions(code, reasons):
+    assert list(purity.unproven_code(code)) == reasons

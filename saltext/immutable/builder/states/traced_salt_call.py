@@ -1,8 +1,8 @@
-"""``salt-call`` that writes down what it takes from outside; `trace` says what it writes.
+"""``salt-call`` that records in a file what it takes from outside; the module `trace` describes the file.
 
-Runs in the machine that bakes, by the image's own Python:
-``python -m saltext.immutable.builder.states.tracing FILE MASTER salt-call ...``. It watches and changes nothing;
-states that run in processes of their own (``parallel``) are seen as well.
+Runs in the machine that bakes, with the image's own Python: ``python -m
+saltext.immutable.builder.states.traced_salt_call FILE MASTER salt-call ...``. It records and changes nothing. States
+that run in processes of their own (``parallel``) are recorded as well.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from saltext.immutable.builder.states.watch_states import watch_states
 from saltext.immutable.builder.states.watch_templates import watch_templates
 
 HASH_KEY = "IMMUTABLE_TRACE_KEY"
-"""Variable with the key of the hashes of states, as states hold secrets."""
+"""Environment variable with the key of the hashes of states; plain hashes could reveal the secrets in them."""
 _ALWAYS_USED = "/var/cache/salt/minion/extmods/{}/*.py"
 
 
 def watch(trace: Trace) -> None:
-    """Watch Salt's own classes."""
+    """Wrap Salt's own classes so that they record in ``trace``."""
     watch_requests(trace)
     watch_lists(trace)
     watch_states(trace)
     watch_templates(trace)
-    sys.addaudithook(trace.audited)
+    sys.addaudithook(trace.audit_hook)
     for kind in ("grains", "renderers"):
         for file in sorted(glob.glob(_ALWAYS_USED.format(kind))):
-            custom_code.file(trace, file)
+            custom_code.check_module(trace, file)
 
 
 def main() -> None:
-    """Do what ``salt-call`` does, and watch it. Where that cannot be, do nothing and leave no file of a trace."""
+    """Run ``salt-call`` and record. Where Salt's classes cannot be wrapped, delete the file and raise."""
     import salt.scripts
     import salt.utils.event
 
@@ -46,7 +46,7 @@ def main() -> None:
     except BaseException:
         os.unlink(file)
         raise
-    minion_events.wait_for_no_minion(salt.utils.event.SaltEvent)
+    minion_events.skip_absent_minion(salt.utils.event.SaltEvent)
     sys.argv = words
     salt.scripts.salt_call()
 

@@ -1,4 +1,4 @@
-"""The bake looks on while states are applied; where it cannot, they are applied all the same, and never twice."""
+"""salt-call is traced where that is possible, otherwise called without it; states are never applied twice."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ BAD = {"local": {"file_|-a_|-a_|-managed": {"result": False, "comment": "no", "_
 class FakeMachine:
     minion_id = "web.bake"
 
-    def __init__(self, watched: tuple[int, Any], traced: bool, plain: tuple[int, Any] = (0, GOOD)) -> None:
-        self.watched, self.traced, self.plain = watched, traced, plain
+    def __init__(self, with_trace: tuple[int, Any], traced: bool, plain: tuple[int, Any] = (0, GOOD)) -> None:
+        self.with_trace, self.traced, self.plain = with_trace, traced, plain
         self.calls: list[str] = []
 
     def run(self, words: list[str], env: object = None) -> CompletedProcess[str]:
         if words[:2] == ["cat", states.TRACE]:
             return CompletedProcess(words, 0 if self.traced else 1, '["sls", "web"]\n' if self.traced else "", "")
-        is_watched = "saltext.immutable.builder.states.tracing" in words
-        self.calls.append("watched" if is_watched else "plain")
-        code, said = self.watched if is_watched else self.plain
-        return CompletedProcess(words, code, json.dumps(said) if said else "", "")
+        is_traced = "saltext.immutable.builder.states.traced_salt_call" in words
+        self.calls.append("traced" if is_traced else "plain")
+        code, answer = self.with_trace if is_traced else self.plain
+        return CompletedProcess(words, code, json.dumps(answer) if answer else "", "")
 
 
 @pytest.fixture(autouse=True)
@@ -46,16 +46,16 @@ def no_variables(monkeypatch):
     monkeypatch.setattr(mirrors, "environment", dict)
 
 
-def test_what_can_be_watched_is_called_once():
+def test_a_traced_call_is_made_once():
     machine = FakeMachine((0, GOOD), traced=True)
     assert states.apply(machine, ORDER) == (["web"], [])
-    assert machine.calls == ["watched"]
+    assert machine.calls == ["traced"]
 
 
-def test_what_cannot_be_watched_is_called_plainly():
+def test_where_no_call_can_be_traced_a_plain_one_follows():
     machine = FakeMachine((1, None), traced=False)
     assert states.apply(machine, ORDER) == (["web"], [])
-    assert machine.calls == ["watched", "plain"]
+    assert machine.calls == ["traced", "plain"]
     assert states.trace(machine) is None
 
 
@@ -63,10 +63,10 @@ def test_states_that_fail_are_not_applied_again():
     machine = FakeMachine((2, BAD), traced=True)
     with pytest.raises(CommandExecutionError, match="1 of 1 states failed"):
         states.apply(machine, ORDER)
-    assert machine.calls == ["watched"]
+    assert machine.calls == ["traced"]
 
 
-def test_an_image_without_salt_is_told_as_it_is():
+def test_an_image_without_salt_is_an_error():
     machine = FakeMachine((127, None), traced=False, plain=(127, None))
     with pytest.raises(CommandExecutionError, match="did not run"):
         states.apply(machine, ORDER)
