@@ -16,16 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from heapq import heapify, heappop
+from itertools import chain, islice, product
 from typing import Any
 
 from saltext.immutable.fleet.decide.goal import Goal, goal, soak, steps
 from saltext.immutable.fleet.decide.pools import Tally, is_available, tally
-from saltext.immutable.fleet.decide.state import Action, Limits, Machine, Plan, Rollout
+from saltext.immutable.fleet.decide.state import Action, Health, Limits, Machine, Plan, Rollout, oldest_first
 from saltext.immutable.fleet.decide.verdicts import closed, ended, is_patient, judged, verdict
 from saltext.immutable.spec.model import Fleet
 
 FAR = float("inf")
+USEFULNESS: tuple[tuple[Health, bool], ...] = tuple(product(("no", "unknown", "yes"), (False, True)))
+"""Machines by health and by whether they are untainted, the least useful first."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,8 @@ def _surplus(at: Moment) -> list[Machine]:
         return []
     waiting = [m for m in at.found.wanted if m.phase in ("booting", "standby")]
     serving = [m for m in at.found.wanted if m.phase == "serving"]
-    return [*at.found.returning, *_least_useful_first(waiting), *_least_useful_first(serving)][:excess]
+    useless = chain(_least_useful_first(waiting, excess), _least_useful_first(serving, excess))
+    return list(islice(chain(at.found.returning, useless), excess))
 
 
 def _attached(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
@@ -203,9 +206,9 @@ def _victims(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
     quota = len(at.found.old) - stay
     room = _Room(at.aim.floor, at.found.available, at.found.serving, at.limits.disruptions)
     kind = "drain" if at.fleet.traffic else "destroy"
-    for machine in _least_useful_first(at.found.old):
-        if quota <= 0 or room.spent:
-            break
+    candidates = _least_useful_first(at.found.old, min(quota, room.left))
+    # The next candidate is asked for only while one is needed: whoever is not is not sorted.
+    while quota > 0 and room.left > 0 and (machine := next(candidates, None)) is not None:
         if machine.protect is None and _may_go(at, machine) and room.take(machine, _available(at, machine)):
             quota -= 1
             yield _act(kind, machine, at.aim.against(machine))
@@ -219,13 +222,16 @@ def _available(at: Moment, machine: Machine) -> bool:
     return is_available(at.fleet, machine, at.now)
 
 
-def _least_useful_first(machines: Sequence[Machine]) -> Iterator[Machine]:
-    """Yield the ill, the unknown, then the healthy, the tainted and older of each first; sort only what is used."""
-    for health in ("no", "unknown", "yes"):
-        some = [(m.taint is None, m.born, m.minion_id, m) for m in machines if m.health == health]
-        heapify(some)
-        while some:
-            yield heappop(some)[-1]
+def _least_useful_first(machines: Sequence[Machine], likely: int) -> Iterator[Machine]:
+    """Yield the ill, the unknown, then the healthy, the tainted and older of each first.
+
+    ``likely``: how many will be taken; only these are sorted.
+    """
+    groups: dict[tuple[Health, bool], list[Machine]] = {(health, clean): [] for health, clean in USEFULNESS}
+    for machine in machines:
+        groups[machine.health, machine.taint is None].append(machine)
+    for group in groups.values():
+        yield from oldest_first(group, likely)
 
 
 def _may_go(at: Moment, machine: Machine) -> bool:
@@ -247,9 +253,9 @@ class _Room:
         self._disruptions = FAR if disruptions is None else disruptions
 
     @property
-    def spent(self) -> bool:
-        """Tell whether nobody at all may be taken out any more."""
-        return self._serving <= self._floor
+    def left(self) -> int:
+        """Return how many may be taken out at most; none may where this is not above 0."""
+        return self._serving - self._floor
 
     def take(self, machine: Machine, available: bool) -> bool:
         """Take one out if enough remains. What is known to be ill may go while enough machines of any health remain:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from operator import attrgetter
+from typing import Literal, Protocol, TypeVar
 
 Kind = Literal["roll", "rollback", "scale", "replace", "reconcile", "destroy"]
 Direction = Literal["forward", "back", "hold", "stop"]
@@ -59,7 +60,7 @@ class Rollout:
     ended: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Machine:
     """What is known of one machine."""
 
@@ -93,6 +94,39 @@ class Machine:
     """Why nobody may take it away while it is well."""
 
 
+class Aged(Protocol):
+    """What has an age and an id: a machine, or what was seen of one."""
+
+    @property
+    def minion_id(self) -> str: ...
+
+    @property
+    def born(self) -> float: ...
+
+
+SomeAged = TypeVar("SomeAged", bound=Aged)
+AGE = attrgetter("born", "minion_id")
+"""The total order of machines: the oldest first, of equally old ones by minion id, which no two share."""
+
+
+def by_age(machines: Iterable[SomeAged]) -> list[SomeAged]:
+    """Return the machines in their total order, so that no choice depends on the order in which they came."""
+    return sorted(machines, key=AGE)
+
+
+def oldest_first(machines: Sequence[SomeAged], likely: int) -> Iterator[SomeAged]:
+    """Yield the machines `by_age`. Only the ``likely`` oldest are sorted, and the others where more are asked for.
+
+    A plan takes out a tenth of a fleet at a time: births are found in one quick sort of plain numbers.
+    """
+    if not 0 < likely < len(machines):
+        yield from by_age(machines)
+        return
+    youngest = sorted([machine.born for machine in machines])[likely - 1]
+    yield from by_age(machine for machine in machines if machine.born <= youngest)
+    yield from by_age(machine for machine in machines if machine.born > youngest)
+
+
 @dataclass(frozen=True)
 class Limits:
     """What the rest of the world leaves us."""
@@ -110,7 +144,7 @@ class Limits:
 UNLIMITED = Limits()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Action:
     """One thing to do, and why."""
 
