@@ -10,10 +10,10 @@ Rules that hold for every diagnosis:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from saltext.immutable.fleet.decide.state import Health
+from saltext.immutable.fleet.decide.state import Health, by_age
 from saltext.immutable.spec.model import Fleet
 
 LEAST_GAP = 60.0
@@ -133,6 +133,7 @@ class Diagnosis:
 
 def diagnose(fleet: Fleet, look: Look, before: Mapping[str, Sickness], broken: bool) -> Diagnosis:
     """Decide what has to be mended. ``broken``: of the time since the look ``before`` nothing is known."""
+    look = replace(look, sights=tuple(by_age(look.sights)))
     members = [sight for sight in look.sights if sight.kept_until is None]
     sick = [found for sight in members if (found := _sickness(fleet, sight, look.at, {} if broken else before))]
     if any(one.ailment == "unreachable" for one in sick) and not look.heard:

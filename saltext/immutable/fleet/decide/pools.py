@@ -1,4 +1,8 @@
-"""The machines of a fleet, sorted by what the plan may do with them: pure, in one walk."""
+"""The machines of a fleet, sorted by what the plan may do with them: pure, in one walk.
+
+Machines come in any order. Each list that something is chosen from is `by_age`; ``wanted`` and ``old``, which are long,
+are not, because the plan orders only those of them that may go.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from saltext.immutable.fleet.decide.goal import Goal
-from saltext.immutable.fleet.decide.state import Machine, Rollout
+from saltext.immutable.fleet.decide.state import AGE, Machine, Rollout
 from saltext.immutable.spec.model import Fleet, Strategy
 
 FAR = float("inf")
@@ -107,6 +111,15 @@ def tally(fleet: Fleet, rollout: Rollout, aim: Goal, machines: Sequence[Machine]
         else:
             (found.refill if aim.keeps(machine) else found.idle).append(machine)
     found.wake = wake
+    return _ordered(found)
+
+
+def _ordered(found: Tally) -> Tally:
+    """Give the lists that something is chosen from their total order."""
+    found.faulty.sort(key=lambda one: AGE(one[0]))
+    for chosen_from in (found.kept, found.booting, found.standby, found.returning, found.refill, found.idle):
+        chosen_from.sort(key=AGE)
+    found.draining.sort(key=AGE)
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from saltext.immutable.fleet.decide.goal import Goal, soak, steps
 from saltext.immutable.fleet.decide.pools import Tally
-from saltext.immutable.fleet.decide.state import Action, Direction, Limits, Machine, PausedBy, Rollout
+from saltext.immutable.fleet.decide.state import AGE, Action, Direction, Limits, Machine, PausedBy, Rollout
 from saltext.immutable.spec.model import Fleet
 
 
@@ -171,8 +171,9 @@ def _waits(fleet: Fleet, rollout: Rollout, aim: Goal, found: Tally, limits: Limi
         yield str(limits.closed)
     if limits.launches == 0 or limits.disruptions == 0:
         yield "waits for others: the budget is spent"
-    if protected := [m.minion_id for m in found.old if m.protect is not None]:
-        yield f"{len(protected)} protected ({protected[0]}: `salt-run fleet.unprotect` lets it go)"
+    if protected := [m for m in found.old if m.protect is not None]:
+        first = min(protected, key=AGE).minion_id
+        yield f"{len(protected)} protected ({first}: `salt-run fleet.unprotect` lets it go)"
 
 
 def is_patient(fleet: Fleet, rollout: Rollout, aim: Goal, found: Tally, soaked: bool) -> bool:
