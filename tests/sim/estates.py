@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from saltext.immutable.fleet.books.ledger import Entry, Ledger
 from saltext.immutable.fleet.books.taints import Deed, Taints
-from saltext.immutable.fleet.drive import loop
+from saltext.immutable.fleet.drive import planning
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.spec.model import Amount, Definitions, Fleet, FunctionCheck, ProviderSpec, Settings, Strategy
 from saltext.immutable.store import Image, Store
@@ -137,5 +137,5 @@ def settled(world: Simulated, store: Store | None = None, **changes: Any) -> Ite
     made = Estate(world, store or store_of(world), replace(FLEET, **changes), story, story.append)
     guardian = Guardian(world)
     world.taint, world.taken = made.taint, guardian.taken
-    with mock.patch.object(loop, "plan", guardian.plan):
+    with mock.patch.object(planning, "plan", guardian.plan):
         yield made

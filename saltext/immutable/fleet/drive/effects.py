@@ -16,6 +16,8 @@ from salt.exceptions import SaltException
 from saltext.immutable.minions import Event
 
 Call = Literal["list", "traffic", "launch", "attach", "drain", "destroy", "forget", "probe", "verify", "relaunch"]
+CHANGES = frozenset({"launch", "destroy", "forget"})
+"""Calls of which so many may be under way at once as the provider takes."""
 QUESTIONS = frozenset({"list", "traffic", "probe", "verify"})
 """Calls that change nothing: nobody is harmed when they are cut off."""
 

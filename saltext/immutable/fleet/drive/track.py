@@ -12,6 +12,8 @@ from saltext.immutable.providers import Instance
 from saltext.immutable.traffic import Standing
 
 NEVER = float("inf")
+RETRY = 2.0
+"""Seconds before a call about a machine is made again: a launch, a destroy, an attach or a drain."""
 
 # Seconds between two looks at a machine.
 SERVING = 5.0

@@ -1,0 +1,223 @@
+"""What comes back to a driver: the completion of a call, by its kind, and the events of Salt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypedDict
+
+from saltext.immutable.fleet.books.ledger import Record, Wish
+from saltext.immutable.fleet.drive.effects import CHANGES, Completion
+from saltext.immutable.fleet.drive.run import Run
+from saltext.immutable.fleet.drive.timers import LISTED
+from saltext.immutable.fleet.drive.track import NEVER, OUT, REPLACED, RETRY, SERVING, Track
+from saltext.immutable.minions import Event, NoAnswer
+from saltext.immutable.providers import Instance
+
+LIST_EVERY = 2.0
+LIST_EVERY_DOOMED = 0.5
+TRAFFIC_EVERY = 5.0
+TRAFFIC_EVERY_MOVING = 1.0
+"""Seconds between two questions to the traffic, while machines come and go."""
+PROBES = 50
+"""Probes of healthy machines in a second, at most: those of a large fleet are probed less often."""
+
+Handler = Callable[[Run, Track, Completion, float], None]
+"""Takes in what came back for one machine, at a time."""
+
+
+def on_event(run: Run, event: Event) -> None:
+    """Take in what Salt said of a machine. It is a hint: any minion can say it."""
+    track = run.picture.tracks.get(event.minion_id)
+    if track is None or track.record.doomed:
+        return
+    if event.kind == "denied":
+        track.suspect(run.clock())
+    elif not track.started:  # a minion that says so all day is probed no more often than others
+        track.started, track.probe_at = True, run.clock()
+        track.busy.discard("probe")  # one that was made before the minion was up may hang for long
+    run.picture.changed(event.minion_id)
+
+
+def on_completion(run: Run, completion: Completion, now: float) -> None:
+    """Take in a call that came back; ``now``: when those that came together are taken in."""
+    task = completion.task
+    kind = task.kind
+    run.changing -= kind in CHANGES
+    if kind in ("list", "traffic", "probe") and not run.awake_since <= task.asked <= now:
+        _ask_again(run, completion, now)
+    elif kind == "list":
+        _on_list(run, completion)
+    elif kind == "traffic":
+        _on_traffic(run, completion)
+    elif kind != "relaunch" and task.minion_id in run.picture.tracks:  # `fleet.relaunch` has a loop of its own
+        track = run.picture.tracks[task.minion_id]
+        track.busy.discard(kind)
+        HANDLERS[kind](run, track, completion, run.clock())
+        run.picture.changed(task.minion_id)
+
+
+def see_list(run: Run, instances: list[Instance], asked: float) -> None:
+    """Take in a list of the provider that was asked for at ``asked``; what is tagged as ours but in no book goes."""
+    now = run.clock()
+    for instance in run.picture.strangers(instances, asked):
+        reason = "it is tagged as ours but is in no book"
+        record = Record(
+            instance.minion_id, run.fleet.name, instance.generation, "doomed", instance.born, reason=reason
+        )
+        run.picture.add(Track(record, since=now, probe_at=NEVER))
+        run.books.note("destroy", reason, instance.minion_id)
+    run.picture.see_list(instances, asked, now, run.world.settles)
+
+
+def _ask_again(run: Run, completion: Completion, now: float) -> None:
+    """Leave an answer alone that is from before the clock jumped."""
+    if completion.task.kind == "list":
+        run.timers.list_soon(now, len(run.picture))
+    elif completion.task.kind == "traffic":
+        run.timers.traffic_at = now
+
+
+def _on_list(run: Run, completion: Completion) -> None:
+    pause = max(LIST_EVERY_DOOMED if run.picture.any_doomed else LIST_EVERY, len(run.picture) / LISTED)
+    run.timers.list_at = min(run.timers.list_at, run.clock() + pause)
+    if completion.error is None:
+        see_list(run, completion.value, completion.task.asked)
+
+
+def _on_traffic(run: Run, completion: Completion) -> None:
+    now = run.clock()
+    machines = run.picture.machines()
+    moving = any(m.phase == "draining" or (m.phase == "serving" and not m.attached) for m in machines)
+    pause = TRAFFIC_EVERY_MOVING if moving else TRAFFIC_EVERY
+    run.timers.traffic_at = min(run.timers.traffic_at, now + pause)
+    for name, track in run.picture.tracks.items():
+        standing = None if completion.error is not None else completion.value.get(name, OUT)
+        if completion.task.asked < track.route_at - RETRY:
+            continue  # it was attached or drained since
+        was_in = track.standing is not None and track.standing.state == "in"
+        came_in = standing is not None and standing.state == "in" and not was_in
+        if track.stand(standing, now):
+            run.picture.changed(name)
+            if came_in and track.record.traffic == "in" and track.health == "yes":
+                run.progressed(now)
+
+
+# One handler a kind
+
+
+def _on_launch(run: Run, track: Track, completion: Completion, now: float) -> None:
+    minion_id = track.record.minion_id
+    track.touch(now)
+    run.timers.list_soon(now, len(run.picture))
+    track.retry_at = now + RETRY
+    if isinstance(completion.error, NoAnswer):  # it may have come: the next list tells
+        run.books.note("in doubt", f"its launch: {completion.error}", minion_id)
+        return
+    if completion.error is not None:
+        track.fault = track.fault or f"it could not be launched: {completion.error}"
+        return
+    intent = track.record.intent if track.record.doomed else "launched"
+    track.record = replace(track.record, ref=completion.value, intent=intent)
+    track.probe_at = max(track.probe_at, now)
+    name = "" if completion.value == minion_id else f" as {completion.value}"
+    run.books.note("launched", f"it boots{name}", minion_id)
+
+
+def _on_destroy(run: Run, track: Track, completion: Completion, now: float) -> None:
+    minion_id = track.record.minion_id
+    run.timers.list_soon(now, len(run.picture))
+    track.retry_at = now + RETRY
+    if isinstance(completion.error, NoAnswer):
+        run.books.note("in doubt", f"its end: {completion.error}", minion_id)
+    elif completion.error is not None:
+        run.books.note("stays", f"it could not be destroyed: {completion.error}", minion_id)
+    elif completion.value:
+        track.record = replace(track.record, intent="doomed")
+        run.books.note("console", completion.value, minion_id)
+
+
+def _on_forget(run: Run, track: Track, completion: Completion, now: float) -> None:
+    minion_id = track.record.minion_id
+    if completion.error is not None:
+        track.absent_since = None  # asked again after the next list
+        run.books.note("stays", f"it could not be forgotten: {completion.error}", minion_id)
+        return
+    run.picture.remove(minion_id, now)
+    run.progressed(now)
+    run.books.note("gone", "absent, keys deleted", minion_id)
+
+
+def _on_probe(run: Run, track: Track, completion: Completion, now: float) -> None:
+    minion_id, before = track.record.minion_id, track.health
+    track.answer(completion.value, completion.task.asked, now, _pause(run, track))
+    if track.record.doomed:
+        return
+    if track.health == "yes" and track.record.ready_since is None:
+        traffic: Wish = "out" if run.world.routed else "in"
+        track.record = replace(track.record, ready_since=now, healthy_since=now, traffic=traffic)
+        track.since, track.probe_at = now, now + max(SERVING, _pause(run, track))
+        run.progressed(now)
+        seconds = now - track.record.born
+        after = f" after {seconds:.1f} s" if seconds >= 0 else ""  # the clock may have been set back
+        run.books.note("ready", f"image and health are right{after}", minion_id)
+    elif (before, track.health) == ("yes", "no"):
+        run.books.note("unhealthy", track.note, minion_id)
+
+
+def _on_verify(run: Run, track: Track, completion: Completion, now: float) -> None:
+    track.verified = now
+    if completion.error is not None:
+        track.suspect(now)
+    elif completion.value and not track.contested:
+        track.contested = True
+        why = "somebody knocked under its id with another key"
+        run.books.note("alarm", why, track.record.minion_id)
+        if track.record.ready_since is None:
+            track.fault = why
+
+
+def _on_attach(run: Run, track: Track, completion: Completion, now: float) -> None:
+    _on_route(run, track, "its traffic cannot be turned on", completion, now)
+
+
+def _on_drain(run: Run, track: Track, completion: Completion, now: float) -> None:
+    _on_route(run, track, "its traffic is not turned off", completion, now)
+
+
+def _on_route(run: Run, track: Track, what: str, completion: Completion, now: float) -> None:
+    track.route_at = now + RETRY
+    run.timers.traffic_at = now
+    complaint = "" if completion.error is None else f"{what}: {completion.error}"
+    if complaint and complaint != track.complaint:
+        run.books.note("stays", complaint, track.record.minion_id)
+    track.complaint = complaint
+
+
+def _pause(run: Run, track: Track) -> float:
+    """Return how many seconds, at least, a healthy machine is left alone after a probe."""
+    of_target = track.record.generation == run.rollout.target
+    return max(0.0 if of_target else REPLACED, len(run.picture) / PROBES)
+
+
+class Handlers(TypedDict):
+    """A handler for each kind of call about one machine: mypy finds a kind without one."""
+
+    launch: Handler
+    attach: Handler
+    drain: Handler
+    destroy: Handler
+    forget: Handler
+    probe: Handler
+    verify: Handler
+
+
+HANDLERS: Handlers = {
+    "launch": _on_launch,
+    "attach": _on_attach,
+    "drain": _on_drain,
+    "destroy": _on_destroy,
+    "forget": _on_forget,
+    "probe": _on_probe,
+    "verify": _on_verify,
+}

@@ -1,0 +1,41 @@
+"""What others wrote into the books meanwhile: orders of operators, taints, protections, another size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from saltext.immutable.fleet.books.ledger import Ledger
+from saltext.immutable.fleet.decide.orders import Order, applied
+from saltext.immutable.fleet.drive.run import Run
+
+
+class Inbox:
+    """The books of a fleet, read for what is new. ``declared``: the size in the pillar."""
+
+    def __init__(self, ledger: Ledger, declared: int) -> None:
+        self._ledger, self._declared = ledger, declared
+        self._marks: tuple[dict[str, str], dict[str, str]] = ({}, {})
+        """Taints and protections as they were read last."""
+
+    def read(self, run: Run) -> None:
+        """Take in what is new."""
+        news = self._ledger.news(self._declared)
+        marks = (dict(news.taints), dict(news.protections))
+        if marks != self._marks:
+            self._marks = marks
+            run.picture.set_marks(*marks)
+        if news.size != run.fleet.size:
+            run.books.note("size", f"{news.size} in place of {run.fleet.size} machines are wanted")
+            run.fleet = replace(run.fleet, size=news.size)
+        if news.orders:
+            _apply(run, news.orders)
+
+
+def _apply(run: Run, orders: Sequence[Order]) -> None:
+    before, run.rollout = run.rollout, applied(run.rollout, orders, run.clock())
+    run.books.take_up(orders)
+    for order in orders:
+        if order.rollout == before.id:
+            run.books.note("order", str(order))
+    run.note_turn(before)

@@ -1,0 +1,127 @@
+"""The picture of a fleet: each machine as the books have it and as this run has seen it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from saltext.immutable.fleet.books.ledger import Record
+from saltext.immutable.fleet.decide.state import Machine
+from saltext.immutable.fleet.drive.track import NEVER, Track
+from saltext.immutable.providers import Instance
+
+
+class Picture:
+    """What is known of the machines of one fleet; what the plan sees of each is made anew only after a change.
+
+    ``changed`` is called with the id of each machine of which something changed. Times are seconds since the epoch.
+    """
+
+    def __init__(
+        self, records: Mapping[str, Record], routed: bool, now: float, changed: Callable[[str], None]
+    ) -> None:
+        self.tracks = {key: Track(record, since=now, probe_at=now) for key, record in records.items()}
+        for track in self.tracks.values():
+            track.forget(now)  # what is written down may be of a time that has not come
+        self.moved = True
+        """Whether what the plan sees of any machine has changed since this was last set to False."""
+        self._routed, self._on_change = routed, changed
+        self._machines: dict[str, Machine] = {}
+        self._stale = dict.fromkeys(self.tracks)
+        """Machines of which something changed, in the order in which it did."""
+        self._listed_at = -NEVER
+        """When the newest list that was taken in was asked for."""
+        self._removed: dict[str, float] = {}
+        """Machines that are gone for good, and since when: an older list may still show them."""
+
+    def __len__(self) -> int:
+        return len(self.tracks)
+
+    def record(self, minion_id: str) -> Record | None:
+        """Return what is wanted of a machine; None where the fleet has none of this id."""
+        return self.tracks[minion_id].record if minion_id in self.tracks else None
+
+    def machine(self, minion_id: str) -> Machine:
+        """Return a machine as `machines` returned it last."""
+        return self._machines[minion_id]
+
+    def machines(self) -> list[Machine]:
+        """Return all machines, as the plan sees them."""
+        for name in self._stale:
+            machine = self.tracks[name].machine(self._routed) if name in self.tracks else None
+            if machine == self._machines.get(name):
+                continue
+            self.moved = True
+            if machine is not None:
+                self._machines[name] = machine
+            else:
+                del self._machines[name]
+        self._stale.clear()
+        return list(self._machines.values())
+
+    @property
+    def any_doomed(self) -> bool:
+        """Tell whether, as `machines` returned them last, a machine has to go."""
+        return any(machine.phase == "doomed" for machine in self._machines.values())
+
+    def changed(self, minion_id: str) -> None:
+        """Look at a machine again: something about it is new."""
+        self._stale[minion_id] = None
+        self._on_change(minion_id)
+
+    def changed_by_time(self, minion_id: str) -> None:
+        """Let the plan see a machine anew, of which there is nothing to write or to do."""
+        self._stale[minion_id] = None
+
+    def add(self, track: Track) -> None:
+        """Add a machine."""
+        self.tracks[track.record.minion_id] = track
+        self.changed(track.record.minion_id)
+
+    def remove(self, minion_id: str, now: float) -> None:
+        """Remove a machine that is gone for good."""
+        del self.tracks[minion_id]
+        self._removed[minion_id] = now
+
+    def forget(self, now: float) -> None:
+        """Take what was seen for unknown: nobody knows how long ago it was."""
+        self._listed_at = -NEVER
+        for minion_id, track in self.tracks.items():
+            track.forget(now)
+            track.timer = NEVER
+            self.changed(minion_id)
+
+    def strangers(self, instances: Iterable[Instance], asked: float) -> list[Instance]:
+        """Return what a list shows that is in no book."""
+        if asked < self._listed_at:
+            return []
+        removed = self._removed
+        return [
+            one
+            for one in instances
+            if one.minion_id not in self.tracks and asked > removed.get(one.minion_id, -1.0)
+        ]
+
+    def see_list(self, instances: Iterable[Instance], asked: float, now: float, settles: float) -> None:
+        """Take in a complete list of the provider, which was asked for at ``asked``.
+
+        ``settles``: seconds for which a machine must be absent from lists to be gone.
+        """
+        if asked < self._listed_at:
+            return  # a newer one overtook it, and may have shown what came meanwhile
+        self._listed_at = asked
+        there = {instance.minion_id: instance for instance in instances}
+        for minion_id, track in self.tracks.items():
+            if minion_id in there:
+                is_new = track.see(there[minion_id], settled=asked >= track.touched, now=now)
+            else:
+                is_new = track.miss(asked, now, settles)
+            if is_new:
+                self.changed(minion_id)
+
+    def set_marks(self, taints: Mapping[str, str], protections: Mapping[str, str]) -> None:
+        """Take in which machines the books call tainted or protected, and why."""
+        for minion_id, track in self.tracks.items():
+            marks = taints.get(minion_id), protections.get(minion_id)
+            if marks != (track.taint, track.protect):
+                track.taint, track.protect = marks
+                self._stale[minion_id] = None
