@@ -15,10 +15,10 @@ from salt.exceptions import SaltException, SaltInvocationError
 from saltext.immutable.fleet.books.ledger import Record
 from saltext.immutable.fleet.books.taints import Deed
 from saltext.immutable.fleet.drive.effects import in_parallel
-from saltext.immutable.fleet.drive.world import plain
 from saltext.immutable.fleet.interventions import DRIFTS, Care, Tell
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.minions import NoAnswer
+from saltext.immutable.text import plain
 
 WITHIN = 60.0
 """Seconds for a look at metadata."""

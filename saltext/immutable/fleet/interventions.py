@@ -10,10 +10,10 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from saltext.immutable import minions
 from saltext.immutable.fleet.books.taints import Deed, Kind
 from saltext.immutable.fleet.decide.checks import LOOK_WITHIN
-from saltext.immutable.fleet.drive.world import plain
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.guard import token as glass
 from saltext.immutable.spec import reading
+from saltext.immutable.text import plain
 
 Tell = Callable[..., None]
 """Says a sentence, and fires it with data as ``immutable/<tag>``."""

@@ -14,11 +14,12 @@ from saltext.immutable.fleet.decide.diagnosis import Look, Sight
 from saltext.immutable.fleet.drive.effects import AT_A_TIME, Task
 from saltext.immutable.fleet.drive.loop import Interrupted
 from saltext.immutable.fleet.drive.track import OUT
-from saltext.immutable.fleet.drive.world import Probe, World, plain
+from saltext.immutable.fleet.drive.world import Probe, World
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.minions import NoAnswer
 from saltext.immutable.providers import Instance
 from saltext.immutable.spec.model import Fleet
+from saltext.immutable.text import plain
 
 WITNESSES = 8
 """Machines of other fleets that are asked whether this master is heard at all."""

@@ -17,12 +17,12 @@ from saltext.immutable.fleet.decide.orders import Order, What, applied, refusal
 from saltext.immutable.fleet.decide.reconcile import no_further
 from saltext.immutable.fleet.decide.state import MENDING, Kind, Outcome, Rollout
 from saltext.immutable.fleet.decide.verdicts import revived
-from saltext.immutable.fleet.drive.world import plain
 from saltext.immutable.fleet.fleets import Failed, Fleets, Forecast, ended_as, last_good, loader, router, signals
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Fleet
 from saltext.immutable.spec.strategy import impossible
 from saltext.immutable.store import Held, Lease
+from saltext.immutable.text import plain
 
 __all__ = ["Failed", "Forecast", "Operations", "loader", "router", "signals"]
 

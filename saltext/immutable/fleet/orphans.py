@@ -13,13 +13,14 @@ import sqlalchemy as sa
 from salt.exceptions import SaltException
 
 from saltext.immutable.fleet.decide.orphans import Sighting, Stray, sightings, stray_keys
-from saltext.immutable.fleet.drive.world import is_ours, plain
+from saltext.immutable.fleet.drive.world import is_ours
 from saltext.immutable.fleet.interventions import Tell
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.providers import Instance, Provider
 from saltext.immutable.spec.model import ProviderSpec
 from saltext.immutable.store import Store
 from saltext.immutable.store.schema import generations, journal, machines, orphans
+from saltext.immutable.text import plain
 
 AT_ONCE = 500
 """Ids that one query names."""

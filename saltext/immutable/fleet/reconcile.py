@@ -22,12 +22,12 @@ from saltext.immutable.fleet.books.taints import Deed
 from saltext.immutable.fleet.decide import diagnosis, reconcile
 from saltext.immutable.fleet.decide.diagnosis import Diagnosis, Sickness
 from saltext.immutable.fleet.drive.loop import Interrupted
-from saltext.immutable.fleet.drive.world import plain
 from saltext.immutable.fleet.interventions import Care, Tell
 from saltext.immutable.fleet.observe import Stopped
 from saltext.immutable.fleet.operations import Failed, Operations
 from saltext.immutable.spec.model import Fleet
 from saltext.immutable.store import Held
+from saltext.immutable.text import plain
 
 FLEETS_AT_A_TIME = 4
 ALARMS = ("alarm", "alarm over")

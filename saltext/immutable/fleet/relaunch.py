@@ -14,11 +14,12 @@ from saltext.immutable.fleet.books.ledger import Record
 from saltext.immutable.fleet.drive.effects import Call, Completion, Effects, Task, in_parallel
 from saltext.immutable.fleet.drive.loop import Interrupted
 from saltext.immutable.fleet.drive.track import NEVER, UNWELL
-from saltext.immutable.fleet.drive.world import World, plain
+from saltext.immutable.fleet.drive.world import World
 from saltext.immutable.fleet.interventions import Tell
 from saltext.immutable.fleet.operations import Failed, Operations, signals
 from saltext.immutable.spec.model import Fleet
 from saltext.immutable.store import Lease
+from saltext.immutable.text import plain
 
 
 @dataclass

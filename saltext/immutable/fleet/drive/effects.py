@@ -1,4 +1,4 @@
-"""What the driver has done in parallel, and what comes back: completions of calls and events of Salt."""
+"""Calls that run in threads, and what comes back: their completions, and events of Salt."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Call = Literal["list", "traffic", "launch", "attach", "drain", "destroy", "forge
 CHANGES = frozenset({"launch", "destroy", "forget"})
 """Calls of which so many may be under way at once as the provider takes."""
 QUESTIONS = frozenset({"list", "traffic", "probe", "verify"})
-"""Calls that change nothing: nobody is harmed when they are cut off."""
+"""Calls that change nothing: the end of the process may cut them off."""
 
 TICK = 0.05
 """Seconds between two looks at Salt's event bus."""
@@ -39,7 +39,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Completion:
-    """A call that came back, with its value or with what Salt or the provider said against it."""
+    """A call that came back, with its value or with the error of Salt or of the provider."""
 
     task: Task
     value: Any = None
@@ -118,7 +118,7 @@ class Pool:
             self._threads.submit(run)
 
     def wait(self, until: float) -> tuple[list[Completion], list[Event]]:
-        """Return as soon as a call came back, Salt said something or we are to stop."""
+        """Return as soon as a call came back, an event came, or the driver is told to stop."""
         while True:
             patience = max(0.0, min(TICK, until - time.time()))
             completions = self._taken(patience)

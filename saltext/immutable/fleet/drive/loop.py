@@ -24,7 +24,7 @@ from saltext.immutable.fleet.drive.planning import Planner
 from saltext.immutable.fleet.drive.run import Run
 from saltext.immutable.fleet.drive.timers import Timers
 from saltext.immutable.fleet.drive.track import SILENT, Track
-from saltext.immutable.fleet.drive.transaction import Books, Say
+from saltext.immutable.fleet.drive.transaction import Say, Transaction
 from saltext.immutable.fleet.drive.world import World
 from saltext.immutable.minions import Event
 from saltext.immutable.spec.model import Fleet
@@ -66,7 +66,7 @@ class Driver:
         self._inbox = Inbox(ledger, declared=fleet.size)
         self._planner = Planner(windows, budget or Budget(fleet.name), lease)
         now, records = clock(), ledger.records()
-        books = Books(ledger, lease, rollout, records, clock, say)
+        books = Transaction(ledger, lease, rollout, records, clock, say)
         timers = Timers(now, lease.ttl / 3, world.routed)
 
         def changed(minion_id: str) -> None:

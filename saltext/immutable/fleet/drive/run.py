@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from saltext.immutable.fleet.decide.state import Rollout
 from saltext.immutable.fleet.drive.picture import Picture
 from saltext.immutable.fleet.drive.timers import Timers
-from saltext.immutable.fleet.drive.transaction import Books
+from saltext.immutable.fleet.drive.transaction import Transaction
 from saltext.immutable.fleet.drive.world import World
 from saltext.immutable.spec.model import Fleet
 
@@ -20,7 +20,7 @@ class Run:
     fleet: Fleet
     rollout: Rollout
     world: World
-    books: Books
+    books: Transaction
     picture: Picture
     timers: Timers
     clock: Callable[[], float]

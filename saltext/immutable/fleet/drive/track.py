@@ -15,7 +15,7 @@ NEVER = float("inf")
 RETRY = 2.0
 """Seconds before a call about a machine is made again: a launch, a destroy, an attach or a drain."""
 
-# Seconds between two looks at a machine.
+# Seconds between two probes of a machine.
 SERVING = 5.0
 REPLACED = 10.0
 """One that is healthy and that the rollout is to replace: nothing waits for it to stay so."""
@@ -23,11 +23,11 @@ UNWELL = 2.0
 STARTED = 0.5
 """Its minion is up; services may need another moment."""
 SILENT = 5.0
-"""Its start event has not come. A blind question may take long to time out."""
+"""Its start event has not come. A probe of it may take long to time out."""
 OVERDUE = LOOK_WITHIN + 5.0
-"""A look that is under way for longer: what was known before is not known any more."""
+"""Seconds after which a probe that is under way makes the health unknown."""
 VERIFY = 2.0
-"""Seconds between two questions to Salt about an intruder: anybody can raise the alarm on the bus."""
+"""Seconds between two questions whether an id is contested: any minion can raise that alarm on the bus."""
 CONFIRMED = 2.0
 """Seconds for which lists have to say that a machine which was ready does not run."""
 OUT = Standing("out")
@@ -68,10 +68,10 @@ class Track:
     protect: str | None = None
     """Why it must not be taken away, as the books have it."""
     standing: Standing | None = None
-    """How those who send the visitors see it; None: unknown."""
+    """How the traffic adapter sees it; None: unknown."""
     started: bool = False
     proven: bool = False
-    """It told the right digest in this run."""
+    """Its minion named the right digest in this run."""
     asked: float = 0.0
     """When the newest probe was submitted."""
     verify_at: float = NEVER
@@ -82,15 +82,15 @@ class Track:
     retry_at: float = 0.0
     """Before this it is not launched or destroyed again."""
     route_at: float = 0.0
-    """Before this those who send the visitors are not told again."""
+    """Before this the traffic adapter is not called again."""
     complaint: str = ""
-    """What the last of them said against it: told once."""
+    """The error of the last such call; the journal gets each once."""
     timer: float = NEVER
-    """When the driver will look at it at the latest."""
+    """When the driver looks at it at the latest."""
     busy: set[str] = field(default_factory=set)
 
     def machine(self, routed: bool) -> Machine:
-        """Return what the plan needs to know. ``routed``: somebody sends the visitors."""
+        """Return what the plan needs to know. ``routed``: the fleet has a traffic adapter."""
         record, standing = self.record, self.standing
         attached: bool | None = True
         if routed:
@@ -118,7 +118,7 @@ class Track:
         )
 
     def forget(self, now: float) -> None:
-        """Take in that nobody knows how long ago all this was: it is looked at anew, and waited for anew."""
+        """Take in that the clock jumped: the machine is probed anew, and waited for anew."""
         self.since = self.probe_at = self.asked = now
         if self.health == "yes":
             self.health, self.note = "unknown", "nobody has looked at it since the clock jumped"
@@ -183,7 +183,7 @@ class Track:
         self.listed = False
 
     def stand(self, standing: Standing | None, now: float) -> bool:
-        """Take in how those who send the visitors see it; tell whether that is news."""
+        """Take in how the traffic adapter sees it; tell whether that is new."""
         news = standing != self.standing
         self.standing = standing
         drained = standing is not None and standing.state != "in" and self.record.traffic == "drain"
@@ -193,27 +193,27 @@ class Track:
 
     @property
     def to_attach(self) -> bool:
-        """Tell whether those who send the visitors still have to be told that it serves."""
+        """Tell whether it has to be attached."""
         record = self.record
         wanted = record.traffic == "in" and record.ready_since is not None and not record.doomed
         return wanted and self.standing is not None and self.standing.state != "in"
 
     @property
     def to_drain(self) -> bool:
-        """Tell whether they still send it visitors against our wish."""
+        """Tell whether it has to be drained."""
         return self.record.traffic != "in" and self.standing is not None and self.standing.state == "in"
 
     def suspect(self, now: float) -> None:
-        """Take in that somebody is said to have knocked under its id."""
+        """Take in an event which says that a second minion tried to enrol with its id."""
         if not self.contested:
             self.verify_at = min(self.verify_at, max(now, self.verified + VERIFY))
 
     def overdue_at(self) -> float:
-        """Return when the look that is under way takes too long for the health to be still what it was."""
+        """Return when the probe that is under way has taken so long that the health is unknown."""
         return self.asked + OVERDUE if "probe" in self.busy and self.health != "unknown" else NEVER
 
     def doubt(self, now: float) -> bool:
-        """Take in the time: a look that does not come back must not leave a machine healthy."""
+        """Take in the time: a probe that does not come back must not leave a machine healthy."""
         if now < self.overdue_at():
             return False
         self.health, self.since = "unknown", now
@@ -221,7 +221,7 @@ class Track:
         return True
 
     def answer(self, probe: Probe, asked: float, now: float, patience: float) -> None:
-        """Take in what a probe told; a newer question outdates an older one that was not answered well."""
+        """Take in what a probe learned; a newer probe outdates an older one that did not find the machine healthy."""
         if asked < self.asked and probe.health != "yes":
             return
         self.proven = self.proven or probe.health == "yes"
@@ -235,7 +235,7 @@ class Track:
         self.probe_at = now + (max(patience, self._patience()) if self.health == "yes" else self._patience())
 
     def _remember(self, now: float) -> None:
-        """Write down since when nobody found it unhealthy: who comes after us need not wait anew."""
+        """Write down since when no probe found it unhealthy: the next driver need not wait anew."""
         if self.health == "yes" and self.record.healthy_since is None:
             self.record = replace(self.record, healthy_since=now)
         elif self.health == "no" and self.record.healthy_since is not None:

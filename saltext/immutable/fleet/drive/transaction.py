@@ -1,4 +1,4 @@
-"""What a driver has still to write down: it becomes one transaction at each of its steps."""
+"""What a driver has to write down since its last commit: one transaction at each of its steps."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from saltext.immutable.store import Lease
 Say = Callable[[Entry], None]
 
 
-class Books:
-    """The books of one rollout, from one commit to the next."""
+class Transaction:
+    """The changes of one rollout, from one commit to the next."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Books:
         self._taken: list[int] = []
         self._changed: set[str] = set()
         self.reserved = True
-        """Whether anything may be reserved for us: who drove before us may have left that."""
+        """Whether budgets may hold a reservation of this fleet: the driver before this one may have left one."""
         self.beat_at = clock() + lease.ttl / 3
         """When the lease has to be renewed, whether or not anything is to be written."""
 
@@ -41,15 +41,15 @@ class Books:
         self._entries.append(Entry(self._clock(), what, minion_id, reason))
 
     def changed(self, minion_id: str) -> None:
-        """Compare a machine with what is written of it."""
+        """Compare the record of a machine with the written one at the next commit."""
         self._changed.add(minion_id)
 
     def take_up(self, orders: Sequence[Order]) -> None:
-        """Note that nobody else has to obey these any more."""
+        """Mark orders as applied."""
         self._taken += [order.id for order in orders]
 
     def commit(self, rollout: Rollout, record_of: Callable[[str], Record | None]) -> None:
-        """Write what changed in one transaction, and tell it; without a change, only keep the lease."""
+        """Write what changed in one transaction, then report it; without a change, only keep the lease."""
         there = {name: record_of(name) for name in self._changed}
         changed = [record for name, record in there.items() if record and record != self._records.get(name)]
         gone = [name for name, record in there.items() if record is None and name in self._records]

@@ -1,4 +1,4 @@
-"""The calls that the driver makes in threads: the provider and Salt, for one fleet."""
+"""The calls that a driver makes in threads: to the providers, the traffic and the minions of one fleet."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from saltext.immutable.minions import Event, LaunchFailed, NoAnswer
 from saltext.immutable.providers import Identity, Instance, Provider
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Fleet, FunctionCheck, HttpCheck
+from saltext.immutable.text import plain
 from saltext.immutable.traffic import Standing, Traffic
 
-NOTE = 2000
-"""Characters of what a machine says that are kept."""
 CONSOLE = 20_000
 """Of its console, the last ones."""
 
 
 class Minions(Protocol):
-    """What is needed of Salt; errors of ``image_of`` and ``check`` mean that nothing was learned ``within`` seconds."""
+    """What a driver needs of Salt. An error of ``image_of`` or ``check`` means that nothing was learned in time."""
 
     def expect(self, minion_id: str) -> None:
         """Let exactly this id enrol once; idempotent."""
@@ -35,10 +34,10 @@ class Minions(Protocol):
         """Remove every trace of an id; idempotent."""
 
     def poll(self) -> list[Event]:
-        """Return what Salt said since the last call; a minion can have made it up."""
+        """Return the events since the last call. Any minion can send any event."""
 
     def contested(self, minion_id: str) -> bool:
-        """Tell whether somebody knocked under this id with another key than the one that was accepted."""
+        """Tell whether a second minion tried to enrol with this id and another key."""
 
     def known(self) -> set[str]:
         """Return the ids that have a stub or a key of any standing."""
@@ -63,7 +62,7 @@ class Minions(Protocol):
 
 @dataclass(frozen=True)
 class Probe:
-    """What a look at a machine told."""
+    """What a probe of a machine learned."""
 
     health: Literal["yes", "no", "unknown"]
     note: str = ""
@@ -72,7 +71,7 @@ class Probe:
 
 
 class BelowFloor(CommandExecutionError):  # type: ignore[misc]
-    """Those who send the visitors see fewer healthy machines than we do: nobody may be taken from them."""
+    """The traffic adapter sees fewer healthy machines than the driver: none may be drained."""
 
 
 class World:
@@ -102,7 +101,7 @@ class World:
         self.concurrency = min(provider.concurrency for provider in everyone)
 
     def launch(self, record: Record) -> str:
-        """Let the machine in, start it, and return its ref."""
+        """Let the machine's minion enrol, start the machine, and return its ref."""
         provider = self._provider(record)
         published = provider.publish(self._generations[record.generation].image)
         identity = Identity(record.minion_id, record.fleet, record.generation, self._installation)
@@ -117,11 +116,11 @@ class World:
 
     @property
     def routed(self) -> bool:
-        """Tell whether somebody sends the visitors."""
+        """Tell whether the fleet has a traffic adapter."""
         return self._traffic is not None
 
     def standing(self) -> Mapping[str, Standing]:
-        """Return the machines as those who send the visitors see them."""
+        """Return the machines as the traffic adapter sees them."""
         return {} if self._traffic is None else self._traffic.standing()
 
     def attach(self, record: Record, address: str) -> None:
@@ -143,7 +142,7 @@ class World:
         self._traffic.drain(record.minion_id)
 
     def destroy(self, record: Record) -> str:
-        """Ask for the end of a machine; return the last words of one that failed."""
+        """Ask for the end of a machine; return the end of the console of one that failed, else ''."""
         provider = self._provider(record)
         assert record.ref is not None
         if self._traffic is not None:
@@ -243,8 +242,3 @@ def _is_minion_id(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def plain(said: str) -> str:
-    """Return what a machine said as text that any database takes and a terminal only prints."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in said[:NOTE])

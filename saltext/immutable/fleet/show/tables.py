@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
-from saltext.immutable.fleet.drive.world import plain
+from saltext.immutable.text import plain
 
 Data = Mapping[str, Any]
 

@@ -10,9 +10,10 @@ from salt.exceptions import CommandExecutionError, SaltClientError
 
 from saltext.immutable.fleet.books.ledger import Generation, Record
 from saltext.immutable.fleet.decide.checks import LOOK_WITHIN
-from saltext.immutable.fleet.drive.world import NOTE, Probe, World
+from saltext.immutable.fleet.drive.world import Probe, World
 from saltext.immutable.minions import LaunchFailed, NoAnswer
 from saltext.immutable.spec.model import Fleet, FunctionCheck, ProviderSpec
+from saltext.immutable.text import LONGEST
 
 ONE = "1" * 64
 PROVIDER = ProviderSpec("p")
@@ -92,7 +93,7 @@ def test_a_phase_that_fails_when_it_is_run_again_is_no_reason_to_destroy_what_se
         pytest.param("line\nline", "line\nline", id="lines stay"),
         pytest.param("\x1b[2Jgone", "\\x1b[2Jgone", id="no terminal obeys it"),
         pytest.param("\ud800 \0", "\\ud800 \\x00", id="any database takes it"),
-        pytest.param("x" * 100_000, "x" * NOTE, id="it is not endless"),
+        pytest.param("x" * 100_000, "x" * LONGEST, id="it is not endless"),
     ],
 )
 def test_what_a_machine_says_is_kept_as_plain_text(said, note):
