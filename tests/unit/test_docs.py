@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -58,3 +60,22 @@ def test_the_table_of_paths_is_the_one_that_is_tried():
     text = (ROOT / "docs/guard.md").read_text()
     shown = text.partition("<!-- the table of tests/integration/paths.py -->\n")[2].partition("<!-- its end -->")[0]
     assert shown == paths.table(), "put the output of `python tests/integration/paths.py` into docs/guard.md"
+
+
+PLACE = re.compile(r"`([\w./-]+(?:\.(?:py|cfg|toml|yaml|md)|/))(?::([\w.]+))?`")
+
+
+def defined(path: Path) -> set[str]:
+    """The functions, classes and methods of a file, each as a reader names it."""
+    tree = ast.parse(path.read_text())
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    top = [node for node in tree.body if isinstance(node, kinds)]
+    inner = {f"{node.name}.{each.name}" for node in top for each in node.body if isinstance(each, kinds)}
+    return {node.name for node in top} | inner
+
+
+@pytest.mark.parametrize("path, name", sorted(set(PLACE.findall((ROOT / "docs/architecture.md").read_text()))))
+def test_each_place_that_the_architecture_names_is_there(path, name):
+    found = [root / path for root in (ROOT / "saltext/immutable", ROOT, ROOT / "docs") if (root / path).exists()]
+    assert found, f"docs/architecture.md names {path}, which is not there"
+    assert not name or name in defined(found[0]), f"docs/architecture.md names {path}:{name}, which is not there"
