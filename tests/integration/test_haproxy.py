@@ -332,7 +332,7 @@ def test_two_fleets_share_a_backend(balancer, addresses):
 @pytest.mark.parametrize(
     ("backend", "sentence"),
     [
-        ("web; disable frontend visitors", "is no name of HAProxy's"),
+        ("web; disable frontend visitors", "is not a name of HAProxy's"),
         ("nobody", "refuses `show servers state nobody`: Can't find backend; write that backend into haproxy.cfg"),
         ("fixed", "must use a dynamic load balancing.*; write `balance roundrobin`"),
     ],

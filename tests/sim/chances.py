@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from saltext.immutable.spec.model import Amount, Budgets, Fleet, Settings, Strategy, TrafficSpec, Window
-from saltext.immutable.spec.strategy import impossible
+from saltext.immutable.spec.strategy import conflicts
 
 from .estates import FLEET
 from .faults import Faults
@@ -74,7 +74,7 @@ def amount(chance: random.Random, *numbers: int) -> Amount:
 
 
 def strategy(chance: random.Random, traffic: bool) -> Strategy:
-    """Draw a strategy; it may be impossible for some sizes."""
+    """Draw a strategy; it may be conflicts for some sizes."""
     blue_green = chance.random() < 0.15
     steps: tuple[Amount, ...] = ()
     if not blue_green and chance.random() < 0.4:
@@ -114,7 +114,7 @@ def fleet(chance: random.Random) -> Fleet:
             windows=WINDOWS if chance.random() < 0.1 else (),
             budgets=Budgets(Amount(2), Amount(1)) if chance.random() < 0.15 else Budgets(),
         )
-        if not any(impossible(found)):
+        if not any(conflicts(found)):
             return found
 
 
@@ -125,7 +125,7 @@ def settings(chance: random.Random) -> Settings:
 
 def size(chance: random.Random, wanted: Fleet) -> int:
     """Draw a size that the fleet's strategy can do with."""
-    fitting = [one for one in SIZES if not any(impossible(replace(wanted, size=one)))]
+    fitting = [one for one in SIZES if not any(conflicts(replace(wanted, size=one)))]
     return chance.choice(fitting)
 
 

@@ -107,7 +107,7 @@ def test_obstacles(opts, executor, message):
 
 
 def test_a_policy_that_is_none_is_named(pet):
-    with pytest.raises(SaltInvocationError, match="immutable.seal:mutable: .srv. is no absolute path"):
+    with pytest.raises(SaltInvocationError, match="immutable.seal:mutable: .srv. is not an absolute path"):
         adoption.policy({"mutable": ["srv"]})
     with pytest.raises(SaltInvocationError, match="immutable.seal:at_launch: no such key"):
         adoption.policy({"at_launch": ["x"]})

@@ -20,7 +20,7 @@ from saltext.immutable.fleet.decide.verdicts import revived
 from saltext.immutable.fleet.fleets import Failed, Fleets, Forecast, ended_as, last_good, loader, router, signals
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Fleet
-from saltext.immutable.spec.strategy import impossible
+from saltext.immutable.spec.strategy import conflicts
 from saltext.immutable.store import Held, Lease
 from saltext.immutable.text import plain
 
@@ -302,7 +302,7 @@ def _require_size(fleet: Fleet) -> None:
             f"size: with 0 machines nothing would serve; `salt-run fleet.destroy {fleet.name}` lets the fleet go, "
             f"or write allow_outage: true in immutable:fleets:{fleet.name}"
         )
-    for sentence in impossible(fleet):
+    for sentence in conflicts(fleet):
         raise SaltInvocationError(f"size: with {fleet.size} machines {sentence}")
 
 

@@ -1,7 +1,7 @@
-"""The pillar and the master's config as checked, frozen data; every error names its path and how to mend it.
+"""Pillar and config as checked, frozen data: recipes, fleets, settings and the policy of an image.
 
-Everything above it reads definitions from here; it runs wherever they are needed. It is pure: it must never import
-clocks, files, the network or the store.
+Fleets, bakes and adoption call it, wherever they run. Every error names the path of the value and what to write
+instead. It is pure: it must never import clocks, files, the network or the store.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The infrastructure's settings: ``immutable:`` in the master config; on a builder, in its minion config."""
+"""Read the settings of the infrastructure: ``immutable:`` in the master config or, on a builder, the minion config."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _BRIDGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
 
 
 def settings(opts: Mapping[str, Any]) -> Settings:
-    """Return the settings in ``opts['immutable']``; what is absent has its default.
+    """Return the settings in ``opts['immutable']``; absent keys have their defaults.
 
-    Raises ``SaltInvocationError`` with a line for each problem: the config path, what is wrong, the mend.
+    Raises ``SaltInvocationError`` with a line for each problem: the config path, what is wrong, what to write.
     """
     problems: list[str] = []
     read = Section("config immutable", opts.get("immutable", {}), problems)
@@ -77,7 +77,7 @@ def _store(value: object) -> str:
 def _bridge(value: object) -> str:
     found = reading.text(value)
     if not _BRIDGE.fullmatch(found):
-        raise ValueError(f"{found!r} is no interface name; use at most 15 letters, digits, '.', '-', '_'")
+        raise ValueError(f"{found!r} is not an interface name; use at most 15 letters, digits, '.', '-', '_'")
     return found
 
 
@@ -86,7 +86,7 @@ def _subnet(value: object) -> str:
     try:
         network = ipaddress.IPv4Interface(found).network
     except ValueError as err:
-        raise ValueError(f"{found!r} is no IPv4 network; write 10.117.0.0/24") from err
+        raise ValueError(f"{found!r} is not an IPv4 network; write 10.117.0.0/24") from err
     if network.with_prefixlen != found:
         raise ValueError(f"must be the network itself, not {found!r}; write {network}")
     if network.prefixlen > 29:

@@ -1,4 +1,4 @@
-"""Fleets: identical machines that should all run one image."""
+"""Read the fleets of the pillar."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from saltext.immutable.spec import reading
 from saltext.immutable.spec.limits import budgets, windows
 from saltext.immutable.spec.model import Fleet, FunctionCheck, HttpCheck, ProviderSpec, TrafficSpec
 from saltext.immutable.spec.reading import Section
-from saltext.immutable.spec.strategy import impossible, strategy
+from saltext.immutable.spec.strategy import conflicts, strategy
 
-_TAKEN = {
-    "all": "it could be taken for every fleet",
-    "adopted": "machines that no fleet launched are called so",
-    "drift": "events about drift are called so",
-    "image": "events about images are called so",
+_RESERVED = {
+    "all": "commands take it for every fleet",
+    "adopted": "it stands for machines that no fleet launched",
+    "drift": "tags of events about drift begin with it",
+    "image": "tags of events about images begin with it",
 }
 _CHECKS = "write {fun: service.status, args: [nginx]} or {http: 'http://{address}/'}"
 
 
 def fleet(name: str, read: Section) -> Fleet:
-    """Read one fleet. Whether its recipe exists is seen when all recipes are known."""
-    if name in _TAKEN:
-        read.problem("", f"{name} is no fleet's name, since {_TAKEN[name]}; choose another")
+    """Read one fleet. Whether its recipe exists is checked later, when all recipes are known."""
+    if name in _RESERVED:
+        read.problem("", f"a fleet cannot have the name {name}: {_RESERVED[name]}; choose another name")
     found = Fleet(
         name=name,
         recipe=read.need("recipe", reading.name, "web"),
@@ -43,8 +43,8 @@ def fleet(name: str, read: Section) -> Fleet:
         revoked=read.take("revoked", reading.either("keep", "replace"), Fleet.revoked),
     )
     read.close()
-    if read.sound:
-        for sentence in impossible(found):
+    if read.valid:
+        for sentence in conflicts(found):
             read.problem("strategy", sentence)
     return found
 
@@ -52,7 +52,7 @@ def fleet(name: str, read: Section) -> Fleet:
 def _minion_id(value: object) -> str:
     found = reading.text(value)
     if found.count("{token}") != 1:
-        raise ValueError(f"must hold {{token}} once, not {found!r}: each machine has an id that no other had")
+        raise ValueError(f"must hold {{token}} once, not {found!r}: each machine gets an id that was never used before")
     reading.minion_id(found.replace("{token}", "0"))
     return found
 
@@ -72,7 +72,7 @@ def _traffic(read: Section) -> TrafficSpec | None:
     section = read.inside("traffic")
     found = section.rest()
     if len(found) != 1:
-        if section.sound:
+        if section.valid:
             section.problem("", "must name one adapter; write traffic: {haproxy: {socket: ..., backend: web}}")
         return None
     ((name, settings),) = found.items()
@@ -81,7 +81,7 @@ def _traffic(read: Section) -> TrafficSpec | None:
 
 def _check(read: Section) -> FunctionCheck | HttpCheck:
     fun, http = read.has("fun"), read.has("http")
-    if fun == http and read.sound:
+    if fun == http and read.valid:
         read.problem("", f"{'two checks' if fun else 'no check'} in one entry; {_CHECKS}")
     found = _http(read) if http else _function(read)
     read.close()
@@ -115,5 +115,5 @@ def _url(value: object) -> str:
         raise ValueError(f"must begin with http:// or https://, not {found!r}")
     fields = {field for _, field, _, _ in string.Formatter().parse(found) if field is not None}
     for field in sorted(fields - {"address", "minion_id"}):
-        raise ValueError(f"{{{field}}} cannot be filled in; use {{address}} or {{minion_id}}")
+        raise ValueError(f"{{{field}}} is unknown; use {{address}} or {{minion_id}}")
     return found

@@ -1,4 +1,4 @@
-"""When fleets may be changed, and how much of them at once."""
+"""Read windows and budgets: when fleets may be changed, and how much of them at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _window(read: Section) -> Window:
 
 
 def budgets(read: Section) -> Budgets:
-    """Read how much of a fleet may be under way at once."""
+    """Read how many machines of one fleet may be launched and disrupted at once."""
     found = Budgets(
         launches=read.take("launches", reading.amount, None),
         disruptions=read.take("disruptions", reading.amount, None),
@@ -33,12 +33,12 @@ def budgets(read: Section) -> Budgets:
     for key in ("launches", "disruptions"):
         limit = getattr(found, key)
         if limit is not None and limit.value == 0:
-            read.problem(key, "must be 1 or more: with 0 nothing could ever be changed; leave it out for no limit")
+            read.problem(key, "must be 1 or more, or nothing could ever be changed; leave it out for no limit")
     return found
 
 
 def master_budgets(read: Section) -> Budgets:
-    """Read how much of all fleets may be under way at once: there is no size that shares could be of."""
+    """Read how many machines of all fleets may be launched and disrupted at once: numbers, no percentages."""
     found = budgets(read)
     for key in ("launches", "disruptions"):
         limit = getattr(found, key)

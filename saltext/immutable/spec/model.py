@@ -1,4 +1,4 @@
-"""What the pillar says, as frozen data: recipes and fleets. What the master config says: settings.
+"""The definitions as frozen data: recipes and fleets of the pillar, settings of the master config.
 
 Durations are seconds. Paths are absolute.
 """
@@ -33,7 +33,7 @@ class Tarball:
 
 @dataclass(frozen=True)
 class Directory:
-    """A root that lies in a directory of the builder: ``from: {directory: /srv/root}``."""
+    """A root in a directory of the builder: ``from: {directory: /srv/root}``."""
 
     path: str
 
@@ -50,7 +50,7 @@ Source = Debian | Tarball | Directory | Parent
 
 @dataclass(frozen=True)
 class Minion:
-    """How Salt gets into the image: ``minion: {pip: salt}`` or ``{pip: 'salt==3008.3'}``."""
+    """How Salt is installed in the image: ``minion: {pip: salt}`` or ``{pip: 'salt==3008.3'}``."""
 
     pip: str = "salt"
     """A pip requirement; the bare word ``salt`` means the master's own version."""
@@ -58,94 +58,94 @@ class Minion:
 
 @dataclass(frozen=True)
 class Guard:
-    """What a recipe adds to the guard's own tables: ``guard: {allow: [...], deny: [...]}``; globs of function names."""
+    """What a recipe adds to the tables of the guard: ``guard: {allow: [...], deny: [...]}``, globs of functions."""
 
     allow: tuple[str, ...] = ()
-    """Refused by the tables, allowed on these machines."""
+    """Functions that the tables refuse and these machines allow."""
     deny: tuple[str, ...] = ()
-    """Allowed by the tables, refused on these machines; wins over ``allow``."""
+    """Functions that the tables allow and these machines refuse; wins over ``allow``."""
     dry_runs: bool = True
     """Whether states may run with ``test=True``."""
     allow_dangerous: bool = False
-    """``allow`` may match functions that run anything they are given."""
+    """Whether ``allow`` may match functions that run any command or code."""
 
 
 @dataclass(frozen=True)
 class Slim:
-    """What is taken out of the layers of a recipe as no machine needs it to run: ``slim: {docs: keep}``."""
+    """Which files are removed from the layers of a recipe because no machine needs them: ``slim: {docs: keep}``."""
 
     docs: Literal["keep", "drop"] = "drop"
-    """Licences always stay."""
+    """Licences are always kept."""
     man: Literal["keep", "drop"] = "drop"
     info: Literal["keep", "drop"] = "drop"
     locales: Literal["keep"] | tuple[str, ...] = ("en",)
-    """The languages whose translations stay."""
+    """The languages whose translations are kept."""
     tests: Literal["keep", "drop"] = "drop"
-    """Those that Salt's own Python packages bring along."""
+    """The tests in Salt's own Python packages."""
     bytecode: Literal["keep", "drop"] = "keep"
-    """Without it images are smaller, and programs in Python start slower."""
+    """Without it images are smaller, and Python programs start slower."""
 
 
 @dataclass(frozen=True)
 class ImageTest:
-    """One test of an image, or all that saltcheck finds for an SLS."""
+    """One test of an image, or all tests that saltcheck finds for an SLS."""
 
     name: str
     sls: str | None = None
-    """Of which saltcheck's files are run; '': of each that the recipe applies; None: it is one test, ``check``."""
+    """The SLS whose saltcheck files run; '': those of each SLS of the recipe; None: this is one test, ``check``."""
     check: Mapping[str, Any] = field(default_factory=dict)
-    """In the words of `salt.modules.saltcheck`: module_and_function, args, kwargs, assertion, expected_return ..."""
+    """As for `salt.modules.saltcheck`: module_and_function, args, kwargs, assertion, expected_return ..."""
 
 
 @dataclass(frozen=True)
 class RecipeTests:
-    """What has to hold of an image."""
+    """The tests that an image has to pass."""
 
     inside: tuple[ImageTest, ...] = ()
-    """Run in the machine that bakes, after the states."""
+    """Run in the machine of the bake, after the states."""
     booted: tuple[ImageTest, ...] = ()
     """Run on a machine that was launched from the finished image."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an image is made of."""
+    """How an image is made."""
 
     name: str
     source: Source
     bake_id: str
     """The minion id that the bake runs under. Default: ``<name>-bake``."""
     minion: Minion | None = None
-    """Set exactly in the recipe that has no parent."""
+    """Set if and only if the recipe has no parent."""
     saltenv: str = "base"
     pillarenv: str | None = None
     grains: Mapping[str, Any] = field(default_factory=dict)
     states: Literal["highstate"] | tuple[str, ...] = ()
     read_only: bool = True
     bake_within: float = 3600.0
-    """Seconds that its states may take."""
+    """Seconds that the states may take in a bake."""
     guard: Guard = Guard()
     at_launch: tuple[str, ...] = ()
-    """SLS that each machine applies once a boot, before it is ready."""
+    """SLS files that each machine applies once per boot, before it is ready."""
     writable: tuple[str, ...] = ()
     """Directories besides /var that its machines may write to."""
     mutable: tuple[str, ...] = ()
-    """Paths (globs) that change by design: no drift."""
+    """Paths (globs) that change by design, so that their changes are not drift."""
     secrets: tuple[str, ...] = ()
-    """Pillar paths (globs, ``db:password``) whose values must not reach the image."""
+    """Pillar paths (globs, ``db:password``) whose values must not be in the image."""
     assume_stable: bool = False
-    """What its states take from outside (commands, the internet, the mine) counts as unchanged."""
+    """Whether inputs from outside the tree (commands, the internet, the mine) count as unchanged."""
     keep: int | None = None
-    """Of its newest images ``image.prune`` keeps so many."""
+    """How many of its newest images ``image.prune`` keeps."""
     keep_for: float | None = None
-    """Seconds for which ``image.prune`` keeps each of its images. With neither it keeps all."""
+    """Seconds for which ``image.prune`` keeps each of its images. Without both keys it keeps all."""
     bake_in: Literal["machine", "chroot"] = "machine"
-    """chroot: its states are applied where no init runs; quicker, and of some states nothing is sure."""
+    """chroot: the states run where no init runs. That is quicker, but the results of some states are not certain."""
     slim: Slim | Literal[False] | None = None
-    """None: as its parent; in a recipe without one, the default."""
+    """None: as the parent has it; without a parent, the default."""
     tests: RecipeTests = RecipeTests()
     private_keys: Literal["warn", "refuse"] = "warn"
-    """What is done where files of the image hold private keys."""
+    """What a bake does if files of the image hold private keys."""
 
 
 @dataclass(frozen=True)
@@ -156,15 +156,15 @@ class Amount:
     percent: bool = False
 
     def up(self, size: int) -> int:
-        """Machines of ``size``, rounded up: 25 % of 6 is 2 (surge, steps)."""
+        """Return the number of machines of ``size``, rounded up: 25 % of 6 is 2 (surge, steps)."""
         return -(-self.value * size // 100) if self.percent else self.value
 
     def down(self, size: int) -> int:
-        """Machines of ``size``, rounded down: 25 % of 6 is 1 (unavailable)."""
+        """Return the number of machines of ``size``, rounded down: 25 % of 6 is 1 (unavailable)."""
         return self.value * size // 100 if self.percent else self.value
 
     def exceeded(self, part: int, whole: int) -> bool:
-        """Tell whether ``part`` of ``whole`` is more: 25 % of 6 is exceeded by 2, not by 1."""
+        """Tell whether ``part`` of ``whole`` is more than this amount: 25 % of 6 is exceeded by 2, not by 1."""
         return part * 100 > self.value * whole if self.percent else part > self.value
 
     def __str__(self) -> str:
@@ -173,67 +173,68 @@ class Amount:
 
 @dataclass(frozen=True)
 class Strategy:
-    """How a fleet goes from one generation to the next."""
+    """How a fleet is rolled from one generation to the next."""
 
     max_surge: Amount = Amount(25, percent=True)
     max_unavailable: Amount = Amount(0)
     steps: tuple[Amount, ...] = ()
-    """Machines on the new generation, ascending; the last is all. Empty: all at once."""
+    """How many machines run the new generation after each step, ascending; the last step is all. Empty: one step."""
     soak: float = 0.0
-    """After each step: how long the new machines must stay healthy before the next one."""
+    """Seconds that the new machines must stay healthy after each step, before the next one."""
     approve: bool = False
-    """After each step but the last, and before a blue-green switch: wait for ``fleet.approve``."""
+    """Whether to wait for ``fleet.approve`` after each step but the last, and before a blue-green switch."""
     blue_green: bool = False
-    """Launch a whole second fleet, then move the traffic at once."""
+    """Launch a whole second fleet, then switch the traffic at once."""
     ready_within: float = 600.0
+    """Seconds after which a new machine that is not ready has failed."""
     min_ready: float = 0.0
-    """A new machine counts once it has been healthy for so long."""
+    """Seconds that a new machine must be healthy before it counts."""
     unhealthy_for: float = 10.0
-    """A new machine that was ready has failed once it has been unhealthy for so long."""
+    """Seconds after which a new machine that was ready and is unhealthy has failed."""
     progress_within: float = 1200.0
-    """Default: twice ``ready_within``, and what ``min_ready`` and ``drain_within`` add to it."""
+    """Seconds without progress after which a rollout pauses. Default: 2 * ready_within + min_ready + drain_within."""
     max_failures: Amount = Amount(0)
-    """Failed machines that are borne; as a share: of the machines to replace."""
+    """How many failed machines a rollout tolerates; a percentage is of the machines to replace."""
     on_failure: Literal["rollback", "pause"] = "rollback"
     drain_within: float = 30.0
-    """Seconds after which a machine that was taken out of the traffic goes, whoever still talks to it."""
+    """Seconds after which a drained machine is destroyed even if it still has sessions."""
     keep_old: float = 0.0
-    """Seconds for which drained old machines stay, so that a rollback is moving the traffic back."""
+    """Seconds for which drained old machines are kept, so that a rollback only has to move the traffic back."""
     skip_matching: bool = True
-    """Machines that are of the wanted generation already stay. False: every machine is replaced."""
+    """Whether machines that run the target generation already are kept. False: every machine is replaced."""
     protected: Literal["wait", "skip"] = "wait"
-    """What a rollout does about a protected machine in its way: wait until it is not, or leave it."""
+    """What a rollout does about a protected machine that it would replace: wait, or leave it."""
     fast_rollback: int = 3
-    """A rollback over so many generations at most skips steps and soak."""
+    """A rollback over at most so many generations skips steps and soak."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """When a fleet may be changed: from each moment that ``cron`` names, for ``duration``.
+    """When a fleet may be changed: from each time that ``cron`` names, for ``duration`` seconds.
 
-    Whether cron and timezone can be understood is judged where they are used: what cannot is closed.
+    cron and timezone are parsed where they are used; a window with a wrong one is closed.
     """
 
     cron: str
     duration: float
     timezone: str = "UTC"
     freeze: bool = False
-    """The contrary: when it must not be changed, whatever other windows say."""
+    """The opposite: when the fleet must not be changed, even if other windows are open."""
 
 
 @dataclass(frozen=True)
 class Budgets:
-    """How much may be under way at once. None: as much as the strategy allows."""
+    """How many machines may be launched and disrupted at once. None: as many as the strategy allows."""
 
     launches: Amount | None = None
     """Machines that are launched and not ready yet."""
     disruptions: Amount | None = None
-    """Machines that have served and are on their way out."""
+    """Machines that have served and are being removed."""
 
 
 @dataclass(frozen=True)
 class TrafficSpec:
-    """Who sends visitors to the machines. ``settings`` belong to the adapter, which checks them itself."""
+    """Which load balancer sends traffic to the machines. ``settings`` belong to the adapter, which checks them."""
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -253,13 +254,13 @@ class HttpCheck:
     """A URL that must answer 2xx or 3xx: ``{http: 'http://{address}/healthz'}``."""
 
     url: str
-    """``{address}`` and ``{minion_id}`` are filled in."""
+    """``{address}`` and ``{minion_id}`` are replaced by those of the machine."""
     timeout: float = 5.0
 
 
 @dataclass(frozen=True)
 class ProviderSpec:
-    """Where machines run. ``settings`` belong to the provider, which checks them itself."""
+    """Where machines run. ``settings`` belong to the provider, which checks them."""
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -280,33 +281,31 @@ class Fleet:
     health: tuple[FunctionCheck | HttpCheck, ...] = ()
     allow_outage: bool = False
     traffic: TrafficSpec | None = None
-    """None: a machine serves as soon as it is ready, and until it goes."""
+    """None: a machine serves from the time when it is ready until it is destroyed."""
     max_age: float | None = None
     """Seconds after which a machine is replaced."""
     windows: tuple[Window, ...] = ()
-    """When it may be changed; none: always."""
+    """When the fleet may be changed; empty: always."""
     budgets: Budgets = Budgets()
     sick_limit: Amount = Amount(20, percent=True)
-    """With more sick machines than this (rounded up) ``fleet.reconcile`` replaces none and alarms."""
+    """If more machines than this (rounded up) are sick, ``fleet.reconcile`` replaces none and fires an alarm."""
     unreachable_for: float = 600.0
-    """A machine that runs but does not answer is replaced after so many seconds."""
+    """Seconds after which a machine that runs but does not answer is replaced."""
     orphan_grace: float = 3600.0
-    """Keys and machines that nobody wants are removed so many seconds after they were first seen."""
+    """Seconds from first seeing an orphan (a key or a machine that no fleet needs) until it is removed."""
     revoked: Literal["keep", "replace"] = "keep"
-    """What ``fleet.reconcile`` does about a revoked image: nothing, or a roll to what the channel names now."""
+    """What ``fleet.reconcile`` does about a revoked image: nothing, or a roll to the image of the channel."""
 
 
 @dataclass(frozen=True)
 class Definitions:
-    """All that one pillar defines; every reference in it resolves."""
+    """All recipes and fleets of one pillar; every reference between them resolves."""
 
     recipes: Mapping[str, Recipe]
     fleets: Mapping[str, Fleet]
 
     def chain(self, name: str) -> list[Recipe]:
-        """Return the recipes that ``name`` is built from, the root first, ``name`` last; each slims as its parent
-        unless it says otherwise.
-        """
+        """Return the recipe ``name`` and those that it is built from, the root first; ``slim`` is inherited."""
         recipe = self.recipes[name]
         above = self.chain(recipe.source.recipe) if isinstance(recipe.source, Parent) else []
         return [*above, replace(recipe, slim=above[-1].slim) if above and recipe.slim is None else recipe]
@@ -314,16 +313,16 @@ class Definitions:
 
 @dataclass(frozen=True)
 class Network:
-    """The bridge that machines of this host live on."""
+    """The bridge that the machines of this host are connected to."""
 
     bridge: str = "immutable0"
     subnet: str = "10.117.0.0/24"
-    """The first address is the bridge's own; machines get the others."""
+    """The first address is the bridge's; machines get the others."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The master config's ``immutable:``; on a builder, its minion config's."""
+    """``immutable:`` in the master config or, on a builder, the minion config."""
 
     root: Path = Path("/var/lib/immutable")
     """Layers, images, machines and caches of this host."""
@@ -332,17 +331,17 @@ class Settings:
     builder: str | None = None
     """Minion id of the host that bakes and runs machines; None: the master's own host."""
     pillar_id: str | None = None
-    """Whose pillar holds the definitions; None: the runner's ``__opts__['id']``."""
+    """The minion id whose pillar holds the definitions; None: the runner's ``__opts__['id']``."""
     master: str | None = None
-    """Where machines reach the master; None: the bridge's address, for a master on the same host."""
+    """The address of the master for machines; None: that of the bridge, for a master on the same host."""
     network: Network = Network()
     windows: tuple[Window, ...] = ()
     """When any fleet may be changed; the most restrictive of these and the fleet's own counts."""
     budgets: Budgets = Budgets()
-    """How much may be under way in all fleets together: numbers, no shares."""
+    """How many machines of all fleets may be launched and disrupted at once: numbers, no percentages."""
     signing_key: Path | None = None
-    """The Ed25519 key (PEM) that signs images; None: one that is made below ``root`` on first use."""
+    """The Ed25519 key (PEM) that signs images; None: a key below ``root``, made on first use."""
     trusted_keys: tuple[Path, ...] = ()
-    """Public keys (PEM) of others whose signatures count as our own does."""
+    """Public keys (PEM) whose signatures are accepted besides our own."""
     cache: Literal["use", "only"] = "use"
     """only: a bake fetches nothing that is not in the builder's cache."""

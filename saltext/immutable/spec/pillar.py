@@ -1,4 +1,4 @@
-"""All that one pillar defines."""
+"""Read all recipes and fleets of one pillar, and check the references between them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ROOT = "immutable"
 
 
 def definitions(pillar: Mapping[str, Any]) -> Definitions:
-    """Return what ``pillar['immutable']`` defines, every reference in it resolved.
+    """Return the recipes and fleets in ``pillar['immutable']``.
 
-    Raises ``SaltInvocationError`` with a line for each problem: the pillar path, what is wrong, the mend.
+    Raises ``SaltInvocationError`` with a line for each problem: the pillar path, what is wrong, what to write.
     """
-    _compiled(pillar)
+    _require_compiled(pillar)
     problems: list[str] = []
     read = Section(ROOT, pillar[ROOT], problems)
     found = Definitions(
@@ -35,30 +35,30 @@ def definitions(pillar: Mapping[str, Any]) -> Definitions:
     return found
 
 
-def _compiled(pillar: Mapping[str, Any]) -> None:
+def _require_compiled(pillar: Mapping[str, Any]) -> None:
     if pillar.get("_errors"):
         errors = "\n".join(str(error) for error in pillar["_errors"])
-        raise SaltInvocationError(f"the pillar does not render; mend this first:\n{errors}")
+        raise SaltInvocationError(f"the pillar does not render; correct this first:\n{errors}")
     if ROOT not in pillar:
         raise SaltInvocationError(
             f"{ROOT}: the pillar has no such key; define recipes and fleets below it, "
-            "and let the pillar's top file give it to the id that asked"
+            "and assign it in the pillar's top file to the id that this command runs as"
         )
 
 
 def _unresolved(found: Definitions) -> Iterator[str]:
-    orphans = list(_recipes.lineage(found.recipes))
-    for name, sentence in orphans:
+    wrong_parents = list(_recipes.wrong_parents(found.recipes))
+    for name, sentence in wrong_parents:
         yield f"{ROOT}:recipes:{name}:from:recipe: {sentence}"
-    for name, sentence in [] if orphans else _recipes.nests(found.recipes):
+    for name, sentence in [] if wrong_parents else _recipes.overlapping_paths(found.recipes):
         yield f"{ROOT}:recipes:{name}:writable: {sentence}"
-    for name, sentence in _recipes.twins(found.recipes):
+    for name, sentence in _recipes.shared_bake_ids(found.recipes):
         yield f"{ROOT}:recipes:{name}:bake_id: {sentence}"
     for one, other in combinations(found.fleets.values(), 2):
         if one.traffic is not None and one.traffic == other.traffic:
             yield (
-                f"{ROOT}:fleets:{other.name}:traffic: is that of fleet {one.name}, and each would count the other's "
-                "machines as its own; give each a prefix (or a backend) of its own"
+                f"{ROOT}:fleets:{other.name}:traffic: is the same as that of fleet {one.name}, so each fleet would "
+                "count the other's machines as its own; give each a prefix (or a backend) of its own"
             )
     for fleet_ in found.fleets.values():
         if fleet_.recipe not in found.recipes:

@@ -1,4 +1,4 @@
-"""What an image says of the machines that run it: a recipe's own word and what it inherits."""
+"""The policy of an image: what its recipe and those that it inherits from set for the machines that run it."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from saltext.immutable.spec.model import Recipe
 
 
 def policy(chain: Sequence[Recipe]) -> dict[str, Any]:
-    """Return the policy of an image as JSON holds it; ``chain``: its recipes, the root first.
+    """Return the policy of an image, as data for JSON; ``chain``: its recipes, the root first.
 
-    ``guard`` (allow, deny, dry_runs), ``writable``, ``mutable``, ``states``: what was applied, as a list of mappings
-    with ``sls`` (``highstate`` or a list), ``saltenv`` and ``pillarenv``; and ``at_launch``, likewise. A child inherits
-    all of it; dry runs are refused as soon as one of the recipes refuses them.
+    Keys: ``guard`` (allow, deny, dry_runs); ``writable``; ``mutable``; ``states``: what the bake applied, a list of
+    mappings with ``sls`` (``highstate`` or a list), ``saltenv`` and ``pillarenv``; ``at_launch``: a list like that.
+    A child inherits all of it; dry runs are refused if one of the recipes refuses them.
     """
     return {
         "guard": {
-            "allow": _together(recipe.guard.allow for recipe in chain),
-            "deny": _together(recipe.guard.deny for recipe in chain),
+            "allow": _merged(recipe.guard.allow for recipe in chain),
+            "deny": _merged(recipe.guard.deny for recipe in chain),
             "dry_runs": all(recipe.guard.dry_runs for recipe in chain),
         },
         "at_launch": _at_launch(chain),
-        "writable": _together(recipe.writable for recipe in chain),
-        "mutable": _together(recipe.mutable for recipe in chain),
+        "writable": _merged(recipe.writable for recipe in chain),
+        "mutable": _merged(recipe.mutable for recipe in chain),
         "states": [_applied(recipe, recipe.states) for recipe in chain if recipe.states],
     }
 
 
-def _together(lists: Any) -> list[str]:
-    """Return each word once, where it comes first."""
+def _merged(lists: Any) -> list[str]:
+    """Return each word once, in the order of their first places."""
     return list(dict.fromkeys(word for words in lists for word in words))
 
 
 def _at_launch(chain: Sequence[Recipe]) -> list[dict[str, Any]]:
-    """Return what each recipe has applied at launch, in its own environment; nothing twice."""
+    """Return the SLS files of each recipe, with its environments; none twice in the same environments."""
     found: list[dict[str, Any]] = []
     for recipe in chain:
-        known = {sls for order in found if order == _applied(recipe, order["sls"]) for sls in order["sls"]}
+        known = {sls for step in found if step == _applied(recipe, step["sls"]) for sls in step["sls"]}
         fresh = [sls for sls in dict.fromkeys(recipe.at_launch) if sls not in known]
         found += [_applied(recipe, fresh)] if fresh else []
     return found

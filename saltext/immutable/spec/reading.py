@@ -1,8 +1,8 @@
-"""Typed readers: from what YAML gave us to values, or a sentence that says what is wrong and how to mend it.
+"""Typed readers of YAML values, and the section that collects their errors.
 
-A reader takes any value and returns a checked one, or raises ``ValueError`` with the end of a sentence
-that begins with the value's path. ``Section`` knows the path and gathers the sentences, so that one
-look at a pillar shows all that is wrong with it.
+A reader takes any value and returns a checked one, or raises ``ValueError`` with the end of a sentence that begins with
+the path of the value. ``Section`` knows the path and collects the sentences, so that all errors of a pillar are
+reported at once.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ _MINION_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _PERCENT = re.compile(r"(\d+)%")
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _UNITS = (86400, 3600, 60, 1)
-_LONG = 63
-"""Characters that a name may have: it becomes part of names of files, units and hosts."""
-_LONG_ID = 200
-"""Characters that a minion id may have: with what is put before and after it, it is the name of a file."""
+_MAX_NAME = 63
+"""Characters: a name becomes part of the names of files, units and hosts."""
+_MAX_MINION_ID = 200
+"""Characters: with prefixes and suffixes, a minion id is the name of a file."""
 
 
 class Section:
-    """One mapping at ``path``. Each key is asked for once; ``close`` names the keys that nobody asked for.
+    """One mapping at ``path``. Each key is read once; ``close`` reports the keys that were not read.
 
-    A value that cannot be read leaves a sentence in ``problems`` and yields the default (``None`` where
-    there is none); who gathers the problems never lets such a value out.
+    A value that cannot be read adds a sentence to ``problems`` and yields the default (``None`` if there is none). The
+    caller must raise if ``problems`` is not empty.
     """
 
     def __init__(self, path: str, value: object, problems: list[str]) -> None:
         self.path = path
         self._problems = problems
         self._before = len(problems)
-        self._asked: list[str] = []
+        self._read: list[str] = []
         self._values: Mapping[Any, Any] = {}
         self._is_mapping = False
         with self._reading(path):
@@ -49,23 +49,25 @@ class Section:
             self._is_mapping = True
 
     @property
-    def sound(self) -> bool:
-        """Whether nothing below this path has been found wrong so far."""
+    def valid(self) -> bool:
+        """Whether no problem has been found so far since this section was opened."""
         return len(self._problems) == self._before
 
     def problem(self, key: str, sentence: str) -> None:
-        """Note that the value of ``key`` is wrong in a way that its reader could not see."""
-        self._problems.append(f"{_shown(self.path)}:{_shown(key)}: {sentence}" if key else f"{self.path}: {sentence}")
+        """Report that the value of ``key`` is wrong; '': this mapping itself."""
+        self._problems.append(
+            f"{_printable(self.path)}:{_printable(key)}: {sentence}" if key else f"{self.path}: {sentence}"
+        )
 
     def need(self, key: str, reader: Reader[T], example: object) -> T:
-        """Return the value of ``key``; its absence is a problem that shows ``example``."""
+        """Return the value of ``key``; if it is absent, report a problem that shows ``example``."""
         if self._is_mapping and key not in self._values:
             self.problem("", f"{key} is missing; write {key}: {example}")
         return self.take(key, reader, cast(T, None))
 
     def take(self, key: str, reader: Reader[T], default: T) -> T:
-        """Return the value of ``key``, or ``default`` where the key is absent."""
-        self._asked.append(key)
+        """Return the value of ``key``, or ``default`` if the key is absent."""
+        self._read.append(key)
         if key not in self._values:
             return default
         with self._reading(f"{self.path}:{key}"):
@@ -73,8 +75,8 @@ class Section:
         return default
 
     def has(self, key: str) -> bool:
-        """Return whether the key is there, and count it as asked for."""
-        self._asked.append(key)
+        """Return whether the key is there, and count it as read."""
+        self._read.append(key)
         return key in self._values
 
     def inside(self, key: str) -> Section:
@@ -88,7 +90,7 @@ class Section:
             yield Section(f"{self.path}:{key}:{number}", value, self._problems)
 
     def entries(self, key: str) -> Iterator[tuple[str, Section]]:
-        """Yield ``(name, section)`` for each entry of the mapping below ``key``, its name checked."""
+        """Yield ``(name, section)`` for each entry of the mapping below ``key`` that has a valid name."""
         entries = self.inside(key)
         for label, value in entries._values.items():
             path = f"{entries.path}:{label}"
@@ -97,41 +99,41 @@ class Section:
                 yield label, Section(path, value, self._problems)
 
     def rest(self) -> dict[str, Any]:
-        """Return what has not been asked for: settings that belong to somebody else."""
-        rest = {key: value for key, value in self._values.items() if key not in self._asked}
-        self._asked.extend(rest)
+        """Return all keys that were not read, for somebody else to check, and count them as read."""
+        rest = {key: value for key, value in self._values.items() if key not in self._read}
+        self._read.extend(rest)
         return rest
 
     def close(self) -> None:
-        """Note each key that nobody asked for, with the nearest that could have been meant."""
+        """Report each key that was not read as unknown, with the nearest known key."""
         for key in self._values:
-            if key not in self._asked:
-                self.problem(str(key), f"no such key; {nearest(str(key), self._asked)}")
+            if key not in self._read:
+                self.problem(str(key), f"no such key; {nearest(str(key), self._read)}")
 
     @contextmanager
     def _reading(self, path: str) -> Iterator[None]:
         try:
             yield
         except ValueError as err:
-            self._problems.append(f"{_shown(path)}: {err}")
+            self._problems.append(f"{_printable(path)}: {err}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence about an unknown word: the nearest known one, or all of them."""
+    """Return the end of a sentence about an unknown word: the nearest known one, or all if none is near."""
     names = sorted(set(known))
     close = difflib.get_close_matches(word, names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(names) or 'nothing'}"
 
 
-def said(value: object) -> str:
-    """Return the value as a sentence about YAML should call it."""
+def described(value: object) -> str:
+    """Return type and value for a sentence: ``str '3'``; ``empty`` for null."""
     return "empty" if value is None else f"{type(value).__name__} {value!r}"
 
 
 def mapping(value: object) -> Mapping[str, Any]:
     """Read a mapping whose keys are text."""
     if not isinstance(value, Mapping):
-        raise ValueError(f"must be a mapping, not {said(value)}")
+        raise ValueError(f"must be a mapping, not {described(value)}")
     for key in value:
         if not isinstance(key, str):
             raise ValueError(f"the key {key!r} must be text; quote it")
@@ -141,16 +143,16 @@ def mapping(value: object) -> Mapping[str, Any]:
 def sequence(value: object) -> tuple[Any, ...]:
     """Read a list."""
     if not isinstance(value, list | tuple):
-        raise ValueError(f"must be a list, not {said(value)}; write [{'' if value is None else value}]")
+        raise ValueError(f"must be a list, not {described(value)}; write [{'' if value is None else value}]")
     return tuple(value)
 
 
 def text(value: object) -> str:
     """Read text that is not empty."""
     if not isinstance(value, str):
-        raise ValueError(f"must be text, not {said(value)}; " + ("say what" if value is None else "quote it"))
+        raise ValueError(f"must be text, not {described(value)}; " + ("write a value" if value is None else "quote it"))
     if not value.strip():
-        raise ValueError("must not be empty text")
+        raise ValueError("must not be empty; write a value")
     return value
 
 
@@ -160,23 +162,23 @@ def words(value: object) -> tuple[str, ...]:
 
 
 def name(value: object) -> str:
-    """Read a name of ours: it becomes part of paths, events and units."""
+    """Read the name of a recipe, fleet or channel: it becomes part of paths, events and units."""
     found = text(value)
     if not _NAME.fullmatch(found):
-        raise ValueError(f"{found!r} is no name; use small letters, digits and '-', a letter or digit first")
-    return _short(found, _LONG)
+        raise ValueError(f"{found!r} is not a name; use small letters, digits and '-', a letter or digit first")
+    return _short(found, _MAX_NAME)
 
 
 def minion_id(value: object) -> str:
-    """Read a minion id that is a file name for Salt's pki, a host name, and no glob."""
+    """Read a minion id: it must be a file name, a host name, and not a glob."""
     found = text(value)
     if not _MINION_ID.fullmatch(found):
-        raise ValueError(f"{found!r} is no minion id; use letters, digits, '.', '-' and '_'")
-    return _short(found, _LONG_ID)
+        raise ValueError(f"{found!r} is not a minion id; use letters, digits, '.', '-' and '_'")
+    return _short(found, _MAX_MINION_ID)
 
 
-def _shown(path: str) -> str:
-    """Return a path as a terminal can show it: a pillar could have anything in its keys."""
+def _printable(path: str) -> str:
+    """Return a path with unprintable characters escaped, since keys of a pillar can hold any."""
     return path if path.isprintable() else repr(path)[1:-1]
 
 
@@ -187,18 +189,18 @@ def _short(found: str, most: int) -> str:
 
 
 def flag(value: object) -> bool:
-    """Read a boolean; ``1`` and ``'yes'`` are none."""
+    """Read a boolean; ``1`` and ``'yes'`` are refused."""
     if not isinstance(value, bool):
-        raise ValueError(f"must be true or false, not {said(value)}")
+        raise ValueError(f"must be true or false, not {described(value)}")
     return value
 
 
 def either(one: str, other: str) -> Reader[Any]:
-    """Return what reads one of two words."""
+    """Return a reader that accepts one of two words."""
 
     def word(value: object) -> Any:
         if value not in (one, other):
-            raise ValueError(f"must be {one} or {other}, not {said(value)}")
+            raise ValueError(f"must be {one} or {other}, not {described(value)}")
         return value
 
     return word
@@ -207,14 +209,14 @@ def either(one: str, other: str) -> Reader[Any]:
 def count(value: object) -> int:
     """Read a whole number, zero or more."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"must be a whole number, not {said(value)}; write it without quotes")
+        raise ValueError(f"must be a whole number, not {described(value)}; write it without quotes")
     if value < 0:
         raise ValueError(f"must be 0 or more, not {value}")
     return value
 
 
 def amount(value: object) -> Amount:
-    """Read a number of machines (``2``) or a share of the fleet (``25%``)."""
+    """Read a number of machines (``2``) or a percentage of the fleet (``25%``)."""
     if not isinstance(value, str):
         return Amount(count(value))
     match = _PERCENT.fullmatch(value)
@@ -224,17 +226,17 @@ def amount(value: object) -> Amount:
 
 
 def duration(value: object) -> float:
-    """Read a time as seconds: ``90``, ``90s``, ``10m``, ``1h30m``, ``30d``; more than nothing."""
+    """Read a time in seconds, more than 0: ``90``, ``90s``, ``10m``, ``1h30m``, ``30d``."""
     seconds = _seconds(value)
     if seconds is None:
-        raise ValueError(f"must be a duration, not {said(value)}; write 90s, 10m, 1h30m or 30d")
+        raise ValueError(f"must be a duration, not {described(value)}; write 90s, 10m, 1h30m or 30d")
     if not 0 < seconds < math.inf:
-        raise ValueError(f"must be longer than nothing and have an end, not {value}")
+        raise ValueError(f"must be more than 0 and finite, not {value}")
     return seconds
 
 
-def patience(value: object) -> float:
-    """Read a time as seconds that may also be 0: not at all."""
+def duration_or_zero(value: object) -> float:
+    """Read a time in seconds, 0 or more."""
     return 0.0 if value == 0 and not isinstance(value, bool) else duration(value)
 
 

@@ -1,4 +1,4 @@
-"""Recipes: what an image is made of."""
+"""Read the recipes of the pillar."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from saltext.immutable.spec import reading, sources
 from saltext.immutable.spec.model import Debian, Guard, Minion, Parent, Recipe, Source
 from saltext.immutable.spec.reading import Section
 from saltext.immutable.spec.slim import slim
-from saltext.immutable.spec.sources import PATH, only
+from saltext.immutable.spec.sources import PATH, matching
 from saltext.immutable.spec.tests import tests
 
-_HALF = r"([A-Za-z0-9_*?-]|\[!?[A-Za-z0-9_-]+\])+"
-_FUNCTION = rf"{_HALF}\.{_HALF}"
-# Also a word of a systemd unit and of an overlay mount.
+_GLOB = r"([A-Za-z0-9_*?-]|\[!?[A-Za-z0-9_-]+\])+"
+_FUNCTION = rf"{_GLOB}\.{_GLOB}"
+# A path must also be valid in a systemd unit and in the options of an overlay mount.
 _DIRECTORY = r"(/[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*|/\.[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*)+"
 _NEVER_WRITABLE = {
     "/bin /sbin /lib /lib32 /lib64 /libx32 /usr /boot": "the image's own programs are there",
     "/opt/salt": "Salt and this pack are there",
-    "/etc/salt /etc/immutable": "what makes a machine refuse is there",
-    "/etc/systemd": "what a machine starts is there",
-    "/proc /sys /dev /run /tmp": "it is none of the image's: each boot makes it anew",
+    "/etc/salt /etc/immutable": "the seal and the minion's config are there",
+    "/etc/systemd": "the units that a machine starts are there",
+    "/proc /sys /dev /run /tmp": "it is not part of the image: each boot makes it anew",
 }
-_OPENS = "this runs any command, writes any file or calls any function that its arguments name"
+_DANGEROUS = "this runs any command, writes any file or calls any function that its arguments name"
 _PILLAR_PATH = r"[^:]+(:[^:]+)*"
 
 
 def recipe(name: str, read: Section) -> Recipe:
-    """Read one recipe. Whether its parent exists is seen when all recipes are known."""
+    """Read one recipe. Whether its parent exists is checked later, when all recipes are known."""
     source = sources.source(read)
     states: Literal["highstate"] | tuple[str, ...] = read.take("states", _states, ())
     found = Recipe(
@@ -62,7 +62,7 @@ def recipe(name: str, read: Section) -> Recipe:
 
 
 def adopted(name: str, read: Section) -> Recipe:
-    """Read what is said of a machine that was not baked: ``guard`` and ``mutable``."""
+    """Read ``guard`` and ``mutable`` of a machine that was not baked, as a recipe with nothing else."""
     found = Recipe(
         name=name,
         source=Debian(""),
@@ -83,7 +83,7 @@ def _minion(read: Section, source: Source) -> Minion | None:
         section.close()
         return minion
     if given:
-        read.problem("minion", "Salt is installed once, in the recipe that has no parent; say it there")
+        read.problem("minion", "Salt is installed only in the recipe that has no parent; set it there")
     return None
 
 
@@ -95,10 +95,12 @@ def _guard(section: Section) -> Guard:
         allow_dangerous=section.take("allow_dangerous", reading.flag, False),
     )
     section.close()
-    if not found.allow_dangerous and (opened := changes.dangerous(found.allow)):
-        section.problem("allow", f"{_some(opened)}: {_OPENS}; take it out, or write allow_dangerous: true beside it")
+    if not found.allow_dangerous and (dangerous := changes.dangerous(found.allow)):
+        section.problem(
+            "allow", f"{_some(dangerous)}: {_DANGEROUS}; take it out, or write allow_dangerous: true beside it"
+        )
     if needed := sorted(policy.ALWAYS.intersection(found.deny)):
-        section.problem("deny", f"{needed[0]}: without it nobody can manage the machines; take it out")
+        section.problem("deny", f"{needed[0]}: without it the machines cannot be managed; take it out")
     return found
 
 
@@ -108,16 +110,18 @@ def _some(words: Sequence[str], most: int = 5) -> str:
 
 
 def _functions(value: object) -> tuple[str, ...]:
-    return tuple(only(_FUNCTION, word, "function; write service.stop or service.*") for word in reading.words(value))
+    return tuple(
+        matching(_FUNCTION, word, "a function; write service.stop or service.*") for word in reading.words(value)
+    )
 
 
 def _paths(value: object) -> tuple[str, ...]:
-    return tuple(only(PATH, word, "absolute path; write /srv/data") for word in reading.words(value))
+    return tuple(matching(PATH, word, "an absolute path; write /srv/data") for word in reading.words(value))
 
 
 def _pillar_paths(value: object) -> tuple[str, ...]:
-    what = "pillar path; write db:password or tls:*:key"
-    return tuple(only(_PILLAR_PATH, word, what) for word in reading.words(value))
+    what = "a pillar path; write db:password or tls:*:key"
+    return tuple(matching(_PILLAR_PATH, word, what) for word in reading.words(value))
 
 
 def _keep(value: object) -> int:
@@ -128,11 +132,12 @@ def _keep(value: object) -> int:
 
 
 def _writable(value: object) -> tuple[str, ...]:
-    found = tuple(only(_DIRECTORY, word, "path of a directory; write /srv/data") for word in reading.words(value))
+    what = "a path of a directory; write /srv/data"
+    found = tuple(matching(_DIRECTORY, word, what) for word in reading.words(value))
     for path in found:
         for others, why in _NEVER_WRITABLE.items():
             if any(_overlap(path, other) for other in others.split()):
-                raise ValueError(f"{path} cannot be writable: {why}; write a directory of the data, as /srv/data")
+                raise ValueError(f"{path} cannot be writable: {why}; write a directory of data, such as /srv/data")
     if pair := _nested(found):
         raise ValueError(f"{pair[1]} is within {pair[0]}; write {pair[0]} alone")
     return found
@@ -157,41 +162,42 @@ def _states(value: object) -> Literal["highstate"] | tuple[str, ...]:
     return reading.words(value)
 
 
-def lineage(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str]]:
+def wrong_parents(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str]]:
     """Yield ``(recipe, sentence)`` for each parent that is missing and each circle of parents."""
     for name, found in recipes.items():
         if isinstance(found.source, Parent) and found.source.recipe not in recipes:
             parent = found.source.recipe
             yield name, f"no recipe {parent!r}; {reading.nearest(parent, recipes)}"
         elif circle := _circle(recipes, name):
-            yield name, f"its parents go round in a circle, {circle}; give one of them another source"
+            yield name, f"its parents form a circle, {circle}; give one of them another source"
 
 
 def _circle(recipes: Mapping[str, Recipe], start: str) -> str:
-    way = [start]
-    while isinstance(source := recipes[way[-1]].source, Parent) and source.recipe in recipes:
-        way.append(source.recipe)
+    path = [start]
+    while isinstance(source := recipes[path[-1]].source, Parent) and source.recipe in recipes:
+        path.append(source.recipe)
         if source.recipe == start:
-            return " -> ".join(way)
-        if source.recipe in way[:-1]:
+            return " -> ".join(path)
+        if source.recipe in path[:-1]:
             break
     return ""
 
 
-def nests(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str]]:
+def overlapping_paths(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str]]:
     """Yield ``(recipe, sentence)`` for each writable path that overlaps with an inherited one."""
     for name, found in recipes.items():
         above = found
         while isinstance(above.source, Parent):
             above = recipes[above.source.recipe]
             if pair := _nested([*found.writable, *above.writable]):
-                yield name, f"{pair[1]} is within {pair[0]}, with what recipe {above.name!r} has; write {pair[0]} alone"
+                outer, inner = pair
+                yield name, f"{inner} is within {outer} (recipe {above.name!r} has one of them); write {outer} alone"
 
 
-def twins(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str]]:
+def shared_bake_ids(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str]]:
     """Yield ``(recipe, sentence)`` for each bake id that an earlier recipe has already."""
     owners: dict[str, str] = {}
     for name, found in recipes.items():
         owner = owners.setdefault(found.bake_id, name)
         if owner != name:
-            yield name, f"recipe {owner!r} bakes as {found.bake_id!r} too; give each its own minion id"
+            yield name, f"recipe {owner!r} has the bake id {found.bake_id!r} too; give each recipe its own"

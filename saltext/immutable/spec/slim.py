@@ -1,4 +1,4 @@
-"""What slimming drops and keeps: ``slim: true``, ``false``, or ``{docs: keep, locales: [en, de]}``."""
+"""Read ``slim`` of a recipe: ``true``, ``false``, or ``{docs: keep, locales: [en, de]}``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXAMPLE = "write true, false, or what is kept: {docs: keep, locales: [en, de]}"
 
 
 def slim(read: Section) -> Slim | Literal[False] | None:
-    """Read the word of a recipe; None: it is not there."""
+    """Read ``slim``; None if the recipe does not set it."""
     given = read.take("slim", _given, None)
     if not isinstance(given, Mapping):
         return Slim() if given else given
@@ -35,7 +35,7 @@ def _parts() -> tuple[str, ...]:
 
 def _given(value: object) -> Any:
     if not isinstance(value, bool | Mapping):
-        raise ValueError(f"must be true, false or a mapping, not {reading.said(value)}; {_EXAMPLE}")
+        raise ValueError(f"must be true, false or a mapping, not {reading.described(value)}; {_EXAMPLE}")
     return value
 
 
@@ -46,5 +46,5 @@ def _locales(value: object) -> Literal["keep"] | tuple[str, ...]:
         raise ValueError(f"must be keep or a list of languages, not {value!r}; write [{value}]")
     found = reading.words(value)
     if wrong := next((each for each in found if not _LANGUAGE.fullmatch(each)), None):
-        raise ValueError(f"{wrong!r} is no language; write en, de or pt_BR")
+        raise ValueError(f"{wrong!r} is not a language; write en, de or pt_BR")
     return found

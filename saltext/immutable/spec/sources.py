@@ -1,4 +1,4 @@
-"""What a recipe begins with: ``from``."""
+"""Read ``from`` of a recipe: the root or the parent image that it begins with."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _WRITE = "write {debian: bookworm}, {tarball: PATH or URL}, {directory: PATH} or
 
 
 def source(read: Section) -> Source:
-    """Read what the image is made from."""
+    """Read the source of a recipe."""
     if not read.has("from"):
         read.problem("", f"from is missing; {_WRITE}")
     section = read.inside("from")
     kinds = [kind for kind in _KINDS if section.has(kind)]
-    if len(kinds) != 1 and section.sound and read.has("from"):
-        section.problem("", f"{'two sources' if kinds else 'no source'}; {_WRITE}")
+    if len(kinds) != 1 and section.valid and read.has("from"):
+        section.problem("", f"{'more than one source' if kinds else 'no source'}; {_WRITE}")
     found = _source(section, kinds[-1] if kinds else "debian")
     section.close()
     return found
@@ -50,42 +50,45 @@ def _debian(section: Section) -> Debian:
 
 def _tarball(section: Section) -> Tarball:
     found = Tarball(section.take("tarball", _location, ""), section.take("sha256", _sha256, None))
-    if "://" in found.location and found.sha256 is None and section.sound:
-        section.problem("", "sha256 is missing: a URL may give something else tomorrow; write what sha256sum says")
+    if "://" in found.location and found.sha256 is None and section.valid:
+        section.problem("", "sha256 is missing: a URL may return another file later; write the output of sha256sum")
     return found
 
 
 def _suite(value: object) -> str:
-    return only(_SUITE, reading.text(value), "suite; write bookworm")
+    return matching(_SUITE, reading.text(value), "a suite; write bookworm")
 
 
 def _packages(value: object) -> tuple[str, ...]:
-    return tuple(only(_PACKAGE, word, "package; write python3") for word in reading.words(value))
+    return tuple(matching(_PACKAGE, word, "a package; write python3") for word in reading.words(value))
 
 
 def _components(value: object) -> tuple[str, ...]:
-    return tuple(only(_SUITE, word, "component; write main") for word in reading.words(value))
+    return tuple(matching(_SUITE, word, "a component; write main") for word in reading.words(value))
 
 
 def _mirror(value: object) -> str:
-    return only(_MIRROR, reading.text(value), "mirror; write http://deb.debian.org/debian")
+    return matching(_MIRROR, reading.text(value), "a mirror; write http://deb.debian.org/debian")
 
 
 def _location(value: object) -> str:
     pattern, text = f"{PATH}|{_URL}", reading.text(value)
-    return only(pattern, text, "tar archive; write /srv/root.tar.zst or https://example.com/root.tar.zst")
+    return matching(pattern, text, "a tar archive; write /srv/root.tar.zst or https://example.com/root.tar.zst")
 
 
 def _sha256(value: object) -> str:
-    return only(_SHA256, reading.text(value), "sha256; write what sha256sum says: 64 digits, 0 to 9 and a to f")
+    return matching(_SHA256, reading.text(value), "a sha256; write the output of sha256sum: 64 digits, 0-9 and a-f")
 
 
 def _directory(value: object) -> str:
-    return only(PATH, reading.text(value), "absolute path; write /srv/root")
+    return matching(PATH, reading.text(value), "an absolute path; write /srv/root")
 
 
-def only(pattern: str, found: str, what: str) -> str:
-    """They become command lines, sources.list and file names on the builder: nothing else may come that way."""
+def matching(pattern: str, found: str, what: str) -> str:
+    """Return ``found`` if it matches ``pattern``; raise ``ValueError`` otherwise. ``what``: as ``a suite; write x``.
+
+    These values become part of command lines, sources.list and file names on the builder.
+    """
     if not re.fullmatch(pattern, found):
-        raise ValueError(f"{found!r} is no {what}")
+        raise ValueError(f"{found!r} is not {what}")
     return found

@@ -1,4 +1,4 @@
-"""What a recipe says of the tests of its image: ``tests: {inside: [...], booted: [...]}``."""
+"""Read ``tests`` of a recipe: ``tests: {inside: [...], booted: [...]}``."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import ImageTest, RecipeTests
 from saltext.immutable.spec.reading import Section
 
-# salt.modules.saltcheck, SaltCheck: those that compare with something, and those that do not.
+# Assertions of SaltCheck in salt.modules.saltcheck: those that compare with an expected value, and those that do not.
 _COMPARING = ("Equal", "NotEqual", "In", "NotIn", "Greater", "GreaterEqual", "Less", "LessEqual")
-_ALONE = ("True", "False", "Empty", "NotEmpty")
-ASSERTIONS = tuple(f"assert{word}" for word in (*_COMPARING, *_ALONE))
+_UNARY = ("True", "False", "Empty", "NotEmpty")
+ASSERTIONS = tuple(f"assert{word}" for word in (*_COMPARING, *_UNARY))
 _NEEDS_EXPECTED = frozenset(f"assert{word}" for word in _COMPARING)
 _EXPECTED = ("expected_return", "expected-return", "expected")
 
 
 def tests(read: Section, states: object) -> RecipeTests:
-    """Read the tests of a recipe; ``states``: what it applies, after which the inside tests run."""
+    """Read the tests of a recipe; ``states``: the states that it applies."""
     found = RecipeTests(inside=_phase(read, "inside"), booted=_phase(read, "booted"))
     if found.inside and not states:
-        read.problem("inside", "they run after the recipe's states, and it has none; write them below booted")
+        read.problem("inside", "these tests run after the recipe's states, but it has none; write them below booted")
     if not states and any(test.sls == "" for test in found.booted):
-        read.problem("booted", "saltcheck: true means the recipe's states, and it has none; write saltcheck: SLS")
+        read.problem("booted", "saltcheck: true means the recipe's states, but it has none; write saltcheck: SLS")
     read.close()
     return found
 
@@ -37,7 +37,7 @@ def _phase(read: Section, phase: str) -> tuple[ImageTest, ...]:
 
 
 def _entry(read: Section) -> ImageTest:
-    """Read one test: ``{saltcheck: true}``, ``{saltcheck: SLS}``, or what a file of saltcheck says of one."""
+    """Read one test: ``{saltcheck: true}``, ``{saltcheck: SLS}``, or a test as in a file of saltcheck."""
     if read.has("saltcheck"):
         sls = read.take("saltcheck", _sls, "")
         found = ImageTest(f"saltcheck {sls}".strip(), sls=sls)
@@ -48,11 +48,11 @@ def _entry(read: Section) -> ImageTest:
 
 
 def _sls(value: object) -> str:
-    """Return an SLS, '' for every one that the recipe applies."""
+    """Return an SLS; '' stands for each SLS of the recipe."""
     if value is True:
         return ""
     if not isinstance(value, str):
-        raise ValueError(f"must be true or the name of an SLS, not {reading.said(value)}; write true")
+        raise ValueError(f"must be true or the name of an SLS, not {reading.described(value)}; write true")
     return reading.text(value)
 
 
@@ -66,9 +66,9 @@ def _check(read: Section) -> ImageTest:
     check |= {"print_result": read.take("print_result", reading.flag, True)}
     if read.has("assertions"):
         check["assertions"] = [_closed(section) for section in read.each("assertions")]
-        if not check["assertions"] and read.sound:
-            read.problem("assertions", "it is empty, and a test without an assertion proves nothing")
-    elif fun != "saltcheck.state_apply":  # which asserts by itself that something was applied
+        if not check["assertions"] and read.valid:
+            read.problem("assertions", "the list is empty: a test needs an assertion; write assertion: assertTrue")
+    elif fun != "saltcheck.state_apply":  # this function itself asserts that something was applied
         check |= _assertion(read)
     return ImageTest(read.take("name", reading.text, " ".join(map(str, (fun, *args)))), check=check)
 
@@ -87,9 +87,9 @@ def _assertion(read: Section) -> dict[str, Any]:
             found[word] = read.take(word, reading.text, "")
     given = [read.take(word, _anything, None) for word in _EXPECTED if read.has(word)]
     if assertion in _NEEDS_EXPECTED and given in ([], [None]):
-        read.problem("", f"{assertion} compares with something; write expected: ...")
+        read.problem("", f"{assertion} needs a value to compare with; write expected: ...")
     if len(given) > 1:
-        read.problem("", "what is expected is said twice; write expected alone")
+        read.problem("", "the expected value is given twice; write expected only")
     return found | ({"expected_return": given[0]} if given else {})
 
 
@@ -100,7 +100,7 @@ def _anything(value: Any) -> Any:
 def _function(value: object) -> str:
     found = reading.text(value)
     if len(found.split(".")) != 2 or not all(part.isidentifier() for part in found.split(".")):
-        raise ValueError(f"{found!r} is no function; write service.status")
+        raise ValueError(f"{found!r} is not a function; write service.status")
     return found
 
 
@@ -112,5 +112,5 @@ def _known(value: object) -> str:
 
 
 def plain(found: Sequence[ImageTest]) -> list[Mapping[str, Any]]:
-    """Return tests as JSON can hold them."""
+    """Return tests as data for JSON."""
     return [{"name": test.name, "sls": test.sls, "check": dict(test.check)} for test in found]

@@ -274,7 +274,7 @@ def _socket(value: object) -> str:
 def _name(value: object) -> str:
     found = reading.text(value)
     if not _NAME.fullmatch(found):
-        raise ValueError(f"{found!r} is no name of HAProxy's; use letters, digits, '.', ':', '-' and '_'")
+        raise ValueError(f"{found!r} is not a name of HAProxy's; use letters, digits, '.', ':', '-' and '_'")
     return found
 
 

@@ -217,7 +217,7 @@ def test_a_machine_that_was_opened_is_tainted_for_ever_and_each_time_is_written_
     [
         pytest.param("5h", "ttl: 18000 s is longer than the 14400 s", id="too long"),
         pytest.param("soon", "ttl: must be a duration", id="no duration"),
-        pytest.param(0, "ttl: must be longer than nothing", id="nothing"),
+        pytest.param(0, "ttl: must be more than 0", id="nothing"),
     ],
 )
 def test_the_time_is_bounded(care, operations, salt, opts, ttl, says):

@@ -1,4 +1,4 @@
-"""What a pillar may say, and what it is told where it says anything else."""
+"""The definitions in a pillar: what is read, and the error for everything else."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def pillar(*changes: tuple[str, Any]) -> dict[str, Any]:
     changed = copy.deepcopy(GOOD)
     for path, value in changes:
         *above, last = path.split(":")
-        place = changed["immutable"]
+        parent = changed["immutable"]
         for key in above:
-            place = place[key]
+            parent = parent[key]
         if value is ...:
-            del place[last]
+            del parent[last]
         else:
-            place[last] = value
+            parent[last] = value
     return changed
 
 
@@ -114,7 +114,7 @@ def test_a_pillar_may_define_nothing_yet():
         pytest.param(
             ("recipes:web:stats", "highstate"),
             "immutable:recipes:web:stats: no such key; did you mean 'states'?",
-            id="an unknown key is told the nearest known one",
+            id="an unknown key gets the nearest known one",
         ),
         pytest.param(
             ("fleet", {}),
@@ -126,11 +126,11 @@ def test_a_pillar_may_define_nothing_yet():
             "immutable:fleets:web:strategy:canary: no such key; known here: approve, blue_green, "
             "drain_within, fast_rollback, keep_old, max_failures, max_surge, max_unavailable, min_ready, on_failure, "
             "progress_within, protected, ready_within, skip_matching, soak, steps, unhealthy_for",
-            id="an unknown key that resembles none is told all",
+            id="an unknown key that resembles none gets all",
         ),
         pytest.param(
             ("recipes:base:from:recipe", "web"),
-            "immutable:recipes:base:from: two sources",
+            "immutable:recipes:base:from: more than one source",
             id="a recipe has one source",
         ),
         pytest.param(
@@ -165,17 +165,17 @@ def test_a_pillar_may_define_nothing_yet():
         ),
         pytest.param(
             ("recipes:base", {"from": {"recipe": "web"}}),
-            "immutable:recipes:base:from:recipe: its parents go round in a circle, base -> web -> base",
+            "immutable:recipes:base:from:recipe: its parents form a circle, base -> web -> base",
             id="parents go in no circle",
         ),
         pytest.param(
             ("recipes:base", {"from": {"recipe": "base"}}),
-            "immutable:recipes:base:from:recipe: its parents go round in a circle, base -> base",
+            "immutable:recipes:base:from:recipe: its parents form a circle, base -> base",
             id="no recipe is its own parent",
         ),
         pytest.param(
             ("recipes:web:minion", {"pip": "salt"}),
-            "immutable:recipes:web:minion: Salt is installed once, in the recipe that has no parent",
+            "immutable:recipes:web:minion: Salt is installed only in the recipe that has no parent",
             id="only the root recipe installs Salt",
         ),
         pytest.param(
@@ -200,17 +200,17 @@ def test_a_pillar_may_define_nothing_yet():
         ),
         pytest.param(
             ("recipes:web:bake_id", "web/bake"),
-            "immutable:recipes:web:bake_id: 'web/bake' is no minion id",
+            "immutable:recipes:web:bake_id: 'web/bake' is not a minion id",
             id="a bake id is a minion id",
         ),
         pytest.param(
             ("recipes:db:bake_id", "web-bake.example.com"),
-            "immutable:recipes:db:bake_id: recipe 'web' bakes as 'web-bake.example.com' too",
+            "immutable:recipes:db:bake_id: recipe 'web' has the bake id 'web-bake.example.com' too",
             id="two bakes never share a key",
         ),
         pytest.param(
             ("recipes:Web", {}),
-            "immutable:recipes:Web: 'Web' is no name",
+            "immutable:recipes:Web: 'Web' is not a name",
             id="names are small letters",
         ),
         pytest.param(
@@ -225,13 +225,13 @@ def test_a_pillar_may_define_nothing_yet():
         ),
         pytest.param(
             ("fleets:all", {}),
-            "immutable:fleets:all: all is no fleet's name",
-            id="all is no fleet's name",
+            "immutable:fleets:all: a fleet cannot have the name all: commands take it for every fleet",
+            id="a fleet cannot be called all",
         ),
         pytest.param(
             ("fleets:drift", {}),
-            "immutable:fleets:drift: drift is no fleet's name, since events about drift are called so",
-            id="nor is what events are called",
+            "immutable:fleets:drift: a fleet cannot have the name drift: tags of events about drift begin with it",
+            id="nor as events are tagged",
         ),
         pytest.param(
             ("fleets:web:size", ...),
@@ -263,7 +263,7 @@ def test_a_pillar_may_define_nothing_yet():
         ),
         pytest.param(
             ("fleets:web:minion_id", "web-*-{token}"),
-            "immutable:fleets:web:minion_id: 'web-*-0' is no minion id",
+            "immutable:fleets:web:minion_id: 'web-*-0' is not a minion id",
             id="an id is no glob",
         ),
         pytest.param(
@@ -303,12 +303,12 @@ def test_a_pillar_may_define_nothing_yet():
         ),
         pytest.param(
             ("fleets:web:strategy:ready_within", 0),
-            "immutable:fleets:web:strategy:ready_within: must be longer than nothing",
+            "immutable:fleets:web:strategy:ready_within: must be more than 0",
             id="no time is no duration",
         ),
         pytest.param(
             ("fleets:web:strategy:ready_within", float("inf")),
-            "immutable:fleets:web:strategy:ready_within: must be longer than nothing and have an end",
+            "immutable:fleets:web:strategy:ready_within: must be more than 0 and finite",
             id="a duration ends",
         ),
         pytest.param(
@@ -343,7 +343,7 @@ def test_a_pillar_may_define_nothing_yet():
         ),
         pytest.param(
             ("fleets:web:health", [{"http": "http://{ip}/"}]),
-            "immutable:fleets:web:health:0:http: {ip} cannot be filled in; use {address} or {minion_id}",
+            "immutable:fleets:web:health:0:http: {ip} is unknown; use {address} or {minion_id}",
             id="a URL's blanks can be filled in",
         ),
         pytest.param(
@@ -358,7 +358,7 @@ def test_a_pillar_may_define_nothing_yet():
         ),
     ],
 )
-def test_what_is_wrong_is_named_with_its_path_and_the_mend(change, sentence):
+def test_an_error_names_the_path_and_what_to_write(change, sentence):
     assert sentence in refused(change)
 
 
@@ -374,13 +374,13 @@ def test_what_is_wrong_is_named_with_its_path_and_the_mend(change, sentence):
     ],
 )
 def test_impossible_limits(size, surge, unavailable, sentence):
-    told = refused(
+    error = refused(
         ("fleets:web:size", size),
         ("fleets:web:strategy:max_surge", surge),
         ("fleets:web:strategy:max_unavailable", unavailable),
     )
-    assert told.startswith("immutable:fleets:web:strategy: ")
-    assert sentence in told
+    assert error.startswith("immutable:fleets:web:strategy: ")
+    assert sentence in error
 
 
 @pytest.mark.parametrize(
@@ -404,11 +404,11 @@ def test_possible_limits(size, surge, unavailable, outage):
     )
 
 
-def test_one_look_shows_all_that_is_wrong():
-    told = refused(
+def test_all_errors_are_reported_at_once():
+    error = refused(
         ("recipes:web:read_only", "yes"), ("fleets:web:size", "x"), ("fleets:web:minion_id", ...)
     ).splitlines()
-    assert [line.split(": ")[0] for line in told] == [
+    assert [line.split(": ")[0] for line in error] == [
         "immutable:recipes:web:read_only",
         "immutable:fleets:web:size",
         "immutable:fleets:web",
@@ -423,7 +423,7 @@ def test_one_look_shows_all_that_is_wrong():
         pytest.param({"immutable": []}, "immutable: must be a mapping, not list []", id="a list"),
         pytest.param(
             {"immutable": GOOD["immutable"], "_errors": ["Rendering SLS 'web' failed"]},
-            "the pillar does not render; mend this first:\nRendering SLS 'web' failed",
+            "the pillar does not render; correct this first:\nRendering SLS 'web' failed",
             id="half a pillar is none",
         ),
     ],
@@ -452,12 +452,12 @@ def test_what_becomes_a_command_line_on_the_builder_is_only_that(source):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        pytest.param("a/b", "immutable:recipes:a/b: 'a/b' is no name", id="a slash"),
-        pytest.param("..", "immutable:recipes:..: '..' is no name", id="the folder above"),
-        pytest.param("a\nb", "immutable:recipes:a\\nb: 'a\\nb' is no name", id="a line break"),
-        pytest.param("web\n", "immutable:recipes:web\\n: 'web\\n' is no name", id="a line break at the end"),
-        pytest.param("a\x1b[2J", "immutable:recipes:a\\x1b[2J: 'a\\x1b[2J' is no name", id="an order to the terminal"),
-        pytest.param("-rf", "'-rf' is no name", id="an option"),
+        pytest.param("a/b", "immutable:recipes:a/b: 'a/b' is not a name", id="a slash"),
+        pytest.param("..", "immutable:recipes:..: '..' is not a name", id="the folder above"),
+        pytest.param("a\nb", "immutable:recipes:a\\nb: 'a\\nb' is not a name", id="a line break"),
+        pytest.param("web\n", "immutable:recipes:web\\n: 'web\\n' is not a name", id="a line break at the end"),
+        pytest.param("a\x1b[2J", "immutable:recipes:a\\x1b[2J: 'a\\x1b[2J' is not a name", id="a terminal escape"),
+        pytest.param("-rf", "'-rf' is not a name", id="an option"),
         pytest.param("a" * 64, f"{'a' * 20}... has 64 characters; use at most 63", id="too long for a file"),
     ],
 )
@@ -473,7 +473,7 @@ def test_an_id_that_is_too_long_for_a_file_is_refused():
 
 def test_two_fleets_have_no_traffic_in_common():
     shared = {"haproxy": {"socket": "/run/haproxy/admin.sock", "backend": "web"}}
-    told = refused(("fleets:web:traffic", shared), ("fleets:small:traffic", shared))
-    assert "immutable:fleets:small:traffic: is that of fleet web" in told
+    error = refused(("fleets:web:traffic", shared), ("fleets:small:traffic", shared))
+    assert "immutable:fleets:small:traffic: is the same as that of fleet web" in error
     own = {"haproxy": {**shared["haproxy"], "prefix": "small"}}
     assert definitions(pillar(("fleets:web:traffic", shared), ("fleets:small:traffic", own))).fleets["small"].traffic

@@ -1,4 +1,4 @@
-"""What a recipe may add to the guard's tables, and what it has to say for it."""
+"""The key ``guard`` of a recipe: what it adds to the guard's tables, and what it may not add."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from salt.exceptions import SaltInvocationError
 from saltext.immutable.spec import definitions
 from saltext.immutable.spec.model import Guard
 
-OPENS = "this runs any command, writes any file or calls any function that its arguments name; "
+DANGEROUS = "this runs any command, writes any file or calls any function that its arguments name; "
 
 
 def recipe_with(**guard: Any) -> Guard:
@@ -24,37 +24,37 @@ def refused(**guard: Any) -> str:
     return str(err.value)
 
 
-def test_a_recipe_says_what_is_allowed_and_denied():
+def test_a_recipe_allows_and_denies():
     found = recipe_with(allow=["shop.open", "service.[ed]*able"], deny=["service.st?p", "saltutil.*"], dry_runs=False)
     assert found == Guard(("shop.open", "service.[ed]*able"), ("service.st?p", "saltutil.*"), dry_runs=False)
 
 
-def test_what_opens_a_machine_to_anything_is_said_twice():
+def test_a_dangerous_function_needs_a_second_key():
     assert refused(allow=["shop.*", "cmd.run"]) == (
-        f"immutable:recipes:base:guard:allow: cmd.run: {OPENS}take it out, or write allow_dangerous: true beside it"
+        f"immutable:recipes:base:guard:allow: cmd.run: {DANGEROUS}take it out, or write allow_dangerous: true beside it"
     )
     assert recipe_with(allow=["cmd.run"], allow_dangerous=True).allow == ("cmd.run",)
 
 
-def test_of_much_that_it_would_open_the_beginning_is_named():
-    said = refused(allow=["*.*"])
-    assert "guard:allow: aliases.set_target, alternatives.auto, alternatives.install, alternatives.set, " in said
-    assert " more: this runs" in said
+def test_of_many_dangerous_functions_the_first_are_named():
+    error = refused(allow=["*.*"])
+    assert "guard:allow: aliases.set_target, alternatives.auto, alternatives.install, alternatives.set, " in error
+    assert " more: this runs" in error
 
 
 @pytest.mark.parametrize(
     "glob", ["cmd.*", "c[lm]d.run", "?md.shell", "*.run", "file.wr*", "saltutil.sync_*", "*.apply"]
 )
 def test_no_glob_hides_it(glob):
-    assert OPENS in refused(allow=[glob])
+    assert DANGEROUS in refused(allow=[glob])
 
 
 def test_a_bracket_that_holds_the_dot_is_no_glob_of_ours():
-    assert "'cmd[.]run' is no function" in refused(allow=["cmd[.]run"])
-    assert "'cmd[x.y]run' is no function" in refused(allow=["cmd[x.y]run"])
+    assert "'cmd[.]run' is not a function" in refused(allow=["cmd[.]run"])
+    assert "'cmd[x.y]run' is not a function" in refused(allow=["cmd[x.y]run"])
 
 
 def test_what_a_master_needs_cannot_be_denied():
     assert refused(deny=["test.ping"]) == (
-        "immutable:recipes:base:guard:deny: test.ping: without it nobody can manage the machines; take it out"
+        "immutable:recipes:base:guard:deny: test.ping: without it the machines cannot be managed; take it out"
     )

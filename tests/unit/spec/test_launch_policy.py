@@ -1,4 +1,4 @@
-"""What a recipe says of the launch of its machines: what is applied, and where they may write."""
+"""The keys ``at_launch``, ``writable`` and ``secrets`` of a recipe."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ def refused(**given) -> str:
         ("/boot/efi", "the image's own programs are there"),
         ("/opt", "Salt and this pack are there"),
         ("/opt/salt/lib", "Salt and this pack are there"),
-        ("/etc", "what makes a machine refuse is there"),
-        ("/etc/salt/minion.d", "what makes a machine refuse is there"),
-        ("/etc/immutable", "what makes a machine refuse is there"),
-        ("/etc/systemd/system", "what a machine starts is there"),
+        ("/etc", "the seal and the minion's config are there"),
+        ("/etc/salt/minion.d", "the seal and the minion's config are there"),
+        ("/etc/immutable", "the seal and the minion's config are there"),
+        ("/etc/systemd/system", "the units that a machine starts are there"),
         ("/run/x", "each boot makes it anew"),
         ("/proc", "each boot makes it anew"),
     ],
 )
 def test_what_never_becomes_writable(path, why):
-    said = refused(writable=[path])
-    assert said.startswith(f"immutable:recipes:web:writable: {path} cannot be writable: ")
-    assert why in said and said.endswith("write a directory of the data, as /srv/data")
+    error = refused(writable=[path])
+    assert error.startswith(f"immutable:recipes:web:writable: {path} cannot be writable: ")
+    assert why in error and error.endswith("write a directory of data, such as /srv/data")
 
 
 @pytest.mark.parametrize(
     "path", ["/", "srv/data", "/srv/", "/srv//data", "/srv/../usr", "/srv/*", "/srv/a b", "/srv/a:b", "/srv/%i", "/."]
 )
-def test_what_is_no_plain_path_of_a_directory(path):
-    assert f"{path!r} is no path of a directory; write /srv/data" in refused(writable=[path])
+def test_writable_must_be_a_plain_path_of_a_directory(path):
+    assert f"{path!r} is not a path of a directory; write /srv/data" in refused(writable=[path])
 
 
 @pytest.mark.parametrize(
@@ -60,20 +60,20 @@ def test_what_may_be_writable(path):
 
 def test_one_path_within_another_is_refused_also_where_one_is_inherited():
     assert "/srv/data is within /srv; write /srv alone" in refused(writable=["/srv/data", "/srv"])
-    said = refused(base={"writable": ["/srv"]}, writable=["/srv/data"])
-    assert said == (
-        "immutable:recipes:web:writable: /srv/data is within /srv, with what recipe 'base' has; write /srv alone"
+    error = refused(base={"writable": ["/srv"]}, writable=["/srv/data"])
+    assert error == (
+        "immutable:recipes:web:writable: /srv/data is within /srv (recipe 'base' has one of them); write /srv alone"
     )
     assert recipes(base={"writable": ["/srv/a"]}, writable=["/srv/a", "/srv/ab"])
 
 
 @pytest.mark.parametrize("path", ["db::password", ":db", "db:", ":"])
-def test_a_pillar_path_that_marks_nothing_is_refused(path):
-    said = refused(secrets=[path])
-    assert said == f"immutable:recipes:web:secrets: {path!r} is no pillar path; write db:password or tls:*:key"
+def test_a_wrong_pillar_path_is_refused(path):
+    error = refused(secrets=[path])
+    assert error == f"immutable:recipes:web:secrets: {path!r} is not a pillar path; write db:password or tls:*:key"
 
 
-def test_each_recipe_has_its_own_applied_in_its_own_environment_and_nothing_twice():
+def test_at_launch_of_each_recipe_keeps_its_environment_and_nothing_is_applied_twice():
     found = recipes(base={"at_launch": ["host"]}, at_launch=["host", "peers"]).chain("web")
     assert policy(found)["at_launch"] == [
         {"sls": ["host"], "saltenv": "base", "pillarenv": None},

@@ -21,38 +21,38 @@ def of_the_master(**keys: Any) -> Any:
     return settings({"immutable": keys})
 
 
-PLACES = [
+SOURCES = [
     pytest.param(of_a_fleet, "immutable:fleets:web", id="fleet"),
     pytest.param(of_the_master, "config immutable", id="master"),
 ]
 
 
-def refused(place: Any, **keys: Any) -> str:
+def refused(read: Any, **keys: Any) -> str:
     with pytest.raises(SaltInvocationError) as err:
-        place(**keys)
+        read(**keys)
     return str(err.value)
 
 
-@pytest.mark.parametrize(("place", "path"), PLACES)
-def test_windows_are_read(place, path):
+@pytest.mark.parametrize(("read", "path"), SOURCES)
+def test_windows_are_read(read, path):
     given = [
         {"cron": "0 2 * * sat", "duration": "4h", "timezone": "Europe/Berlin"},
         {"cron": "0 0 20 12 *", "duration": "14d", "freeze": True},
     ]
-    assert place(windows=given).windows == (
+    assert read(windows=given).windows == (
         Window("0 2 * * sat", 4 * 3600.0, "Europe/Berlin"),
         Window("0 0 20 12 *", 14 * 86400.0, "UTC", freeze=True),
     )
-    assert place().windows == place(windows=[]).windows == ()
+    assert read().windows == read(windows=[]).windows == ()
 
 
-@pytest.mark.parametrize(("place", "path"), PLACES)
-def test_what_a_cron_means_is_judged_where_it_is_used(place, path):
+@pytest.mark.parametrize(("read", "path"), SOURCES)
+def test_what_a_cron_means_is_judged_where_it_is_used(read, path):
     given = [{"cron": "every saturday", "duration": "4h", "timezone": "Berlin"}]
-    assert place(windows=given).windows == (Window("every saturday", 4 * 3600.0, "Berlin"),)
+    assert read(windows=given).windows == (Window("every saturday", 4 * 3600.0, "Berlin"),)
 
 
-@pytest.mark.parametrize(("place", "path"), PLACES)
+@pytest.mark.parametrize(("read", "path"), SOURCES)
 @pytest.mark.parametrize(
     ("windows", "sentence"),
     [
@@ -80,12 +80,12 @@ def test_what_a_cron_means_is_judged_where_it_is_used(place, path):
         ),
         pytest.param(
             [{"cron": "0 2 * * sat", "duration": 0}],
-            ":windows:0:duration: must be longer than nothing and have an end, not 0",
+            ":windows:0:duration: must be more than 0 and finite, not 0",
             id="and is longer than nothing",
         ),
         pytest.param(
             [{"cron": "0 2 * * sat", "duration": "4h", "timezone": None}],
-            ":windows:0:timezone: must be text, not empty; say what",
+            ":windows:0:timezone: must be text, not empty; write a value",
             id="a time zone is text",
         ),
         pytest.param(
@@ -100,35 +100,35 @@ def test_what_a_cron_means_is_judged_where_it_is_used(place, path):
         ),
     ],
 )
-def test_windows_are_checked(place, path, windows, sentence):
-    assert refused(place, windows=windows) == path + sentence
+def test_windows_are_checked(read, path, windows, sentence):
+    assert refused(read, windows=windows) == path + sentence
 
 
-@pytest.mark.parametrize(("place", "path"), PLACES)
-def test_budgets_are_read(place, path):
-    assert place(budgets={"launches": 4, "disruptions": 2}).budgets == Budgets(Amount(4), Amount(2))
-    assert place(budgets={"launches": 4}).budgets == Budgets(launches=Amount(4))
-    assert place().budgets == place(budgets={}).budgets == Budgets()
+@pytest.mark.parametrize(("read", "path"), SOURCES)
+def test_budgets_are_read(read, path):
+    assert read(budgets={"launches": 4, "disruptions": 2}).budgets == Budgets(Amount(4), Amount(2))
+    assert read(budgets={"launches": 4}).budgets == Budgets(launches=Amount(4))
+    assert read().budgets == read(budgets={}).budgets == Budgets()
 
 
 def test_a_fleet_has_a_size_that_a_share_is_of():
     assert of_a_fleet(budgets={"launches": "50%"}).budgets.launches == Amount(50, percent=True)
 
 
-def test_the_master_has_none():
+def test_the_master_has_no_size_that_a_share_is_of():
     assert refused(of_the_master, budgets={"launches": 4, "disruptions": "50%"}) == (
         "config immutable:budgets:disruptions: must be a number of machines, not 50%"
     )
 
 
-@pytest.mark.parametrize(("place", "path"), PLACES)
+@pytest.mark.parametrize(("read", "path"), SOURCES)
 @pytest.mark.parametrize(
     ("budgets", "sentence"),
     [
         pytest.param(4, ": must be a mapping, not int 4", id="a mapping"),
         pytest.param(
             {"launches": 0},
-            ":launches: must be 1 or more: with 0 nothing could ever be changed; leave it out for no limit",
+            ":launches: must be 1 or more, or nothing could ever be changed; leave it out for no limit",
             id="a budget of nothing",
         ),
         pytest.param(
@@ -141,9 +141,9 @@ def test_the_master_has_none():
         ),
     ],
 )
-def test_budgets_are_checked(place, path, budgets, sentence):
-    assert refused(place, budgets=budgets) == f"{path}:budgets{sentence}"
+def test_budgets_are_checked(read, path, budgets, sentence):
+    assert refused(read, budgets=budgets) == f"{path}:budgets{sentence}"
 
 
-def test_no_share_is_so_small_that_it_is_nobody():
+def test_a_share_of_zero_percent_is_refused():
     assert ":budgets:launches: must be 1 or more" in refused(of_a_fleet, budgets={"launches": "0%"})

@@ -1,4 +1,4 @@
-"""Properties of what is read: every value is either checked or refused with a sentence."""
+"""Properties of readers: every value is either returned or refused with a sentence."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KEYS = st.sampled_from(["recipes", "fleets", "from", "web", "base", "size", "str
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
 @given(value=YAML)
-def test_a_reader_returns_or_says_why_not(reader, value):
+def test_a_reader_returns_or_raises_a_sentence(reader, value):
     try:
         reader(value)
     except ValueError as err:
@@ -42,7 +42,7 @@ def test_a_reader_returns_or_says_why_not(reader, value):
 
 
 @given(value=st.recursive(YAML, lambda inner: st.dictionaries(KEYS, inner), max_leaves=12))
-def test_no_pillar_and_no_config_surprises_us(value):
+def test_any_pillar_and_config_is_read_or_refused(value):
     for read in (definitions, settings):
         try:
             read({"immutable": value})

@@ -23,21 +23,21 @@ def test_a_recipe_keeps_a_number_a_time_or_all():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "says"),
+    ("recipe", "error"),
     [
         ({"keep": 0}, "keep: must be 1 or more; leave it out to keep every image, or write keep_for: 90d"),
         ({"keep": -1}, "keep: must be 0 or more, not -1"),
         ({"keep": "5"}, "keep: must be a whole number, not str '5'; write it without quotes"),
         ({"keep": True}, "keep: must be a whole number, not bool True; write it without quotes"),
         ({"keep_for": "3 months"}, "keep_for: must be a duration, not str '3 months'; write 90s, 10m, 1h30m or 30d"),
-        ({"keep_for": 0}, "keep_for: must be longer than nothing and have an end, not 0"),
+        ({"keep_for": 0}, "keep_for: must be more than 0 and finite, not 0"),
         ({"keeps": 5}, "keeps: no such key; did you mean 'keep'?"),
     ],
 )
-def test_wrong_retention_is_refused(recipe, says):
+def test_wrong_retention_is_refused(recipe, error):
     with pytest.raises(SaltInvocationError) as err:
         read(**recipe)
-    assert str(err.value) == f"immutable:recipes:web:{says}"
+    assert str(err.value) == f"immutable:recipes:web:{error}"
 
 
 def test_a_fleet_stays_on_a_revoked_image_unless_it_says_otherwise():

@@ -1,4 +1,4 @@
-"""What the config may say below ``immutable:``."""
+"""The master config below ``immutable:``: each key, right and wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from saltext.immutable.spec.model import Network, Settings
 
 
 @pytest.mark.parametrize("opts", [{}, {"immutable": {}}], ids=["absent", "empty"])
-def test_without_a_word_the_defaults_hold(opts):
+def test_an_absent_section_means_the_defaults(opts):
     assert settings(opts) == Settings()
 
 
@@ -53,7 +53,7 @@ def test_the_store_lies_below_the_root_unless_said_otherwise():
         pytest.param({"trusted_keys": "/a.pub"}, ":trusted_keys: ", id="trusted keys are a list"),
         pytest.param({"trusted_keys": ["a.pub"]}, ":trusted_keys: must be an absolute path", id="relative trusted key"),
         pytest.param({"store": "/x.sqlite"}, ":store: must be an SQLAlchemy URL", id="a path is no URL"),
-        pytest.param({"builder": "b*"}, ":builder: 'b*' is no minion id", id="builder is one minion"),
+        pytest.param({"builder": "b*"}, ":builder: 'b*' is not a minion id", id="builder is one minion"),
         pytest.param({"network": {"bridge": "a-name-too-long0"}}, ":network:bridge: ", id="16 letters"),
         pytest.param({"network": {"bridge": "a/b"}}, ":network:bridge: ", id="no interface name"),
         pytest.param(
@@ -63,10 +63,10 @@ def test_the_store_lies_below_the_root_unless_said_otherwise():
         ),
         pytest.param({"network": {"subnet": "10.0.0.0"}}, "write 10.0.0.0/32", id="no prefix"),
         pytest.param({"network": {"subnet": "10.0.0.0/30"}}, "too few addresses", id="too small"),
-        pytest.param({"network": {"subnet": "fd00::/64"}}, "is no IPv4 network", id="IPv6"),
+        pytest.param({"network": {"subnet": "fd00::/64"}}, "is not an IPv4 network", id="IPv6"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_path_and_the_mend(given, sentence):
+def test_an_error_names_the_path_and_what_to_write(given, sentence):
     with pytest.raises(SaltInvocationError) as err:
         settings({"immutable": given})
     assert str(err.value).startswith("config immutable")

@@ -1,4 +1,4 @@
-"""The word ``slim`` of a recipe."""
+"""The key ``slim`` of a recipe."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read(given: dict) -> tuple[object, list[str]]:
         ),
     ],
 )
-def test_what_is_said(given, found):
+def test_slim_is_read(given, found):
     assert read(given) == (found, [])
 
 
@@ -40,10 +40,12 @@ def test_what_is_said(given, found):
         pytest.param(
             {"locales": "de"}, "slim:locales: must be keep or a list of languages, not 'de'; write [de]", id="one"
         ),
-        pytest.param({"locales": ["../x"]}, "slim:locales: '../x' is no language; write en, de or pt_BR", id="a path"),
+        pytest.param(
+            {"locales": ["../x"]}, "slim:locales: '../x' is not a language; write en, de or pt_BR", id="a path"
+        ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(given, sentence):
+def test_an_error_names_the_path(given, sentence):
     _, problems = read({"slim": given})
     assert [problem for problem in problems if sentence in problem], problems
 

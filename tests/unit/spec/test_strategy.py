@@ -31,7 +31,7 @@ def refused(strategy: Any = None, **keys: Any) -> str:
     return str(err.value)
 
 
-def test_without_a_word_the_defaults_hold():
+def test_an_absent_strategy_means_the_defaults():
     assert fleet_with().strategy == fleet_with({}).strategy
     assert fleet_with().strategy == Strategy(progress_within=1230.0)
 
@@ -55,7 +55,7 @@ def test_all_of_a_strategy_is_read():
         "protected": "skip",
         "fast_rollback": 5,
     }
-    wanted = Strategy(
+    expected = Strategy(
         max_surge=Amount(2),
         max_unavailable=Amount(34, percent=True),
         steps=(Amount(1), Amount(50, percent=True), Amount(100, percent=True)),
@@ -73,7 +73,7 @@ def test_all_of_a_strategy_is_read():
         protected="skip",
         fast_rollback=5,
     )
-    assert fleet_with(given, traffic=HAPROXY).strategy == wanted
+    assert fleet_with(given, traffic=HAPROXY).strategy == expected
     read = {*given, "blue_green"}
     assert read == {field.name for field in fields(Strategy)}, "a key that this test forgot"
 
@@ -92,7 +92,7 @@ def test_blue_green_may_wait_for_approval():
         pytest.param({"progress_within": "15m"}, 900.0, id="as it is written"),
     ],
 )
-def test_what_is_no_progress(strategy, within):
+def test_the_default_of_progress_within(strategy, within):
     assert fleet_with(strategy).strategy.progress_within == within
 
 
@@ -106,7 +106,7 @@ def test_what_is_no_progress(strategy, within):
         pytest.param(0.29, Amount(29, percent=True), id="29 hundredths are no whole number times 100 in binary"),
     ],
 )
-def test_failures_that_are_borne(value, failures):
+def test_max_failures_is_read(value, failures):
     assert fleet_with({"max_failures": value}).strategy.max_failures == failures
 
 
@@ -142,21 +142,24 @@ def test_steps_that_ascend(size, steps):
     ("size", "steps", "sentence"),
     [
         pytest.param(6, 3, f"{HERE}:steps: must be a list, not int 3; write [3]", id="one step is a list"),
-        pytest.param(6, [0, "100%"], f"{HERE}:steps: a step of no machine at all", id="no step of nobody"),
-        pytest.param(6, ["0%", "100%"], f"{HERE}:steps: a step of no machine at all", id="nor in percent"),
-        pytest.param(6, [2, 1, "100%"], f"{HERE}:steps: must ascend, and 1 comes after 2", id="numbers ascend"),
-        pytest.param(6, ["50%", "50%"], f"{HERE}:steps: must ascend, and 50% comes after 50%", id="and differ"),
+        pytest.param(6, [0, "100%"], f"{HERE}:steps: a step of 0 machines does nothing", id="no step of nobody"),
+        pytest.param(6, ["0%", "100%"], f"{HERE}:steps: a step of 0 machines does nothing", id="nor in percent"),
+        pytest.param(6, [2, 1, "100%"], f"{HERE}:steps: must ascend, but 1 comes after 2", id="numbers ascend"),
+        pytest.param(6, ["50%", "50%"], f"{HERE}:steps: must ascend, but 50% comes after 50%", id="and differ"),
         pytest.param(
-            6, [4, "50%", "100%"], f"{HERE}: steps must ascend, and [4, 50%, 100%] of 6 are [4, 3, 6]", id="mixed"
+            6,
+            [4, "50%", "100%"],
+            f"{HERE}: steps must ascend, but [4, 50%, 100%] of 6 machines are [4, 3, 6]",
+            id="mixed",
         ),
-        pytest.param(6, [1, "50%"], f"{HERE}: the last of the steps must be all, not 50%", id="half is not all"),
-        pytest.param(6, [1, 5], f"{HERE}: the last of the steps must be all, not 5; write [..., 100%]", id="nor is 5"),
+        pytest.param(6, [1, "50%"], f"{HERE}: the last step must be all machines, not 50%", id="half is not all"),
+        pytest.param(6, [1, 5], f"{HERE}: the last step must be all machines, not 5; write [..., 100%]", id="nor is 5"),
         pytest.param(6, ["1/3"], f"{HERE}:steps: must be a number of machines or 0% to 100%, not '1/3'", id="a part"),
         pytest.param(6, [1.5], f"{HERE}:steps: must be a whole number, not float 1.5", id="half a machine"),
         pytest.param(6, [-1], f"{HERE}:steps: must be 0 or more, not -1", id="less than nobody"),
     ],
 )
-def test_steps_that_lead_nowhere(size, steps, sentence):
+def test_wrong_steps_are_refused(size, steps, sentence):
     assert sentence in refused({"steps": steps}, size=size)
 
 
@@ -169,16 +172,18 @@ def test_steps_that_lead_nowhere(size, steps, sentence):
         pytest.param("soak", False, "must be a duration, not bool False", id="soak false"),
         pytest.param("approve", "yes", "must be true or false, not str 'yes'", id="approve"),
         pytest.param("blue_green", 1, "must be true or false, not int 1", id="blue_green"),
-        pytest.param("ready_within", 0, "must be longer than nothing and have an end, not 0", id="ready_within"),
-        pytest.param("min_ready", -1, "must be longer than nothing and have an end, not -1", id="min_ready"),
-        pytest.param("unhealthy_for", 0, "must be longer than nothing", id="unhealthy_for"),
+        pytest.param("ready_within", 0, "must be more than 0 and finite, not 0", id="ready_within"),
+        pytest.param("min_ready", -1, "must be more than 0 and finite, not -1", id="min_ready"),
+        pytest.param("unhealthy_for", 0, "must be more than 0", id="unhealthy_for"),
         pytest.param("progress_within", None, "must be a duration, not empty", id="progress_within"),
-        pytest.param("max_failures", 1.5, "must be a number of machines or a share such as 25%", id="max_failures"),
-        pytest.param("max_failures", 0.125, "must be a number of machines or a share", id="max_failures in mille"),
+        pytest.param(
+            "max_failures", 1.5, "must be a number of machines or a percentage such as 25%", id="max_failures"
+        ),
+        pytest.param("max_failures", 0.125, "must be a number of machines or a percentage", id="max_failures in mille"),
         pytest.param("max_failures", "200%", "must be a number of machines or 0% to 100%", id="max_failures of more"),
         pytest.param("on_failure", "abort", "must be rollback or pause, not str 'abort'", id="on_failure"),
         pytest.param("drain_within", "never", "must be a duration, not str 'never'", id="drain_within"),
-        pytest.param("keep_old", float("inf"), "must be longer than nothing and have an end", id="keep_old"),
+        pytest.param("keep_old", float("inf"), "must be more than 0 and finite", id="keep_old"),
         pytest.param("skip_matching", "no", "must be true or false, not str 'no'", id="skip_matching"),
         pytest.param("protected", "ask", "must be wait or skip, not str 'ask'", id="protected"),
         pytest.param("protected", None, "must be wait or skip, not empty", id="protected and nothing said"),
@@ -187,7 +192,7 @@ def test_steps_that_lead_nowhere(size, steps, sentence):
         pytest.param("min_healthy", "90%", "no such key; did you mean", id="as Auto Scaling calls it"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_path_and_the_mend(key, value, sentence):
+def test_an_error_names_the_path_and_what_to_write(key, value, sentence):
     assert f"{HERE}:{key}: {sentence}" in refused({key: value})
 
 
@@ -197,31 +202,31 @@ def test_a_wrong_value_is_named_with_its_path_and_the_mend(key, value, sentence)
         pytest.param(
             {"blue_green": True, "steps": [1, "100%"]},
             {},
-            "blue_green moves the traffic at once, so that there are no steps; leave out one of the two",
+            "blue_green switches the traffic at once, so there can be no steps; leave out one of the two",
             id="blue-green has no steps",
         ),
         pytest.param(
             {"approve": True},
             {},
-            "approve waits between steps, and there are none; write steps: [1, 100%]",
+            "approve waits between steps, but there are no steps; write steps: [1, 100%]",
             id="approve",
         ),
         pytest.param(
             {"keep_old": "1h"},
             {},
-            "keep_old needs traffic: nothing else takes an old machine out of use; leave it out, or write traffic",
+            "keep_old needs traffic, which takes an old machine out of use; leave it out, or configure traffic",
             id="what is kept is out of the traffic",
         ),
         pytest.param(
             {"ready_within": "10m", "progress_within": "5m"},
             {},
-            "progress_within (300 s) is shorter than ready_within (600 s), so a boot that is still allowed would pause",
+            "progress_within (300 s) is shorter than ready_within (600 s), so a slow boot that ready_within",
             id="a boot that is allowed is no standstill",
         ),
         pytest.param(
             {"min_ready": "30m", "progress_within": "30m"},
             {},
-            "progress_within (1800 s) is not longer than min_ready (1800 s), so that waiting for it would pause",
+            "progress_within (1800 s) is not longer than min_ready (1800 s), so waiting for that would pause",
             id="nor is waiting for min_ready",
         ),
         pytest.param(
@@ -233,7 +238,7 @@ def test_a_wrong_value_is_named_with_its_path_and_the_mend(key, value, sentence)
         pytest.param(
             {},
             {"max_age": "20m"},
-            "the fleet's max_age (1200 s) is not longer than progress_within (1230 s), so that machines would be",
+            "the fleet's max_age (1200 s) is not longer than progress_within (1230 s), so new machines would be",
             id="no machine is too old before the fleet is new",
         ),
         pytest.param(
@@ -246,14 +251,17 @@ def test_a_wrong_value_is_named_with_its_path_and_the_mend(key, value, sentence)
             id="no room by rounding",
         ),
         pytest.param(
-            {"max_unavailable": 6}, {}, "max_unavailable 6 of 6 lets a rollout leave no machine serving", id="an outage"
+            {"max_unavailable": 6},
+            {},
+            "max_unavailable 6 of 6 would let a rollout leave no machine serving",
+            id="an outage",
         ),
     ],
 )
-def test_settings_that_do_not_go_together(strategy, keys, sentence):
-    told = refused(strategy, **keys)
-    assert told.startswith(f"{HERE}: ")
-    assert sentence in told
+def test_settings_that_contradict_each_other_are_refused(strategy, keys, sentence):
+    error = refused(strategy, **keys)
+    assert error.startswith(f"{HERE}: ")
+    assert sentence in error
 
 
 @pytest.mark.parametrize(
@@ -267,13 +275,13 @@ def test_settings_that_do_not_go_together(strategy, keys, sentence):
         pytest.param({"soak": "2h"}, {}, id="a soak may be longer than progress_within"),
     ],
 )
-def test_settings_that_do_go_together(strategy, keys):
+def test_settings_that_do_not_contradict_each_other_are_accepted(strategy, keys):
     fleet_with(strategy, **keys)
 
 
-def test_all_that_is_wrong_with_a_strategy_is_told_at_once():
-    told = refused({"max_surge": "x", "steps": [0], "onfailure": "pause"}).splitlines()
-    assert [line.split(": ")[0] for line in told] == [f"{HERE}:{key}" for key in ("max_surge", "steps", "onfailure")]
+def test_all_errors_of_a_strategy_are_reported_at_once():
+    error = refused({"max_surge": "x", "steps": [0], "onfailure": "pause"}).splitlines()
+    assert [line.split(": ")[0] for line in error] == [f"{HERE}:{key}" for key in ("max_surge", "steps", "onfailure")]
 
 
 # What else a fleet says about its rollouts
@@ -299,7 +307,7 @@ def test_an_adapter_without_settings_is_read():
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "error"),
     [
         pytest.param(
             {"traffic": "haproxy"},
@@ -335,7 +343,7 @@ def test_an_adapter_without_settings_is_read():
         ),
         pytest.param(
             {"unreachable_for": 0},
-            "immutable:fleets:web:unreachable_for: must be longer than nothing and have an end, not 0",
+            "immutable:fleets:web:unreachable_for: must be more than 0 and finite, not 0",
             id="unreachable_for",
         ),
         pytest.param(
@@ -353,5 +361,5 @@ def test_an_adapter_without_settings_is_read():
         ),
     ],
 )
-def test_the_rest_of_a_fleet_is_checked(keys, told):
-    assert refused(**keys) == told
+def test_the_rest_of_a_fleet_is_checked(keys, error):
+    assert refused(**keys) == error

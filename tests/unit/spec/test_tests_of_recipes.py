@@ -1,4 +1,4 @@
-"""What a recipe may say of the tests of its image."""
+"""The key ``tests`` of a recipe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read(**tests):
     return definitions({"immutable": {"recipes": {"web": recipe}}}).recipes["web"].tests
 
 
-def test_a_test_is_said_in_the_words_of_saltcheck_or_is_a_file_of_it():
+def test_a_test_is_one_check_of_saltcheck_or_one_of_its_files():
     check = {"module_and_function": "service.status", "args": ["nginx"], "assertion": "assertTrue"}
     compare = {"module_and_function": "pkg.version", "args": ["nginx"], "assertion": "assertIn", "expected": "1."}
     found = read(
@@ -45,7 +45,7 @@ OF_NGINX = {"module_and_function": "service.status", "args": ["nginx"]}
 
 
 @pytest.mark.parametrize(
-    ("entry", "says"),
+    ("entry", "error"),
     [
         ({}, "module_and_function is missing; write module_and_function: service.status"),
         ({"saltcheck": False}, ":saltcheck: must be true or the name of an SLS, not bool False; write true"),
@@ -55,23 +55,29 @@ OF_NGINX = {"module_and_function": "service.status", "args": ["nginx"]}
             {**OF_NGINX, "assertion": "assertTru"},
             ":assertion: saltcheck has no 'assertTru'; did you mean 'assertTrue'?",
         ),
-        ({**OF_NGINX, "assertion": "assertEqual"}, ": assertEqual compares with something; write expected: ..."),
-        ({**OF_NGINX, "assertions": []}, ":assertions: it is empty, and a test without an assertion proves nothing"),
+        ({**OF_NGINX, "assertion": "assertEqual"}, ": assertEqual needs a value to compare with; write expected: ..."),
+        (
+            {**OF_NGINX, "assertions": []},
+            ":assertions: the list is empty: a test needs an assertion; write assertion: assertTrue",
+        ),
         (
             {**OF_NGINX, "assertion": "assertIn", "expected": 1, "expected_return": 2},
-            ": what is expected is said twice; write expected alone",
+            ": the expected value is given twice; write expected only",
         ),
-        ({"module_and_function": "nginx", "assertion": "assertTrue"}, "'nginx' is no function; write service.status"),
+        (
+            {"module_and_function": "nginx", "assertion": "assertTrue"},
+            "'nginx' is not a function; write service.status",
+        ),
     ],
 )
-def test_a_test_that_could_prove_nothing_is_refused(entry, says):
+def test_a_test_that_could_prove_nothing_is_refused(entry, error):
     with pytest.raises(SaltInvocationError) as err:
         read(inside=[entry])
     assert "immutable:recipes:web:tests:inside:0" in str(err.value)
-    assert says in str(err.value)
+    assert error in str(err.value)
 
 
-def test_names_are_told_apart():
+def test_names_are_unique_in_each_phase():
     check = {**OF_NGINX, "assertion": "assertTrue"}
     with pytest.raises(SaltInvocationError, match="inside: two tests are called 'service.status nginx'"):
         read(inside=[check, check])
@@ -81,12 +87,12 @@ def test_names_are_told_apart():
 def test_without_states_nothing_runs_inside():
     recipe = {"from": {"debian": "bookworm"}, "tests": {"inside": [{"saltcheck": "web"}]}}
     with pytest.raises(
-        SaltInvocationError, match="after the recipe's states, and it has none; write them below booted"
+        SaltInvocationError, match="after the recipe's states, but it has none; write them below booted"
     ):
         definitions({"immutable": {"recipes": {"web": recipe}}})
 
 
 def test_saltcheck_of_everything_needs_states_to_know_of_what():
     recipe = {"from": {"debian": "bookworm"}, "tests": {"booted": [{"saltcheck": True}]}}
-    with pytest.raises(SaltInvocationError, match="booted: saltcheck: true means the recipe's states, and it has none"):
+    with pytest.raises(SaltInvocationError, match="booted: saltcheck: true means the recipe's states, but it has none"):
         definitions({"immutable": {"recipes": {"web": recipe}}})
