@@ -1,4 +1,8 @@
-"""Immutable rollouts for Salt: bake images from states, roll fleets of them, refuse change."""
+"""Immutable rollouts for Salt: bake images from states, roll fleets of them, refuse change.
+
+Salt's loader calls `loader_dirs` in every process of a master and a minion, so this file must never import the rest of
+the library. ``docs/architecture.md`` says which folder runs where.
+"""
 
 from __future__ import annotations
 

@@ -185,3 +185,31 @@ def test_annotations_are_never_evaluated(path):
     source = path.read_text()
     says_only_what_it_is = len(ast.parse(source).body) <= 1
     assert says_only_what_it_is or "from __future__ import annotations" in source
+
+
+LONGEST_FILE, LONGEST_FUNCTION, MOST_FILES = 400, 60, 16
+PACKAGES = sorted({path.parent for path in SOURCES})
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *LOADER_FILES], ids=short)
+def test_files_and_functions_are_read_in_one_go(path):
+    text = path.read_text()
+    # A loader file holds a function for each command, and its help.
+    lines = 0 if path in LOADER_FILES else text.count("\n")
+    assert lines <= LONGEST_FILE, f"{short(path)} is longer than {LONGEST_FILE} lines"
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    long = [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= LONGEST_FUNCTION]
+    assert not long, f"{short(path)}: {', '.join(long)} longer than {LONGEST_FUNCTION} lines"
+
+
+@pytest.mark.parametrize("folder", PACKAGES, ids=short)
+def test_a_package_says_what_it_is_and_holds_no_code(folder):
+    """What is here, who calls it, where it runs, what it must never import; the code is in named modules."""
+    tree = ast.parse((folder / "__init__.py").read_text())
+    doc = ast.get_docstring(tree) or ""
+    assert doc.count(".") >= 2 and len(doc) > 80, f"{short(folder)} does not say what it is"
+    names = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+    assert len(names) <= MOST_FILES, f"{short(folder)} holds {len(names)} files; put those of one kind into a folder"
+    if folder != LIBRARY:
+        code = [node for node in tree.body[1:] if not isinstance(node, ast.ImportFrom | ast.Assign)]
+        assert not code, f"{short(folder)}/__init__.py holds code"
