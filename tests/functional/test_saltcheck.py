@@ -82,7 +82,7 @@ def test_each_answer_is_judged_and_told(minion):
     assert list(found) == ["same", "other", "pillar", "unknown", "raises", "groups"]
     said = {name: each["message"] for name, each in found.items()}
     assert said["other"] == "Fail: ho is not equal to hi"
-    assert "is there a function nginx.fly here" in said["unknown"]
+    assert "check that the function nginx.fly exists" in said["unknown"]
     assert said["raises"].endswith("no")
     assert said["groups"] == "Fail: 3 is not equal to web-bake"
 

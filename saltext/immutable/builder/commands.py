@@ -112,7 +112,7 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
             with phase("states"), secrets.redacted(secret_values):
                 sls, chroot_warnings = salt_call.apply(machine, order)
             with phase("inside tests"):
-                results = run.inside(machine, order, secret_values)
+                results = run.run_inside(machine, order, secret_values)
                 trace = salt_call.trace(machine)
             if not all(result["passed"] for result in results):
                 return {"tests": results}

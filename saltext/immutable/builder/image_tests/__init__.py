@@ -1,4 +1,5 @@
-"""On the builder, as root: run the tests of an image in a machine of it.
+"""Run the tests of an image in a machine of it.
 
-`run` is called by `builder.commands`; `saltcheck` runs inside the machine, by the image's own Python.
+`run` is called by `builder.commands` as root on the builder. `saltcheck` runs inside the machine, with the image's own
+Python.
 """

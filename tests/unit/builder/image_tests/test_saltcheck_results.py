@@ -1,4 +1,4 @@
-"""Which tests of an image run at the same time, and what is made of saltcheck's answers. Nothing runs."""
+"""Which tests of an image run in parallel, and how saltcheck's answers are evaluated. No test is run."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ test.__test__ = False
 
 
 class Runs:
-    """What is run at the same time; finds the tests ``files`` has."""
+    """Records the groups that run in parallel. ``files``: the tests of each SLS."""
 
     def __init__(self, files=None):
         self.groups, self.files = [], files or {}
 
-    def __call__(self, work, each):
-        if work is saltcheck._suite:
+    def __call__(self, function, each):
+        if function is saltcheck._suite:
             return [self.files.get(sls, ([], "")) for _, sls in each]
-        if work is saltcheck._applied:
+        if function is saltcheck._applied:
             return [[("base", "web"), ("base", "users")]]
         self.groups.append([test["name"] for test in each])
         return [saltcheck._result(test["name"], True, 0.1, "") for test in each]
 
 
-def test_what_changes_something_runs_alone_and_in_its_place():
+def test_a_test_that_changes_something_runs_alone_and_in_order():
     runs = Runs()
     tests = [test("a", READ), test("b", READ), test("c", CHANGE), test("d", CHANGE), test("e", READ), test("f", READ)]
     found = saltcheck.results(order(*tests), runs)
@@ -54,11 +54,11 @@ def test_what_changes_something_runs_alone_and_in_its_place():
         ({}, False),
     ],
 )
-def test_only_what_the_guard_knows_to_read_does(check, reads):
+def test_only_functions_of_the_guards_read_class_count_as_reading(check, reads):
     assert saltcheck.only_reads(check) is reads
 
 
-def test_files_are_run_once_and_their_absence_fails():
+def test_files_run_once_and_a_missing_file_is_a_failure():
     files = {"web": ([test("web: up", READ)], ""), "users": ([test("web: up", READ), test("users: ids", READ)], "")}
     everything = {"name": "saltcheck", "sls": "", "check": {}}
     runs = Runs(files)
@@ -69,7 +69,7 @@ def test_files_are_run_once_and_their_absence_fails():
     assert "there is no file of tests for web, users" in none["message"]
 
 
-def test_a_file_that_cannot_be_read_fails_beside_the_others():
+def test_a_file_that_cannot_be_read_is_a_failure_among_others():
     files = {"web": ([test("web: up", READ)], ""), "users": ([], "users: SaltRenderError: line 3")}
     found = saltcheck.results(order({"name": "saltcheck", "sls": "", "check": {}}), Runs(files))
     assert [(each["passed"], each["message"]) for each in found] == [
@@ -79,17 +79,17 @@ def test_a_file_that_cannot_be_read_fails_beside_the_others():
 
 
 @pytest.mark.parametrize(
-    ("told", "passed", "says"),
+    ("verdict", "passed", "message"),
     [
         ({"status": "Pass", "duration": 0.1}, True, ""),
         ({"status": "Skip", "duration": 0.0}, True, "skipped"),
         ({"status": "Fail: a is not equal to b"}, False, "Fail: a is not equal to b"),
-        ({"status": "Fail - invalid test"}, False, "is there a function nginx.fly here"),
+        ({"status": "Fail - invalid test"}, False, "check that the function nginx.fly exists"),
         ({"assertion1": {"status": "Pass"}, "assertion2": {"status": "Fail: x"}, "status": "Fail"}, False, "Fail: x"),
         ("Test argument must be a dictionary", False, "Test argument must be a dictionary"),
     ],
 )
-def test_only_a_pass_passes(told, passed, says):
-    found = saltcheck.judged(told, "nginx.fly")
+def test_only_a_pass_passes(verdict, passed, message):
+    found = saltcheck.evaluate(verdict, "nginx.fly")
     assert found[0] is passed
-    assert says in found[1]
+    assert message in found[1]
