@@ -9,7 +9,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import minions
 from saltext.immutable.fleet.books.taints import Deed, Kind
-from saltext.immutable.fleet.decide.checks import LOOK_WITHIN
+from saltext.immutable.fleet.decide.checks import PROBE_WITHIN
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.guard import token as glass
 from saltext.immutable.spec import reading
@@ -150,7 +150,7 @@ class Care:
 
     def _ask(self, minion_id: str, fun: str, **kwargs: Any) -> Any:
         try:
-            return self._minions.ask(minion_id, fun, LOOK_WITHIN, **kwargs)
+            return self._minions.ask(minion_id, fun, PROBE_WITHIN, **kwargs)
         except minions.NoAnswer:
             raise
         except CommandExecutionError as err:

@@ -9,8 +9,8 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.fleet.books.ledger import Record
-from saltext.immutable.fleet.decide.checks import LOOK_WITHIN
-from saltext.immutable.fleet.decide.diagnosis import Look, Sight
+from saltext.immutable.fleet.decide.checks import PROBE_WITHIN
+from saltext.immutable.fleet.decide.diagnosis import FleetSeen, MachineSeen
 from saltext.immutable.fleet.drive.effects import AT_A_TIME, Task
 from saltext.immutable.fleet.drive.loop import Interrupted
 from saltext.immutable.fleet.drive.track import OUT
@@ -23,13 +23,13 @@ from saltext.immutable.text import plain
 
 WITNESSES = 8
 """Machines of other fleets that are asked whether this master is heard at all."""
-PATIENCE = LOOK_WITHIN + 5.0
+PATIENCE = PROBE_WITHIN + 5.0
 """Seconds for the answers of as many machines as are asked at once: all of 100 have 4 times as long as those of 20."""
 
 Stopped = Callable[[], bool]
 
 
-def look(operations: Operations, fleet: Fleet, stopped: Stopped) -> Look:
+def look(operations: Operations, fleet: Fleet, stopped: Stopped) -> FleetSeen:
     """Return what one look tells; raise where a provider does not list its machines."""
     ledger = operations.ledger(fleet.name)
     world, records = operations.world(fleet, ledger), ledger.records()
@@ -39,7 +39,7 @@ def look(operations: Operations, fleet: Fleet, stopped: Stopped) -> Look:
     probes = _probed(operations, world, members, instances, stopped)
     cut_off, obstacle = _cut_off(world, members)
     taints, protections = ledger.tainted(), ledger.protected()
-    return Look(
+    return FleetSeen(
         operations.clock(),
         tuple(_sight(one, instances.get(one.minion_id), probes, taints, protections, cut_off) for one in staying),
         _heard(operations, fleet, list(probes.values()), stopped),
@@ -58,9 +58,9 @@ def _sight(
     taints: Mapping[str, str],
     protections: Mapping[str, str],
     cut_off: Collection[str],
-) -> Sight:
+) -> MachineSeen:
     probe = probes.get(record.minion_id, Probe("unknown"))
-    return Sight(
+    return MachineSeen(
         record.minion_id,
         "absent" if instance is None else "running" if instance.running else "stopped",
         record.born,
@@ -114,7 +114,7 @@ def _heard(operations: Operations, fleet: Fleet, probes: Sequence[Probe], stoppe
     for name in operations.names():
         records = operations.ledger(name).records().values() if name != fleet.name else ()
         witnesses += [one.minion_id for one in records if one.ready_since is not None and not one.doomed][-2:]
-    calls = {one: partial(operations.minions.image_of, one, LOOK_WITHIN) for one in witnesses[:WITNESSES]}
+    calls = {one: partial(operations.minions.image_of, one, PROBE_WITHIN) for one in witnesses[:WITNESSES]}
     return any(not isinstance(answer, NoAnswer) for answer in _asked(operations, calls, stopped).values())
 
 

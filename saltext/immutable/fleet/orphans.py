@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from salt.exceptions import SaltException
 
-from saltext.immutable.fleet.decide.orphans import Sighting, Stray, sightings, stray_keys
+from saltext.immutable.fleet.decide.orphans import Decision, Orphan, decide, orphan_keys
 from saltext.immutable.fleet.drive.world import is_ours
 from saltext.immutable.fleet.interventions import Tell
 from saltext.immutable.fleet.operations import Operations
@@ -109,9 +109,9 @@ class Orphans:
         providers = self._providers()
         listed = self._listed(providers)
         before = {key: one for key, one in self._book.remembered().items() if _concerns(one.fleet, name, but)}
-        strays = [stray for stray in self._strays(keys, listed) if _concerns(stray.fleet, name, but)]
+        orphans = [orphan for orphan in self._orphans(keys, listed) if _concerns(orphan.fleet, name, but)]
         since = {key: one.since for key, one in before.items()}
-        seen = sightings(strays, since, self._fleets, self._operations.clock())
+        seen = decide(orphans, since, self._fleets, self._operations.clock())
         if test:
             return [_told(one, "would be removed" if one.remove else "reported") for one in seen]
         self._remember(seen, before)
@@ -138,44 +138,44 @@ class Orphans:
                     found.setdefault(instance.minion_id, Listed(instance, provider))
         return found
 
-    def _strays(self, keys: Collection[str], listed: Mapping[str, Listed]) -> list[Stray]:
+    def _orphans(self, keys: Collection[str], listed: Mapping[str, Listed]) -> list[Orphan]:
         booked, fleets = self._book.machines(), self._fleets.values()
         alone = sorted(set(listed) - booked)
-        candidates = [one.minion_id for one in stray_keys(keys, fleets, {*booked, *listed}, ())]
+        candidates = [one.minion_id for one in orphan_keys(keys, fleets, {*booked, *listed}, ())]
         return [
-            *(Stray(minion_id, "machine", listed[minion_id].instance.fleet) for minion_id in alone),
-            *stray_keys(candidates, fleets, (), self._book.named(candidates)),
+            *(Orphan(minion_id, "machine", listed[minion_id].instance.fleet) for minion_id in alone),
+            *orphan_keys(candidates, fleets, (), self._book.named(candidates)),
         ]
 
     # Act
 
-    def _remember(self, seen: Sequence[Sighting], before: Mapping[Key, Remembered]) -> None:
+    def _remember(self, seen: Sequence[Decision], before: Mapping[Key, Remembered]) -> None:
         """Write down what is new, and strike out what is an orphan no more."""
-        now_seen = {(one.stray.what, one.stray.minion_id): one for one in seen}
+        now_seen = {(one.orphan.what, one.orphan.minion_id): one for one in seen}
         new = [one for key, one in now_seen.items() if key not in before]
         over = [key for key, one in before.items() if key not in now_seen and one.ended is None]
-        self._book.write([Remembered(s.stray.what, s.stray.minion_id, s.stray.fleet, s.since) for s in new], over)
-        for sighting in new:
-            self._say("orphan", sighting.stray, sighting.reason)
+        self._book.write([Remembered(s.orphan.what, s.orphan.minion_id, s.orphan.fleet, s.since) for s in new], over)
+        for decision in new:
+            self._say("orphan", decision.orphan, decision.reason)
 
-    def _dealt_with(self, sighting: Sighting, listed: Mapping[str, Listed]) -> dict[str, Any]:
-        if not sighting.remove:
-            return _told(sighting, "reported")
-        stray = sighting.stray
+    def _dealt_with(self, decision: Decision, listed: Mapping[str, Listed]) -> dict[str, Any]:
+        if not decision.remove:
+            return _told(decision, "reported")
+        orphan = decision.orphan
         try:
-            if stray.what == "key":
-                self._forget(stray.minion_id, stray.fleet)
-                self._book.write(over=[("key", stray.minion_id)])
+            if orphan.what == "key":
+                self._forget(orphan.minion_id, orphan.fleet)
+                self._book.write(over=[("key", orphan.minion_id)])
             else:
-                self._end(sighting, listed[stray.minion_id])
+                self._end(decision, listed[orphan.minion_id])
         except SaltException as err:
-            return _told(sighting, f"stays: {plain(str(err))}")
-        self._say("orphan removed", stray, sighting.reason)
-        return _told(sighting, "removed")
+            return _told(decision, f"stays: {plain(str(err))}")
+        self._say("orphan removed", orphan, decision.reason)
+        return _told(decision, "removed")
 
-    def _end(self, sighting: Sighting, listed: Listed) -> None:
-        stray, now = sighting.stray, self._operations.clock()
-        self._book.write([Remembered(stray.what, stray.minion_id, stray.fleet, sighting.since, ended=now)])
+    def _end(self, decision: Decision, listed: Listed) -> None:
+        orphan, now = decision.orphan, self._operations.clock()
+        self._book.write([Remembered(orphan.what, orphan.minion_id, orphan.fleet, decision.since, ended=now)])
         listed.provider.destroy(listed.instance.ref)
 
     def _bury(self, providers: Sequence[Provider], name: str, but: Collection[str]) -> None:
@@ -199,18 +199,18 @@ class Orphans:
         else:
             self._minions.forget(minion_id)
 
-    def _say(self, what: str, stray: Stray, reason: str) -> None:
-        deed = self._operations.deed(what, stray.minion_id, stray.fleet, reason)
+    def _say(self, what: str, orphan: Orphan, reason: str) -> None:
+        deed = self._operations.deed(what, orphan.minion_id, orphan.fleet, reason)
         self._operations.taints.note(deed)
-        data = {"fleet": stray.fleet, "minion_id": stray.minion_id, "reason": reason, "at": deed.at}
-        self._tell(f"{what} {stray.minion_id}: {reason}", f"{stray.fleet}/{what.replace(' ', '-')}", **data)
+        data = {"fleet": orphan.fleet, "minion_id": orphan.minion_id, "reason": reason, "at": deed.at}
+        self._tell(f"{what} {orphan.minion_id}: {reason}", f"{orphan.fleet}/{what.replace(' ', '-')}", **data)
 
 
 def _concerns(fleet: str, name: str, but: Collection[str]) -> bool:
     return name in ("all", fleet) and fleet not in but
 
 
-def _told(sighting: Sighting, what: str) -> dict[str, Any]:
-    stray = sighting.stray
-    told = {"what": stray.what, "minion_id": stray.minion_id, "fleet": stray.fleet}
-    return {**told, "reason": sighting.reason, "done": what}
+def _told(decision: Decision, what: str) -> dict[str, Any]:
+    orphan = decision.orphan
+    told = {"what": orphan.what, "minion_id": orphan.minion_id, "fleet": orphan.fleet}
+    return {**told, "reason": decision.reason, "done": what}

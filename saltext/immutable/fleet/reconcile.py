@@ -16,7 +16,7 @@ from typing import Any
 from salt.exceptions import SaltException
 
 from saltext.immutable.fleet import observe
-from saltext.immutable.fleet.books.revoked import recall
+from saltext.immutable.fleet.books import revoked as revoked_images
 from saltext.immutable.fleet.books.sickness import Sicknesses
 from saltext.immutable.fleet.books.taints import Deed
 from saltext.immutable.fleet.decide import diagnosis, reconcile
@@ -62,7 +62,7 @@ class Upkeep:
         standing = self._standing(fleet)
         way = reconcile.way(fleet, standing, self._operations.clock())
         if way.course == "look":
-            return self._looked(standing.recall, test)
+            return self._looked(standing.revoked, test)
         if way.course == "roll" and not test:
             return self._driven(self._operations.roll, "rolled", way.reason)
         if way.course in ("carry on", "roll") and test:
@@ -84,12 +84,12 @@ class Upkeep:
             machines=bool(ledger.records()),
             trials=reconcile.trials(ledger.rollouts()),
             closed=self._operations.closed(fleet),
-            recall=recall(self._operations.store, fleet, ledger),
+            revoked=revoked_images.of_fleet(self._operations.store, fleet, ledger),
         )
 
     # Look
 
-    def _looked(self, recall: reconcile.Recall, test: bool) -> dict[str, Any]:
+    def _looked(self, revoked: reconcile.Revoked, test: bool) -> dict[str, Any]:
         fleet = self._operations.ledger(self._name).sized(self._operations.definition(self._name))
         look = observe.look(self._operations, fleet, self._stopped)
         rhythm = self._memory.rhythm()
@@ -99,7 +99,7 @@ class Upkeep:
             self._memory.remember(rhythm.looked(look.at) if rhythm else diagnosis.Rhythm(look.at), found.sick)
         seen = {
             "sick": {one.minion_id: {"why": one.told, "for": round(look.at - one.since)} for one in found.sick},
-            "waits": [*found.waits, *filter(None, [reconcile.stuck(fleet, recall)])],
+            "waits": [*found.waits, *filter(None, [reconcile.stuck(fleet, revoked)])],
         }
         return {**self._acted(found, test), **{key: value for key, value in seen.items() if value}}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable.fleet.books.ledger import Ledger
-from saltext.immutable.fleet.decide.reconcile import Recall
+from saltext.immutable.fleet.decide.reconcile import Revoked
 from saltext.immutable.fleet.decide.state import Rollout
 from saltext.immutable.spec.model import Fleet
 from saltext.immutable.store import Image, Store
@@ -13,16 +13,16 @@ from saltext.immutable.store import Image, Store
 ON_THEIR_WAY = ("roll", "rollback")
 
 
-def recall(store: Store, fleet: Fleet, ledger: Ledger) -> Recall:
+def of_fleet(store: Store, fleet: Fleet, ledger: Ledger) -> Revoked:
     """Return what of a fleet is revoked; nothing is asked of the books where nothing is."""
     if not store.revoked():
-        return Recall()
+        return Revoked()
     lineage, known = ledger.lineage(), ledger.generations()
     runs = revoked(store, ledger).get(known[lineage[-1]].image) if lineage else None
     named = _named(store, fleet)
     instead = named if named and runs and named.digest not in store.revoked() else None
     failed = _failed(ledger, instead.digest) if instead else None
-    return Recall(target(store, ledger, ledger.unfinished()), runs, instead.name if instead else None, failed)
+    return Revoked(target(store, ledger, ledger.unfinished()), runs, instead.name if instead else None, failed)
 
 
 def revoked(store: Store, ledger: Ledger) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from saltext.immutable.guard import policy
 from saltext.immutable.spec.model import Fleet, FunctionCheck, HttpCheck
 
-LOOK_WITHIN = 15.0
+PROBE_WITHIN = 15.0
 """Seconds for all questions of one look at a machine. salt-run cannot end while one is under way."""
 
 
@@ -22,9 +22,9 @@ def unanswerable(fleet: Fleet) -> str | None:
 
 def _hopeless(check: FunctionCheck | HttpCheck) -> str | None:
     if isinstance(check, HttpCheck):
-        if check.timeout <= LOOK_WITHIN:
+        if check.timeout <= PROBE_WITHIN:
             return None
-        return f":timeout: {check.timeout:g} s is longer than the {LOOK_WITHIN:g} s of all checks together; write 5s"
+        return f":timeout: {check.timeout:g} s is longer than the {PROBE_WITHIN:g} s of all checks together; write 5s"
     if policy.classify(check.fun, check.args, check.kwargs) != "change":
         return None
     return (

@@ -1,10 +1,11 @@
-"""What a look at a fleet comes to: pure, from what was seen now and on earlier looks to what has to be mended, and why.
+"""Diagnose a fleet: pure, from what was seen now and earlier to what has to be mended, and why.
 
 Rules that hold for every diagnosis:
 
-* what cannot be seen is not ill: when nobody answers this master it waits, and after a break it counts anew;
-* a machine that runs is replaced for its health only after ``unreachable_for``, seen on two looks at least;
-* with more sick machines than ``sick_limit`` none is replaced, for whatever reason: somebody has to look.
+* a machine that cannot be seen is not ill: when no machine answers this master it waits, and after a break it counts
+  anew;
+* a machine that runs is replaced for its health only after ``unreachable_for``, and if two diagnoses found it so;
+* with more sick machines than ``sick_limit`` none is replaced, for whatever reason: an operator has to look.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from saltext.immutable.fleet.decide.state import Health, by_age
 from saltext.immutable.spec.model import Fleet
 
 LEAST_GAP = 60.0
-"""Seconds between two looks below which they count as one minute: somebody looks by hand."""
+"""Seconds: observations that follow each other sooner, by hand, count as this far apart."""
 BREAK = 3.0
-"""How many times longer than usual a gap between looks may be, before it is a break."""
+"""How many times longer than usual the time between observations may be, before it is a break."""
 NAMED = 5
 """Machines that a sentence names."""
 
@@ -31,12 +32,12 @@ SAID: Mapping[Ailment, str] = {
     "unhealthy": "it answers, and is not healthy",
 }
 UNWELL = frozenset({"unreachable", "unhealthy"})
-"""It runs all the same: these two go over into one another."""
+"""Ailments of a machine that runs: each may become the other."""
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What one look told of a machine that is in the books and is to stay."""
+class MachineSeen:
+    """What was seen of one machine that is in the books and is to stay."""
 
     minion_id: str
     there: Literal["running", "stopped", "absent"]
@@ -48,16 +49,16 @@ class Sight:
     taint: str | None = None
     protect: str | None = None
     kept_until: float | None = None
-    """It is no part of the fleet, and stays until then for a rollback."""
+    """Until when it stays for a rollback; it is no part of the fleet."""
     left: bool = False
     """A rollout that ended left it before it was ready, or out of the traffic."""
     cut_off: bool = False
-    """It should have visitors, and those who send them do not know it: a reload forgets what was told at run time."""
+    """It should have visitors, but the traffic adapter does not know it: a reload of HAProxy forgets it."""
 
 
 @dataclass(frozen=True)
 class Sickness:
-    """Since when a machine has been sick, as far as looks without a break tell."""
+    """Since when a machine has been sick, as far as observations without a break tell."""
 
     minion_id: str
     fleet: str
@@ -68,19 +69,19 @@ class Sickness:
 
     @property
     def told(self) -> str:
-        """Say what it suffers from."""
+        """Return what ails it, in words."""
         return f"{SAID[self.ailment]}: {self.note}" if self.note else SAID[self.ailment]
 
 
 @dataclass(frozen=True)
 class Rhythm:
-    """When a fleet was looked at, and how often that happens usually."""
+    """When a fleet was observed last, and how often that happens usually."""
 
     at: float
     usual: float | None = None
 
     def broken(self, now: float, patience: float) -> bool:
-        """Tell whether nobody looked for so long that nothing is known of the time between.
+        """Tell whether the fleet was not observed for so long that nothing is known of the time between.
 
         Before it is known what is usual, that is taken to be ``patience``.
         """
@@ -88,7 +89,7 @@ class Rhythm:
         return not 0 <= now - self.at <= BREAK * usual
 
     def looked(self, now: float) -> Rhythm:
-        """Return the rhythm after another look. It follows slowly: neither a look by hand nor an outage is usual."""
+        """Return the rhythm after another observation. It follows slowly: one by hand, or an outage, is not usual."""
         gap = max(LEAST_GAP, now - self.at)
         if self.usual is None:
             return Rhythm(now, gap)
@@ -96,11 +97,11 @@ class Rhythm:
 
 
 @dataclass(frozen=True)
-class Look:
-    """One look at a fleet, and what is known besides."""
+class FleetSeen:
+    """What was seen of a fleet, and what is known besides."""
 
     at: float
-    sights: tuple[Sight, ...]
+    machines: tuple[MachineSeen, ...]
     heard: bool
     """Any machine at all answered this master, of this fleet or another."""
     settles: float = 0.0
@@ -108,19 +109,19 @@ class Look:
     leaving: int = 0
     """Machines with an unresolved order to go."""
     unfinished: bool = False
-    """An earlier trial to mend it did not end."""
+    """An earlier attempt to mend it did not end."""
     closed: str | None = None
     """Why no window is open."""
     obstacle: str | None = None
-    """Why not all could be seen that is to be looked at."""
+    """Why not everything could be seen."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a look comes to."""
+    """What ails a fleet, and what follows from it."""
 
     sick: tuple[Sickness, ...]
-    """To be remembered: all that are sick at this look."""
+    """All machines that are sick now: to be remembered."""
     taints: tuple[Sickness, ...] = ()
     """Machines that run, and are to be replaced for their health."""
     reasons: tuple[str, ...] = ()
@@ -128,21 +129,21 @@ class Diagnosis:
     waits: tuple[str, ...] = ()
     """What is not as it should be, and is left for now."""
     alarm: str | None = None
-    """Why nothing may be done, and somebody has to look."""
+    """Why nothing may be done: an operator has to look."""
 
 
-def diagnose(fleet: Fleet, look: Look, before: Mapping[str, Sickness], broken: bool) -> Diagnosis:
-    """Decide what has to be mended. ``broken``: of the time since the look ``before`` nothing is known."""
-    look = replace(look, sights=tuple(by_age(look.sights)))
-    members = [sight for sight in look.sights if sight.kept_until is None]
-    sick = [found for sight in members if (found := _sickness(fleet, sight, look.at, {} if broken else before))]
+def diagnose(fleet: Fleet, look: FleetSeen, before: Mapping[str, Sickness], broken: bool) -> Diagnosis:
+    """Return what has to be mended. ``broken``: nothing is known of the time since ``before`` was observed."""
+    look = replace(look, machines=tuple(by_age(look.machines)))
+    members = [machine for machine in look.machines if machine.kept_until is None]
+    sick = [found for machine in members if (found := _sickness(fleet, machine, look.at, {} if broken else before))]
     if any(one.ailment == "unreachable" for one in sick) and not look.heard:
         known = tuple(one for one in sick if one.ailment != "unreachable")
         return Diagnosis(known, alarm=_deaf(len(sick) - len(known)))
     limit = max(1, fleet.sick_limit.up(fleet.size))
     if len(sick) > limit:
         return Diagnosis(tuple(sick), alarm=_too_many(fleet, sick, limit))
-    protected = {sight.minion_id for sight in members if sight.protect is not None}
+    protected = {machine.minion_id for machine in members if machine.protect is not None}
     ripe = [
         one for one in sick if _ripe(fleet, look, one) and not (one.ailment in UNWELL and one.minion_id in protected)
     ]
@@ -160,28 +161,28 @@ def _waits(sickness: Sickness, protected: Collection[str]) -> str:
     return f"{said}; it is protected" if sickness.minion_id in protected else said
 
 
-def _sickness(fleet: Fleet, sight: Sight, now: float, before: Mapping[str, Sickness]) -> Sickness | None:
-    """Return what a machine suffers from, and since when; None for one that is well, or was left."""
-    ailment = _ailment(sight)
+def _sickness(fleet: Fleet, machine: MachineSeen, now: float, before: Mapping[str, Sickness]) -> Sickness | None:
+    """Return what ails a machine, and since when; None for one that is healthy, or was left."""
+    ailment = _ailment(machine)
     if ailment is None:
         return None
-    known = before.get(sight.minion_id)
+    known = before.get(machine.minion_id)
     goes_on = known is not None and (known.ailment == ailment or {known.ailment, ailment} <= UNWELL)
     since = min(known.since, now) if known is not None and goes_on else now
-    return Sickness(sight.minion_id, fleet.name, ailment, sight.note, since, now)
+    return Sickness(machine.minion_id, fleet.name, ailment, machine.note, since, now)
 
 
-def _ailment(sight: Sight) -> Ailment | None:
-    if sight.left:
+def _ailment(machine: MachineSeen) -> Ailment | None:
+    if machine.left:
         return None
-    if sight.there != "running":
-        return sight.there
-    if sight.health == "yes":
+    if machine.there != "running":
+        return machine.there
+    if machine.health == "yes":
         return None
-    return "unhealthy" if sight.health == "no" else "unreachable"
+    return "unhealthy" if machine.health == "no" else "unreachable"
 
 
-def _ripe(fleet: Fleet, look: Look, sickness: Sickness) -> bool:
+def _ripe(fleet: Fleet, look: FleetSeen, sickness: Sickness) -> bool:
     """Tell whether a machine has been sick for long enough to be replaced."""
     lasts = look.at - sickness.since
     if sickness.ailment == "stopped":
@@ -191,18 +192,18 @@ def _ripe(fleet: Fleet, look: Look, sickness: Sickness) -> bool:
     return lasts > 0 and lasts >= fleet.unreachable_for
 
 
-def _unsettled(fleet: Fleet, look: Look, members: Sequence[Sight]) -> Iterator[str]:
+def _unsettled(fleet: Fleet, look: FleetSeen, members: Sequence[MachineSeen]) -> Iterator[str]:
     """Say what else only a driver can put right, at any time."""
     if len(members) != fleet.size:
         yield f"{len(members)} machines, {fleet.size} are wanted"
-    for sight in members:
-        if sight.left:
-            yield f"{sight.minion_id}: a rollout that ended left it unready, or out of the traffic"
-        elif sight.cut_off and sight.there == "running":
-            yield f"{sight.minion_id}: it serves, but is sent no visitors"
-    for sight in look.sights:
-        if sight.kept_until is not None and look.at >= sight.kept_until:
-            yield f"{sight.minion_id}: it was kept for a rollback, and its time is over"
+    for machine in members:
+        if machine.left:
+            yield f"{machine.minion_id}: a rollout that ended left it unready, or out of the traffic"
+        elif machine.cut_off and machine.there == "running":
+            yield f"{machine.minion_id}: it serves, but is sent no visitors"
+    for machine in look.machines:
+        if machine.kept_until is not None and look.at >= machine.kept_until:
+            yield f"{machine.minion_id}: it was kept for a rollback, and its time is over"
     if look.leaving:
         yield f"machines that have to go are still there: {look.leaving}"
     if look.unfinished:
@@ -210,26 +211,26 @@ def _unsettled(fleet: Fleet, look: Look, members: Sequence[Sight]) -> Iterator[s
 
 
 def _chosen(
-    fleet: Fleet, look: Look, members: Sequence[Sight], ripe: Collection[str]
+    fleet: Fleet, look: FleetSeen, members: Sequence[MachineSeen], ripe: Collection[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return whom to replace by choice, and who waits: for a window, or because it is protected."""
+    """Return machines to replace by choice, and those that wait: for a window, or because they are protected."""
     found, waiting = [], []
-    for sight in members:
-        why = _by_choice(fleet, sight, look.at)
-        if why is None or sight.minion_id in ripe:
+    for machine in members:
+        why = _by_choice(fleet, machine, look.at)
+        if why is None or machine.minion_id in ripe:
             continue
-        obstacle = f"protected: {sight.protect}" if sight.protect is not None else look.closed
+        obstacle = f"protected: {machine.protect}" if machine.protect is not None else look.closed
         if obstacle is None:
-            found.append(f"{sight.minion_id}: {why}")
+            found.append(f"{machine.minion_id}: {why}")
         else:
-            waiting.append(f"{sight.minion_id}: {why}; {obstacle}")
+            waiting.append(f"{machine.minion_id}: {why}; {obstacle}")
     return tuple(found), tuple(waiting)
 
 
-def _by_choice(fleet: Fleet, sight: Sight, now: float) -> str | None:
-    if sight.taint is not None:
-        return f"tainted: {sight.taint}"
-    if fleet.max_age is not None and now >= sight.born + fleet.max_age:
+def _by_choice(fleet: Fleet, machine: MachineSeen, now: float) -> str | None:
+    if machine.taint is not None:
+        return f"tainted: {machine.taint}"
+    if fleet.max_age is not None and now >= machine.born + fleet.max_age:
         return f"older than {fleet.max_age:g} s"
     return None
 

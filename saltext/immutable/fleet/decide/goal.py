@@ -15,21 +15,21 @@ class Goal:
     """What a rollout is after."""
 
     generation: int | None
-    """What is launched; None: nothing."""
+    """What new machines are launched from; None: none is launched."""
     size: int
     """Machines in the end."""
     wanted: int
-    """How many of them shall be right after the present step."""
+    """How many of them shall fit the goal after the present step."""
     floor: int
-    """Healthy serving machines that nobody may be taken from."""
+    """Healthy serving machines that have to remain."""
     places: int
     """Machines that may exist, the kept and the doomed apart."""
     stays: int = 0
-    """How many of the generation that it comes from serve on during the present step."""
+    """How many machines of the source generation serve on during the present step."""
     source: int | None = None
-    """What these are launched from where some are lost."""
+    """The source generation: what lost ones of these are launched from."""
     mending: bool = False
-    """Machines of any generation are right."""
+    """Machines of any generation fit."""
     switch: bool = False
     """Blue-green: the traffic moves at once, when all newcomers are healthy."""
     stayed: float | None = None
@@ -37,10 +37,10 @@ class Goal:
     youngest_old: float = 0.0
     """What was born before this is too old, or is replaced because everything is."""
     spares: bool = False
-    """Protected machines are left alone, and count as right."""
+    """Protected machines are left alone, and fit."""
 
     def has(self, machine: Machine) -> bool:
-        """Tell whether a machine is one of those that are wanted."""
+        """Tell whether a machine fits the goal."""
         if self.stayed is not None and machine.born < self.stayed:
             return machine.generation == self.generation
         right = machine.generation == self.generation or self.mending
@@ -49,11 +49,11 @@ class Goal:
         return self.spares and machine.protect is not None and self.size > 0
 
     def keeps(self, machine: Machine) -> bool:
-        """Tell whether a machine that is not wanted in the end is one that this step needs."""
+        """Tell whether this step needs a machine that does not fit the goal."""
         return self.stays > 0 and machine.generation == self.source and machine.taint is None
 
     def against(self, machine: Machine) -> str:
-        """Say why a machine is not one of those."""
+        """Return why a machine does not fit the goal."""
         if machine.generation != self.generation and not self.mending:
             wanted = f"generation {self.generation} is wanted" if self.generation else "no machine is wanted"
             return f"generation {machine.generation} goes: {wanted}"

@@ -14,7 +14,7 @@ What = Literal["pause", "abort", "back", "approve"]
 
 @dataclass(frozen=True)
 class Order:
-    """One wish of an operator, about one rollout."""
+    """One order of an operator, about one rollout."""
 
     id: int
     rollout: int
@@ -23,7 +23,7 @@ class Order:
     reason: str
     who: str | None
     step: int | None = None
-    """At which step the rollout was: nobody approves a step that he has not seen."""
+    """At which step the rollout was: only a step that the operator saw is approved."""
 
     def __str__(self) -> str:
         by = f" by {self.who}" if self.who else ""
@@ -31,10 +31,10 @@ class Order:
 
 
 def applied(rollout: Rollout, orders: Sequence[Order], now: float) -> Rollout:
-    """Return the rollout as the orders want it; what does not fit it any more changes nothing."""
+    """Return the rollout after the orders; one that no longer fits it changes nothing."""
     for order in orders:
         if order.rollout == rollout.id and refusal(rollout, order.what) is None:
-            # Who says abort or back after somebody else's pause means it.
+            # An abort or a way back, ordered after another operator's pause, holds.
             rollout = _applied(revived(rollout, now) if rollout.outcome else rollout, order, now)
     return rollout
 

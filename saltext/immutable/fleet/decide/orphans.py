@@ -1,6 +1,6 @@
-"""Keys and machines that nobody wants: pure, from what is there and what the books say to what goes, when and why.
+"""Keys and machines without an owner: pure, from what is there and what the books say to what goes, when and why.
 
-They are told of first, and go when they are still there, and still wanted by nobody, after ``orphan_grace``.
+They are reported first, and go when they are still there without an owner after ``orphan_grace``.
 """
 
 from __future__ import annotations
@@ -15,41 +15,41 @@ from saltext.immutable.spec.model import Fleet
 
 
 @dataclass(frozen=True)
-class Stray:
+class Orphan:
     """A key or a machine that is in no book."""
 
     minion_id: str
     what: Literal["key", "machine"]
     fleet: str
-    """Whose it is, by its id or by its tag."""
+    """The fleet that its id or its tag names."""
     known: bool = True
     """It was ours: our journal names the key, or the machine bears our installation's tag."""
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """A stray, since when it is seen, and what to do about it."""
+class Decision:
+    """An orphan, since when it has been seen, and what to do about it."""
 
-    stray: Stray
+    orphan: Orphan
     since: float
     remove: bool
     reason: str
 
 
-def stray_keys(
+def orphan_keys(
     ids: Collection[str], fleets: Collection[Fleet], there: Collection[str], named: Collection[str]
-) -> list[Stray]:
+) -> list[Orphan]:
     """Return the ids with a key that could only be those of machines of these fleets, and are not.
 
     ``there``: minion ids in a book or in a provider's list; ``named``: those that our journal knows.
     """
-    found: list[Stray] = []
+    found: list[Orphan] = []
     for fleet in sorted(fleets, key=lambda one: one.name):
         pattern = _pattern(fleet)
-        taken = {stray.minion_id for stray in found}
+        taken = {orphan.minion_id for orphan in found}
         for minion_id in sorted(set(ids) - set(there) - taken):
             if pattern is not None and pattern.fullmatch(minion_id):
-                found.append(Stray(minion_id, "key", fleet.name, minion_id in named))
+                found.append(Orphan(minion_id, "key", fleet.name, minion_id in named))
     return found
 
 
@@ -59,16 +59,16 @@ def _pattern(fleet: Fleet) -> re.Pattern[str] | None:
     return re.compile(f"{re.escape(before)}[0-9a-f]{{16}}{re.escape(after)}") if token else None
 
 
-def sightings(
-    strays: Sequence[Stray], before: Mapping[tuple[str, str], float], fleets: Mapping[str, Fleet], now: float
-) -> list[Sighting]:
-    """Decide what goes: what was ours, and is still wanted by nobody after its fleet's grace.
+def decide(
+    orphans: Sequence[Orphan], before: Mapping[tuple[str, str], float], fleets: Mapping[str, Fleet], now: float
+) -> list[Decision]:
+    """Decide what goes: what was ours, and is still without an owner after its fleet's grace.
 
     ``before``: since when each (what, minion id) is seen.
     """
-    alone = Counter(stray.fleet for stray in strays if stray.what == "machine")
+    alone = Counter(orphan.fleet for orphan in orphans if orphan.what == "machine")
     crowds = {name for name, number in alone.items() if name in fleets and number > _few(fleets[name])}
-    return [_sighting(one, before.get((one.what, one.minion_id)), fleets.get(one.fleet), crowds, now) for one in strays]
+    return [_decide(one, before.get((one.what, one.minion_id)), fleets.get(one.fleet), crowds, now) for one in orphans]
 
 
 def _few(fleet: Fleet) -> int:
@@ -76,19 +76,19 @@ def _few(fleet: Fleet) -> int:
     return max(1, fleet.sick_limit.up(fleet.size))
 
 
-def _sighting(
-    stray: Stray, before: float | None, fleet: Fleet | None, crowds: Collection[str], now: float
-) -> Sighting:
+def _decide(
+    orphan: Orphan, before: float | None, fleet: Fleet | None, crowds: Collection[str], now: float
+) -> Decision:
     since = now if before is None else min(before, now)
     patience = fleet.orphan_grace if fleet else Fleet.orphan_grace
-    thing = f"a {stray.what} of fleet {stray.fleet} in no book"
-    if not stray.known:
-        return Sighting(stray, since, False, f"it looks like {thing}, but our journal does not know it: it is left")
-    if stray.what == "machine" and stray.fleet in crowds:
-        return Sighting(stray, since, False, f"{thing}, like too many others: it is left; are these the right books?")
+    thing = f"a {orphan.what} of fleet {orphan.fleet} in no book"
+    if not orphan.known:
+        return Decision(orphan, since, False, f"it looks like {thing}, but our journal does not know it: it is left")
+    if orphan.what == "machine" and orphan.fleet in crowds:
+        return Decision(orphan, since, False, f"{thing}, like too many others: it is left; are these the right books?")
     if before is None:
-        return Sighting(stray, since, False, f"{thing}, seen for the first time; it goes in {patience:g} s")
+        return Decision(orphan, since, False, f"{thing}, seen for the first time; it goes in {patience:g} s")
     left = since + patience - now
     if left > 0:
-        return Sighting(stray, since, False, f"{thing}; it goes in {left:.0f} s")
-    return Sighting(stray, since, True, f"{thing} for {now - since:.0f} s")
+        return Decision(orphan, since, False, f"{thing}; it goes in {left:.0f} s")
+    return Decision(orphan, since, True, f"{thing} for {now - since:.0f} s")

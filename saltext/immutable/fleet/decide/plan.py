@@ -20,7 +20,7 @@ from itertools import chain, islice, product
 from typing import Any
 
 from saltext.immutable.fleet.decide.goal import Goal, goal, soak, steps
-from saltext.immutable.fleet.decide.pools import Tally, is_available, tally
+from saltext.immutable.fleet.decide.pools import Pools, is_available, sort_machines
 from saltext.immutable.fleet.decide.state import Action, Health, Limits, Machine, Plan, Rollout, oldest_first
 from saltext.immutable.fleet.decide.verdicts import closed, ended, is_patient, judged, verdict
 from saltext.immutable.spec.model import Fleet
@@ -32,12 +32,12 @@ USEFULNESS: tuple[tuple[Health, bool], ...] = tuple(product(("no", "unknown", "y
 
 @dataclass(frozen=True)
 class Moment:
-    """All that a plan is made from, sorted."""
+    """All that a plan is made from, its machines sorted into pools."""
 
     fleet: Fleet
     rollout: Rollout
     aim: Goal
-    found: Tally
+    found: Pools
     limits: Limits
     now: float
 
@@ -49,23 +49,23 @@ class Moment:
 
     @property
     def idle_since(self) -> float:
-        """Return since when somebody might ask why nothing goes on: a soak is no idleness."""
+        """Return since when the rollout has made no progress; a soak does not count."""
         reached = self.rollout.step_reached_at
         return max(self.rollout.progress_at, -FAR if reached is None else reached + soak(self.fleet, self.rollout))
 
     @property
     def stays(self) -> int:
-        """Return how many of the old ones serve on in this step."""
+        """Return how many old machines serve on in this step."""
         return 0 if self.aim.mending else max(0, self.aim.size - max(self.aim.wanted, len(self.found.wanted)))
 
     @property
     def patient(self) -> bool:
-        """Tell whether it waits for the soak to end, or for somebody's approval."""
+        """Tell whether the rollout waits for the end of a soak, or for an approval."""
         return is_patient(self.fleet, self.rollout, self.aim, self.found, self.soaked)
 
 
 def plan(fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], limits: Limits, now: float) -> Plan:
-    """Decide what happens next."""
+    """Return what to do next with a fleet, each action with its reason. Times are seconds since the epoch."""
     at = _at(fleet, rollout, machines, limits, now)
     losses = _losses(at)
     failed = [action for action in losses if action.failed]
@@ -93,7 +93,7 @@ def _losses(at: Moment) -> list[Action]:
 
 def _at(fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], limits: Limits, now: float) -> Moment:
     aim = goal(fleet, rollout)
-    return Moment(fleet, rollout, aim, tally(fleet, rollout, aim, machines, now), limits, now)
+    return Moment(fleet, rollout, aim, sort_machines(fleet, rollout, aim, machines, now), limits, now)
 
 
 def _wake(at: Moment) -> float:
@@ -108,7 +108,7 @@ def _wake(at: Moment) -> float:
 
 
 def _stepped(at: Moment, machines: Sequence[Machine]) -> Moment:
-    """Note which step is reached, and go on to the next one where soak and approval allow it."""
+    """Return the moment with the step that is reached, and the next one where soak and approval allow it."""
     while at.rollout.direction == "forward":
         at = replace(at, rollout=_reached(at))
         last = at.rollout.step >= len(steps(at.fleet, at.rollout)) - 1
@@ -120,7 +120,7 @@ def _stepped(at: Moment, machines: Sequence[Machine]) -> Moment:
 
 
 def _reached(at: Moment) -> Rollout:
-    """Note since when as many as the step wants are healthy, and when blue-green moves the traffic."""
+    """Return the rollout with the time since which the step is reached, and at which blue-green moves the traffic."""
     rollout, reached = at.rollout, at.found.available_new >= at.aim.wanted
     if at.aim.switch and rollout.switched_at is None:
         ready = at.found.green >= at.aim.size and not at.patient and not closed(rollout, at.limits)
@@ -148,7 +148,7 @@ def _actions(at: Moment) -> Iterator[Action]:
 
 
 def _restored(at: Moment) -> Iterator[Action]:
-    """Stop where we are: what was being drained serves again; after an abort what is not in use yet goes."""
+    """Stop here: machines that were being drained serve again; after an abort machines that do not serve yet go."""
     for machine in (*at.found.returning, *at.found.draining):
         if machine.health != "no":
             yield _act("attach", machine, "nothing more is replaced: it serves on")
@@ -160,7 +160,7 @@ def _restored(at: Moment) -> Iterator[Action]:
 
 
 def _surplus(at: Moment) -> list[Machine]:
-    """Return the least useful of the right machines, as many as there are too many."""
+    """Return the machines of the goal that are too many, the least useful ones."""
     excess = len(at.found.wanted) - at.aim.size
     if excess <= 0:
         return []
@@ -171,7 +171,7 @@ def _surplus(at: Moment) -> list[Machine]:
 
 
 def _attached(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
-    """Let newcomers serve that are healthy, and bring back what was drained or kept."""
+    """Let healthy newcomers serve, and bring back machines that were drained or kept."""
     too_many = {machine.minion_id for machine in surplus}
     for machine in at.found.returning:
         if machine.minion_id not in too_many:
@@ -188,7 +188,7 @@ def _attached(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
 
 
 def _useless(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
-    """Name those that serve nobody, and need no care."""
+    """Name machines that do not serve: they may go at any time."""
     for machine in at.found.idle:
         yield _act("destroy", machine, at.aim.against(machine))
     for machine in at.found.refill[max(0, at.stays - len(at.found.old)) :]:
@@ -199,7 +199,7 @@ def _useless(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
 
 
 def _victims(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
-    """Name those that may be taken out now, the least useful first, and never below the floor."""
+    """Name serving machines that may be taken out now, the least useful first, and never below the floor."""
     stay = at.stays
     if at.aim.switch and (at.rollout.switched_at is None or not (at.fleet.traffic or at.soaked)):
         stay = at.aim.size  # more than these would take the places of newcomers for ever
@@ -207,7 +207,7 @@ def _victims(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
     room = _Room(at.aim.floor, at.found.available, at.found.serving, at.limits.disruptions)
     kind = "drain" if at.fleet.traffic else "destroy"
     candidates = _least_useful_first(at.found.old, min(quota, room.left))
-    # The next candidate is asked for only while one is needed: whoever is not is not sorted.
+    # The next candidate is asked for only while one is needed: the others are not sorted.
     while quota > 0 and room.left > 0 and (machine := next(candidates, None)) is not None:
         if machine.protect is None and _may_go(at, machine) and room.take(machine, _available(at, machine)):
             quota -= 1
@@ -235,18 +235,18 @@ def _least_useful_first(machines: Sequence[Machine], likely: int) -> Iterator[Ma
 
 
 def _may_go(at: Moment, machine: Machine) -> bool:
-    """Tell whether the windows let a machine go: what is known not to be well is no matter of choice."""
+    """Tell whether the windows let a machine go: an unhealthy one may go outside of them."""
     return not closed(at.rollout, at.limits) or (at.aim.mending and not _may_be_well(at, machine))
 
 
 def _may_be_well(at: Moment, machine: Machine) -> bool:
-    """Tell whether a machine is well, or nobody has had the time to look at it yet."""
+    """Tell whether a machine is healthy, or was not probed for long enough yet to know."""
     unseen = machine.health == "unknown" and at.now < machine.since + at.fleet.strategy.unhealthy_for
     return machine.health == "yes" or unseen
 
 
 class _Room:
-    """How many may still be taken out."""
+    """How many machines may still be taken out."""
 
     def __init__(self, floor: int, available: int, serving: int, disruptions: int | None) -> None:
         self._floor, self._available, self._serving = floor, available, serving
@@ -273,7 +273,7 @@ class _Room:
 
 
 def _drained(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
-    """Let go of those that have no visitors any more, or keep them for a rollback."""
+    """Destroy drained machines, or keep them for a rollback."""
     if at.aim.switch and at.rollout.switched_at is not None and not at.soaked:
         return  # the way back is moving the traffic back
     kept_for = at.fleet.strategy.keep_old
@@ -297,7 +297,7 @@ def _is_drained(at: Moment, machine: Machine) -> bool:
 
 
 def _expired(at: Moment, attached: Sequence[Action]) -> Iterator[Action]:
-    """Let go of kept machines whose time is over, or that no rollback would bring back any more."""
+    """Destroy kept machines whose time is over, or that no rollback would bring back."""
     back_again = {action.minion_id for action in attached}
     ways, room = {at.rollout.source, at.rollout.target}, at.aim.size
     stays = at.aim.mending or len(ways) == 1  # what came before this generation is not known here
@@ -316,7 +316,7 @@ def _expired(at: Moment, attached: Sequence[Action]) -> Iterator[Action]:
 
 
 def _launches(at: Moment, attached: Sequence[Action], leaving: Sequence[Action]) -> Iterator[Action]:
-    """Fill the places that are free, also those of machines that leave right now."""
+    """Launch machines for the free places, also those of machines that go right now."""
     kept = {machine.minion_id for machine in at.found.kept}
     gone = sum(action.kind != "drain" and action.minion_id not in kept for action in leaving)
     returned = sum(action.minion_id in kept for action in attached)
@@ -334,7 +334,7 @@ def _launches(at: Moment, attached: Sequence[Action], leaving: Sequence[Action])
 
 
 def _refills(at: Moment, places: int, begun: int) -> Iterator[Action]:
-    """Take the place of old machines that were lost while a step lasts: a soak or an approval may take days."""
+    """Launch old machines in place of lost ones while a step lasts: a soak or an approval may take days."""
     lacking = at.stays - len(at.found.old) - len(at.found.refill)
     if at.aim.stays == 0 or at.aim.source in (None, at.aim.generation):
         return  # where all are replaced by their like, a refill would be a newcomer of a later step
@@ -343,13 +343,13 @@ def _refills(at: Moment, places: int, begun: int) -> Iterator[Action]:
 
 
 def _unlooked(at: Moment) -> int:
-    """Count kept machines that may come back as soon as somebody has looked at them."""
+    """Count kept machines that may come back as soon as they were probed."""
     patience = at.fleet.strategy.unhealthy_for
     return sum(m.health == "unknown" and _may_return(at, m) and at.now < m.since + patience for m in at.found.kept)
 
 
 def _may_return(at: Moment, machine: Machine) -> bool:
-    """Tell whether a kept machine is one that is wanted; a tainted one stays where it serves, but never comes back."""
+    """Tell whether a kept machine may serve again; a tainted one may serve on, but never comes back."""
     return at.aim.has(machine) and machine.taint is None
 
 

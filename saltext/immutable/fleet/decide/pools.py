@@ -17,50 +17,50 @@ FAR = float("inf")
 
 
 @dataclass
-class Tally:
-    """Machines by what they are to the goal. Those at fault and those that go are in no other list."""
+class Pools:
+    """Machines by what they are to the goal. Faulty and doomed ones are in no other list."""
 
     faulty: list[tuple[Machine, str, bool]] = field(default_factory=list)
-    """Must go for their own sake: why, and whether that counts as a failure of the rollout."""
+    """Machines that must go for a fault of their own: why, and whether that counts as a failure of the rollout."""
     doomed: int = 0
     kept: list[Machine] = field(default_factory=list)
     """Drained, and there only for a rollback."""
     wanted: list[Machine] = field(default_factory=list)
-    """All that are right, whatever their phase."""
+    """All that fit the goal, whatever their phase."""
     booting: list[Machine] = field(default_factory=list)
     standby: list[Machine] = field(default_factory=list)
-    """Right, ready, and without visitors."""
+    """Fit the goal, are ready, and have no visitors."""
     returning: list[Machine] = field(default_factory=list)
-    """Right, and about to be drained by an order that is not wanted any more."""
+    """Fit the goal, and are being drained by an order that no longer holds."""
     refill: list[Machine] = field(default_factory=list)
-    """Not right, but on their way to take the place of old ones that were lost while a step lasts."""
+    """Do not fit the goal, but will replace old machines that were lost while a step lasts."""
     idle: list[Machine] = field(default_factory=list)
-    """Not right, and of no use to anybody."""
+    """Do not fit the goal, and do not serve."""
     old: list[Machine] = field(default_factory=list)
-    """Not right, but they serve."""
+    """Do not fit the goal, but serve."""
     draining: list[Machine] = field(default_factory=list)
     available: int = 0
     """Healthy serving machines, for long enough."""
     available_new: int = 0
-    """Of these, the right ones."""
+    """Of these, those that fit the goal."""
     green: int = 0
-    """Right ones that are healthy for long enough, whether or not they have visitors."""
+    """Those that fit the goal and have been healthy for long enough, with visitors or without."""
     serving: int = 0
     unknown: int = 0
-    """Serving machines of which nobody knows how they are."""
+    """Serving machines whose health is unknown."""
     unwell: int = 0
     wake: float = FAR
     """When time alone changes this."""
 
     @property
     def occupying(self) -> int:
-        """Count the places that are taken: all but the kept and the doomed."""
+        """Count the places that are taken: by all machines but the kept and the doomed."""
         return sum(map(len, (self.wanted, self.refill, self.idle, self.old, self.draining)))
 
 
-def tally(fleet: Fleet, rollout: Rollout, aim: Goal, machines: Sequence[Machine], now: float) -> Tally:
-    """Sort the machines."""
-    found = Tally()
+def sort_machines(fleet: Fleet, rollout: Rollout, aim: Goal, machines: Sequence[Machine], now: float) -> Pools:
+    """Return the machines of a fleet, sorted by what they are to the goal."""
+    found = Pools()
     strategy, wake, well_for = fleet.strategy, FAR, fleet.strategy.min_ready
     has, watched = aim.has, rollout.started
     for machine in machines:
@@ -114,7 +114,7 @@ def tally(fleet: Fleet, rollout: Rollout, aim: Goal, machines: Sequence[Machine]
     return _ordered(found)
 
 
-def _ordered(found: Tally) -> Tally:
+def _ordered(found: Pools) -> Pools:
     """Give the lists that something is chosen from their total order."""
     found.faulty.sort(key=lambda one: AGE(one[0]))
     for chosen_from in (found.kept, found.booting, found.standby, found.returning, found.refill, found.idle):
@@ -123,7 +123,7 @@ def _ordered(found: Tally) -> Tally:
     return found
 
 
-def _waiting(found: Tally, machine: Machine) -> list[Machine]:
+def _waiting(found: Pools, machine: Machine) -> list[Machine]:
     return {"booting": found.booting, "standby": found.standby}.get(machine.phase, found.returning)
 
 
@@ -134,7 +134,7 @@ def is_available(fleet: Fleet, machine: Machine, now: float) -> bool:
 
 
 def _fault(strategy: Strategy, machine: Machine, counts: bool, now: float) -> tuple[str | None, float]:
-    """Return why a machine must go for its own sake, else when it will have to."""
+    """Return why a machine must go for a fault of its own, else None and when that will be so."""
     if machine.fault is not None:
         return machine.fault, FAR
     patience, state = strategy.ready_within, "ready"
@@ -151,6 +151,6 @@ def _fault(strategy: Strategy, machine: Machine, counts: bool, now: float) -> tu
 
 
 def _in_watch(strategy: Strategy, machine: Machine, at: float) -> bool:
-    """Tell whether what befalls a newcomer then is held against its image: later it is an ordinary loss."""
+    """Tell whether a failure of a newcomer at ``at`` counts against its image; a later one is an ordinary loss."""
     watch = max(strategy.ready_within, strategy.min_ready + strategy.soak)
     return machine.ready_since is None or at < machine.ready_since + watch

@@ -1,4 +1,4 @@
-"""Whose turn it is with a fleet, an operator's or ours: pure, from its standing in the books to what to do, and why."""
+"""Whether a fleet is reconciled, carried on or left to its operators: pure, from the books to what to do, and why."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from saltext.immutable.fleet.decide.state import Rollout
 from saltext.immutable.spec.model import Fleet
 
 LONGEST_REST = 3600.0
-"""Seconds between two trials to mend a fleet at most."""
+"""Seconds between two attempts to mend a fleet, at most."""
 
 Course = Literal["alarm", "busy", "leave", "rest", "carry on", "roll", "look", "nothing"]
 
 
 @dataclass(frozen=True)
-class Recall:
-    """What of a fleet is revoked, each with the reason, and what could take its place."""
+class Revoked:
+    """Images of a fleet that are revoked, each with the reason, and what could take their place."""
 
     target: str | None = None
     """The image that its unfinished rollout goes to."""
@@ -26,12 +26,12 @@ class Recall:
     instead: str | None = None
     """The name of another image, which its channel names and which is not revoked."""
     failed: str | None = None
-    """Why a roll to that one failed."""
+    """Why a roll to ``instead`` failed."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How a fleet stands in the books."""
+    """What the books say of a fleet."""
 
     wanted: bool
     """The pillar defines it."""
@@ -41,12 +41,12 @@ class Standing:
     settled: bool
     """It has a good generation."""
     machines: bool
-    """There are any in the books."""
+    """The books have machines of it."""
     trials: int = 0
     """Rollouts of kind reconcile that ended otherwise than done, one after the other, up to now."""
     closed: str | None = None
     """Why no window is open."""
-    recall: Recall = Recall()
+    revoked: Revoked = Revoked()
 
 
 @dataclass(frozen=True)
@@ -56,34 +56,34 @@ class Way:
     course: Course
     reason: str
     until: float | None = None
-    """When the next trial begins."""
+    """When the next attempt begins."""
 
     @property
     def failed(self) -> bool:
-        """Tell whether somebody has to know."""
+        """Tell whether an operator has to know."""
         return self.course in ("alarm", "rest")
 
 
 def way(fleet: Fleet, standing: Standing, now: float) -> Way:
-    """Decide whether a fleet is looked at, carried on or left alone."""
+    """Return whether a fleet is observed and mended, carried on, or left alone."""
     found = _way(fleet, standing, now)
-    recall, rollout = standing.recall, standing.unfinished
-    if found.course == "carry on" and rollout and recall.target:
-        return Way("alarm", no_further(fleet, rollout, recall.target))
-    if found.course == "look" and fleet.revoked == "replace" and not standing.closed and not stuck(fleet, recall):
-        return Way("roll", f"{recall.runs}; {_channel(fleet)} names {recall.instead}") if recall.runs else found
+    revoked, rollout = standing.revoked, standing.unfinished
+    if found.course == "carry on" and rollout and revoked.target:
+        return Way("alarm", no_further(fleet, rollout, revoked.target))
+    if found.course == "look" and fleet.revoked == "replace" and not standing.closed and not stuck(fleet, revoked):
+        return Way("roll", f"{revoked.runs}; {_channel(fleet)} names {revoked.instead}") if revoked.runs else found
     return found
 
 
-def stuck(fleet: Fleet, recall: Recall) -> str | None:
+def stuck(fleet: Fleet, revoked: Revoked) -> str | None:
     """Return why a fleet stays on a revoked image that it should leave by itself; None: it does not."""
-    if fleet.revoked != "replace" or not recall.runs:
+    if fleet.revoked != "replace" or not revoked.runs:
         return None
     promote = f"promote another: salt-run image.promote {fleet.recipe}@... channel={fleet.channel}"
-    if recall.instead is None:
-        return f"{recall.runs}; {_channel(fleet)} names no other image to go to; {promote}"
-    if recall.failed is not None:
-        return f"{recall.runs}; the roll to {recall.instead} failed: {recall.failed}; {promote}"
+    if revoked.instead is None:
+        return f"{revoked.runs}; {_channel(fleet)} names no other image to go to; {promote}"
+    if revoked.failed is not None:
+        return f"{revoked.runs}; the roll to {revoked.instead} failed: {revoked.failed}; {promote}"
     return None
 
 
@@ -100,7 +100,7 @@ def _channel(fleet: Fleet) -> str:
 
 
 def _way(fleet: Fleet, standing: Standing, now: float) -> Way:
-    """Decide it as if nothing were revoked."""
+    """Return it as if nothing were revoked."""
     rollout = standing.unfinished
     if not standing.wanted:
         return Way("alarm", _abandoned(fleet.name))
@@ -141,12 +141,12 @@ def _abandoned(name: str) -> str:
 
 
 def rest(fleet: Fleet, trials: int) -> float:
-    """Return how long to wait after so many failed trials: 10 m, 20 m, 40 m and then an hour, for 10 m."""
+    """Return the seconds to wait after so many failed attempts: ``ready_within``, doubled each time, at most an hour."""
     return float(min(fleet.strategy.ready_within * 2 ** min(max(0, trials - 1), 30), LONGEST_REST))
 
 
 def trials(rollouts: Sequence[Rollout]) -> int:
-    """Return how many trials to mend a fleet failed one after the other; ``rollouts``: the newest first."""
+    """Return how many attempts to mend a fleet failed one after the other; ``rollouts``: the newest first."""
     failed = 0
     for rollout in rollouts:
         if rollout.kind != "reconcile" or rollout.outcome not in ("paused", "aborted"):

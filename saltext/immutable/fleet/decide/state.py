@@ -33,7 +33,7 @@ class Rollout:
     """Machines of the fleet when this rollout began."""
     started: float
     progress_at: float
-    """When something last went on."""
+    """When the rollout last came further."""
     direction: Direction = "forward"
     """``back``: the new machines go, the old stay. ``hold``: only what failed goes, then it is paused.
     ``stop``: what does not serve yet goes, the rest stays as it is."""
@@ -44,11 +44,11 @@ class Rollout:
     step_reached_at: float | None = None
     """Since when all machines of the step are healthy."""
     approved: int = 0
-    """How many steps somebody approved."""
+    """How many steps operators approved."""
     switched_at: float | None = None
     """When a blue-green rollout moved the traffic."""
     replaces: int = 0
-    """Machines that had to be replaced or added when it began: what a share of failures is of."""
+    """Machines that had to be replaced or added when it began; ``max_failures`` as a share is a share of these."""
     failures: Mapping[str, float] = field(default_factory=dict)
     """New machines that failed in this direction, and when."""
     verdict: str = ""
@@ -71,7 +71,7 @@ class Machine:
     visitors; ``serving`` otherwise; ``doomed``: it goes."""
     born: float
     since: float
-    """Since when ``health`` is what it is; booting machines: since when we wait."""
+    """Since when ``health`` is what it is; of a booting machine: since when it is waited for."""
     health: Health = "unknown"
     note: str = ""
     """Why the health is not ``yes``."""
@@ -82,20 +82,20 @@ class Machine:
     ready_since: float | None = None
     """When it was ready for the first time."""
     healthy_since: float | None = None
-    """Since when nobody found it unhealthy; None: since ``since``."""
+    """Since when no probe found it unhealthy; None: since ``since``."""
     attached: bool | None = True
-    """Whether visitors are sent to it, as those say who send them; None: they do not tell."""
+    """Whether visitors are sent to it, as the traffic adapter says; None: unknown."""
     drain_since: float | None = None
     sessions: int | None = None
     """Visitors that a draining machine still has; None: unknown."""
     kept_until: float | None = None
     """How long it stays for a rollback; it is no part of the fleet meanwhile."""
     protect: str | None = None
-    """Why nobody may take it away while it is well."""
+    """Why it must not be taken out while it is healthy."""
 
 
 class Aged(Protocol):
-    """What has an age and an id: a machine, or what was seen of one."""
+    """A value with an age and an id: a machine, or what was seen of one."""
 
     @property
     def minion_id(self) -> str: ...
@@ -129,7 +129,7 @@ def oldest_first(machines: Sequence[SomeAged], likely: int) -> Iterator[SomeAged
 
 @dataclass(frozen=True)
 class Limits:
-    """What the rest of the world leaves us."""
+    """What windows and budgets leave to this fleet."""
 
     launches: int | None = None
     """More launches that may be begun now; None: any number."""
@@ -152,9 +152,9 @@ class Action:
     generation: int
     reason: str
     minion_id: str | None = None
-    """Whom it is done to; a launch gets its random id later."""
+    """The machine it is about; a launch gets its random id later."""
     failed: bool = False
-    """The victim never did its duty, so that its console is worth keeping."""
+    """The machine failed before it was ready, so that its console is kept."""
     until: float | None = None
     """How long a drained machine is kept."""
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from saltext.immutable.fleet.decide.goal import Goal, soak, steps
-from saltext.immutable.fleet.decide.pools import Tally
+from saltext.immutable.fleet.decide.pools import Pools
 from saltext.immutable.fleet.decide.state import AGE, Action, Direction, Limits, Machine, PausedBy, Rollout
 from saltext.immutable.spec.model import Fleet
 
 
 def judged(fleet: Fleet, rollout: Rollout, failed: Sequence[Action], idle_since: float, now: float) -> Rollout:
-    """Count the failures; turn back or hold when there are too many, pause when nothing goes on.
+    """Return the rollout with its failures counted: it turns back or holds with too many, and pauses without progress.
 
     ``idle_since``: since when nothing has, soak and approvals left out.
     """
@@ -30,7 +30,7 @@ def judged(fleet: Fleet, rollout: Rollout, failed: Sequence[Action], idle_since:
 
 
 def _turned(fleet: Fleet, rollout: Rollout, why: str, otherwise: Direction | None, now: float) -> Rollout:
-    """Send a rollout back where that is wanted and possible, else stop it."""
+    """Turn a rollout back where the strategy says so and it is possible, else stop it."""
     forward = rollout.direction == "forward"
     reason = why if forward else f"{why} (on the way {rollout.direction} because of {rollout.reason})"
     nowhere = rollout.source is None and rollout.old_size > 0  # it never was well, but some of it serves
@@ -60,7 +60,7 @@ def paused(rollout: Rollout, by: PausedBy, now: float) -> Rollout:
 
 
 def revived(rollout: Rollout, now: float) -> Rollout:
-    """Let a rollout that was paused or interrupted go on; what failed before the pause is forgiven."""
+    """Let a rollout that was paused or interrupted go on; failures before the pause do not count."""
     if rollout.outcome is None:
         return replace(rollout, progress_at=now)
     direction = rollout.held_from or "forward" if rollout.direction == "hold" else rollout.direction
@@ -78,7 +78,7 @@ def revived(rollout: Rollout, now: float) -> Rollout:
     )
 
 
-def ended(fleet: Fleet, rollout: Rollout, aim: Goal, found: Tally, soaked: bool, limits: Limits, now: float) -> Rollout:
+def ended(fleet: Fleet, rollout: Rollout, aim: Goal, found: Pools, soaked: bool, limits: Limits, now: float) -> Rollout:
     """Return the rollout with its outcome once nothing is left to do."""
     under_way = bool(found.booting or found.standby or found.returning or found.draining or found.idle)
     if rollout.direction == "hold":
@@ -100,8 +100,8 @@ def ended(fleet: Fleet, rollout: Rollout, aim: Goal, found: Tally, soaked: bool,
     return rollout
 
 
-def _borne(fleet: Fleet, rollout: Rollout, found: Tally, now: float) -> int:
-    """Count machines that upkeep found and that are not well: whether they stay is judged at its next look."""
+def _borne(fleet: Fleet, rollout: Rollout, found: Pools, now: float) -> int:
+    """Count machines that a reconcile found unhealthy: its next diagnosis decides about them."""
     if rollout.kind != "reconcile":
         return 0
     before = [m for m in found.wanted if m.phase == "serving" and m.born < rollout.started]
@@ -112,7 +112,7 @@ def _silent(fleet: Fleet, machine: Machine, now: float) -> bool:
     return machine.health == "unknown" and now >= machine.since + fleet.strategy.ready_within
 
 
-def _came_back(rollout: Rollout, aim: Goal, found: Tally, now: float) -> Rollout:
+def _came_back(rollout: Rollout, aim: Goal, found: Pools, now: float) -> Rollout:
     """On the way back those that stayed need only serve as before: a check that came with the new image may be one
     that the old image cannot pass.
     """
@@ -128,17 +128,17 @@ def _came_back(rollout: Rollout, aim: Goal, found: Tally, now: float) -> Rollout
 
 
 def _waits_for_windows(rollout: Rollout) -> bool:
-    """Tell whether what is done is done by choice: what restores a fleet, or was asked for in person, is not."""
+    """Tell whether windows hold this rollout: what restores a fleet, or an operator asked for, waits for none."""
     return rollout.direction == "forward" and rollout.kind in ("roll", "reconcile")
 
 
 def closed(rollout: Rollout, limits: Limits) -> bool:
-    """Tell whether nothing may be begun by choice."""
+    """Tell whether the windows let nothing begin."""
     return limits.closed is not None and _waits_for_windows(rollout)
 
 
-def verdict(fleet: Fleet, rollout: Rollout, aim: Goal, found: Tally, limits: Limits, soaked: bool) -> str:
-    """Say in a sentence without times how far it is, and what it waits for."""
+def verdict(fleet: Fleet, rollout: Rollout, aim: Goal, found: Pools, limits: Limits, soaked: bool) -> str:
+    """Return in a sentence, without times, how far the rollout is and what it waits for."""
     healthy = f"{found.available_new} of {aim.size} healthy"
     parts = [f"{healthy} on generation {aim.generation}"] if aim.generation else []
     if aim.mending and parts:
@@ -162,7 +162,7 @@ def verdict(fleet: Fleet, rollout: Rollout, aim: Goal, found: Tally, limits: Lim
     return ", ".join([*parts, *_waits(fleet, rollout, aim, found, limits, soaked)]) or "no machine is left"
 
 
-def _waits(fleet: Fleet, rollout: Rollout, aim: Goal, found: Tally, limits: Limits, soaked: bool) -> Iterator[str]:
+def _waits(fleet: Fleet, rollout: Rollout, aim: Goal, found: Pools, limits: Limits, soaked: bool) -> Iterator[str]:
     if is_patient(fleet, rollout, aim, found, soaked):
         by_hand = rollout.step_reached_at is None or soaked
         asked = f"waits for `salt-run fleet.approve {rollout.fleet}`"
@@ -176,8 +176,8 @@ def _waits(fleet: Fleet, rollout: Rollout, aim: Goal, found: Tally, limits: Limi
         yield f"{len(protected)} protected ({first}: `salt-run fleet.unprotect` lets it go)"
 
 
-def is_patient(fleet: Fleet, rollout: Rollout, aim: Goal, found: Tally, soaked: bool) -> bool:
-    """Tell whether it waits for the soak to end, or for somebody's approval."""
+def is_patient(fleet: Fleet, rollout: Rollout, aim: Goal, found: Pools, soaked: bool) -> bool:
+    """Tell whether the rollout waits for the end of a soak, or for an approval."""
     if rollout.direction != "forward":
         return False
     asks = fleet.strategy.approve

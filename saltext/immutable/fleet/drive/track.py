@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from saltext.immutable.fleet.books.ledger import Record
-from saltext.immutable.fleet.decide.checks import LOOK_WITHIN
+from saltext.immutable.fleet.decide.checks import PROBE_WITHIN
 from saltext.immutable.fleet.decide.state import Health, Machine, Phase
 from saltext.immutable.fleet.drive.world import Probe
 from saltext.immutable.providers import Instance
@@ -24,7 +24,7 @@ STARTED = 0.5
 """Its minion is up; services may need another moment."""
 SILENT = 5.0
 """Its start event has not come. A probe of it may take long to time out."""
-OVERDUE = LOOK_WITHIN + 5.0
+OVERDUE = PROBE_WITHIN + 5.0
 """Seconds after which a probe that is under way makes the health unknown."""
 VERIFY = 2.0
 """Seconds between two questions whether an id is contested: any minion can raise that alarm on the bus."""

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from salt.exceptions import CommandExecutionError, SaltException
 
 from saltext.immutable.fleet.books.ledger import Generation, Record
-from saltext.immutable.fleet.decide.checks import LOOK_WITHIN
+from saltext.immutable.fleet.decide.checks import PROBE_WITHIN
 from saltext.immutable.minions import Event, LaunchFailed, NoAnswer
 from saltext.immutable.providers import Identity, Instance, Provider
 from saltext.immutable.spec import reading
@@ -181,12 +181,12 @@ class World:
 
         Whatever the machine answers becomes a probe: it must not be able to stop those who look at it.
         """
-        minion_id, deadline = record.minion_id, self._clock() + LOOK_WITHIN
+        minion_id, deadline = record.minion_id, self._clock() + PROBE_WITHIN
         checks, found = self._fleet.health, list[str | None]()
         try:
             if not proven or not checks:
                 wanted = self._generations[record.generation].image
-                told, found = self._minions.look(minion_id, _at_once(checks), LOOK_WITHIN)
+                told, found = self._minions.look(minion_id, _at_once(checks), PROBE_WITHIN)
                 if told != wanted:
                     return Probe("no", plain(f"it runs image {told[:12]}, not {wanted[:12]}"), wrong=True)
             if ill := next(filter(None, found), None):
@@ -204,7 +204,7 @@ class World:
     def _left(self, deadline: float) -> float:
         left = deadline - self._clock()
         if left <= 0:
-            raise NoAnswer(f"all questions together took longer than {LOOK_WITHIN:g} s")
+            raise NoAnswer(f"all questions together took longer than {PROBE_WITHIN:g} s")
         return left
 
     def _provider(self, record: Record) -> Provider:

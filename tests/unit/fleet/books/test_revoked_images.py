@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from saltext.immutable.fleet.decide.reconcile import Recall, Standing, stuck, way
+from saltext.immutable.fleet.decide.reconcile import Revoked, Standing, stuck, way
 from saltext.immutable.fleet.decide.state import Rollout
 from saltext.immutable.spec.model import Fleet, ProviderSpec
 
@@ -14,7 +14,7 @@ NOW = 1_000_000.0
 KEEP = Fleet("shop", "web", 5, "shop-{token}.example.com", ProviderSpec("p"))
 REPLACE = replace(KEEP, revoked="replace")
 BAD = "web@111111111111 was revoked: openssl"
-RECALLED = Recall(runs=BAD, instead="web@222222222222")
+REVOKED = Revoked(runs=BAD, instead="web@222222222222")
 
 
 def unfinished(kind="roll", outcome=None, by=None):
@@ -22,8 +22,8 @@ def unfinished(kind="roll", outcome=None, by=None):
     return Rollout(1, "shop", kind, 1, 2, 5, **more)
 
 
-def standing(rollout=None, recall=RECALLED, held_by=None, **more):
-    return Standing(True, held_by, rollout, settled=True, machines=True, recall=recall, **more)
+def standing(rollout=None, revoked=REVOKED, held_by=None, **more):
+    return Standing(True, held_by, rollout, settled=True, machines=True, revoked=revoked, **more)
 
 
 @pytest.mark.parametrize(
@@ -31,10 +31,10 @@ def standing(rollout=None, recall=RECALLED, held_by=None, **more):
     [
         pytest.param(REPLACE, standing(), "roll", f"{BAD}; web:stable names web@222222222222", id="it was asked to"),
         pytest.param(KEEP, standing(), "look", "", id="it was not: machines stay, and are kept well"),
-        pytest.param(REPLACE, standing(recall=Recall()), "look", "", id="nothing is revoked"),
-        pytest.param(REPLACE, standing(recall=Recall(runs=BAD)), "look", "", id="nowhere to go"),
+        pytest.param(REPLACE, standing(revoked=Revoked()), "look", "", id="nothing is revoked"),
+        pytest.param(REPLACE, standing(revoked=Revoked(runs=BAD)), "look", "", id="nowhere to go"),
         pytest.param(REPLACE, standing(closed="no window"), "look", "", id="outside its windows"),
-        pytest.param(REPLACE, standing(recall=replace(RECALLED, failed="ill")), "look", "", id="it failed before"),
+        pytest.param(REPLACE, standing(revoked=replace(REVOKED, failed="ill")), "look", "", id="it failed before"),
         pytest.param(REPLACE, standing(unfinished("reconcile")), "roll", BAD, id="in place of upkeep that was killed"),
         pytest.param(REPLACE, standing(unfinished("roll")), "carry on", "1 booting", id="it is on its way already"),
         pytest.param(REPLACE, standing(unfinished("roll", "paused", "operator")), "leave", "", id="paused by hand"),
@@ -51,28 +51,28 @@ def test_a_fleet_that_runs_a_revoked_image(fleet, state, course, says):
     "rollout", [unfinished("roll"), unfinished("rollback"), unfinished("roll", "paused", "window")]
 )
 def test_a_rollout_to_a_revoked_image_is_not_carried_on_and_somebody_is_told_the_way_out(rollout):
-    found = way(KEEP, standing(rollout, Recall(target=BAD)), NOW)
+    found = way(KEEP, standing(rollout, Revoked(target=BAD)), NOW)
     assert (found.course, found.failed) == ("alarm", True)
     for words in (BAD, "`salt-run fleet.roll shop` goes to what web:stable names", "`salt-run fleet.rollback shop`"):
         assert words in found.reason
 
 
 @pytest.mark.parametrize(
-    ("fleet", "recall", "says"),
+    ("fleet", "revoked", "says"),
     [
-        pytest.param(KEEP, Recall(runs=BAD), None, id="it stays by wish"),
-        pytest.param(REPLACE, RECALLED, None, id="it goes"),
-        pytest.param(REPLACE, Recall(), None, id="nothing is revoked"),
-        pytest.param(REPLACE, Recall(runs=BAD), "names no other image to go to; promote another", id="nowhere"),
+        pytest.param(KEEP, Revoked(runs=BAD), None, id="it stays by wish"),
+        pytest.param(REPLACE, REVOKED, None, id="it goes"),
+        pytest.param(REPLACE, Revoked(), None, id="nothing is revoked"),
+        pytest.param(REPLACE, Revoked(runs=BAD), "names no other image to go to; promote another", id="nowhere"),
         pytest.param(
             REPLACE,
-            replace(RECALLED, failed="nginx is dead"),
+            replace(REVOKED, failed="nginx is dead"),
             "the roll to web@222222222222 failed: nginx is dead; promote another: salt-run image.promote web@... "
             "channel=stable",
             id="it failed",
         ),
     ],
 )
-def test_why_it_stays_where_it_should_not(fleet, recall, says):
-    found = stuck(fleet, recall)
+def test_why_it_stays_where_it_should_not(fleet, revoked, says):
+    found = stuck(fleet, revoked)
     assert found == says if says is None else says in found

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saltext.immutable.fleet.decide.diagnosis import Look, Sight, diagnose
+from saltext.immutable.fleet.decide.diagnosis import FleetSeen, MachineSeen, diagnose
 from saltext.immutable.fleet.decide.forecast import forecast
 from saltext.immutable.fleet.decide.plan import plan
 from saltext.immutable.fleet.decide.state import Action, Limits, Machine, Plan, Rollout, by_age, oldest_first
@@ -219,9 +219,8 @@ def test_the_oldest_come_first_however_many_are_likely_to_be_asked_for(there, li
 
 @given(there=pictures(), limit=st.integers(1, 4), chance=SHUFFLES)
 def test_a_diagnosis_names_the_sick_in_the_same_order(there, limit, chance):
-    sights = [Sight(one.minion_id, "running", one.born, "no", taint=one.taint) for one in there]
+    machines = [MachineSeen(one.minion_id, "running", one.born, "no", taint=one.taint) for one in there]
     fleet = replace(HAPROXY, size=len(there), sick_limit=Amount(limit))
-    first, other = (
-        diagnose(fleet, Look(NOW, tuple(some), True), {}, broken=False) for some in (sights, shuffled(sights, chance))
-    )
+    both = (machines, shuffled(machines, chance))
+    first, other = (diagnose(fleet, FleetSeen(NOW, tuple(some), True), {}, broken=False) for some in both)
     assert first == other

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saltext.immutable.fleet.decide.diagnosis import Diagnosis, Look, Rhythm, Sickness, Sight, diagnose
-from saltext.immutable.fleet.decide.orphans import Stray, sightings, stray_keys
+from saltext.immutable.fleet.decide.diagnosis import Diagnosis, FleetSeen, MachineSeen, Rhythm, Sickness, diagnose
+from saltext.immutable.fleet.decide.orphans import Orphan, decide, orphan_keys
 from saltext.immutable.fleet.decide.reconcile import Standing, rest, trials, way
 from saltext.immutable.fleet.decide.state import Rollout
 from saltext.immutable.spec.model import Amount, Fleet, ProviderSpec, Strategy
@@ -117,18 +117,18 @@ def test_how_many_trials_failed(rollouts, number):
 # Diagnosis
 
 
-def sight(name: str, word: str = "yes", **more: object) -> Sight:
+def machine(name: str, word: str = "yes", **more: object) -> MachineSeen:
     """``yes``, ``no``, ``unknown`` of one that runs, or ``stopped``, ``absent``."""
     there = word if word in ("stopped", "absent") else "running"
     health = word if there == "running" else "unknown"
-    return Sight(name, there, NOW - 5000, health, **more)  # type: ignore[arg-type]
+    return MachineSeen(name, there, NOW - 5000, health, **more)  # type: ignore[arg-type]
 
 
-def look(words: str, **more: object) -> Look:
+def look(words: str, **more: object) -> FleetSeen:
     """``look("yes yes no")``: machines a, b and c; who answers is heard."""
-    known = tuple(sight(name, word) for name, word in zip("abcdefghijkl", words.split(), strict=False))
+    known = tuple(machine(name, word) for name, word in zip("abcdefghijkl", words.split(), strict=False))
     heard = any(one.health != "unknown" for one in known)
-    return replace(Look(NOW, known, heard), **more)  # type: ignore[arg-type]
+    return replace(FleetSeen(NOW, known, heard), **more)  # type: ignore[arg-type]
 
 
 def seen(name: str, ailment: str, ago: float) -> dict[str, Sickness]:
@@ -189,7 +189,7 @@ def test_who_is_sick_and_what_has_to_be_mended(found, sick, taints, mends):
 def test_when_nobody_answers_silence_is_no_evidence_and_somebody_is_told():
     found = asked("unknown unknown unknown unknown stopped", LONG)
     assert ids(found.sick) == "e" and not found.reasons and "could be the master" in str(found.alarm)
-    elsewhere = diagnose(replace(FLEET, size=1), Look(NOW, (sight("e", "unknown"),), heard=True), LONG, False)
+    elsewhere = diagnose(replace(FLEET, size=1), FleetSeen(NOW, (machine("e", "unknown"),), heard=True), LONG, False)
     assert ids(elsewhere.taints) == "e", "a machine of another fleet answered"
 
 
@@ -216,9 +216,9 @@ def test_above_the_limit_none_is_replaced(size, limit, sick, mends):
         assert "a (it has stopped)" in str(found.alarm) and "`salt-run fleet.roll web`" in str(found.alarm)
 
 
-def with_one(one: Sight, **more: object) -> Look:
-    others = tuple(sight(name) for name in "abcd")
-    return replace(Look(NOW, (*others, one), heard=True), **more)  # type: ignore[arg-type]
+def with_one(one: MachineSeen, **more: object) -> FleetSeen:
+    others = tuple(machine(name) for name in "abcd")
+    return replace(FleetSeen(NOW, (*others, one), heard=True), **more)  # type: ignore[arg-type]
 
 
 AGED = replace(FLEET, max_age=5000.0)
@@ -227,20 +227,20 @@ AGED = replace(FLEET, max_age=5000.0)
 @pytest.mark.parametrize(
     ("fleet", "seen_now", "reason", "waits"),
     [
-        pytest.param(FLEET, with_one(sight("e", taint="vim")), "e: tainted: vim", "", id="tainted"),
-        pytest.param(FLEET, with_one(sight("e", taint="vim"), closed="opens Sat"), "", "opens Sat", id="by a window"),
-        pytest.param(FLEET, with_one(sight("e", taint="vim", protect="dump")), "", "protected: dump", id="protected"),
+        pytest.param(FLEET, with_one(machine("e", taint="vim")), "e: tainted: vim", "", id="tainted"),
+        pytest.param(FLEET, with_one(machine("e", taint="vim"), closed="opens Sat"), "", "opens Sat", id="by a window"),
+        pytest.param(FLEET, with_one(machine("e", taint="vim", protect="dump")), "", "protected: dump", id="protected"),
         pytest.param(
-            FLEET, with_one(sight("e", "stopped", taint="vim"), closed="Sat"), "stopped", "", id="dead anyway"
+            FLEET, with_one(machine("e", "stopped", taint="vim"), closed="Sat"), "stopped", "", id="dead anyway"
         ),
         pytest.param(
-            AGED, with_one(replace(sight("e"), born=NOW - 4999)), "a: older than 5000 s", "", id="others are old"
+            AGED, with_one(replace(machine("e"), born=NOW - 4999)), "a: older than 5000 s", "", id="others are old"
         ),
-        pytest.param(FLEET, with_one(sight("e", left=True)), "left it unready", "", id="left by a rollout"),
-        pytest.param(FLEET, with_one(sight("e", cut_off=True)), "is sent no visitors", "", id="forgotten by HAProxy"),
-        pytest.param(FLEET, with_one(sight("e", kept_until=NOW)), "its time is over", "", id="kept for long enough"),
+        pytest.param(FLEET, with_one(machine("e", left=True)), "left it unready", "", id="left by a rollout"),
+        pytest.param(FLEET, with_one(machine("e", cut_off=True)), "is sent no visitors", "", id="forgotten by HAProxy"),
+        pytest.param(FLEET, with_one(machine("e", kept_until=NOW)), "its time is over", "", id="kept for long enough"),
         pytest.param(
-            replace(FLEET, size=4), with_one(sight("e", "unknown", kept_until=NOW + 1)), "", "",
+            replace(FLEET, size=4), with_one(machine("e", "unknown", kept_until=NOW + 1)), "", "",
             id="kept, whatever it is",
         ),
     ],
@@ -260,7 +260,7 @@ def test_tainted_and_over_age_machines_are_not_sick():
     ("word", "mends"), [pytest.param("no", False, id="it runs"), pytest.param("stopped", True, id="it is dead anyway")]
 )
 def test_a_protected_machine_is_not_replaced_for_its_health(word, mends):
-    sick = with_one(sight("e", word, protect="core dump"))
+    sick = with_one(machine("e", word, protect="core dump"))
     found = diagnose(FLEET, sick, LONG, False)
     assert (bool(found.reasons), found.taints) == (mends, ())
     assert "it is protected" in "; ".join(found.waits) or mends
@@ -306,20 +306,20 @@ def test_whatever_happens_no_more_than_the_limit_is_replaced_and_nobody_too_soon
         seen_now = replace(look(" ".join(words)), at=now)
         seen_now = replace(seen_now, heard=seen_now.heard or elsewhere)
         found = diagnose(fleet, seen_now, memory, broken=False)
-        ill = {s.minion_id for s in seen_now.sights if s.there == "running" and s.health != "yes"}
+        ill = {s.minion_id for s in seen_now.machines if s.there == "running" and s.health != "yes"}
         since = {name: since.get(name, now) for name in ill}
         memory = {one.minion_id: one for one in found.sick}
-        lost = {s.minion_id for s in seen_now.sights if s.there != "running"}
+        lost = {s.minion_id for s in seen_now.machines if s.there != "running"}
         if len(ill | lost) > max(1, fleet.sick_limit.up(fleet.size)):
             assert found.alarm and not found.reasons and not found.taints
-        if not seen_now.heard and any(s.health == "unknown" and s.there == "running" for s in seen_now.sights):
+        if not seen_now.heard and any(s.health == "unknown" and s.there == "running" for s in seen_now.machines):
             assert found.alarm and not found.reasons
         for one in found.taints:
             assert one.minion_id in ill and now - since[one.minion_id] >= fleet.unreachable_for
         assert found.alarm is None or not found.reasons
 
 
-# Strays
+# Orphans
 
 TOKEN = "0123456789abcdef"
 OURS = f"web-{TOKEN}.example.com"
@@ -329,8 +329,8 @@ SHOP = replace(FLEET, name="shop", minion_id="shop-{token}.example.com")
 @pytest.mark.parametrize(
     ("minion_id", "there", "named", "found"),
     [
-        pytest.param(OURS, [], [OURS], [Stray(OURS, "key", "web", True)], id="ours, of no machine"),
-        pytest.param(OURS, [], [], [Stray(OURS, "key", "web", False)], id="the journal does not know it"),
+        pytest.param(OURS, [], [OURS], [Orphan(OURS, "key", "web", True)], id="ours, of no machine"),
+        pytest.param(OURS, [], [], [Orphan(OURS, "key", "web", False)], id="the journal does not know it"),
         pytest.param(OURS, [OURS], [OURS], [], id="in a book, or listed"),
         pytest.param(OURS.replace("f", "F"), [], [], [], id="capitals: not ours"),
         pytest.param(f"web-{TOKEN}0.example.com", [], [], [], id="17 digits"),
@@ -341,17 +341,17 @@ SHOP = replace(FLEET, name="shop", minion_id="shop-{token}.example.com")
     ],
 )
 def test_which_keys_are_of_no_machine(minion_id, there, named, found):
-    assert stray_keys([minion_id, "builder"], [FLEET, SHOP], there, named) == found
+    assert orphan_keys([minion_id, "builder"], [FLEET, SHOP], there, named) == found
 
 
 def test_a_fleet_whose_ids_nobody_knows_has_no_stray_keys():
     gone = replace(FLEET, minion_id="")
-    assert stray_keys([OURS, TOKEN], [gone], [], [OURS, TOKEN]) == []
+    assert orphan_keys([OURS, TOKEN], [gone], [], [OURS, TOKEN]) == []
 
 
 def test_fleets_that_share_their_ids_have_each_stray_once():
     twin = replace(FLEET, name="twin")
-    assert [stray.fleet for stray in stray_keys([OURS], [FLEET, twin], [], [OURS])] == ["twin"]
+    assert [orphan.fleet for orphan in orphan_keys([OURS], [FLEET, twin], [], [OURS])] == ["twin"]
 
 
 @pytest.mark.parametrize(
@@ -366,7 +366,7 @@ def test_fleets_that_share_their_ids_have_each_stray_once():
 )
 def test_what_nobody_wants_is_told_of_and_then_removed(known, ago, removed, says):
     before = {} if ago is None else {("key", OURS): NOW - ago}
-    (found,) = sightings([Stray(OURS, "key", "web", known)], before, {"web": FLEET}, NOW)
+    (found,) = decide([Orphan(OURS, "key", "web", known)], before, {"web": FLEET}, NOW)
     assert found.remove == removed and says in found.reason
 
 
@@ -379,8 +379,8 @@ def test_what_nobody_wants_is_told_of_and_then_removed(known, ago, removed, says
     ],
 )
 def test_when_too_many_machines_are_in_no_book_none_is_removed(fleets, number, removed):
-    strays = [Stray(f"web-{one:016x}", "machine", "web") for one in range(number)]
-    found = sightings(strays, {("machine", one.minion_id): NOW - 9000 for one in strays}, fleets, NOW)
+    orphans = [Orphan(f"web-{one:016x}", "machine", "web") for one in range(number)]
+    found = decide(orphans, {("machine", one.minion_id): NOW - 9000 for one in orphans}, fleets, NOW)
     assert sum(one.remove for one in found) == removed
 
 
@@ -389,9 +389,9 @@ def test_nothing_goes_that_was_not_seen_for_the_whole_grace(history, grace):
     now, before, first = NOW, {}, None
     for there, known in history:
         now += 1000
-        strays = [Stray(OURS, "key", "web", known)] if there else []
+        orphans = [Orphan(OURS, "key", "web", known)] if there else []
         first = (first or now) if there else None
-        found = sightings(strays, before, {"web": replace(FLEET, orphan_grace=grace)}, now)
-        before = {(one.stray.what, one.stray.minion_id): one.since for one in found}
+        found = decide(orphans, before, {"web": replace(FLEET, orphan_grace=grace)}, now)
+        before = {(one.orphan.what, one.orphan.minion_id): one.since for one in found}
         for one in found:
             assert not one.remove or (known and first is not None and first < now and now - first >= grace)

@@ -9,7 +9,7 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltClientError
 
 from saltext.immutable.fleet.books.ledger import Generation, Record
-from saltext.immutable.fleet.decide.checks import LOOK_WITHIN
+from saltext.immutable.fleet.decide.checks import PROBE_WITHIN
 from saltext.immutable.fleet.drive.world import Probe, World
 from saltext.immutable.minions import LaunchFailed, NoAnswer
 from saltext.immutable.spec.model import Fleet, FunctionCheck, ProviderSpec
@@ -104,7 +104,7 @@ def test_what_a_machine_says_is_kept_as_plain_text(said, note):
 def test_a_look_has_one_deadline_for_all_questions():
     machine = Machine(takes=6.0)
     assert look(machine).health == "yes"
-    assert machine.allowed == [LOOK_WITHIN, LOOK_WITHIN - 6], "the image and the first check are one question"
+    assert machine.allowed == [PROBE_WITHIN, PROBE_WITHIN - 6], "the image and the first check are one question"
     assert look(Machine(takes=16.0)) == Probe("unknown", "all questions together took longer than 15 s")
 
 
