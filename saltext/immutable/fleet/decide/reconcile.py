@@ -141,7 +141,7 @@ def _abandoned(name: str) -> str:
 
 
 def rest(fleet: Fleet, trials: int) -> float:
-    """Return the seconds to wait after so many failed attempts: ``ready_within``, doubled each time, at most an hour."""
+    """Return the seconds to wait after ``trials`` failed ones: ``ready_within``, doubled each time, at most an hour."""
     return float(min(fleet.strategy.ready_within * 2 ** min(max(0, trials - 1), 30), LONGEST_REST))
 
 
