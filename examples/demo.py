@@ -21,8 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from examples.starter import PlainEstate
 from examples.watch import Visitors, Watch
-from tests.support.estate import MARK, Answer, Estate
+from tests.support.estate import MARK, Answer
 from tests.support.haproxy import Balancer
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +74,7 @@ def fetch(address: str) -> Page:
 class Operator:
     """Types commands, and reads what they say."""
 
-    def __init__(self, estate: Estate, balancer: Balancer) -> None:
+    def __init__(self, estate: PlainEstate, balancer: Balancer) -> None:
         self.estate = estate
         self.balancer = balancer
         self.images: dict[str, str] = {}
@@ -83,7 +84,7 @@ class Operator:
     def run(self, *words: str, fails: bool = False) -> Answer:
         """Type a ``salt-run`` command; it must end as expected."""
         show(f"$ salt-run {' '.join(words)}", "bold")
-        answer = self.estate.salt_run(*words, check=False, hear=show)
+        answer = self.estate.salt_run(*words, check=False)
         return self._expected(answer, fails)
 
     def salt(self, *words: str, fails: bool = False) -> Answer:
@@ -264,7 +265,7 @@ def take(name: str, act: Callable[[], str]) -> Step:
     return step
 
 
-def start(estate: Estate, balancer: Balancer) -> str:
+def start(estate: PlainEstate, balancer: Balancer) -> str:
     """Start the master, with the example's orchestration beside its states, and the HAProxy that sends the visitors."""
     estate.up()
     shutil.copytree(ROOT / "examples/orch", estate.home / "orch", dirs_exist_ok=True)
@@ -345,7 +346,8 @@ def main() -> int:
     asked = parser.parse_args()
     home = ROOT / ".demo"
     roots = {"base": [str(home / "states")], "orch": [str(home / "orch")]}
-    estate = Estate(home, pillar=ROOT / "pillar", states=ROOT / "examples/states", config={"file_roots": roots})
+    trees = {"pillar": ROOT / "pillar", "states": ROOT / "examples/states"}
+    estate = PlainEstate(home, hear=show, **trees, config={"file_roots": roots})
     if asked.clean:
         estate.end()
         return 0

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from examples.starter import PlainEstate
 from tests.bench import baking, packing
 from tests.bench.figures import FIGURES, Figure, first_image
 from tests.support.estate import Estate
@@ -32,7 +33,7 @@ def main(names: list[str]) -> None:
         sys.exit(f"there is no figure {', '.join(sorted(unknown))}; there are {', '.join(FIGURES)}")
     report = {}
     home = ROOT / os.environ.get("IMMUTABLE_HOME", "build/estate")
-    with Estate(home, pillar=ROOT / "pillar", states=ROOT / "examples/states") as estate:
+    with PlainEstate(home, pillar=ROOT / "pillar", states=ROOT / "examples/states") as estate:
         print("baking what is measured with", flush=True)
         baking.lay(estate)
         first_image(estate)

@@ -7,13 +7,11 @@ names another folder for it, so that several may be up at a time.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(ROOT / "tests")]
 
-from processes import of_session  # noqa: E402
-from support.estate import Estate, wait_for  # noqa: E402
+from saltfactories.manager import FactoriesManager  # noqa: E402
+from support.estate import wait_for  # noqa: E402
+from support.factories import FactoryEstate  # noqa: E402
 from support.surface.bus import Listener  # noqa: E402
 from support.surface.seen import Onlooker  # noqa: E402
 
@@ -40,48 +39,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="bakes images and runs machines: needs root"))
 
 
-@pytest.fixture(scope="session")
-def estate() -> Iterator[Estate]:
+@pytest.fixture(scope="package")
+def estate(salt_factories: FactoriesManager) -> Iterator[FactoryEstate]:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
     home = ROOT / (os.environ.get("IMMUTABLE_HOME", "build/integration") + ("" if worker == "gw0" else f"-{worker}"))
     roots = {"base": [str(home / "states")], "orch": [str(ROOT / "examples/orch")]}
-    with Estate(home, pillar=HERE / "pillar", states=HERE / "tree", config={"file_roots": roots}) as found:
+    more = {"pillar": HERE / "pillar", "states": HERE / "tree", "config": {"file_roots": roots}}
+    with FactoryEstate(home, salt_factories, **more) as found:
         yield found
 
 
-@pytest.fixture(scope="session")
-def configured(estate: Estate) -> Callable[..., AbstractContextManager[None]]:
-    """Return what starts the master anew with further config, for a while."""
-
-    @contextmanager
-    def restarted(**config: Any) -> Iterator[None]:
-        file = estate.etc / "master"
-        before = file.read_text()
-        try:
-            file.write_text(json.dumps({**json.loads(before), **config}))
-            restart()
-            yield
-        finally:
-            file.write_text(before)
-            restart()
-
-    def restart() -> None:
-        leader = int((estate.home / "run/var/run/salt-master.pid").read_text())
-        wait_for(lambda: not killed(leader), 30)
-        estate.start_master()
-
-    def killed(leader: int) -> list[int]:
-        """Kill a session once more: one of its processes may have forked since."""
-        for pid in (left := of_session(leader)):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return left
-
-    return restarted
+@pytest.fixture(scope="package")
+def configured(estate: FactoryEstate) -> Callable[..., AbstractContextManager[None]]:
+    """Return what kills the master and starts it anew with further config, for a while."""
+    return estate.configured
 
 
-@pytest.fixture(scope="session")
-def listener(estate: Estate) -> Iterator[Listener]:
+@pytest.fixture(scope="package")
+def listener(estate: FactoryEstate) -> Iterator[Listener]:
     with Listener(estate.etc / "master", Onlooker()) as found:
         yield found
 
@@ -95,7 +70,7 @@ def surface(listener: Listener) -> Iterator[None]:
 
 
 @pytest.fixture
-def as_delivered(estate: Estate) -> Iterator[None]:
+def as_delivered(estate: FactoryEstate) -> Iterator[None]:
     """Put pillar and states back to what the files here say, whatever a test makes of them."""
     yield
     for place, source in ((estate.pillar, HERE / "pillar"), (estate.states, HERE / "tree")):
@@ -104,7 +79,7 @@ def as_delivered(estate: Estate) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def nothing_is_left(estate: Estate) -> Iterator[Callable[[], None]]:
+def nothing_is_left(estate: FactoryEstate) -> Iterator[Callable[[], None]]:
     """Hold every file of tests to it at its end; a test may ask in between as well."""
 
     def check() -> None:
@@ -118,8 +93,8 @@ def nothing_is_left(estate: Estate) -> Iterator[Callable[[], None]]:
     check()
 
 
-@pytest.fixture(scope="session")
-def inside(estate: Estate) -> Callable[[str, str], str]:
+@pytest.fixture(scope="package")
+def inside(estate: FactoryEstate) -> Callable[[str, str], str]:
     """Return what runs a shell line in a machine and returns what it said."""
 
     def run(minion_id: str, line: str) -> str:
@@ -131,8 +106,8 @@ def inside(estate: Estate) -> Callable[[str, str], str]:
     return run
 
 
-@pytest.fixture(scope="session")
-def booted(estate: Estate) -> Callable[[str], None]:
+@pytest.fixture(scope="package")
+def booted(estate: FactoryEstate) -> Callable[[str], None]:
     """Return what waits until a machine has booted."""
 
     def wait(minion_id: str) -> None:
@@ -143,7 +118,7 @@ def booted(estate: Estate) -> Callable[[str], None]:
     return wait
 
 
-@pytest.fixture(scope="session")
-def web(estate: Estate) -> dict[str, Any]:
+@pytest.fixture(scope="package")
+def web(estate: FactoryEstate) -> dict[str, Any]:
     """The image of recipe ``web``."""
     return dict(estate.salt_run("image.bake", "web").data)

@@ -11,13 +11,3 @@ def command_of(pid: int) -> str:
     with suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text().strip()
     return ""
-
-
-def of_session(leader: int) -> list[int]:
-    """Return the processes of a session that live: proc(5), fields 3 and 6 of stat."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, _, _, session, *_ = file.read_text().rpartition(")")[2].split()
-            found += [int(file.parent.name)] if int(session) == leader and state != "Z" else []
-    return found

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,9 +48,7 @@ def pet(estate, inside, booted) -> Iterator[Pet]:
     digest = estate.salt_run("image.bake", "base").data["digest"]
     minion = {"id": PET, "master": network.gateway(estate.net), "acceptance_wait_time": 1}
     ports = {"master_port": estate.ports[1], "publish_port": estate.ports[0]}
-    stubs = estate.home / "run/etc/salt/pki/master/minions_autosign"
-    stubs.mkdir(exist_ok=True)
-    (stubs / PET).touch()
+    estate.expect(PET)
     unsealed = images.lower(estate.host, digest)[:-1]
     place = {"bridge": estate.net.bridge, "subnet": estate.net.subnet}
     machines.launch(estate.host, Machine(PET, "", unsealed, {**minion, **ports}, **place, read_only=False))
@@ -66,8 +61,7 @@ def pet(estate, inside, booted) -> Iterator[Pet]:
         yield found
     finally:
         machines.destroy(estate.host, PET)
-        key = [str(Path(sys.executable).with_name("salt-key")), "-c", str(estate.etc), "-y", "-d", PET]
-        subprocess.run(key, check=True, capture_output=True)
+        estate.salt_key("--yes", f"--delete={PET}")
 
 
 def test_a_minion_with_the_pack_installed_behaves_as_without_it(pet):

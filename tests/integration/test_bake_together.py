@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.estate import wait_for
@@ -29,9 +30,12 @@ def test_independent_recipes_are_baked_at_the_same_time_and_one_that_fails_stops
     twin(estate)
     states(estate, "sleep 3")
     at_once: list[int] = []
-    answer = estate.salt_run(
-        "image.bake", "twin,broken,small,base", check=False, hear=lambda line: at_once.append(baking(estate))
-    )
+    with ThreadPoolExecutor(1) as pool:
+        bake = pool.submit(estate.salt_run, "image.bake", "twin,broken,small,base", check=False)
+        while not bake.done():
+            at_once.append(baking(estate))
+            time.sleep(0.1)
+    answer = bake.result()
     report = answer.data
     assert (answer.returncode, report["failed"]) == (1, ["broken"]), answer
     assert "1 of 2 states failed in the bake" in report["recipes"]["broken"]["error"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,8 +50,8 @@ def at_a_terminal(estate, small: str) -> tuple[int, int]:
     """Run the shell on a terminal of its own; return its pid and our end."""
     pid, ours = pty.fork()
     if pid == 0:
-        script = str(Path(sys.executable).with_name("salt-run"))
-        os.execve(script, [script, "-c", str(estate.etc), "image.shell", small], estate._environment())
+        words, environ = estate.typed("image.shell", small)
+        os.execve(words[0], words, environ)
     return pid, ours
 
 

@@ -37,10 +37,10 @@ def exported(estate, small, tmp_path):
     """Return what exports it; the answer, and the lines of progress."""
 
     def export(format: str, *words: str):
-        heard: list[str] = []
         place = tmp_path / f"small.{format}"
         run = ("image.export", "small:stable", f"format={format}", f"target={place}", *words)
-        return place, estate.salt_run(*run, hear=heard.append).data, heard
+        answer = estate.salt_run(*run)
+        return place, answer.data, answer.stderr.splitlines()
 
     return export
 

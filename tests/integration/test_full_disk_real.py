@@ -6,13 +6,13 @@ tests/functional/test_full_disk.py tries in seconds.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from saltext.immutable.host import Host
 from saltext.immutable.images import layers
@@ -48,7 +48,7 @@ def disk(estate, configured, tmp_path: Path) -> Iterator[Disk]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM}m", "none", place], check=True)
     try:
         found = Disk(place)
-        ours = json.loads((estate.etc / "master").read_text())["immutable"]
+        ours = yaml.safe_load((estate.etc / "master").read_text())["immutable"]
         own = {"root": str(found.host.root), "store": f"sqlite:///{tmp_path}/store.sqlite"}
         with configured(immutable={**ours, **own}):
             yield found

@@ -6,7 +6,6 @@ import json
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import pytest
 import salt.client
 from paths import ROOT, ROWS, TOUCH, VAR, Row
 from salt.utils import args as salt_args
-from support.estate import MARK, wait_for
+from support.estate import wait_for
 
 PILLAR = {
     "schedule": {"schedule": {"evil": {"function": "cmd.run", "args": [TOUCH], "seconds": 1}}},
@@ -146,11 +145,10 @@ def salt_ssh(ground: Ground, command: list[str]) -> tuple[int, str]:
     place = ground.key.parent
     roster = {"fort": {"host": ground.machine["address"], "user": "root", "priv": str(ground.key)}}
     (place / "roster").write_text(json.dumps(roster))
-    words = [str(Path(sys.executable).with_name("salt-ssh")), "-c", str(ground.estate.etc), "--ignore-host-keys"]
-    words += ["--roster-file", str(place / "roster"), "--no-host-keys", "fort"]
-    words = [*words[:-1], "-r", "fort", command[1]] if command[0] == "-r" else [*words, *command]
-    env = {MARK: str(ground.estate.home), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(place)}
-    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    cli = ground.estate.cli("salt-ssh", roster_file=str(place / "roster"), target_host="fort")
+    cli.__cli_output_supported__ = False
+    env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(place)}
+    done = ground.estate.run(cli, "--ignore-host-keys", "--no-host-keys", *command, env=env)
     shutil.rmtree(place / ".ssh", ignore_errors=True)
     return done.returncode, done.stdout + done.stderr
 

@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,10 +96,10 @@ def a_timeline_for_people(small) -> None:
 def at_a_terminal(small, columns: int, *words: str) -> str:
     """Run salt-run as a person does, on a terminal so wide."""
     leader, follower = pty.openpty()
-    command = [str(Path(sys.executable).with_name("salt-run")), "-c", str(small.etc), *words]
+    command, environ = small.typed(*words)
     # Salt warns on standard error of what it did not close; that is none of ours.
     terminal = {"stdin": follower, "stdout": follower, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, env={**os.environ, "COLUMNS": str(columns)}, **terminal) as process:
+    with subprocess.Popen(command, env={**environ, "COLUMNS": str(columns)}, **terminal) as process:
         os.close(follower)
         said = b""
         try:

@@ -118,9 +118,8 @@ def test_a_roll_that_was_killed_is_carried_on(estate):
 @full
 def test_keys_and_machines_of_nobody_are_told_of_and_then_removed(estate):
     victim = ids(estate)[3]
-    pki = estate.home / "run/etc/salt/pki/master"
-    (pki / "minions_autosign" / STRANGER).touch()
-    (pki / "minions_autosign" / GHOST).touch()
+    estate.expect(STRANGER)
+    estate.expect(GHOST)
     with books(estate) as store:
         [rollout] = store.execute("SELECT max(id) FROM rollouts").fetchone()
         entry = (rollout, 0.0, "launch", GHOST, "1 of 1")
@@ -134,7 +133,7 @@ def test_keys_and_machines_of_nobody_are_told_of_and_then_removed(estate):
     wait_for(lambda: "removed" in {one["done"] for one in collected(estate)}, 30)
     keys = estate.keys()
     assert STRANGER in keys and GHOST not in keys and victim not in keys
-    (pki / "minions_autosign" / STRANGER).unlink()
+    (estate.pki / "minions_autosign" / STRANGER).unlink()
     assert tended(estate.salt_run("fleet.reconcile", "web"))["result"]
     assert len(ids(estate)) == 4 and estate.keys() == ids(estate)
 

@@ -108,7 +108,7 @@ def test_broken_glass_opens_one_machine_for_a_while_and_taints_it_for_ever(estat
 
 def tokens(estate, minion_id: str) -> set[str]:
     """Return the tokens for a machine that Salt's job cache has kept."""
-    jobs = (estate.home / "run/var/cache/salt/master/jobs").rglob(".load.p")
+    jobs = (estate.home / "run/cache/jobs").rglob(".load.p")
     loads = [salt.payload.loads(job.read_bytes()) for job in jobs]
     sent = [load["arg"][-1] for load in loads if load["fun"] == "immutable.break_glass" and minion_id in load["tgt"]]
     found = {word["token"] for word in sent}

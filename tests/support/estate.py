@@ -1,13 +1,16 @@
-"""A private master on this host, with everything around it, for the demo, the benchmarks and the end-to-end tests.
+"""What stands around a private master on this host: bridge, root of layers, kept downloads, and the count of leaks.
 
 ::
 
-    with Estate(ROOT / "build/estate", pillar=ROOT / "pillar", states=ROOT / "examples/states") as estate:
+    with OneOfThem(ROOT / "build/estate", pillar=ROOT / "pillar", states=ROOT / "examples/states") as estate:
         estate.salt_run("image.bake", "web")
         estate.salt_run("fleet.roll", "web").data["outcome"]
         estate.write_pillar("web", {"web": {"version": "2"}})
         estate.salt("web-*", "test.ping").data
     assert not any(estate.leaks().values())
+
+Who starts the master and runs command lines, a subclass says: for tests ``support.factories`` with
+pytest-salt-factories, for the demo and the benchmarks ``examples.starter``, which needs nothing but Salt.
 
 Needs root. All of an estate is below its ``home``: config, keys, store, layers and downloads. The next estate in the
 same home begins anew, whatever the last one left, also after ``kill -9``; only downloads and layers stay, which are
@@ -23,18 +26,18 @@ import os
 import re
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
-import sys
-import threading
 import time
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import yaml
 
 from saltext.immutable.host import Host, remove
 from saltext.immutable.images import layers
@@ -48,9 +51,6 @@ MARK = "IMMUTABLE_ESTATE"
 
 Salt's daemons write their title over their environment; they are known by the config directory in it.
 """
-
-_NOISE = re.compile(r"unclosed (Runner|MasterMinion) <")
-"""What Salt 3008's own salt-run says at its end, whatever it ran."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,13 @@ class Answer:
         return found
 
 
-class Estate:
+class Estate(ABC):
     """One master and its host. ``config`` is further master config."""
+
+    CONFIG_DIR: ClassVar[str]
+    """Where below home the master's config is."""
+    PKI_DIR: ClassVar[str]
+    """Where below home the master keeps keys."""
 
     def __init__(
         self,
@@ -95,14 +100,38 @@ class Estate:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self.home = home.resolve()
-        self.etc, self.pillar, self.states = self.home / "etc", self.home / "pillar", self.home / "states"
+        self.etc, self.pki = self.home / self.CONFIG_DIR, self.home / self.PKI_DIR
+        self.pillar, self.states = self.home / "pillar", self.home / "states"
         self.host = Host(self.home / "immutable")
         self.net = net or self._earlier() or Network(f"im{zlib.crc32(str(self.home).encode()):08x}", free_subnet())
         self._sources = {self.pillar: pillar, self.states: states}
         self._config = dict(config or {})
         self._undo = ExitStack()
-        self._master: subprocess.Popen[bytes] | None = None
         self.is_up = False
+
+    # What a subclass says
+
+    @abstractmethod
+    def start_master(self) -> None:
+        """Start a master with `master_config` in `etc`, and return when it answers."""
+
+    @property
+    @abstractmethod
+    def master_pid(self) -> int:
+        """The master's first process, which leads a session of its own; 0 when there is none."""
+
+    @property
+    @abstractmethod
+    def ports(self) -> tuple[int, int]:
+        """Where minions subscribe, and where they ask."""
+
+    @abstractmethod
+    def popen(self, *words: str) -> subprocess.Popen[str]:
+        """Start ``salt-run`` in a session of its own, and return at once: to kill it, or to read what it says."""
+
+    @abstractmethod
+    def _run(self, script: str, words: tuple[str, ...]) -> Answer:
+        """Run a command line of Salt to its end, with JSON as its output."""
 
     # Life
 
@@ -119,11 +148,13 @@ class Estate:
             undo.enter_context(_only_one(self.home))
             self.clear()
             undo.callback(self.end)
-            self._write()
+            self._copy_sources()
             network.up(self.net)
             # Not the pack's own bridge, or it would go with the last machine: the master listens on its address.
             run("ip", "link", "set", self.net.bridge, "alias", "estate")
             self.start_master()
+            if self.master_pid not in self._ours():
+                raise RuntimeError(f"the master, pid {self.master_pid}, does not look like one: no leak would be seen")
             self._undo, self.is_up = undo.pop_all(), True
         return self
 
@@ -131,10 +162,6 @@ class Estate:
         """End everything; what stays are the files."""
         self.is_up = False
         self._undo.close()
-
-    def leave(self) -> None:
-        """Let it live on after this process; `clear` ends it."""
-        self._undo.pop_all()
 
     def clear(self) -> None:
         """Make this home new, but keep downloads, and the layers that the last estate used."""
@@ -165,46 +192,20 @@ class Estate:
     def _earlier(self) -> Network | None:
         """Return the network of the last estate in this home: what it left is found by it."""
         file = self.etc / "master"
-        return Network(**json.loads(file.read_text())["immutable"]["network"]) if file.exists() else None
+        return Network(**yaml.safe_load(file.read_text())["immutable"]["network"]) if file.exists() else None
 
-    # The master
-
-    def start_master(self, within: float = 60.0) -> None:
-        """Start the master, and return when it answers."""
-        with (self.home / "master.log").open("wb") as log:
-            self._master = process = subprocess.Popen(
-                [_script("salt-master"), "-c", self.etc],
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        wait_for(lambda: process.poll() is not None or self._answers(), within)
-        if process.poll() is not None:
-            raise RuntimeError(f"the master ended:\n{(self.home / 'master.log').read_text()}")
-        if process.pid not in self._ours():
-            raise RuntimeError(f"the master, pid {process.pid}, does not look like one: nothing could be told of leaks")
-
-    def _answers(self) -> bool:
-        with suppress(OSError), socket.create_connection((network.gateway(self.net), self.ports[0]), timeout=1):
-            return (self.home / "run/var/run/salt/master/master_event_pull.ipc").exists()
-        return False
-
-    def _write(self) -> None:
+    def _copy_sources(self) -> None:
         for place, source in self._sources.items():
             if source:
                 shutil.copytree(source, place)
             place.mkdir(exist_ok=True)
-        self.etc.mkdir()
-        self.ports = free_ports(2)
+
+    def master_config(self) -> dict[str, Any]:
+        """Return what the master is told but for paths and ports: it listens on the bridge, where machines are."""
         immutable = {"root": str(self.host.root), "network": {"bridge": self.net.bridge, "subnet": self.net.subnet}}
-        config = {
-            "root_dir": str(self.home / "run"),
+        return {
             "user": "root",
             "interface": network.gateway(self.net),
-            "publish_port": self.ports[0],
-            "ret_port": self.ports[1],
             "file_roots": {"base": [str(self.states)]},
             "pillar_roots": {"base": [str(self.pillar)]},
             "worker_threads": 3,
@@ -212,21 +213,33 @@ class Estate:
             "immutable": immutable,
             **self._config,
         }
-        (self.etc / "master").write_text(json.dumps(config, indent=1))
 
     # What an operator does
 
-    def salt_run(self, *words: str, check: bool = True, hear: Callable[[str], None] = lambda line: None) -> Answer:
-        """Run ``salt-run``; ``check``: a failure raises; ``hear`` is called with each line of progress."""
-        return self._call("salt-run", words, check, hear)
+    def salt_run(self, *words: str, check: bool = True) -> Answer:
+        """Run ``salt-run``; ``check``: a failure raises."""
+        return self._checked("salt-run", words, check)
 
     def salt(self, target: str, *words: str, check: bool = True) -> Answer:
-        """Run ``salt``."""
-        return self._call("salt", (target, *words), check, lambda line: None)
+        """Run ``salt``; ``check``: a failure raises."""
+        return self._checked("salt", (target, *words), check)
 
-    def popen(self, *words: str) -> subprocess.Popen[str]:
-        """Start ``salt-run`` and return at once (to kill it, for example)."""
-        return self._popen("salt-run", words)
+    def salt_key(self, *words: str, check: bool = True) -> Answer:
+        """Run ``salt-key``; ``check``: a failure raises."""
+        return self._checked("salt-key", words, check)
+
+    def _checked(self, script: str, words: tuple[str, ...], check: bool) -> Answer:
+        answer = self._run(script, words)
+        if check and not answer.ok:
+            said = (answer.stderr + answer.stdout).strip()
+            raise AssertionError(f"{' '.join(answer.command)} exited with {answer.returncode}:\n{said}")
+        return answer
+
+    def expect(self, minion_id: str) -> None:
+        """Let the master accept the key of a minion that is none of its fleets'."""
+        stubs = self.pki / "minions_autosign"
+        stubs.mkdir(exist_ok=True)
+        (stubs / minion_id).touch()
 
     def write_pillar(self, name: str, data: Mapping[str, Any]) -> None:
         """Write ``<name>.sls`` of the pillar."""
@@ -234,37 +247,9 @@ class Estate:
 
     def keys(self) -> list[str]:
         """Return the minion ids that have a key of any standing, or a stub that would accept one."""
-        pki = self.home / "run/etc/salt/pki/master"
         kinds = ("minions", "minions_pre", "minions_rejected", "minions_denied", "minions_autosign")
-        return sorted(file.name for kind in kinds for file in pki.glob(f"{kind}/*") if not file.name.startswith("."))
-
-    def _call(self, script: str, words: tuple[str, ...], check: bool, hear: Callable[[str], None]) -> Answer:
-        began = time.monotonic()
-        with self._popen(script, words) as process:
-            try:
-                stdout, stderr = _read(process, hear)
-            except BaseException:
-                _interrupt(process)
-                raise
-        answer = Answer((script, *words), process.returncode, stdout, stderr, time.monotonic() - began)
-        if check and not answer.ok:
-            said = (answer.stderr + answer.stdout).strip()
-            raise AssertionError(f"{' '.join(answer.command)} exited with {answer.returncode}:\n{said}")
-        return answer
-
-    def _popen(self, script: str, words: tuple[str, ...]) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [_script(script), "-c", self.etc, "--out=json", *words],
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def _environment(self) -> dict[str, str]:
-        return {**os.environ, MARK: str(self.home), "PYTHONUNBUFFERED": "1"}
+        found = (file.name for kind in kinds for file in self.pki.glob(f"{kind}/*"))
+        return sorted(name for name in found if not name.startswith("."))
 
     # What is left
 
@@ -286,12 +271,12 @@ class Estate:
 
     def processes(self) -> list[int]:
         """Return the processes of this estate; its master's are left out."""
-        master = self._master.pid if self._master and self.is_up else 0
+        master = self.master_pid if self.is_up else 0
         return [pid for pid in self._ours() if _session(pid) != master]
 
     def _ours(self) -> set[int]:
         mark = f"{MARK}={self.home}\0".encode()
-        title = re.compile(rb"salt\S*[\0 ]-c[\0 ]" + re.escape(str(self.etc).encode()) + rb"([\0 ]|$)")
+        title = re.compile(rb"salt\S*[\0 ](-c[\0 ]|--config-dir=)" + re.escape(f"{self.home}/".encode()))
         marked = {pid for pid, environ in _of_processes("environ") if mark in environ}
         return marked | {pid for pid, words in _of_processes("cmdline") if title.search(words)}
 
@@ -344,10 +329,6 @@ def _session(pid: int) -> int:
     return 0
 
 
-def _script(name: str) -> str:
-    return str(Path(sys.executable).with_name(name))
-
-
 @contextmanager
 def _only_one(home: Path) -> Iterator[None]:
     with (home / "lock").open("w") as file:
@@ -356,33 +337,6 @@ def _only_one(home: Path) -> Iterator[None]:
         except BlockingIOError as err:
             raise RuntimeError(f"{home} is in use by another process") from err
         yield
-
-
-def _read(process: subprocess.Popen[str], hear: Callable[[str], None]) -> tuple[str, str]:
-    """Read both outputs to their end, one line of standard error at a time."""
-    assert process.stdout and process.stderr
-    errors, lines = process.stderr, []
-
-    def listen() -> None:
-        for line in errors:
-            lines.append(line)
-            if not _NOISE.search(line):
-                hear(line.rstrip())
-
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
-    stdout = process.stdout.read()
-    listener.join()
-    return stdout, "".join(lines)
-
-
-def _interrupt(process: subprocess.Popen[str], within: float = 60.0) -> None:
-    """Press Ctrl-C, and let it undo what it did."""
-    process.send_signal(signal.SIGINT)
-    try:
-        process.communicate(timeout=within)
-    except subprocess.TimeoutExpired:
-        process.kill()
 
 
 def run(*words: str) -> None:
@@ -397,13 +351,6 @@ def wait_for(happens: Callable[[], bool], seconds: float = 60.0, every: float = 
         if time.monotonic() > end:
             raise TimeoutError(f"it did not happen within {seconds} s")
         time.sleep(every)
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on."""
-    with ExitStack() as undo:
-        sockets = [undo.enter_context(socket.create_server(("0.0.0.0", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
 
 
 def free_subnet() -> str:
