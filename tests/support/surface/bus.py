@@ -16,6 +16,8 @@ from .functions import FOLDERS, read
 from .seen import REFUSED, Onlooker
 
 _MARK = "surface/caught-up"
+_PATIENCE = 10.0
+"""Seconds."""
 
 
 class Listener(threading.Thread):
@@ -36,9 +38,9 @@ class Listener(threading.Thread):
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self.join()
+        self.join(_PATIENCE)  # it may wait for a master that is gone
 
-    def catch_up(self, within: float = 10.0) -> None:
+    def catch_up(self, within: float = _PATIENCE) -> None:
         """Return when all that was fired before has been looked at."""
         began = time.time()
         with salt.utils.event.get_master_event(self._opts, self._opts["sock_dir"], listen=False) as bus:
@@ -50,7 +52,10 @@ class Listener(threading.Thread):
         with salt.utils.event.get_event("master", opts=self._opts, listen=True) as bus:
             while not self._over.is_set():
                 if event := bus.get_event(wait=1, full=True, auto_reconnect=True):
-                    self._look(event["tag"], event["data"])
+                    try:
+                        self._look(event["tag"], event["data"])
+                    except Exception as err:  # in a thread nobody would hear of it
+                        self.onlooker.problems[event["tag"]] = repr(err)
 
     def _look(self, tag: str, data: Mapping[str, Any]) -> None:
         if tag == _MARK:
@@ -58,17 +63,17 @@ class Listener(threading.Thread):
         elif tag.startswith("immutable/"):
             self._event(tag, data)
         elif tag.startswith(("salt/run/", "salt/job/")) and "return" in data:
-            self._answer(str(data["fun"]).removeprefix("runner."), data["fun_args"], data)
+            self._answer(str(data.get("fun")).removeprefix("runner."), data.get("fun_args", ()), data)
 
     def _event(self, tag: str, data: Mapping[str, Any]) -> None:
         """Look at an event of a runner as it was fired, at one of a minion without what Salt adds to it."""
         sent = data["data"] if data.get("cmd") == "_minion_event" else data
-        self.onlooker.event(tag, {name: one for name, one in sent.items() if not name.startswith(("_", "__"))})
+        self.onlooker.event(tag, {name: one for name, one in sent.items() if not name.startswith("_")})
 
     def _answer(self, fun: str, args: Sequence[Any], data: Mapping[str, Any]) -> None:
-        answer = data["return"]
-        if "sealed: " in str(answer) and not data["success"]:
+        answer, success = data["return"], data.get("success")
+        if not success and "sealed: " in str(answer):
             self.onlooker.answer(REFUSED, (), {}, answer)
-        elif fun in self._functions and (data["success"] or isinstance(answer, dict)):
+        elif fun in self._functions and (success or isinstance(answer, dict)):
             kwargs = dict(args[-1]) if args and isinstance(args[-1], dict) else {}
             self.onlooker.answer(fun, args, kwargs, answer)

@@ -1,7 +1,7 @@
 """Hold documents that commands gave, and events that were fired, to what is written down of them.
 
-Runs of tests tell what is there. ``IMMUTABLE_SURFACE=write`` writes it down in place of complaining; what is not there
-any more, and names for shapes that come more than once, are a matter of the editor.
+``IMMUTABLE_SURFACE=write`` writes down what is seen in place of complaining (in one process at a time). It only widens:
+what is not there any more is deleted by hand, and so are shapes given a name that come more than once.
 """
 
 from __future__ import annotations
