@@ -55,7 +55,7 @@ class Listener(threading.Thread):
                     try:
                         self._look(event["tag"], event["data"])
                     except Exception as err:  # in a thread nobody would hear of it
-                        self.onlooker.problems[event["tag"]] = repr(err)
+                        self.onlooker.event(f"{event['tag']} cannot be read", repr(err))
 
     def _look(self, tag: str, data: Mapping[str, Any]) -> None:
         if tag == _MARK:

@@ -32,11 +32,14 @@ _FREE |= {r"^immutable/(?!image/|drift/|break_glass/)[^/]+/(?=.)": "immutable/<f
 
 
 class Onlooker:
-    """Notes what does not fit. Each document is noted once."""
+    """Widens what is written down by what it sees, and says in the end what that would change."""
 
     def __init__(self) -> None:
-        self.problems: dict[str, str] = {}
+        self._begin()
+
+    def _begin(self) -> None:
         self._data = _written_down()
+        self._new: dict[str, None] = {}
 
     def answer(self, fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], document: Any) -> None:
         """Look at what a function returned; what people read in place of it is none of ours."""
@@ -50,11 +53,12 @@ class Onlooker:
         self._look("events", tag, document)
 
     def end(self) -> None:
-        """Complain of what did not fit."""
-        problems, self.problems = self.problems, {}
-        if problems:
-            changed = f"the public surface has changed: {', '.join(problems)}"
-            pytest.fail("\n".join([f"{changed}; if that is meant: {HOW}", *problems.values()]), pytrace=False)
+        """Complain of what was not as written down."""
+        names, found = list(self._new), [files.difference(part, data) for part, data in self._data.items()]
+        self._begin()
+        if names:
+            changed = f"the public surface has changed: {', '.join(names)}; if that is meant: {HOW}"
+            pytest.fail("\n".join([changed, *filter(None, found)]), pytrace=False)
 
     def _look(self, part: str, name: str, document: Any) -> None:
         with _ONE_AT_A_TIME:
@@ -68,7 +72,8 @@ class Onlooker:
             if WRITE:
                 files.write(part, after)
             else:
-                self.problems.setdefault(name, files.difference(part, after))
+                self._data[part] = after
+                self._new[name] = None
 
 
 def _written_down() -> dict[str, Any]:
