@@ -25,14 +25,14 @@ def export(
     *,
     force: bool = False,
     test: bool = False,
-    say: write.Say = write.nothing,
+    say: write.Progress = write.silent,
 ) -> dict[str, Any]:
     """Write an image that is not revoked to the file ``target`` of the builder; return what the builder tells of it."""
     if format not in write.FORMATS:
         raise SaltInvocationError(f"format: {format!r} is none of {', '.join(write.FORMATS)}")
     settings = spec.settings(opts)
     order = {"format": format, "target": str(target), "force": bool(force), "test": bool(test)}
-    work = Worker(opts, settings, "image", {"export_image": partial(write.export_image, say=say)})
+    work = Worker(opts, settings, "image", {"export_image": partial(write.export_image, progress=say)})
     with closing(Store.open(settings.store)) as store:
         image = store.usable(ref)
         with locks.baking(store, image.recipe, say):  # as a bake, it must not lose a layer that it reads

@@ -1,4 +1,5 @@
-"""On the builder, as root: an image as one file for the rest of the world. One file a format.
+"""Export an image as one file: tar, squashfs, OCI archive, or a disk that boots. Each format has a module of its own.
 
-`write` is called by ``_modules/image.py`` and by `bake.commands.export`. Layers are read, nothing is mounted.
+``_modules/image.py`` and `bake.commands.export` call `write`, as root on the builder. Layers are only read; nothing is
+mounted.
 """

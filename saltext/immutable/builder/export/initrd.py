@@ -1,4 +1,4 @@
-"""What an exported disk adds to the initial RAM disk that the image has from initramfs-tools."""
+"""The initial RAM disk that an exported disk adds to the one that the image has from initramfs-tools."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from importlib.resources import files
 
 NAME = "immutable"
-"""The kernel is told ``boot=immutable``: initramfs-tools(7), "boot="."""
+"""Value of ``boot=`` on the kernel's command line, and name of our script: see initramfs-tools(7)."""
 _SCRIPT = r"""
 mountroot() {
-    # Not among what initramfs-tools brings.
+    # initramfs-tools does not include this module.
     modprobe -d /immutable squashfs
     local_mount_root
     for each in dev proc sys run; do mount -o bind "/$each" "$rootmnt/$each"; done
@@ -21,7 +21,10 @@ _KINDS = {"directory": 0o040755, "file": 0o100644}
 
 
 def archive(modules: Mapping[str, bytes]) -> bytes:
-    """Return a cpio archive with what mounts the root; ``modules``: files below /lib/modules."""
+    """Return a cpio archive with `boot`, the script that starts it, and kernel modules.
+
+    ``modules``: path below /lib/modules -> content.
+    """
     boot = files("saltext.immutable.builder.export").joinpath("boot.py").read_bytes()
     content = {f"scripts/{NAME}": _SCRIPT.encode(), "immutable/boot.py": boot}
     content |= {f"immutable/lib/modules/{path}": text for path, text in modules.items()}
@@ -29,7 +32,7 @@ def archive(modules: Mapping[str, bytes]) -> bytes:
 
 
 def cpio(content: Mapping[str, bytes]) -> bytes:
-    """Return files, and the directories that they are in, as the kernel unpacks them ("newc")."""
+    """Return files and their directories as a cpio archive in the format that the kernel unpacks ("newc")."""
     entries = [(folder, _KINDS["directory"], b"") for folder in _folders(content)]
     entries += [(path, _KINDS["file"], content[path]) for path in sorted(content)]
     packed = [_entry(number, *entry) for number, entry in enumerate(entries, start=1)]
@@ -42,7 +45,10 @@ def _folders(paths: Iterable[str]) -> list[str]:
 
 
 def _entry(number: int, path: str, mode: int, text: bytes) -> bytes:
-    """See Documentation/driver-api/early-userspace/buffer-format.rst of the kernel; all owners and times are 0."""
+    """Return one entry of a cpio archive. All owners and times are 0.
+
+    The format is in Documentation/driver-api/early-userspace/buffer-format.rst of the kernel.
+    """
     name = path.encode() + b"\0"
     fields = [number, mode, 0, 0, 1, 0, len(text), 0, 0, 0, 0, len(name), 0]
     head = b"070701" + b"".join(b"%08X" % field for field in fields) + name

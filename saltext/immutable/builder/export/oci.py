@@ -1,6 +1,6 @@
-"""An image as OCI archive: each layer stays one, so registries and hosts share what images share.
+"""Export an image as an OCI archive. Each layer of the image is a layer of OCI, so registries store shared ones once.
 
-``manifest.json`` stands beside ``index.json``: by it any ``docker load`` reads the same blobs.
+``manifest.json`` beside ``index.json`` makes the archive readable for every ``docker load``.
 """
 
 from __future__ import annotations
@@ -25,65 +25,70 @@ _LEVEL = 4
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer, as it lies on the builder."""
+    """One layer of the image, as it is on the builder."""
 
-    place: Path
+    path: Path
     what: str
     created: float
 
 
 @dataclass(frozen=True)
-class About:
-    """What is said of an image."""
+class Image:
+    """Metadata of the image."""
 
     recipe: str
     digest: str
     created: float
     architecture: str
-    """As Go names it: ``amd64``."""
+    """In Go's terms: ``amd64``."""
     labels: dict[str, str]
 
     @property
     def name(self) -> str:
-        """Return the name that docker and podman give it."""
+        """The name under which docker and podman load it."""
         return f"localhost/{self.recipe}:{self.digest[:12]}"
 
 
-def write(out: IO[bytes], about: About, layers: Sequence[Layer], seen: tarball.Seen = lambda entry: None) -> None:
-    """Write the archive to a file that can be sought in: the name of a blob is known only when it was written."""
+def write(
+    out: IO[bytes], image: Image, layers: Sequence[Layer], on_entry: tarball.OnEntry = lambda entry: None
+) -> None:
+    """Write the archive to a seekable file: the name of a blob, its hash, is known only after its content.
+
+    ``on_entry`` is called with each file.
+    """
     archive = _Archive(out)
-    packed = [_layer(archive, layer, seen) for layer in layers]
+    packed = [_layer(archive, layer, on_entry) for layer in layers]
     blobs, diff_ids = [blob for blob, _ in packed], [diff_id for _, diff_id in packed]
-    config = archive.json_blob(f"{_KIND}.config.v1+json", _config(about, layers, diff_ids))
+    config = archive.json_blob(f"{_KIND}.config.v1+json", _config(image, layers, diff_ids))
     kind = f"{_KIND}.manifest.v1+json"
-    manifest = {"schemaVersion": 2, "mediaType": kind, "config": config, "layers": blobs, "annotations": about.labels}
-    described = archive.json_blob(kind, manifest)
-    names = {"org.opencontainers.image.ref.name": about.name, "io.containerd.image.name": about.name}
-    described |= {"annotations": names, "platform": {"architecture": about.architecture, "os": "linux"}}
-    index = {"schemaVersion": 2, "mediaType": f"{_KIND}.index.v1+json", "manifests": [described]}
+    manifest = {"schemaVersion": 2, "mediaType": kind, "config": config, "layers": blobs, "annotations": image.labels}
+    descriptor = archive.json_blob(kind, manifest)
+    names = {"org.opencontainers.image.ref.name": image.name, "io.containerd.image.name": image.name}
+    descriptor |= {"annotations": names, "platform": {"architecture": image.architecture, "os": "linux"}}
+    index = {"schemaVersion": 2, "mediaType": f"{_KIND}.index.v1+json", "manifests": [descriptor]}
     archive.file("index.json", _json(index))
     archive.file("oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
-    docker = {"Config": _path(config), "RepoTags": [about.name], "Layers": [_path(blob) for blob in blobs]}
+    docker = {"Config": _path(config), "RepoTags": [image.name], "Layers": [_path(blob) for blob in blobs]}
     archive.file("manifest.json", _json([docker]))
     archive.close()
 
 
-def _layer(archive: _Archive, layer: Layer, seen: tarball.Seen) -> tuple[dict[str, Any], str]:
-    """Write a layer; return its descriptor, and the digest of what is in it before it is compressed."""
+def _layer(archive: _Archive, layer: Layer, on_entry: tarball.OnEntry) -> tuple[dict[str, Any], str]:
+    """Write a layer as a blob; return its descriptor, and its diff_id, the digest before compression."""
     with archive.blob() as sink:
         packed = _Gzip(sink)
-        tarball.write_layer(cast("IO[bytes]", packed), tree.of_layer(layer.place), seen)
+        tarball.write_layer(cast("IO[bytes]", packed), tree.of_layer(layer.path), on_entry)
         packed.close()
-    return sink.described(f"{_KIND}.layer.v1.tar+gzip"), f"sha256:{packed.unpacked.hexdigest()}"
+    return sink.descriptor(f"{_KIND}.layer.v1.tar+gzip"), f"sha256:{packed.unpacked.hexdigest()}"
 
 
-def _config(about: About, layers: Sequence[Layer], diff_ids: Sequence[str]) -> dict[str, Any]:
-    """Return how the image is run: booted, as its machines are."""
-    run = {"Cmd": ["/sbin/init"], "StopSignal": "SIGRTMIN+3", "Labels": about.labels}
+def _config(image: Image, layers: Sequence[Layer], diff_ids: Sequence[str]) -> dict[str, Any]:
+    """Return the image configuration: how a container of the image is run."""
+    run = {"Cmd": ["/sbin/init"], "StopSignal": "SIGRTMIN+3", "Labels": image.labels}
     run["Env"] = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "container=oci"]
     return {
-        "created": time(about.created),
-        "architecture": about.architecture,
+        "created": time(image.created),
+        "architecture": image.architecture,
         "os": "linux",
         "config": run,
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
@@ -92,7 +97,7 @@ def _config(about: About, layers: Sequence[Layer], diff_ids: Sequence[str]) -> d
 
 
 def time(seconds: float) -> str:
-    """Return a time as OCI writes it."""
+    """Return epoch seconds as OCI writes a time."""
     return datetime.fromtimestamp(int(seconds), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -100,12 +105,13 @@ def _json(data: Any) -> bytes:
     return json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _path(described: dict[str, Any]) -> str:
-    return f"blobs/{described['digest'].replace(':', '/')}"
+def _path(descriptor: dict[str, Any]) -> str:
+    """Return the path of a blob in the archive."""
+    return f"blobs/{descriptor['digest'].replace(':', '/')}"
 
 
-class _Summed:
-    """Counts and hashes what goes through."""
+class _HashingWriter:
+    """A file that counts and hashes what is written to it."""
 
     def __init__(self, out: IO[bytes]) -> None:
         self._out, self.size, self.sum = out, 0, hashlib.sha256()
@@ -115,15 +121,15 @@ class _Summed:
         self.sum.update(data)
         return self._out.write(data)
 
-    def described(self, kind: str) -> dict[str, Any]:
-        """Return the descriptor of what went through."""
+    def descriptor(self, kind: str) -> dict[str, Any]:
+        """Return the descriptor of what was written."""
         return {"mediaType": kind, "digest": f"sha256:{self.sum.hexdigest()}", "size": self.size}
 
 
 class _Gzip:
-    """Compresses what goes through, without a name and a time."""
+    """A file that compresses what is written to it, without a name and a time in its header."""
 
-    def __init__(self, out: _Summed) -> None:
+    def __init__(self, out: _HashingWriter) -> None:
         self._out, self._zip = out, zlib.compressobj(_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS | 16)
         self.unpacked = hashlib.sha256()
 
@@ -137,29 +143,29 @@ class _Gzip:
 
 
 class _Archive:
-    """A tar file whose members may get their name and size after their content."""
+    """A tar file in which the name and size of a member may be written after its content."""
 
     def __init__(self, out: IO[bytes]) -> None:
         self._out = out
 
     @contextmanager
-    def blob(self) -> Iterator[_Summed]:
-        """Give what a blob is written to; it is described afterwards."""
+    def blob(self) -> Iterator[_HashingWriter]:
+        """Give a file for the content of a blob; the header follows at the end."""
         start = self._out.tell()
         self._out.write(bytes(_BLOCK))
-        sink = _Summed(self._out)
+        sink = _HashingWriter(self._out)
         yield sink
         self._out.write(bytes(-sink.size % _BLOCK))
         end = self._out.tell()
         self._out.seek(start)
-        self._out.write(_member(_path(sink.described("")), sink.size))
+        self._out.write(_member(_path(sink.descriptor("")), sink.size))
         self._out.seek(end)
 
     def json_blob(self, kind: str, data: Any) -> dict[str, Any]:
         """Write data as a blob; return its descriptor."""
         with self.blob() as sink:
             sink.write(_json(data))
-        return sink.described(kind)
+        return sink.descriptor(kind)
 
     def file(self, path: str, content: bytes) -> None:
         """Write a file."""

@@ -1,4 +1,4 @@
-"""Programs that are fed a stream."""
+"""Run programs that read their input from a pipe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from saltext.immutable.host import tail
 
 
 def find(program: str, package: str) -> str:
-    """Return where a program of this host is; a service's PATH may lack the directories of an administrator."""
+    """Return the path of a program of this host, also where the PATH of a service lacks /usr/sbin.
+
+    Raises CommandExecutionError that names the Debian package where it is missing.
+    """
     found = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
     if found is None:
         raise CommandExecutionError(f"{program} is not installed on this host: apt-get install {package}")
@@ -25,28 +28,33 @@ def find(program: str, package: str) -> str:
 
 
 @contextmanager
-def fed(
+def piped(
     command: Sequence[str | Path], out: IO[bytes] | None = None, env: Mapping[str, str] | None = None
 ) -> Iterator[IO[bytes]]:
-    """Start a program and give its input; afterwards wait for its end, and raise with what it said if it failed.
+    """Start a program and give its standard input; at the end wait for the program.
 
-    ``out``: the file that its output goes to; ``env``: what is added to its environment.
+    ``out``: the file for its output; ``env``: added to its environment. Raises CommandExecutionError with its output if
+    it fails or is not installed.
     """
-    words = [str(word) for word in command]
-    with tempfile.TemporaryFile() as said:
+    command_line = [str(word) for word in command]
+    with tempfile.TemporaryFile() as output:
         try:
             process = subprocess.Popen(
-                words, stdin=subprocess.PIPE, stdout=out or said, stderr=said, env={**os.environ, **(env or {})}
+                command_line,
+                stdin=subprocess.PIPE,
+                stdout=out or output,
+                stderr=output,
+                env={**os.environ, **(env or {})},
             )
         except FileNotFoundError as err:
-            raise CommandExecutionError(f"{words[0]} is not installed on this host ({err})") from err
+            raise CommandExecutionError(f"{command_line[0]} is not installed on this host ({err})") from err
         broken = None
         with process:
             assert process.stdin
             try:
                 yield process.stdin
                 process.stdin.close()
-            except BrokenPipeError as err:  # it ended before its input did, and says why
+            except BrokenPipeError as err:  # the program ended early; its output says why
                 broken = err
                 _close(process.stdin)
             except BaseException:
@@ -54,9 +62,9 @@ def fed(
                 _close(process.stdin)
                 raise
         if process.returncode or broken:
-            said.seek(0)
-            text = tail(said.read().decode(errors="replace").strip())
-            raise CommandExecutionError(f"{words[0]} exited with {process.returncode}: {text}") from broken
+            output.seek(0)
+            text = tail(output.read().decode(errors="replace").strip())
+            raise CommandExecutionError(f"{command_line[0]} exited with {process.returncode}: {text}") from broken
 
 
 def _close(pipe: IO[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Files as a squashfs: the same files always give the same bytes."""
+"""Export an image as a squashfs. The same files always give the same bytes."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from saltext.immutable.builder.export import tarball, tree
-from saltext.immutable.builder.export.programs import fed
+from saltext.immutable.builder.export.programs import piped
 
 LEVEL = 3
-"""Of zstd. mksquashfs would take 15, which needs five times as long and saves a twentieth."""
+"""Compression level of zstd. The default of mksquashfs is 15, which takes five times as long and saves a twentieth."""
 
 
-def write(place: Path, layers: Sequence[Path], created: float, seen: tarball.Seen, offset: int = 0) -> None:
-    """Write what a machine sees of a stack of layers to a file, after its first ``offset`` bytes."""
+def write(file: Path, layers: Sequence[Path], created: float, on_entry: tarball.OnEntry, offset: int = 0) -> None:
+    """Write the merged files of a stack of layers to a file, after its first ``offset`` bytes.
+
+    ``created``: epoch seconds of the image. ``on_entry`` is called with each file.
+    """
     entries = tree.merged(layers)
-    root = next(entries)  # of which mksquashfs takes nothing from a tar
+    root = next(entries)  # mksquashfs ignores the root of a tar
     how = [f"-root-mode {stat.S_IMODE(root.info.st_mode):o} -root-uid {root.info.st_uid} -root-gid {root.info.st_gid}"]
     how += ["-reproducible", "-xattrs", f"-comp zstd -Xcompression-level {LEVEL}", "-noappend -quiet -no-progress"]
-    command = ["mksquashfs", "-", str(place), "-tar", "-offset", str(offset), *" ".join(how).split()]
-    # Its -root-time is without effect here, so the root would be of today. This is the latest time that a file may
-    # have, and the root is as old: so it must not be earlier than any.
+    command = ["mksquashfs", "-", str(file), "-tar", "-offset", str(offset), *" ".join(how).split()]
+    # mksquashfs limits all times to SOURCE_DATE_EPOCH and gives it to the root (its option -root-time has no effect
+    # here). So it must be the latest time of all files.
     latest = max(int(created), *(int(entry.info.st_mtime) for entry in tree.merged(layers)))
-    with fed(command, env={"SOURCE_DATE_EPOCH": str(latest)}) as pipe:
-        tarball.write(pipe, entries, seen)
+    with piped(command, env={"SOURCE_DATE_EPOCH": str(latest)}) as stdin:
+        tarball.write(stdin, entries, on_entry)

@@ -1,6 +1,7 @@
-"""Files as a tar stream: the same files always give the same bytes.
+"""Write files as a tar stream. The same files always give the same bytes.
 
-Sorted, numeric owners, whole seconds, extended attributes as GNU tar and bsdtar have them (``SCHILY.xattr.``).
+Files are sorted, owners are numeric, times are whole seconds. Extended attributes are stored as by GNU tar and bsdtar
+(``SCHILY.xattr.``).
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.builder.export.tree import Entry
 
-Seen = Callable[[Entry], None]
-"""Called with each file that was written."""
+OnEntry = Callable[[Entry], None]
+"""Called with each file after it was written."""
 
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
 _CHUNK = 1 << 20
@@ -30,24 +31,27 @@ _KINDS = {
 }
 
 
-def write(out: IO[bytes], entries: Iterable[Entry], seen: Seen = lambda entry: None) -> None:
-    """Write files as they are."""
+def write(out: IO[bytes], entries: Iterable[Entry], on_entry: OnEntry = lambda entry: None) -> None:
+    """Write files as they are. ``on_entry`` is called with each."""
     with _Tar(out) as tar:
         for entry in entries:
             tar.put(entry)
-            seen(entry)
+            on_entry(entry)
 
 
-def write_layer(out: IO[bytes], entries: Iterable[Entry], seen: Seen = lambda entry: None) -> None:
-    """Write a layer as OCI has it: ``.wh.name`` hides that name of the layers below, ``.wh..wh..opq`` all beside it."""
+def write_layer(out: IO[bytes], entries: Iterable[Entry], on_entry: OnEntry = lambda entry: None) -> None:
+    """Write a layer of OCI: ``.wh.name`` hides that name in the layers below, ``.wh..wh..opq`` hides a whole directory.
+
+    Raises CommandExecutionError for a file whose own name begins with ``.wh.``.
+    """
     with _Tar(out) as tar:
         for entry in entries:
             folder, _, name = entry.path.rpartition("/")
             below = f"{folder}/" if folder else ""
             if name.startswith(_WHITEOUT):
                 raise CommandExecutionError(
-                    f"/{entry.path} cannot be in a layer of OCI, where its name says that another file is gone; "
-                    "export another format, or take it out of the states of this recipe"
+                    f"/{entry.path} cannot be in a layer of OCI, where a name that begins with .wh. hides a file; "
+                    "export another format, or rename the file in the states of the recipe"
                 )
             if entry.is_whiteout:
                 tar.mark(f"{below}{_WHITEOUT}{name}")
@@ -55,11 +59,14 @@ def write_layer(out: IO[bytes], entries: Iterable[Entry], seen: Seen = lambda en
                 tar.put(entry)
                 if entry.is_opaque:
                     tar.mark(f"{entry.path}/{_OPAQUE}")
-            seen(entry)
+            on_entry(entry)
 
 
 class _Tar:
-    """Writes headers as GNU tar does: of links in the form of pax mksquashfs 4.5 loses the / that they begin with."""
+    """A tar stream with headers as GNU tar writes them.
+
+    mksquashfs 4.5 drops the leading / of symbolic links from headers in pax format.
+    """
 
     def __init__(self, out: IO[bytes]) -> None:
         self._out = out
@@ -75,9 +82,9 @@ class _Tar:
             self._write(bytes(-self._size % tarfile.RECORDSIZE))
 
     def put(self, entry: Entry) -> None:
-        """Write a file; one that is the same as an earlier one (a hard link) as a link to that."""
+        """Write a file. If it is a hard link to an earlier one, write a link to that."""
         kind = _KINDS.get(stat.S_IFMT(entry.info.st_mode))
-        if kind is None:  # a socket: whoever listens on it makes it anew
+        if kind is None:  # a socket, which the program that listens on it makes anew
             return
         header, first = _header(entry, kind), self._linked(entry)
         if first:
@@ -87,21 +94,21 @@ class _Tar:
             self._content(entry)
 
     def mark(self, path: str) -> None:
-        """Write an empty file, which says something by its name."""
+        """Write an empty file whose name is the information."""
         self._write(_bytes(tarfile.TarInfo(path)))
 
     def _content(self, entry: Entry) -> None:
         left = entry.size
-        with open(entry.place, "rb", buffering=0) as file:
+        with open(entry.source, "rb", buffering=0) as file:
             while left and (chunk := file.read(min(left, _CHUNK))):
                 self._write(chunk)
                 left -= len(chunk)
         if left:
-            raise CommandExecutionError(f"{entry.place} became shorter while it was read")
+            raise CommandExecutionError(f"{entry.source} became shorter while it was read; export again")
         self._write(bytes(-entry.size % tarfile.BLOCKSIZE))
 
     def _linked(self, entry: Entry) -> str | None:
-        """Return the first path of a file that was written before."""
+        """Return the first path under which a hard-linked file was written, or None."""
         if entry.info.st_nlink < 2 or stat.S_ISDIR(entry.info.st_mode):
             return None
         first = self._first.setdefault((entry.info.st_dev, entry.info.st_ino), entry.path)
@@ -117,24 +124,24 @@ def _header(entry: Entry, kind: bytes) -> tarfile.TarInfo:
     header.type, header.mode, header.size = kind, stat.S_IMODE(info.st_mode), entry.size
     header.uid, header.gid, header.mtime = info.st_uid, info.st_gid, int(info.st_mtime)
     if kind == tarfile.SYMTYPE:
-        header.linkname = os.readlink(entry.place)
+        header.linkname = os.readlink(entry.source)
     if kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
         header.devmajor, header.devminor = os.major(info.st_rdev), os.minor(info.st_rdev)
     return header
 
 
 def _attributes(entry: Entry) -> bytes:
-    """Return what goes before the header of a file that has extended attributes; their values are any bytes."""
+    """Return the pax header with the extended attributes of a file, b'' if it has none. Their values are any bytes."""
     values = entry.xattrs().items()
     if not (text := b"".join(_record(f"SCHILY.xattr.{name}=".encode() + value + b"\n") for name, value in values)):
         return b""
-    before = tarfile.TarInfo("././@PaxHeader")
-    before.type, before.size = tarfile.XHDTYPE, len(text)
-    return _bytes(before) + text + bytes(-len(text) % tarfile.BLOCKSIZE)
+    header = tarfile.TarInfo("././@PaxHeader")
+    header.type, header.size = tarfile.XHDTYPE, len(text)
+    return _bytes(header) + text + bytes(-len(text) % tarfile.BLOCKSIZE)
 
 
 def _record(text: bytes) -> bytes:
-    """Return a record of pax: its length, which counts its own digits, and what it says."""
+    """Return a pax record: its length, which counts its own digits, then the text."""
     size = len(text) + 2
     while len(b"%d " % size) + len(text) != size:
         size += 1

@@ -1,4 +1,4 @@
-"""What an image holds, read straight from its layers: nothing is mounted, so nothing can stay mounted."""
+"""Read the files of an image straight from its layers. Nothing is mounted, so no mount can be left behind."""
 
 from __future__ import annotations
 
@@ -14,57 +14,60 @@ _OPAQUE = f"{_OVERLAY}opaque"
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of any kind."""
+    """One file of any type."""
 
     path: str
     """Relative to the root, which is ``.``."""
-    place: str
-    """Where it really is."""
+    source: str
+    """Its absolute path in a layer."""
     info: os.stat_result
 
     @property
     def is_whiteout(self) -> bool:
-        """Whether it only says that the layers below do not show this path."""
+        """Whether it is a whiteout, which hides this path in the layers below."""
         return stat.S_ISCHR(self.info.st_mode) and self.info.st_rdev == 0
 
     @property
     def is_opaque(self) -> bool:
-        """Whether it is a directory that hides what the layers below have in it."""
-        return stat.S_ISDIR(self.info.st_mode) and _OPAQUE in os.listxattr(self.place, follow_symlinks=False)
+        """Whether it is a directory that hides the content of that directory in the layers below."""
+        return stat.S_ISDIR(self.info.st_mode) and _OPAQUE in os.listxattr(self.source, follow_symlinks=False)
 
     @property
     def size(self) -> int:
-        """Bytes of content."""
+        """Bytes of content, 0 unless it is a regular file."""
         return self.info.st_size if stat.S_ISREG(self.info.st_mode) else 0
 
     def xattrs(self) -> Mapping[str, bytes]:
-        """Return the extended attributes; overlay's own bookkeeping is none of the content."""
-        names = sorted(os.listxattr(self.place, follow_symlinks=False))
+        """Return the extended attributes without overlay's own."""
+        names = sorted(os.listxattr(self.source, follow_symlinks=False))
         kept = (name for name in names if not name.startswith(_OVERLAY))
-        return {name: os.getxattr(self.place, name, follow_symlinks=False) for name in kept}
+        return {name: os.getxattr(self.source, name, follow_symlinks=False) for name in kept}
 
 
 def merged(layers: Sequence[Path]) -> Iterator[Entry]:
-    """Yield all that a machine sees of a stack of layers, root layer given first, each directory before its content."""
-    places = [str(layer.resolve()) for layer in reversed(layers)]
-    yield _entry(".", places[0])
-    yield from _merged("", places)
+    """Yield the merged files of a stack of layers, as a machine sees them; each directory before its content.
+
+    ``layers``: root first.
+    """
+    roots = [str(layer.resolve()) for layer in reversed(layers)]
+    yield _entry(".", roots[0])
+    yield from _merged("", roots)
 
 
-def _merged(folder: str, places: Sequence[str]) -> Iterator[Entry]:
-    """Yield what is seen in a directory that is at each of ``places``, the top layer's first."""
-    names = {place: set(os.listdir(place)) for place in places}
+def _merged(folder: str, sources: Sequence[str]) -> Iterator[Entry]:
+    """Yield the files in a directory. ``sources``: the same directory in several layers, the top layer's first."""
+    names = {source: set(os.listdir(source)) for source in sources}
     for name in sorted(set().union(*names.values())):
-        found = [_entry(f"{folder}{name}", f"{place}/{name}") for place in places if name in names[place]]
+        found = [_entry(f"{folder}{name}", f"{source}/{name}") for source in sources if name in names[source]]
         if found[0].is_whiteout:
             continue
         yield found[0]
-        if seen := [each.place for each in _seen(found)]:
-            yield from _merged(f"{folder}{name}/", seen)
+        if visible := [each.source for each in _visible_directories(found)]:
+            yield from _merged(f"{folder}{name}/", visible)
 
 
-def _seen(entries: Sequence[Entry]) -> Iterator[Entry]:
-    """Yield the directories that are seen as one; none if the topmost is no directory."""
+def _visible_directories(entries: Sequence[Entry]) -> Iterator[Entry]:
+    """Yield the directories whose content is merged; none if the topmost entry is no directory."""
     for entry in entries:
         if not stat.S_ISDIR(entry.info.st_mode):
             return
@@ -74,7 +77,7 @@ def _seen(entries: Sequence[Entry]) -> Iterator[Entry]:
 
 
 def of_layer(root: Path, folder: str = "") -> Iterator[Entry]:
-    """Yield all that is in one layer, whiteouts too, each directory before its content."""
+    """Yield all files of one layer, whiteouts too; each directory before its content."""
     if not folder:
         yield _entry(".", str(root))
     for name in sorted(os.listdir(root / folder)):
@@ -84,5 +87,5 @@ def of_layer(root: Path, folder: str = "") -> Iterator[Entry]:
             yield from of_layer(root, f"{folder}{name}/")
 
 
-def _entry(path: str, place: str) -> Entry:
-    return Entry(path, place, os.lstat(place))
+def _entry(path: str, source: str) -> Entry:
+    return Entry(path, source, os.lstat(source))

@@ -1,4 +1,4 @@
-"""What a builder does for an export: read the layers of an image, write one file."""
+"""Export an image: verify it, read its layers, write one file."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from typing import IO, Any
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.builder.export import disk, oci, squashfs, tarball, target, tree
-from saltext.immutable.builder.export.programs import fed, find
+from saltext.immutable.builder.export.programs import find, piped
 from saltext.immutable.host import Host, require_root, run
 from saltext.immutable.images import layers, verify
 from saltext.immutable.machines import images
 
-Say = Callable[..., None]
-"""Called with a sentence, a tag and data for each step of progress."""
+Progress = Callable[..., None]
+"""Called with a message, the tag of an event and the event's data."""
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
-_PACKED = 2
-"""An export is at most about one part in so many of its content: half, where a third is what was measured."""
+_COMPRESSION = 2
+"""An export is assumed to be smaller than its content by this factor; about 3 was measured."""
 _LABEL, _OURS = "org.opencontainers.image", "saltext.immutable"
 """Prefixes of labels: the standard's, and ours."""
 
 
-def nothing(message: str, tag: str, **data: Any) -> None:
-    """Say nothing."""
+def silent(message: str, tag: str, **data: Any) -> None:
+    """Report no progress."""
 
 
 @dataclass(frozen=True)
 class _Image:
-    """An image of this host, to be read."""
+    """An image of this host, to be exported."""
 
     about: Mapping[str, Any]
     layers: Sequence[oci.Layer]
@@ -46,31 +46,34 @@ class _Image:
         return f"{self.about['recipe']}@{self.about['image'][:12]}"
 
     @property
-    def places(self) -> list[Path]:
-        return [layer.place for layer in self.layers]
+    def paths(self) -> list[Path]:
+        return [layer.path for layer in self.layers]
 
 
-def export_image(host: Host, order: Mapping[str, Any], say: Say = nothing) -> dict[str, Any]:
-    """Write an image to a file of this host; ``order``: digest, format, target, force, test, trusted.
+def export_image(host: Host, order: Mapping[str, Any], progress: Progress = silent) -> dict[str, Any]:
+    """Write an image to a file of this host.
 
-    Return image, format, target, content (bytes of all files), free (bytes); and of the file bytes and sha256.
+    ``order``: digest, format, target (path), force (replace the target), test (write nothing), trusted (public keys).
+    Return image, format, target, content (bytes of all files), free (bytes), and unless ``test`` bytes and sha256 of
+    the file. Raises SaltInvocationError for a target that may not be written, and CommandExecutionError where the image
+    is damaged, lacks what the format needs, or the disk is too small.
     """
     require_root()
-    place = target.require(order["target"], order["force"])
+    path = target.require(order["target"], order["force"])
     verify.require(host, order["digest"], order["trusted"])
     image = _image(host, order["digest"])
-    content = sum(entry.size for entry in tree.merged(image.places))
-    # A qcow2 is made from a raw disk beside it.
-    free = target.require_room(place, content // _PACKED * (2 if order["format"] == "qcow2" else 1))
-    told = {"image": image.name, "format": order["format"], "target": str(place), "content": content, "free": free}
+    content = sum(entry.size for entry in tree.merged(image.paths))
+    # A qcow2 is converted from a temporary raw disk in the same folder.
+    free = target.require_space(path, content // _COMPRESSION * (2 if order["format"] == "qcow2" else 1))
+    report = {"image": image.name, "format": order["format"], "target": str(path), "content": content, "free": free}
     if order["test"]:
         if order["format"] in _DISKS:
-            disk.require(_disk(image), tree.merged(image.places))
-        return told
+            disk.require(_disk(image), tree.merged(image.paths))
+        return report
     try:
-        with target.written(place, order["force"]) as file:
-            FORMATS[order["format"]](file, image, _Progress(image.name, content, say))
-            return told | {"bytes": file.seek(0, 2), "sha256": _sum(file)}
+        with target.create(path, order["force"]) as file:
+            FORMATS[order["format"]](file, image, _Tenths(image.name, content, progress))
+            return report | {"bytes": file.seek(0, 2), "sha256": _sha256(file)}
     except FileNotFoundError as err:
         raise CommandExecutionError(f"{image.name} was deleted while it was exported: {err.filename} is gone") from err
 
@@ -79,25 +82,27 @@ def _image(host: Host, digest: str) -> _Image:
     about = images.read(host, digest)
     *stack, seal = [(host.l / name).resolve() for name in images.lower(host, digest)]
     known = [layers.load(host, layer) for layer in about["layers"]]
-    below = [oci.Layer(place, layer.what, layer.created) for place, layer in zip(stack, known, strict=True)]
+    below = [oci.Layer(path, layer.what, layer.created) for path, layer in zip(stack, known, strict=True)]
     return _Image(about, [*below, oci.Layer(seal, "seal", about["created"])])
 
 
-class _Progress:
-    """Tells of each tenth."""
+class _Tenths:
+    """Counts the bytes of files and reports each tenth of ``whole``."""
 
-    def __init__(self, name: str, whole: int, say: Say) -> None:
-        self._name, self._whole, self._say, self._done, self._told = name, max(whole, 1), say, 0, 0
+    def __init__(self, name: str, whole: int, progress: Progress) -> None:
+        self._name, self._whole, self._progress = name, max(whole, 1), progress
+        self._done = self._reported = 0
 
     def __call__(self, entry: tree.Entry) -> None:
         self._done += entry.size
         tenth = min(10, 10 * self._done // self._whole)
-        if tenth > self._told:
-            self._told, said = tenth, f"exporting {self._name}: {tenth}0 % of {self._whole >> 20} MB"
-            self._say(said, "image/export", image=self._name, percent=10 * tenth)
+        if tenth > self._reported:
+            self._reported = tenth
+            message = f"exporting {self._name}: {tenth}0 % of {self._whole >> 20} MB"
+            self._progress(message, "image/export", image=self._name, percent=10 * tenth)
 
 
-def _sum(file: IO[bytes]) -> str:
+def _sha256(file: IO[bytes]) -> str:
     file.seek(0)
     found = hashlib.sha256()
     while chunk := file.read(1 << 20):
@@ -108,22 +113,22 @@ def _sum(file: IO[bytes]) -> str:
 # Formats
 
 
-def _tar(file: IO[bytes], image: _Image, seen: tarball.Seen) -> None:
-    # With -T0 the bytes do not depend on how many cores there are.
-    with fed(["zstd", f"-{squashfs.LEVEL}", "-q", "-T0", "-c"], out=file) as pipe:
-        tarball.write(pipe, tree.merged(image.places), seen)
+def _tar(file: IO[bytes], image: _Image, on_entry: tarball.OnEntry) -> None:
+    # With -T0 the bytes do not depend on the number of CPUs.
+    with piped(["zstd", f"-{squashfs.LEVEL}", "-q", "-T0", "-c"], out=file) as stdin:
+        tarball.write(stdin, tree.merged(image.paths), on_entry)
 
 
-def _squashfs(file: IO[bytes], image: _Image, seen: tarball.Seen) -> None:
-    squashfs.write(_place(file), image.places, image.about["created"], seen)
+def _squashfs(file: IO[bytes], image: _Image, on_entry: tarball.OnEntry) -> None:
+    squashfs.write(_path(file), image.paths, image.about["created"], on_entry)
 
 
-def _place(file: IO[bytes]) -> Path:
-    """Return a name by which programs that we start find an open file."""
+def _path(file: IO[bytes]) -> Path:
+    """Return a path by which another program can open a file that this process has open."""
     return Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
 
 
-def _oci(file: IO[bytes], image: _Image, seen: tarball.Seen) -> None:
+def _oci(file: IO[bytes], image: _Image, on_entry: tarball.OnEntry) -> None:
     about = image.about
     labels = {
         f"{_LABEL}.title": about["recipe"],
@@ -136,34 +141,34 @@ def _oci(file: IO[bytes], image: _Image, seen: tarball.Seen) -> None:
         f"{_OURS}.pack": about["pack"],
     }
     architecture = _ARCHITECTURES.get(platform.machine(), platform.machine())
-    said = oci.About(about["recipe"], about["image"], about["created"], architecture, labels)
-    oci.write(file, said, image.layers, seen)
+    metadata = oci.Image(about["recipe"], about["image"], about["created"], architecture, labels)
+    oci.write(file, metadata, image.layers, on_entry)
 
 
-def _raw(file: IO[bytes], image: _Image, seen: tarball.Seen) -> None:
-    disk.write(_place(file), _disk(image), seen)
+def _raw(file: IO[bytes], image: _Image, on_entry: tarball.OnEntry) -> None:
+    disk.write(_path(file), _disk(image), on_entry)
 
 
-def _qcow2(file: IO[bytes], image: _Image, seen: tarball.Seen) -> None:
+def _qcow2(file: IO[bytes], image: _Image, on_entry: tarball.OnEntry) -> None:
     convert = [find("qemu-img", "qemu-utils"), "convert", "-f", "raw", "-O", "qcow2"]
-    # Without a name: a kill leaves nothing of it.
-    with tempfile.TemporaryFile(dir=_place(file).readlink().parent) as raw:
-        _raw(raw, image, seen)
-        run([*convert, _place(raw), _place(file)])
+    # Without a name, so that nothing is left after a kill.
+    with tempfile.TemporaryFile(dir=_path(file).readlink().parent) as raw:
+        _raw(raw, image, on_entry)
+        run([*convert, _path(raw), _path(file)])
 
 
 def _disk(image: _Image) -> disk.Disk:
     about = image.about
-    return disk.Disk(image.name, about["image"], about["created"], about["read_only"], image.places)
+    return disk.Disk(image.name, about["image"], about["created"], about["read_only"], image.paths)
 
 
-FORMATS: Mapping[str, Callable[[IO[bytes], _Image, tarball.Seen], None]] = {
+FORMATS: Mapping[str, Callable[[IO[bytes], _Image, tarball.OnEntry], None]] = {
     "tar": _tar,
     "squashfs": _squashfs,
     "oci": _oci,
     "raw": _raw,
     "qcow2": _qcow2,
 }
-"""What an image can be exported as, and who writes it."""
+"""The format of an export -> the function that writes it."""
 _DISKS = ("raw", "qcow2")
-"""Formats that ask something of the image."""
+"""Formats that have requirements on the image."""

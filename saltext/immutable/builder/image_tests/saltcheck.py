@@ -33,7 +33,7 @@ Run = Callable[[Callable[..., Any], Sequence[Any]], list[Any]]
 
 
 def results(order: Mapping[str, Any], run: Run) -> list[dict[str, Any]]:
-    """Run the tests of ``order`` (tests, states, saltenv) and return for each: name, passed, seconds, message."""
+    """Run the tests of ``order`` (tests, states, saltenv, pillarenv); return name, passed, seconds and message each."""
     found: list[dict[str, Any]] = []
     single: list[Mapping[str, Any]] = []
     for test in order["tests"]:

@@ -1,4 +1,4 @@
-"""A disk is what it says, twice the same; what an image lacks to boot is named; what is done before its init."""
+"""The partitions of a disk, that two exports are equal, what an image needs to boot, and what runs before its init."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ tools = pytest.mark.skipif(
 
 @pytest.fixture
 def image(tmp_path) -> disk.Disk:
-    """An image of one layer, with all that a disk needs, in small."""
+    """An image of one layer, with small versions of all files that a disk needs."""
     return small(tmp_path / "layer")
 
 
@@ -60,7 +60,7 @@ def put(file: Path, text: str = "") -> None:
 
 
 def found(image: disk.Disk) -> disk.Boot:
-    return disk.require(image, tree.merged(image.places))
+    return disk.require(image, tree.merged(image.layers))
 
 
 # What boots
@@ -83,7 +83,7 @@ def test_the_kernel_and_what_mounts_the_root_are_found(image):
 
 @tools
 @pytest.mark.parametrize(
-    ("gone", "said"),
+    ("gone", "missing"),
     [
         ("usr/sbin/init", "no init.*systemd-sysv"),
         (f"boot/vmlinuz-{VERSION}", "no kernel.*linux-image-cloud-amd64"),
@@ -94,26 +94,28 @@ def test_the_kernel_and_what_mounts_the_root_are_found(image):
         (f"usr/lib/modules/{VERSION}/modules.dep.bin", f"no modules of its kernel {VERSION}"),
     ],
 )
-def test_what_an_image_lacks_is_named_with_what_to_write(image, gone, said):
-    (image.places[0] / gone).unlink()
-    with pytest.raises(CommandExecutionError, match=f"web@3f2a9c1d04be has {said}.*packages of the recipe"):
+def test_a_missing_file_is_named_with_its_package(image, gone, missing):
+    (image.layers[0] / gone).unlink()
+    with pytest.raises(
+        CommandExecutionError, match=f"web@3f2a9c1d04be cannot boot, it has {missing}.*packages of the recipe"
+    ):
         found(image)
 
 
 @tools
 def test_the_newest_kernel_boots(image):
     for version, text in (("6.1.0-10-cloud-amd64", "newer"), ("6.9.0-1-cloud-amd64", "without a RAM disk")):
-        put(image.places[0] / f"boot/vmlinuz-{version}", text)
-        put(image.places[0] / f"lib/modules/{version}/modules.dep.bin")
-        put(image.places[0] / f"lib/modules/{version}/modules.dep")
-    put(image.places[0] / "boot/initrd.img-6.1.0-10-cloud-amd64")
+        put(image.layers[0] / f"boot/vmlinuz-{version}", text)
+        put(image.layers[0] / f"lib/modules/{version}/modules.dep.bin")
+        put(image.layers[0] / f"lib/modules/{version}/modules.dep")
+    put(image.layers[0] / "boot/initrd.img-6.1.0-10-cloud-amd64")
     boots = found(image)
     assert (boots.version, boots.kernel.read_text()) == ("6.1.0-10-cloud-amd64", "newer")
     assert list(boots.modules) == ["6.1.0-10-cloud-amd64/modules.dep.bin"], "its squashfs is no module"
 
 
 @tools
-def test_a_root_that_is_to_be_writable_is_refused(image):
+def test_a_recipe_with_a_writable_root_is_refused(image):
     with pytest.raises(CommandExecutionError, match="has read_only: false"):
         found(replace(image, read_only=False))
 
@@ -132,7 +134,7 @@ def test_a_program_that_is_missing_is_named_with_its_package(image, monkeypatch)
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> Path:
-    """The disk of a small image, whose layer is beside it."""
+    """The disk of a small image; the layer is beside it."""
     place = tmp_path_factory.mktemp("disk") / "disk"
     return write(place, small(place.with_name("layer")))
 
@@ -143,7 +145,7 @@ def write(place: Path, image: disk.Disk) -> Path:
     return place
 
 
-def said(*words: object) -> str:
+def output_of(*words: object) -> str:
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     done = subprocess.run(list(map(str, words)), check=True, capture_output=True, text=True, env={"PATH": path})
     return done.stdout
@@ -160,8 +162,8 @@ def test_two_disks_of_an_image_are_the_same_bytes_and_another_image_has_other_id
 
 
 @tools
-def test_it_has_three_partitions_and_the_root_is_marked_read_only(written):
-    table = json.loads(said("sfdisk", "--json", written))["partitiontable"]
+def test_a_disk_has_three_partitions_and_the_root_is_marked_read_only(written):
+    table = json.loads(output_of("sfdisk", "--json", written))["partitiontable"]
     assert (table["label"], table["id"]) == ("gpt", boot.part_uuid(DIGEST, "disk").upper())
     parts = table["partitions"]
     assert [part["name"] for part in parts] == ["immutable-esp", "immutable-root", "immutable-data"]
@@ -174,39 +176,39 @@ def test_it_has_three_partitions_and_the_root_is_marked_read_only(written):
 
 
 @tools
-def test_the_first_holds_what_boots(written):
+def test_the_first_partition_holds_loader_and_kernel(written):
     drive = f"{written}@@{MB}"
-    assert said("mcopy", "-n", "-i", drive, "::/EFI/BOOT/BOOTX64.EFI", "-") == "loader"
-    assert said("mcopy", "-n", "-i", drive, "::/immutable/vmlinuz", "-") == "kernel"
-    entry = said("mcopy", "-n", "-i", drive, "::/loader/entries/immutable.conf", "-")
+    assert output_of("mcopy", "-n", "-i", drive, "::/EFI/BOOT/BOOTX64.EFI", "-") == "loader"
+    assert output_of("mcopy", "-n", "-i", drive, "::/immutable/vmlinuz", "-") == "kernel"
+    entry = output_of("mcopy", "-n", "-i", drive, "::/loader/entries/immutable.conf", "-")
     assert f"root=PARTUUID={boot.part_uuid(DIGEST, 'root')}" in entry
-    assert "editor no" in said("mcopy", "-n", "-i", drive, "::/loader/loader.conf", "-")
+    assert "editor no" in output_of("mcopy", "-n", "-i", drive, "::/loader/loader.conf", "-")
 
 
 def part(file: Path, number: int) -> Path:
-    """Return a part of a disk as a file."""
-    about = json.loads(said("sfdisk", "--json", file))["partitiontable"]["partitions"][number]
+    """Return a partition of a disk as a file."""
+    about = json.loads(output_of("sfdisk", "--json", file))["partitiontable"]["partitions"][number]
     place = file.with_name(f"part-{number}")
     numbers = [f"skip={about['start'] * 512}", f"count={about['size'] * 512}", "iflag=skip_bytes,count_bytes"]
-    said("dd", f"if={file}", f"of={place}", "bs=1M", "conv=sparse", *numbers)
+    output_of("dd", f"if={file}", f"of={place}", "bs=1M", "conv=sparse", *numbers)
     return place
 
 
 @tools
-def test_the_second_is_the_squashfs_of_the_image(written, tmp_path):
+def test_the_second_partition_is_the_squashfs_of_the_image(written, tmp_path):
     root, alone = part(written, 1).read_bytes(), tmp_path / "alone"
     alone.touch()
     squashfs.write(alone, [written.with_name("layer")], 1_700_000_000.5, lambda entry: None)
     assert root.startswith(alone.read_bytes())
-    assert said("unsquashfs", "-cat", alone, f"boot/vmlinuz-{VERSION}") == "kernel"
+    assert output_of("unsquashfs", "-cat", alone, f"boot/vmlinuz-{VERSION}") == "kernel"
 
 
 @tools
-def test_the_third_is_an_empty_file_system_that_can_grow(written):
+def test_the_third_partition_is_an_empty_file_system_that_can_grow(written):
     data = part(written, 2)
     assert data.stat().st_size == disk.DATA
-    said("e2fsck", "-f", "-n", data)
-    about = said("dumpe2fs", "-h", data)
+    output_of("e2fsck", "-f", "-n", data)
+    about = output_of("dumpe2fs", "-h", data)
     assert "resize_inode" in about
     assert boot.part_uuid(DIGEST, "data") in about
 
@@ -214,7 +216,7 @@ def test_the_third_is_an_empty_file_system_that_can_grow(written):
 # The initial RAM disk
 
 
-def test_the_kernel_can_unpack_what_is_added():
+def test_the_added_ram_disk_is_a_cpio_archive():
     modules = {f"{VERSION}/modules.dep.bin": b"odd"}
     entries = unpacked(initrd.archive(modules))
     assert entries[f"immutable/lib/modules/{VERSION}/modules.dep.bin"] == b"odd"
@@ -224,7 +226,7 @@ def test_the_kernel_can_unpack_what_is_added():
     assert all(names.index(str(Path(name).parent)) < names.index(name) for name in names if "/" in name)
 
 
-def test_where_it_ends_another_archive_may_begin():
+def test_its_length_lets_another_archive_follow():
     assert [len(initrd.cpio({"a": bytes(size)})) % 4 for size in range(8)] == [0] * 8
 
 
@@ -247,13 +249,13 @@ def unpacked(data: bytes) -> dict[str, bytes]:
 # Before init
 
 
-def test_it_is_alone_in_the_machine():
+def test_boot_imports_the_standard_library_only():
     source = Path(boot.__file__).read_text()
     assert "saltext." not in source.replace("saltext-immutable", "")
     compile(source, "boot.py", "exec")
 
 
-def test_what_is_below_var_needs_no_overlay_of_its_own():
+def test_a_directory_below_var_needs_no_overlay():
     assert boot.overlays(["/var/lib/x", "/srv/data", "/variety"]) == {
         "/var": "var",
         "/srv/data": "writable-0",
@@ -262,23 +264,23 @@ def test_what_is_below_var_needs_no_overlay_of_its_own():
 
 
 @pytest.mark.parametrize(("text", "why"), [("id: web", "no JSON"), ("[]", "no mapping"), ("", "no JSON")])
-def test_what_a_machine_is_told_must_be_understood(text, why):
+def test_a_machine_conf_that_is_no_mapping_is_an_error(text, why):
     with pytest.raises(SystemExit, match=f"machine.conf: it is {why}"):
         boot.config(text, "machine.conf")
 
 
-def test_a_machine_has_its_own_files_over_those_of_the_image(tmp_path):
+def test_own_files_of_a_machine(tmp_path):
     for path, text in {boot.MACHINE: "", "etc/machine-id": "", "etc/hosts": "127.0.0.1 localhost\n"}.items():
         put(tmp_path / path, text)
-    told = {"id": "web-1.example.com", "master": "10.0.0.1"}
-    files = boot.own_files(tmp_path, told, "0123")
-    assert json.loads(files[boot.MACHINE]) == told
+    config = {"id": "web-1.example.com", "master": "10.0.0.1"}
+    files = boot.own_files(tmp_path, config, "0123")
+    assert json.loads(files[boot.MACHINE]) == config
     assert files["etc/machine-id"] == "0123\n"
     assert files["etc/hosts"] == "127.0.0.1 localhost\n127.0.1.1 web-1.example.com web-1\n"
     assert "etc/resolv.conf" not in files, "the image has none to mount it over"
 
 
-def test_one_that_is_told_nothing_still_has_config_that_can_be_read(tmp_path):
+def test_a_machine_without_machine_conf_has_empty_config(tmp_path):
     put(tmp_path / boot.MACHINE)
     assert boot.own_files(tmp_path, {}, "0123") == {boot.MACHINE: "{}"}
 
@@ -291,14 +293,14 @@ def test_one_that_is_told_nothing_still_has_config_that_can_be_read(tmp_path):
         pytest.param("nameserver 192.0.2.1\n", True, False, id="what the image says stays"),
     ],
 )
-def test_names_are_asked_of_systemd_resolved(tmp_path, text, resolved, shown):
+def test_resolv_conf_points_to_systemd_resolved_where_the_image_has_none(tmp_path, text, resolved, shown):
     put(tmp_path / "etc/resolv.conf", text)
     if resolved:
         put(tmp_path / "lib/systemd/systemd-resolved")
     assert ("etc/resolv.conf" in boot.own_files(tmp_path, {}, "0123")) is shown
 
 
-def test_an_image_with_a_network_of_its_own_keeps_it(tmp_path):
+def test_the_network_configuration_of_an_image_stays(tmp_path):
     (file,) = boot.network_files(tmp_path)
     assert file.startswith("run/systemd/network/")
     put(tmp_path / "etc/systemd/network/10-lan.network")

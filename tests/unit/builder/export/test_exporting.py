@@ -1,4 +1,4 @@
-"""What is exported is what a machine sees, twice the same, whole or not at all."""
+"""An export holds what a machine sees, two exports are equal, and an export is complete or not there."""
 
 from __future__ import annotations
 
@@ -68,17 +68,17 @@ def above(tmp_path) -> Path:
     return root
 
 
-def test_the_upper_file_wins_and_directories_are_one(below, above):
+def test_the_upper_file_wins_and_directories_are_merged(below, above):
     put(above, "etc/hosts", "above")
     put(above, "etc/new")
-    found = {entry.path: entry.place for entry in tree.merged([below, above])}
+    found = {entry.path: entry.source for entry in tree.merged([below, above])}
     assert Path(found["etc/hosts"]).read_text() == "above"
     assert {"etc/new", "etc/old", "srv/a/deep/file"} <= set(found)
     assert list(found)[:5] == [".", "etc", "etc/hosts", "etc/new", "etc/old"], "a directory, then what is in it, sorted"
 
 
 @needs_root
-def test_what_is_whited_out_is_not_there(below, above):
+def test_a_whiteout_hides_a_file(below, above):
     whiteout(above, "etc/old")
     whiteout(above, "srv/a")
     left = [path for path in paths(below, above) if not path.startswith("usr")]
@@ -86,18 +86,18 @@ def test_what_is_whited_out_is_not_there(below, above):
 
 
 @needs_root
-def test_an_opaque_directory_hides_all_that_was_in_it(below, above):
+def test_an_opaque_directory_hides_its_content_below(below, above):
     opaque(above / "srv")
     put(above, "srv/c")
     assert [path for path in paths(below, above) if path.startswith("srv")] == ["srv", "srv/c"]
 
 
-def test_a_file_in_place_of_a_directory_ends_it(below, above):
+def test_a_file_hides_a_directory_below(below, above):
     put(above, "srv")
     assert [path for path in paths(below, above) if path.startswith("srv")] == ["srv"]
 
 
-def test_what_lies_below_a_file_is_not_seen_through_a_directory_above_it(below, above, tmp_path):
+def test_a_directory_above_a_file_is_not_merged_with_one_below_it(below, above, tmp_path):
     put(above, "srv")
     top = tmp_path / "top"
     put(top, "srv/c")
@@ -105,7 +105,7 @@ def test_what_lies_below_a_file_is_not_seen_through_a_directory_above_it(below, 
 
 
 @needs_root
-def test_it_is_what_the_kernel_makes_of_the_layers(below, above, tmp_path):
+def test_merged_files_are_those_of_the_kernels_overlay(below, above, tmp_path):
     whiteout(above, "etc/old")
     opaque(above / "srv/a")
     put(above, "srv/a/other")
@@ -134,7 +134,7 @@ def opened(data: bytes) -> tarfile.TarFile:
 
 @pytest.fixture
 def odd(tmp_path) -> Path:
-    """A tree with what file systems hold besides plain files."""
+    """A tree with all types of files."""
     root = tmp_path / "odd"
     put(root, "a", "same")
     os.link(root / "a", root / "z")
@@ -161,7 +161,7 @@ def test_a_tar_holds_every_kind_of_file(odd):
     assert value.encode("utf-8", "surrogateescape") == b"\x00\xff=\n"
 
 
-def test_gnu_tar_reads_it_without_a_word(odd, tmp_path):
+def test_gnu_tar_reads_it_without_a_warning(odd, tmp_path):
     (tmp_path / "out").mkdir()
     words = ["tar", "--extract", "--xattrs", "--xattrs-include=*", "--directory", tmp_path / "out"]
     done = subprocess.run(words, input=packed(odd), capture_output=True, check=True)
@@ -178,7 +178,7 @@ def test_the_length_of_an_attribute_counts_its_own_digits(tmp_path, size):
         assert len(tar.getmember("file").pax_headers["SCHILY.xattr.user.any"]) == size
 
 
-def test_a_file_that_shrinks_is_no_end_of_the_archive(odd):
+def test_a_file_that_shrinks_is_an_error(odd):
     entries = list(tree.merged([odd]))
     (odd / "a").write_text("")
     with pytest.raises(CommandExecutionError, match="became shorter"):
@@ -190,7 +190,7 @@ def test_a_file_that_shrinks_is_no_end_of_the_archive(odd):
 
 @pytest.fixture
 def archive(below, above, tmp_path) -> dict[str, bytes]:
-    """The files of an archive of two layers."""
+    """The files of an OCI archive of two layers."""
     if os.geteuid() == 0:
         whiteout(above, "etc/old")
         opaque(above / "srv")
@@ -200,7 +200,7 @@ def archive(below, above, tmp_path) -> dict[str, bytes]:
 
 def written(*stack: Path) -> bytes:
     out = io.BytesIO()
-    about = oci.About("web", DIGEST, 1_700_000_000.9, "amd64", {"some": "label"})
+    about = oci.Image("web", DIGEST, 1_700_000_000.9, "amd64", {"some": "label"})
     oci.write(out, about, [oci.Layer(place, place.name, 1_600_000_000.0) for place in stack])
     return out.getvalue()
 
@@ -225,7 +225,7 @@ def test_an_archive_leads_from_its_index_to_its_layers(archive):
         assert tar.extractfile("srv/c").read() == b"above" * 5000
 
 
-def test_docker_finds_the_same_blobs(archive):
+def test_the_manifest_for_docker_names_the_same_blobs(archive):
     (told,) = json.loads(archive["manifest.json"])
     manifest = json.loads(blob(archive, json.loads(archive["index.json"])["manifests"][0]))
     named = [manifest["config"], *manifest["layers"]]
@@ -234,7 +234,7 @@ def test_docker_finds_the_same_blobs(archive):
 
 
 @needs_root
-def test_what_overlay_hides_is_hidden_as_oci_says(above):
+def test_whiteouts_are_those_of_oci(above):
     whiteout(above, "etc/old")
     opaque(above / "srv")
     put(above, "srv/c")
@@ -245,7 +245,7 @@ def test_what_overlay_hides_is_hidden_as_oci_says(above):
         assert not any("overlay" in name for member in tar for name in member.pax_headers)
 
 
-def test_a_name_that_would_hide_another_is_refused(above):
+def test_a_file_named_like_a_whiteout_is_refused(above):
     put(above, "srv/.wh.hosts")
     with pytest.raises(CommandExecutionError, match=r"/srv/\.wh\.hosts cannot be in a layer of OCI"):
         tarball.write_layer(io.BytesIO(), tree.of_layer(above))
@@ -254,9 +254,9 @@ def test_a_name_that_would_hide_another_is_refused(above):
 # The file
 
 
-def test_it_is_there_as_a_whole(tmp_path):
+def test_a_target_is_complete(tmp_path):
     place = tmp_path / "web.tar"
-    with target.written(place, force=False) as file:
+    with target.create(place, force=False) as file:
         file.write(b"all")
         assert not place.exists()
     assert (place.read_bytes(), place.stat().st_mode & 0o777) == (b"all", 0o600)
@@ -264,16 +264,16 @@ def test_it_is_there_as_a_whole(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-def test_or_not_at_all(tmp_path, error):
-    with pytest.raises(error), target.written(tmp_path / "web.tar", force=False) as file:
+def test_after_an_error_there_is_no_target(tmp_path, error):
+    with pytest.raises(error), target.create(tmp_path / "web.tar", force=False) as file:
         file.write(b"half")
         raise error
     assert os.listdir(tmp_path) == []
 
 
-def test_what_a_killed_export_left_goes_with_the_next_and_what_another_writes_stays(tmp_path):
+def test_the_next_export_removes_files_of_a_killed_one_but_not_those_in_use(tmp_path):
     (tmp_path / ".immutable-export-0123").write_text("half")
-    with target.written(tmp_path / "one", force=False), target.written(tmp_path / "two", force=False):
+    with target.create(tmp_path / "one", force=False), target.create(tmp_path / "two", force=False):
         assert len(os.listdir(tmp_path)) == 2
         assert not (tmp_path / ".immutable-export-0123").exists()
     assert sorted(os.listdir(tmp_path)) == ["one", "two"]
@@ -282,7 +282,7 @@ def test_what_a_killed_export_left_goes_with_the_next_and_what_another_writes_st
 @pytest.mark.parametrize(
     ("name", "force", "said"),
     [
-        pytest.param("there", False, "is there already.*force=True", id="nothing is overwritten unasked"),
+        pytest.param("there", False, "exists already.*force=True", id="nothing is overwritten without force"),
         pytest.param("folder", True, "no regular file", id="a directory"),
         pytest.param("link", True, "no regular file", id="a link"),
         pytest.param("pipe", True, "no regular file", id="what is no file"),
@@ -303,40 +303,40 @@ def test_a_relative_target_is_refused():
         target.require("web.tar", False)
 
 
-def test_a_target_that_somebody_else_made_meanwhile_stays(tmp_path):
+def test_a_target_that_another_process_made_meanwhile_stays(tmp_path):
     place = tmp_path / "web.tar"
-    with pytest.raises(SaltInvocationError, match="already"), target.written(place, force=False) as file:
+    with pytest.raises(SaltInvocationError, match="already"), target.create(place, force=False) as file:
         file.write(b"ours")
         place.write_bytes(b"theirs")
     assert place.read_bytes() == b"theirs"
     assert os.listdir(tmp_path) == ["web.tar"]
 
 
-def test_a_full_disk_is_told_before(tmp_path):
+def test_a_disk_that_is_too_small_is_an_error_before_the_export(tmp_path):
     with pytest.raises(CommandExecutionError, match="MB free and this export needs about"):
-        target.require_room(tmp_path / "web.tar", 1 << 60)
+        target.require_space(tmp_path / "web.tar", 1 << 60)
 
 
 # Programs
 
 
-def test_a_program_that_fails_says_why():
+def test_the_output_of_a_program_that_fails_is_in_the_error():
     with (
         pytest.raises(CommandExecutionError, match="sh exited with 3: no room"),
-        programs.fed(["sh", "-c", "echo no room >&2; exit 3"]) as pipe,
+        programs.piped(["sh", "-c", "echo no room >&2; exit 3"]) as pipe,
     ):
         for _ in range(100):
             pipe.write(bytes(1 << 16))
 
 
-def test_a_program_is_ended_when_what_feeds_it_fails():
-    with pytest.raises(KeyError), programs.fed(["sleep", "1000"]) as pipe:
+def test_a_program_is_ended_when_its_input_fails():
+    with pytest.raises(KeyError), programs.piped(["sleep", "1000"]) as pipe:
         pipe.write(bytes(10))
         raise KeyError("x")
 
 
 def test_a_program_that_is_missing_is_named():
-    with pytest.raises(CommandExecutionError, match="no-such is not installed"), programs.fed(["no-such"]):
+    with pytest.raises(CommandExecutionError, match="no-such is not installed"), programs.piped(["no-such"]):
         pass
 
 
@@ -385,7 +385,7 @@ def test_two_exports_are_the_same_bytes(host, tmp_path, format):
 
 
 @squashfs
-def test_a_squashfs_holds_the_files_and_the_root_as_it_is(host, tmp_path):
+def test_a_squashfs_holds_the_files_and_the_mode_of_the_root(host, tmp_path):
     for folder, _, _ in os.walk(host.root):
         os.utime(folder, (1_600_000_000, 1_600_000_000))
     write.export_image(host, order(tmp_path / "web.squashfs", "squashfs"))
