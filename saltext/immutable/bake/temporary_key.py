@@ -26,13 +26,13 @@ def enrolled(context: BakeContext, bake_id: str | None) -> Iterator[None]:
             raise SaltInvocationError(
                 f"bake_id: a minion called {bake_id} has a key on this master; choose an id that no minion has"
             )
-        context.store.note_enrolled(bake_id)
+        context.store.add_enrolled(bake_id)
         try:
             salt.enrol(bake_id, context.builder("make_key", bake_id=bake_id))
             yield
         finally:
             salt.forget(bake_id)
-            context.store.note_forgotten(bake_id)
+            context.store.remove_enrolled(bake_id)
 
 
 def delete_leftover(context: BakeContext, recipe: Recipe) -> None:
@@ -40,4 +40,4 @@ def delete_leftover(context: BakeContext, recipe: Recipe) -> None:
     if recipe.bake_id in context.store.enrolled():
         with closing(Minions(context.opts)) as salt:
             salt.forget(recipe.bake_id)
-        context.store.note_forgotten(recipe.bake_id)
+        context.store.remove_enrolled(recipe.bake_id)

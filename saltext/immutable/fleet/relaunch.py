@@ -49,7 +49,7 @@ def relaunch(operations: Operations, tell: Tell, name: str, test: bool = False) 
     with signals() as stopped, operations.lease(name) as lease:
         world = operations.world(fleet, ledger)
         turns = _turns(world, [one for one in ledger.records().values() if _serves(one)])
-        lease.beat()
+        lease.renew()
         told = {"fleet": name, "order": [turn.record.minion_id for turn in turns], "at_a_time": _room(fleet, turns)}
         if test:
             return {**told, "result": None}
@@ -96,7 +96,7 @@ class Relaunch:
 
     def _beat(self) -> None:
         if self._clock() >= self._beat_at:
-            self._lease.beat()
+            self._lease.renew()
             self._beat_at = self._clock() + self._lease.ttl / 3
 
     def _begin(self) -> None:

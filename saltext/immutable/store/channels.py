@@ -1,4 +1,4 @@
-"""Channels and what they named before. Each function works within the caller's transaction."""
+"""Channels and their history. Each function works within the caller's transaction."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ What = Literal["bake", "promote", "rollback", "delete"]
 
 @dataclass(frozen=True)
 class Move:
-    """A channel that names another image from now on."""
+    """One change of a channel: which image it named before, and which it names since."""
 
     recipe: str
     channel: str
     at: float
     what: What
     source: str | None
-    """Digest of what it named before; None: there was no such channel."""
+    """Digest of the image before; None: there was no such channel."""
     target: str | None
-    """Digest; None: the channel was taken away."""
+    """Digest of the image after; None: the channel was deleted."""
     reason: str = ""
     who: str | None = None
 
 
-def move(tx: sa.Connection, wanted: Move) -> Move | None:
-    """Let a channel name the target of ``wanted``, and write it down; None: it names that already."""
-    where = (channels.c.recipe == wanted.recipe, channels.c.channel == wanted.channel)
+def move(tx: sa.Connection, request: Move) -> Move | None:
+    """Point a channel to the target of ``request`` and record it; return None if it points there already."""
+    where = (channels.c.recipe == request.recipe, channels.c.channel == request.channel)
     source = tx.execute(sa.select(channels.c.digest).where(*where)).scalar()
-    if source == wanted.target:
+    if source == request.target:
         return None
-    if wanted.target is None:
+    if request.target is None:
         tx.execute(sa.delete(channels).where(*where))
-    elif not tx.execute(sa.update(channels).where(*where).values(digest=wanted.target)).rowcount:
-        row = {"recipe": wanted.recipe, "channel": wanted.channel, "digest": wanted.target}
+    elif not tx.execute(sa.update(channels).where(*where).values(digest=request.target)).rowcount:
+        row = {"recipe": request.recipe, "channel": request.channel, "digest": request.target}
         tx.execute(sa.insert(channels).values(row))
-    done = asdict(wanted) | {"source": source}
+    done = asdict(request) | {"source": source}
     tx.execute(sa.insert(channel_moves).values(done))
     return Move(**done)
 
@@ -52,21 +52,22 @@ def moves(connection: sa.Connection, recipe: str) -> list[Move]:
     return [Move(**row) for row in connection.execute(query).mappings()]
 
 
-def before(history: Sequence[Move]) -> list[str]:
-    """Return the images that one channel could go back to, the nearest first; ``history``: its moves, the oldest first.
+def earlier_images(history: Sequence[Move]) -> list[str]:
+    """Return the digests that one channel could be rolled back to, the latest first.
 
-    Where it was rolled back from does not count: A, B, C, back to B leaves A, and not C.
+    ``history``: its moves, the oldest first. Images that it was rolled back from do not count: after A, B, C and back
+    to B, only A is left.
     """
-    way: list[str] = []
+    path: list[str] = []
     for one in history:
-        if not way and one.source:
-            way.append(one.source)
+        if not path and one.source:
+            path.append(one.source)
         if one.target is None:
             continue
-        if one.what == "rollback" and one.target in way:
-            while way[-1] != one.target:
-                way.pop()
-        elif way[-1:] != [one.target]:
-            way.append(one.target)
+        if one.what == "rollback" and one.target in path:
+            while path[-1] != one.target:
+                path.pop()
+        elif path[-1:] != [one.target]:
+            path.append(one.target)
     last = history[-1].target if history else None
-    return [digest for digest in reversed(way) if digest != last]
+    return [digest for digest in reversed(path) if digest != last]

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Unusable(CommandExecutionError):  # type: ignore[misc]
-    """The database cannot be used: its disk is full, say, or it cannot be reached."""
+class StoreUnusable(CommandExecutionError):  # type: ignore[misc]
+    """The database cannot be used: for example, its disk is full, or it cannot be reached."""
 
     orig: object = None
+    """The error of the database driver."""
 
 
 class Database:
@@ -37,40 +38,43 @@ class Database:
 
     @classmethod
     def open(cls, url: str, *, clock: Callable[[], float] = time.time) -> Self:
-        """Open the store at an SQLAlchemy URL; make what is missing of it."""
+        """Open the store at an SQLAlchemy URL, and create missing tables and columns.
+
+        Raises ``SaltInvocationError`` for a wrong URL, ``CommandExecutionError`` if the database cannot be opened.
+        """
         try:
             where = sa.make_url(url)
         except ArgumentError as err:
             raise SaltInvocationError(
-                "immutable:store in the master config is no SQLAlchemy URL; leave it out, or write "
+                "immutable:store in the master config is not an SQLAlchemy URL; leave it out, or write "
                 "sqlite:////var/lib/immutable/store.sqlite or postgresql+psycopg://user:password@host/name"
             ) from err
         try:
             return cls(_prepared(where), clock)
-        except (SQLAlchemyError, Unusable, OSError, ImportError) as err:
+        except (SQLAlchemyError, StoreUnusable, OSError, ImportError) as err:
             raise CommandExecutionError(
                 f"the store {where} cannot be opened: {getattr(err, 'orig', err)}; let the master's user write there, "
-                "or set immutable:store in the master config to another place"
+                "or set immutable:store in the master config to another URL"
             ) from err
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """Open a connection that only reads: it has no transaction, and waits for nobody."""
-        with _plainly(), self._reads.connect() as connection:
+        """Open a connection for reading: it has no transaction, and waits for no lock."""
+        with _explained(), self._reads.connect() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """Open a transaction that no lease guards."""
-        with _plainly(), _transaction(self._engine) as tx:
+        """Open a transaction that does not depend on a lease. (`Lease.write` opens one that does.)"""
+        with _explained(), _transaction(self._engine) as tx:
             yield tx
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._engine.dispose()
 
-    def once(self, key: str, value: str) -> str:
-        """Return the value of ``key``, which is written exactly once."""
+    def get_or_create(self, key: str, value: str) -> str:
+        """Return the value of ``key`` in the table ``meta``; if there is none, write ``value`` first."""
         self.insert_absent(meta, {"key": key, "value": value})
         with self.read() as connection:
             query = sa.select(meta.c.value).where(meta.c.key == key)
@@ -92,21 +96,21 @@ class Database:
 
 
 @contextmanager
-def _plainly() -> Iterator[None]:
-    """Raise `Unusable` where the database cannot do its work; errors of ours stay as they are."""
+def _explained() -> Iterator[None]:
+    """Turn an operational error of the database into `StoreUnusable`, which says what to do."""
     try:
         yield
     except OperationalError as err:
-        said = Unusable(
-            f"the store cannot be used: {err.orig}; mend that and give the same command again: "
-            "it carries on what was begun"
+        unusable = StoreUnusable(
+            f"the store cannot be used: {err.orig}; correct that and run the same command again: "
+            "it continues what was begun"
         )
-        said.orig = err.orig
-        raise said from err
+        unusable.orig = err.orig
+        raise unusable from err
 
 
 def _prepared(url: sa.URL) -> sa.Engine:
-    """Return the engine of a database that has all our tables."""
+    """Return the engine of a database after creating missing tables and columns in it."""
     engine = sa.create_engine(url)
     if _is_sqlite(engine):
         _prepare_sqlite(engine)
@@ -118,18 +122,18 @@ def _prepared(url: sa.URL) -> sa.Engine:
 
 
 def _add_columns(tx: sa.Connection) -> None:
-    """Give tables that an older version made the columns that came later; each is nullable or has a default."""
+    """Add to tables of an older version the columns that they lack; each is nullable or has a default."""
     known = sa.inspect(tx)
     for table in schema.metadata.sorted_tables:
-        there = {column["name"] for column in known.get_columns(table.name)}
+        existing = {column["name"] for column in known.get_columns(table.name)}
         for column in table.columns:
-            if column.name not in there:
+            if column.name not in existing:
                 definition = CreateColumn(column).compile(dialect=tx.dialect)
                 tx.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
 
 
 def _prepare_sqlite(engine: sa.Engine) -> None:
-    """Set up SQLite for several processes, and keep the file (it holds a secret) to its owner."""
+    """Set up SQLite for several processes. Only the owner may read the file, since it holds a secret."""
     if engine.url.database and engine.url.database != ":memory:":
         path = Path(engine.url.database)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -148,6 +152,6 @@ def _is_sqlite(engine: sa.Engine) -> bool:
 @contextmanager
 def _transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
     with engine.begin() as tx:
-        if _is_sqlite(engine):  # where it reads first and writes later, SQLite fails if another wrote in between
+        if _is_sqlite(engine):  # otherwise a transaction that reads first fails if another one wrote meanwhile
             tx.exec_driver_sql("BEGIN IMMEDIATE")
         yield tx

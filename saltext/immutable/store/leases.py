@@ -1,4 +1,4 @@
-"""Leases: the right of one process to act on something, kept in the database. Times are seconds since the epoch."""
+"""Leases in the database: at most one process at a time works on a thing. Times are seconds since the epoch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from saltext.immutable.host import this_boot
 from saltext.immutable.store.database import Database
 from saltext.immutable.store.schema import leases
 
-_MINE = sa.update(leases).where(leases.c.name == sa.bindparam("mine"), leases.c.epoch == sa.bindparam("my_epoch"))
+_UPDATE_OWN = sa.update(leases).where(leases.c.name == sa.bindparam("own"), leases.c.epoch == sa.bindparam("own_epoch"))
 
 
 class Held(CommandExecutionError):  # type: ignore[misc]
@@ -26,7 +26,7 @@ class Held(CommandExecutionError):  # type: ignore[misc]
 
 
 class Fenced(CommandExecutionError):  # type: ignore[misc]
-    """The lease was lost: another process took it after this one did not renew it in time."""
+    """The lease was lost: this process did not renew it in time, and another one took it."""
 
 
 @dataclass(frozen=True)
@@ -35,31 +35,31 @@ class Holder:
 
     host: str
     boot: str
-    """Boot id and pid namespace: within one of them, a pid and its start time name one process."""
+    """Boot id and pid namespace: within them, pid and start time identify a process."""
     pid: int
     started: str
-    """In clock ticks since the boot, as /proc says it."""
+    """In clock ticks since the boot, from /proc."""
     since: float
     machine: str = ""
-    """/etc/machine-id; '' where there is none. With the host's name it names a host also after a reboot."""
+    """/etc/machine-id, or ''. With the name of the host it identifies a host across reboots."""
     user: str | None = None
     jid: str | None = None
 
     @classmethod
-    def this(cls, since: float, user: str | None = None, jid: str | None = None) -> Holder:
-        """Return the process that asks."""
+    def current(cls, since: float, user: str | None = None, jid: str | None = None) -> Holder:
+        """Return this process as a holder."""
         space = f"{this_boot()} {os.readlink('/proc/self/ns/pid')}"
         started = _started(os.getpid()) or ""
         return cls(socket.gethostname(), space, os.getpid(), started, since, _machine_id(), user, jid)
 
-    def dead_here(self, here: Holder) -> bool:
-        """Tell whether it ran in the kernel of ``here`` and runs no more."""
+    def is_dead(self, here: Holder) -> bool:
+        """Tell whether it ran on the host of ``here`` (this process) and has certainly ended."""
         if (self.host, self.machine) != (here.host, here.machine):
             return False
         kernel, _, space = self.boot.partition(" ")
         here_kernel, _, here_space = here.boot.partition(" ")
         if kernel != here_kernel:
-            return bool(self.machine)  # this host was booted since
+            return bool(self.machine)  # this host has rebooted since
         return space == here_space and _started(self.pid) != self.started
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class Holder:
 
 
 class Lease:
-    """The right to act on something, kept by a ``beat`` or ``write`` at least every ``ttl`` seconds."""
+    """A lease that this process holds. It must call ``renew`` or ``write`` at least every ``ttl`` seconds."""
 
     def __init__(self, database: Database, name: str, epoch: int, ttl: float) -> None:
         self.name = name
@@ -77,37 +77,40 @@ class Lease:
         self.ttl = ttl
         self._database = database
 
-    def beat(self) -> None:
-        """Keep the lease for another ``ttl`` seconds."""
+    def renew(self) -> None:
+        """Keep the lease for another ``ttl`` seconds; raise ``Fenced`` if it is lost."""
         with self.write():
             pass
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """Open a transaction that commits only while this process has the lease; it renews the lease."""
+        """Open a transaction that commits only if this process still has the lease; it renews the lease.
+
+        Raises ``Fenced`` if the lease is lost.
+        """
         with self._database.write() as tx:
             until = self._database.clock() + self.ttl
-            if not tx.execute(_MINE, {**self._me, "until": until}).rowcount:
-                raise Fenced(f"the lease {self.name!r} was taken over: this process may do no more")
+            if not tx.execute(_UPDATE_OWN, {**self._key, "until": until}).rowcount:
+                raise Fenced(f"another process took over the lease {self.name!r}, so this one must stop")
             yield tx
 
     def release(self) -> None:
-        """Give the lease back; one that was lost already stays with its new holder."""
+        """Release the lease; one that was lost stays with its new holder."""
         with self._database.write() as tx:
-            tx.execute(_MINE, {**self._me, "holder": None, "until": 0.0})
+            tx.execute(_UPDATE_OWN, {**self._key, "holder": None, "until": 0.0})
 
     @property
-    def _me(self) -> dict[str, Any]:
-        return {"mine": self.name, "my_epoch": self.epoch}
+    def _key(self) -> dict[str, Any]:
+        return {"own": self.name, "own_epoch": self.epoch}
 
 
 def acquire(database: Database, name: str, ttl: float, me: Holder) -> Lease:
-    """Take a lease for ``ttl`` seconds; raise ``Held`` where another process has it."""
+    """Take a lease for ``ttl`` seconds as holder ``me``; raise ``Held`` if another process has it."""
     database.insert_absent(leases, {"name": name, "epoch": 0, "holder": None, "until": 0.0})
     where = sa.select(leases.c.epoch).where(leases.c.name == name)
     with database.read() as connection:
         epoch = connection.execute(where).scalar_one()
-    # Read after the epoch: whoever comes between changes the epoch, and the update below misses.
+    # Read after the epoch: a process that takes the lease meanwhile changes the epoch, and the update below fails.
     holder = holder_of(database, name)
     values = {"epoch": epoch + 1, "holder": asdict(me), "until": database.clock() + ttl}
     if holder is None:
@@ -119,13 +122,13 @@ def acquire(database: Database, name: str, ttl: float, me: Holder) -> Lease:
 
 
 def holder_of(database: Database, name: str) -> Holder | None:
-    """Return the process that holds a lease now; None if none does, or if it died here."""
+    """Return the process that holds a lease now; None if none does, or if it died on this host."""
     with database.read() as connection:
         row = connection.execute(sa.select(leases).where(leases.c.name == name)).first()
     holder = Holder(**row.holder) if row and row.holder else None
     if row is None or holder is None or row.until <= database.clock():
         return None
-    return None if holder.dead_here(Holder.this(database.clock())) else holder
+    return None if holder.is_dead(Holder.current(database.clock())) else holder
 
 
 def _machine_id() -> str:

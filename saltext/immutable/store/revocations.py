@@ -1,6 +1,6 @@
-"""Images that must not be rolled: revoked, or failed in their tests.
+"""Images that must not be rolled: revoked ones, and those that failed their tests.
 
-Revocations outlive the image: a bake of the same inputs gives the same digest. What failed is tested again instead.
+A revocation outlives the image, since a bake of the same inputs gives the same digest. A failed image is tested again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Revocation:
 
     digest: str
     name: str
-    """What people call the image."""
+    """Short name of the image: ``web@3f2a9c1d04be``."""
     at: float
     reason: str
     who: str | None = None
@@ -31,16 +31,16 @@ class Revocation:
 
 @dataclass(frozen=True)
 class Failure(Revocation):
-    """An image that failed its tests, and stays for whoever wants to know why."""
+    """An image that failed its tests. It is kept, so that the reason can be found."""
 
     def __str__(self) -> str:
         date = datetime.fromtimestamp(self.at, timezone.utc).isoformat(sep=" ", timespec="seconds")
         return f"{self.name} {self.reason} (on {date}; salt-run image.tests {self.name})"
 
 
-def refused(connection: sa.Connection) -> dict[str, Revocation]:
-    """Return why images must not be rolled, by digest."""
-    return {**failures(connection), **standing(connection)}
+def unusable(connection: sa.Connection) -> dict[str, Revocation]:
+    """Return the images that must not be rolled, revoked or failed, by digest."""
+    return {**failures(connection), **active(connection)}
 
 
 def failures(connection: sa.Connection) -> dict[str, Revocation]:
@@ -52,19 +52,19 @@ def failures(connection: sa.Connection) -> dict[str, Revocation]:
     }
 
 
-def standing(connection: sa.Connection) -> dict[str, Revocation]:
-    """Return the revocations that nobody took back, by digest."""
+def active(connection: sa.Connection) -> dict[str, Revocation]:
+    """Return the revocations that were not lifted, by digest."""
     columns = [revocations.c[name] for name in Revocation.__dataclass_fields__]
     query = sa.select(*columns).where(revocations.c.lifted.is_(None)).order_by(revocations.c.id)
     return {row["digest"]: Revocation(**row) for row in connection.execute(query).mappings()}
 
 
 def add(tx: sa.Connection, revocation: Revocation) -> None:
-    """Write down that an image is revoked."""
+    """Record that an image is revoked."""
     tx.execute(sa.insert(revocations).values(asdict(revocation)))
 
 
 def lift(tx: sa.Connection, digest: str, at: float, reason: str, who: str | None) -> None:
-    """Write down that an image is revoked no more."""
+    """Record that the revocation of an image is lifted."""
     where = (revocations.c.digest == digest, revocations.c.lifted.is_(None))
     tx.execute(sa.update(revocations).where(*where).values(lifted=at, lifted_reason=reason, lifted_by=who))

@@ -27,7 +27,7 @@ channels = sa.Table(
     sa.Column("digest", sa.ForeignKey("images.digest"), nullable=False),
 )
 
-# What channels named, and since when. No foreign key: history outlives images.
+# The history of channels. No foreign key: history outlives images.
 channel_moves = sa.Table(
     "channel_moves",
     metadata,
@@ -42,7 +42,7 @@ channel_moves = sa.Table(
     sa.Column("who", sa.Text),
 )
 
-# Images that must not be rolled any more, until that is lifted.
+# Revoked images: they must not be rolled until the revocation is lifted.
 revocations = sa.Table(
     "revocations",
     metadata,
@@ -57,7 +57,7 @@ revocations = sa.Table(
     sa.Column("lifted_by", sa.Text),
 )
 
-# What went into an image, for comparing it with another one.
+# The inputs of an image, for comparing it with another one.
 contents = sa.Table(
     "contents",
     metadata,
@@ -65,7 +65,8 @@ contents = sa.Table(
     sa.Column("made_from", sa.JSON, nullable=False),
 )
 
-# What bakes asked the master for, by what is known before anything is asked: the same answers lead to the same layer.
+# Which files and names each bake asked the master for, by the inputs known before (ground): with the same answers, a
+# bake gives the same layer.
 questions = sa.Table(
     "questions",
     metadata,
@@ -76,7 +77,7 @@ questions = sa.Table(
     sa.Column("at", sa.Float, nullable=False),
 )
 
-# How all that images are made from looked when a recipe was baked, to answer at once while nothing has changed.
+# A fingerprint of all inputs at the last bake of a recipe, so that a bake without changes is answered at once.
 fingerprints = sa.Table(
     "fingerprints",
     metadata,
@@ -85,10 +86,10 @@ fingerprints = sa.Table(
     sa.Column("fingerprint", sa.Text, nullable=False),
     sa.Column("image", sa.Text, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
-    sa.Column("layers", sa.JSON),  # by key, which digest it led to
+    sa.Column("layers", sa.JSON),  # key to digest
 )
 
-# What the last bake of a recipe was made from, in parts, to tell what has changed since.
+# The inputs of the last bake of a recipe, in parts, to tell what has changed since.
 bakes = sa.Table(
     "bakes",
     metadata,
@@ -97,7 +98,7 @@ bakes = sa.Table(
     sa.Column("told", sa.JSON, nullable=False),
 )
 
-# What vouches for an image: the signed statement about it, and where it comes from (None: not written down).
+# The signed statement about an image, and its provenance (None: not recorded).
 proofs = sa.Table(
     "proofs",
     metadata,
@@ -106,8 +107,8 @@ proofs = sa.Table(
     sa.Column("provenance", sa.JSON(none_as_null=True)),
 )
 
-# What came of the tests of images, and of bakes that gave none (digest: None). ``failed``: why the image must not be
-# rolled; ``key``: which tests were run on it.
+# Results of the tests of images, and of bakes that made no image (digest: None). ``failed``: why the image must not be
+# rolled; ``key``: a hash of the tests that ran.
 tests = sa.Table(
     "tests",
     metadata,
@@ -120,14 +121,14 @@ tests = sa.Table(
     sa.Column("failed", sa.Text),
 )
 
-# Ids that bake at the moment, and have a key on the master: whoever comes after a kill deletes it.
+# Minion ids of bakes that have a key on the master. The next bake deletes the key of one that was killed.
 enrolled = sa.Table("enrolled", metadata, sa.Column("minion_id", sa.Text, primary_key=True))
 
 fleets = sa.Table(
     "fleets",
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
-    # Good generations, the newest last: the last one runs now, the one before is what a rollback goes to.
+    # Good generations, the newest last: the last one is current, a rollback goes to the one before.
     sa.Column("lineage", sa.JSON, nullable=False),
     sa.Column("size", sa.Integer, nullable=False),
 )
@@ -142,7 +143,7 @@ generations = sa.Table(
     sa.Column("provider", sa.Text, nullable=False),
     sa.Column("settings", sa.JSON, nullable=False),
     sa.Column("created", sa.Float, nullable=False),
-    # Who sent the visitors: also when the fleet has left the pillar they must be told.
+    # Name and settings of the traffic adapter: needed to detach machines of a fleet that has left the pillar.
     sa.Column("traffic", sa.JSON(none_as_null=True)),
 )
 
@@ -195,20 +196,20 @@ machines = sa.Table(
     sa.Column("ready_since", sa.Float),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("healthy_since", sa.Float),
-    # What we want of those who send the visitors: in, drain or out.
+    # What the traffic adapter should do with the machine: in, drain or out.
     sa.Column("traffic", sa.Text, nullable=False, server_default="in"),
     sa.Column("drain_since", sa.Float),
     sa.Column("kept_until", sa.Float),
 )
 
-# What ``fleet.plan`` foretold, and from what; a plan is good for one roll.
+# Saved results of ``fleet.plan``, with the state that they were made from (ground). A plan is good for one roll.
 plans = sa.Table(
     "plans",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("fleet", sa.Text, nullable=False, index=True),
     sa.Column("at", sa.Float, nullable=False),
-    # None: the channel's.
+    # None: the image of the channel.
     sa.Column("image", sa.Text),
     sa.Column("ground", sa.JSON, nullable=False),
     sa.Column("actions", sa.JSON, nullable=False),
@@ -216,7 +217,7 @@ plans = sa.Table(
     sa.Column("used", sa.Float),
 )
 
-# What nobody may take away while it is well.
+# Protected machines: not removed while they are healthy.
 protections = sa.Table(
     "protections",
     metadata,
@@ -227,7 +228,7 @@ protections = sa.Table(
     sa.Column("who", sa.Text),
 )
 
-# What operators want of a rollout that somebody else may be driving.
+# Orders of operators to a rollout that another process may drive: pause, abort, approve, back.
 orders = sa.Table(
     "orders",
     metadata,
@@ -239,7 +240,7 @@ orders = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("who", sa.Text),
     sa.Column("taken", sa.Float),
-    # At which step the rollout was.
+    # The step of the rollout when the order was given.
     sa.Column("step", sa.Integer),
 )
 
@@ -254,7 +255,7 @@ sizes = sa.Table(
     sa.Column("who", sa.Text),
 )
 
-# What fleets may begin but have not written down yet; see fleet/budgets.py.
+# Launches and disruptions that fleets reserved but have not recorded yet; see fleet/books/budgets.py.
 reservations = sa.Table(
     "reservations",
     metadata,
@@ -264,7 +265,7 @@ reservations = sa.Table(
     sa.Column("at", sa.Float, nullable=False),
 )
 
-# What is no longer what its image says. Adopted machines are of no fleet.
+# Tainted machines: they no longer match their image. Adopted machines have no fleet.
 taints = sa.Table(
     "taints",
     metadata,
@@ -276,7 +277,7 @@ taints = sa.Table(
     sa.Column("who", sa.Text),
 )
 
-# When a fleet was looked at for its upkeep, and how many seconds are usual between two looks.
+# When ``fleet.reconcile`` last ran for a fleet, and its usual interval in seconds.
 looks = sa.Table(
     "looks",
     metadata,
@@ -285,7 +286,7 @@ looks = sa.Table(
     sa.Column("usual", sa.Float),
 )
 
-# Machines that were sick at the last look at their fleet, and since when.
+# Machines that were sick when ``fleet.reconcile`` last ran, and since when.
 sickness = sa.Table(
     "sickness",
     metadata,
@@ -297,7 +298,7 @@ sickness = sa.Table(
     sa.Column("seen_at", sa.Float, nullable=False),
 )
 
-# Keys and machines in no book, and since when they are seen.
+# Orphans: keys and machines that no fleet needs, and when they were first seen.
 orphans = sa.Table(
     "orphans",
     metadata,
@@ -305,11 +306,11 @@ orphans = sa.Table(
     sa.Column("minion_id", sa.Text, primary_key=True),
     sa.Column("fleet", sa.Text, nullable=False),
     sa.Column("since", sa.Float, nullable=False),
-    # When its end was asked for; its key goes when no list shows it any more.
+    # When its destruction was requested. Its key is deleted when no provider lists it any more.
     sa.Column("ended", sa.Float),
 )
 
-# The journal of what is done outside rollouts. It outlives the machines.
+# The journal of interventions outside rollouts. It outlives the machines.
 deeds = sa.Table(
     "deeds",
     metadata,

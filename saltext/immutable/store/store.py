@@ -1,4 +1,4 @@
-"""What is remembered of images, channels and leases. Times are seconds since the epoch."""
+"""The store: images, channels and leases. Times are seconds since the epoch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.store.channels import Move, What, move
 from saltext.immutable.store.database import Database
+from saltext.immutable.store.in_use import used_by
 from saltext.immutable.store.leases import Holder, Lease, acquire, holder_of
-from saltext.immutable.store.needs import needed
-from saltext.immutable.store.revocations import Revocation, refused, standing
+from saltext.immutable.store.revocations import Revocation, active, unusable
 from saltext.immutable.store.schema import channels, contents, enrolled, images, leases, proofs, tests
 
 
@@ -33,22 +33,22 @@ class Image:
 
     @property
     def name(self) -> str:
-        """Return what people read: ``web@3f2a9c1d04be``."""
+        """Return the short name: ``web@3f2a9c1d04be``."""
         return f"{self.recipe}@{self.digest[:12]}"
 
 
 class Store(Database):
-    """The database, and what its tables say of images, channels and leases."""
+    """The database with the operations on images, channels and leases. Any thread may call."""
 
     def __init__(self, engine: sa.Engine, clock: Callable[[], float]) -> None:
         super().__init__(engine, clock)
-        self.installation = self.once("installation", secrets.token_hex(8))
-        """16 hexadecimal digits that tell our machines from those of another master."""
-        self.secret = bytes.fromhex(self.once("secret", secrets.token_hex(32)))
+        self.installation = self.get_or_create("installation", secrets.token_hex(8))
+        """16 hexadecimal digits that identify the machines of this master, or of masters that share the store."""
+        self.secret = bytes.fromhex(self.get_or_create("secret", secrets.token_hex(32)))
         """For keyed hashes."""
 
     def add_image(self, image: Image) -> None:
-        """Remember an image; one that is known already stays as it is."""
+        """Add an image; one that is there already stays as it is."""
         row = {**asdict(image), "layers": list(image.layers), "report": dict(image.report)}
         self.insert_absent(images, row)
 
@@ -60,8 +60,11 @@ class Store(Database):
             return [Image(**{**row, "layers": tuple(row["layers"])}) for row in rows.mappings()]
 
     def image(self, ref: str) -> Image:
-        """Return the image that a digest, its first digits, ``web@digits`` or ``web:channel`` names."""
-        ref = str(ref)  # Salt makes a number of digits
+        """Return the image of a digest, its first digits (six or more), ``web@digits`` or ``web:channel``.
+
+        Raises ``SaltInvocationError``, with the names of existing images, if there is none or more than one.
+        """
+        ref = str(ref)  # Salt's command line turns digits into a number
         recipe, colon, channel = ref.partition(":")
         if colon:
             return self._channel_image(recipe, channel)
@@ -93,31 +96,37 @@ class Store(Database):
         )
 
     def revoked(self) -> dict[str, Revocation]:
-        """Return the images that must not be rolled, by digest: those that failed their tests are among them."""
+        """Return the images that must not be rolled, by digest: revoked ones and those that failed their tests."""
         with self.read() as connection:
-            return refused(connection)
+            return unusable(connection)
 
     def revocations(self) -> dict[str, Revocation]:
         """Return the images that somebody revoked, by digest."""
         with self.read() as connection:
-            return standing(connection)
+            return active(connection)
 
     def usable(self, ref: str) -> Image:
-        """Return the image that ``ref`` names, to roll or promote it; raise where it is revoked or failed its tests."""
+        """Return the image that ``ref`` names, to roll or promote it.
+
+        Raises ``CommandExecutionError`` if it is revoked or failed its tests.
+        """
         image = self.image(ref)
         if revocation := self.revoked().get(image.digest):
             recipe, colon, channel = str(ref).partition(":")
             promote = f"promote another: salt-run image.promote {recipe}@... channel={channel}"
-            mend = promote if colon else f"take another: salt-run image.list {image.recipe} names them"
-            raise CommandExecutionError(f"{revocation}; {mend}")
+            advice = promote if colon else f"take another: salt-run image.list {image.recipe} names them"
+            raise CommandExecutionError(f"{revocation}; {advice}")
         return image
 
     def delete_image(
         self, digest: str, *, with_channels: bool = False, test: bool = False, who: str | None = None
     ) -> None:
-        """Forget an image that nothing needs; ``with_channels``: channels that name it go too; ``test``: only check."""
+        """Delete an image from the store; raise ``CommandExecutionError`` if it is in use.
+
+        ``with_channels``: delete the channels that name it too; ``test``: only check.
+        """
         with self.write() as tx:
-            if found := needed(tx, digest, with_channels):
+            if found := used_by(tx, digest, with_channels):
                 raise CommandExecutionError(f"image {digest[:12]} is needed by {', '.join(found)}")
             if test:
                 return
@@ -130,21 +139,21 @@ class Store(Database):
             tx.execute(sa.delete(tests).where(tests.c.digest == digest))
 
     def enrolled(self) -> set[str]:
-        """Return the ids that bakes were given a key for, and not let go of."""
+        """Return the minion ids of bakes that have a key on the master."""
         with self.read() as connection:
             return set(connection.execute(sa.select(enrolled.c.minion_id)).scalars())
 
-    def note_enrolled(self, minion_id: str) -> None:
-        """Remember that a bake is about to get a key."""
+    def add_enrolled(self, minion_id: str) -> None:
+        """Record that a bake is about to get a key."""
         self.insert_absent(enrolled, {"minion_id": minion_id})
 
-    def note_forgotten(self, minion_id: str) -> None:
-        """Forget it: the key is deleted."""
+    def remove_enrolled(self, minion_id: str) -> None:
+        """Record that the key of a bake is deleted."""
         with self.write() as tx:
             tx.execute(sa.delete(enrolled).where(enrolled.c.minion_id == minion_id))
 
     def channels(self) -> dict[str, list[str]]:
-        """Return the channels of each image that has one, by digest."""
+        """Return digest to channels, of each image that has any."""
         named: dict[str, list[str]] = {}
         with self.read() as connection:
             for row in connection.execute(sa.select(channels).order_by(channels.c.channel)):
@@ -152,7 +161,7 @@ class Store(Database):
         return named
 
     def channel(self, recipe: str, channel: str) -> str | None:
-        """Return the digest that a channel names."""
+        """Return the digest that a channel names; None if there is no such channel."""
         where = (channels.c.recipe == recipe, channels.c.channel == channel)
         with self.read() as connection:
             return cast("str | None", connection.execute(sa.select(channels.c.digest).where(*where)).scalar())
@@ -167,9 +176,12 @@ class Store(Database):
         reason: str = "",
         who: str | None = None,
     ) -> Move | None:
-        """Let a channel name an image that may be rolled, and write it down; None: it names that already."""
+        """Point a channel to an image and record it; return None if it points there already.
+
+        Raises ``CommandExecutionError`` if the image must not be rolled.
+        """
         with self.write() as tx:
-            if revocation := refused(tx).get(digest):
+            if revocation := unusable(tx).get(digest):
                 raise CommandExecutionError(f"{recipe}:{channel} stays as it is: {revocation}")
             return move(tx, Move(recipe, channel, self.clock(), what, None, digest, reason, who))
 
@@ -177,25 +189,28 @@ class Store(Database):
     def lease(
         self, name: str, ttl: float = 30.0, *, user: str | None = None, jid: str | None = None
     ) -> Iterator[Lease]:
-        """Hold ``name`` while the block runs; raise ``Held`` where somebody else does."""
-        lease = acquire(self, name, ttl, Holder.this(self.clock(), user, jid))
+        """Hold the lease ``name`` while the block runs; raise ``Held`` if another process holds it.
+
+        ``ttl``: seconds after which it is lost unless it is renewed; ``user``, ``jid``: for the message of others.
+        """
+        lease = acquire(self, name, ttl, Holder.current(self.clock(), user, jid))
         try:
             yield lease
         finally:
             lease.release()
 
     def holder(self, name: str) -> Holder | None:
-        """Return who holds ``name`` now."""
+        """Return the process that holds the lease ``name`` now, or None."""
         return holder_of(self, name)
 
-    def taken(self, beginning: str) -> list[str]:
-        """Return the leases whose names begin so and that somebody took, who may be dead."""
-        where = (leases.c.name.startswith(beginning), leases.c.holder.is_not(None))
+    def taken(self, prefix: str) -> list[str]:
+        """Return the names with this prefix of the leases that were taken; their holders may have died."""
+        where = (leases.c.name.startswith(prefix), leases.c.holder.is_not(None))
         with self.read() as connection:
             return list(connection.execute(sa.select(leases.c.name).where(*where).order_by(leases.c.name)).scalars())
 
     def forget_lease(self, name: str) -> None:
-        """Forget a lease that is over, and whose name nobody takes a second time."""
+        """Delete a released lease whose name is never used again."""
         with self.write() as tx:
             tx.execute(sa.delete(leases).where(leases.c.name == name))
 

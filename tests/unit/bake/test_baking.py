@@ -385,7 +385,7 @@ def test_a_failed_bake_leaves_no_key_of_its_id(master, baked, store):
 
 def test_a_key_that_a_killed_bake_left_is_deleted_by_the_next_even_if_nothing_is_built(master, baked, store):
     baked()
-    store.note_enrolled("web-bake")
+    store.add_enrolled("web-bake")
     master.keys.add("web-bake")
     assert baked()["cached"]
     assert (master.keys, store.enrolled()) == (set(), set())

@@ -1,4 +1,4 @@
-"""What the store remembers, who may write to it, and what it refuses to forget."""
+"""The store: images, channels and leases; what may be deleted; errors of the database."""
 
 from __future__ import annotations
 
@@ -57,28 +57,28 @@ def test_a_second_opening_is_the_same_installation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "error", "says"),
+    ("url", "error", "message"),
     [
         pytest.param("store.sqlite", SaltInvocationError, "immutable:store .* write sqlite:////", id="no URL"),
         pytest.param("nodb://host/name", CommandExecutionError, "nodb://.* immutable:store", id="no such database"),
         pytest.param("sqlite:////proc/no/store.sqlite", CommandExecutionError, "the master's user", id="no such place"),
         pytest.param("sqlite:////proc/version", CommandExecutionError, "version cannot be opened", id="no database"),
-        pytest.param("nodb://jane:secret@host/name", CommandExecutionError, r"jane:\*\*\*@", id="no password is told"),
+        pytest.param("nodb://jane:secret@host/name", CommandExecutionError, r"jane:\*\*\*@", id="no password is shown"),
     ],
 )
-def test_a_store_that_cannot_be_opened_is_a_sentence_that_says_how_to_mend_it(url, error, says) -> None:
-    with pytest.raises(error, match=says) as caught:
+def test_a_store_that_cannot_be_opened_raises_what_to_do(url, error, message) -> None:
+    with pytest.raises(error, match=message) as caught:
         Store.open(url)
     assert "secret" not in str(caught.value)
 
 
-def test_a_disk_that_is_full_is_a_sentence_and_what_was_written_before_stays() -> None:
+def test_a_full_disk_raises_what_to_do_and_keeps_what_was_written() -> None:
     store = Store.open("sqlite://")
     with store.write() as tx:
         pages = tx.execute(sa.text("PRAGMA page_count")).scalar_one()
         tx.execute(sa.text(f"PRAGMA max_page_count = {pages}"))
     large = replace(image("0123abcd"), report={"large": "x" * 100_000})
-    with pytest.raises(CommandExecutionError, match="cannot be used: database or disk is full; .* carries on"):
+    with pytest.raises(CommandExecutionError, match="cannot be used: database or disk is full; .* it continues"):
         store.add_image(large)
     assert store.images() == []
     with store.write() as tx:
@@ -120,7 +120,7 @@ def test_an_image_is_found_by(store: Store, ref: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ref", "says"),
+    ("ref", "message"),
     [
         pytest.param("aaaaaa", "could be any of web@", id="ambiguous: names the candidates"),
         pytest.param("aaa", "there are: web@", id="too short: names what exists"),
@@ -128,15 +128,15 @@ def test_an_image_is_found_by(store: Store, ref: str) -> None:
         pytest.param("web:beta", "there are: web:stable", id="unknown channel: names the known ones"),
     ],
 )
-def test_an_image_is_not_found(store: Store, ref: str, says: str) -> None:
+def test_an_image_is_not_found(store: Store, ref: str, message: str) -> None:
     store.add_image(image("aaaaaaa1"))
     store.add_image(image("aaaaaaa2"))
     store.set_channel("web", "stable", "aaaaaaa1" * 8)
-    with pytest.raises(SaltInvocationError, match=says):
+    with pytest.raises(SaltInvocationError, match=message):
         store.image(ref)
 
 
-def _remember(store: Store, lineage: list[int], outcome: str | None) -> None:
+def _record(store: Store, lineage: list[int], outcome: str | None) -> None:
     with store.write() as tx:
         tx.execute(sa.insert(tables.fleets).values(name="web", lineage=lineage, size=3))
         for number in (1, 2, 3, 4):
@@ -163,7 +163,7 @@ def test_an_image_is_kept_for(
     store: Store, number: int, lineage: list[int], outcome: str | None, needed: str | None
 ) -> None:
     store.add_image(image(f"aaaaaaa{number}"))
-    _remember(store, lineage, outcome)
+    _record(store, lineage, outcome)
     if needed:
         with pytest.raises(CommandExecutionError, match=needed):
             store.delete_image(f"aaaaaaa{number}" * 8)
@@ -174,7 +174,7 @@ def test_an_image_is_kept_for(
 
 def test_an_image_of_a_machine_is_kept_whatever_its_generation(store: Store) -> None:
     store.add_image(image("aaaaaaa1"))
-    _remember(store, [2, 3], "aborted")
+    _record(store, [2, 3], "aborted")
     row = dict(minion_id="web-1", fleet="web", generation=1, intent="launched", born=1, reason="")
     with store.write() as tx:
         tx.execute(sa.insert(tables.machines).values(row))
@@ -205,32 +205,32 @@ def test_leases_of_other_names_and_released_ones_are_free(store: Store) -> None:
         assert second.epoch == first.epoch + 1
 
 
-def test_a_silent_holder_is_fenced_off(store: Store, clock: Clock) -> None:
+def test_a_holder_that_does_not_renew_is_fenced_off(store: Store, clock: Clock) -> None:
     with store.lease("fleet web", ttl=30) as silent:
         clock.now += 31
         with store.lease("fleet web") as second:
             with pytest.raises(Fenced), silent.write() as tx:
                 tx.execute(sa.insert(tables.meta).values(key="late", value="write"))
             silent.release()
-            second.beat()
+            second.renew()
         with store.read() as connection:
             assert not connection.execute(sa.select(tables.meta).where(tables.meta.c.key == "late")).first()
 
 
-def test_a_beating_holder_keeps_the_lease(store: Store, clock: Clock) -> None:
+def test_a_holder_that_renews_keeps_the_lease(store: Store, clock: Clock) -> None:
     with store.lease("fleet web", ttl=30) as lease:
         for _ in range(5):
             clock.now += 20
-            lease.beat()
+            lease.renew()
         assert store.holder("fleet web")
 
 
-BOOT = Holder.this(0.0).boot.partition(" ")[0]
+BOOT = Holder.current(0.0).boot.partition(" ")[0]
 
 
 def _pretend(store: Store, **changes: object) -> None:
-    """Let somebody else hold the lease of fleet web for another hour."""
-    holder = {**asdict(Holder.this(store.clock())), **changes}
+    """Let another process hold the lease of fleet web for an hour."""
+    holder = {**asdict(Holder.current(store.clock())), **changes}
     with store.write() as tx:
         row = {"name": "fleet web", "epoch": 7, "holder": holder, "until": store.clock() + 3600}
         tx.execute(sa.insert(tables.leases).values(row))
@@ -245,7 +245,7 @@ def test_a_dead_process_of_this_boot_holds_nothing(store: Store) -> None:
 
 
 def test_what_ran_before_this_host_was_booted_is_dead(store: Store) -> None:
-    if not Holder.this(0.0).machine:
+    if not Holder.current(0.0).machine:
         pytest.skip("this host has no /etc/machine-id")
     _pretend(store, boot="another pid:[1]")
     with store.lease("fleet web") as lease:

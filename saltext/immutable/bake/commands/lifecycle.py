@@ -10,8 +10,8 @@ from typing import Any
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable.spec import reading
-from saltext.immutable.store import Image, Store, needs, revocations
-from saltext.immutable.store.channels import Move, What, before, moves
+from saltext.immutable.store import Image, Store, in_use, revocations
+from saltext.immutable.store.channels import Move, What, earlier_images, moves
 from saltext.immutable.store.revocations import Failure, Revocation
 
 Tell = Callable[..., None]
@@ -36,7 +36,7 @@ class Lifecycle:
         """Let a channel name again what it named before; revoked and deleted images are left out."""
         history = self._history(recipe, _channel(channel))
         images, revoked = {image.digest: image for image in self.store.images(recipe)}, self.store.revoked()
-        good = [images[digest] for digest in before(history) if digest in images and digest not in revoked]
+        good = [images[digest] for digest in earlier_images(history) if digest in images and digest not in revoked]
         if not good:
             raise SaltInvocationError(
                 f"{recipe}:{channel} named no image before that is there and not revoked; "
@@ -122,7 +122,7 @@ class Lifecycle:
         found: dict[str, dict[str, int]] = {}
         with self.store.read() as connection:
             for one in images:
-                for fleet, machines in needs.runners(connection, one.digest).items():
+                for fleet, machines in in_use.fleets_with(connection, one.digest).items():
                     found.setdefault(fleet, {})[one.name] = machines
         return found
 

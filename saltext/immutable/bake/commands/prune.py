@@ -15,7 +15,7 @@ from saltext.immutable.bake import locks
 from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.images.retention import Candidate, Rule, Verdict, judge
 from saltext.immutable.spec.model import Debian, Definitions, Tarball
-from saltext.immutable.store import Image, Store, needs
+from saltext.immutable.store import Image, Store, in_use
 from saltext.immutable.store.revocations import failures
 from saltext.immutable.worker import Worker
 
@@ -71,7 +71,7 @@ class Prune:
         """Delete the keys that killed bakes left on the master: nobody bakes."""
         for bake_id in self.store.enrolled():
             self.forget(bake_id)
-            self.store.note_forgotten(bake_id)
+            self.store.remove_enrolled(bake_id)
 
     def _verdicts(self, images: Mapping[str, Image], recipe: str | None) -> list[Verdict]:
         known = sorted({*self.definitions.recipes, *(image.recipe for image in images.values())})
@@ -87,7 +87,7 @@ class Prune:
         with self.store.read() as connection:
             failed = failures(connection)
             for image in images:
-                needed = (*needs.needed(connection, image.digest), *users.get(image.digest, ()))
+                needed = (*in_use.used_by(connection, image.digest), *users.get(image.digest, ()))
                 bad = (image.digest in revoked, needed, image.digest in failed)
                 yield Candidate(image.digest, image.recipe, image.created, *bad)
 

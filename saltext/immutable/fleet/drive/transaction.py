@@ -58,7 +58,7 @@ class Transaction:
             self._ledger.commit(self._lease, rollout, *news, reserved=self.reserved)
             self.reserved = False
         elif self._clock() >= self.beat_at:
-            self._lease.beat()
+            self._lease.renew()
         else:
             return
         self.beat_at = self._clock() + self._lease.ttl / 3

@@ -10,7 +10,7 @@ from saltext.immutable.bake.commands.lifecycle import Lifecycle, descendants
 from saltext.immutable.bake.revoked import require_sound
 from saltext.immutable.store import Image, Store
 from saltext.immutable.store import schema as tables
-from saltext.immutable.store.channels import Move, before
+from saltext.immutable.store.channels import Move, earlier_images
 
 A, B, C = (letter * 64 for letter in "abc")
 
@@ -142,11 +142,11 @@ def moved(*steps):
     ],
 )
 def test_the_way_back(steps, ways):
-    assert before(moved(*steps)) == ways
+    assert earlier_images(moved(*steps)) == ways
 
 
 def test_a_channel_of_the_time_before_goes_back_to_what_it_named_then():
-    assert before([Move("web", "stable", 1.0, "bake", "A", "B")]) == ["A"]
+    assert earlier_images([Move("web", "stable", 1.0, "bake", "A", "B")]) == ["A"]
 
 
 def test_a_channel_that_goes_with_its_image_leaves_its_history(store, images):

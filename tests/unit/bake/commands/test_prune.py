@@ -77,7 +77,7 @@ def test_what_is_beyond_goes_with_the_layers_that_nothing_else_needs(host, store
 
 
 def test_the_key_that_a_killed_bake_left_on_the_master_goes(store, builder):
-    store.note_enrolled("web-bake")
+    store.add_enrolled("web-bake")
     forgotten: list[str] = []
     work = prune.Prune(store, builder, Definitions({"web": WEB}, {}), "jane", forgotten.append)
     work.prune(None, test=True)

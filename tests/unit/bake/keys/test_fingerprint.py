@@ -214,7 +214,7 @@ def test_the_answer_is_that_of_a_bake_that_builds_nothing(ask):
     "happens",
     [
         pytest.param(lambda world, store: world.write("states/web/init.sls", "other"), id="a change"),
-        pytest.param(lambda world, store: store.note_enrolled("web-bake"), id="a bake that was killed"),
+        pytest.param(lambda world, store: store.add_enrolled("web-bake"), id="a bake that was killed"),
         pytest.param(lambda world, store: last_bake.keep_fingerprint(store, "web", "stable", None), id="nothing kept"),
     ],
 )

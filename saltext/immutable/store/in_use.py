@@ -1,4 +1,4 @@
-"""Who needs an image: what nothing of this needs may be deleted."""
+"""Which channels and fleets use an image. An image that none uses may be deleted."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import sqlalchemy as sa
 from saltext.immutable.store.schema import UNFINISHED, channels, fleets, generations, machines, rollouts
 
 
-def needed(tx: sa.Connection, digest: str, but_channels: bool = False) -> list[str]:
-    """Return who needs an image: channels, and generations that have machines, or that fleets go or could go to."""
+def used_by(tx: sa.Connection, digest: str, without_channels: bool = False) -> list[str]:
+    """Return what uses an image: ``channel web:stable``, ``generation 3 of fleet web``.
+
+    Generations count that have machines, that a rollout goes to, or that a fleet could roll back to.
+    ``without_channels``: leave out the channels.
+    """
     in_channels = [
         f"channel {row.recipe}:{row.channel}"
         for row in tx.execute(sa.select(channels).where(channels.c.digest == digest))
-        if not but_channels
+        if not without_channels
     ]
-    kept = _kept(tx)
+    kept = _kept_generations(tx)
     in_fleets = [
         f"generation {row.number} of fleet {row.fleet}"
         for row in tx.execute(sa.select(generations).where(generations.c.image == digest))
@@ -23,16 +27,19 @@ def needed(tx: sa.Connection, digest: str, but_channels: bool = False) -> list[s
     return sorted(in_channels) + sorted(in_fleets)
 
 
-def _kept(tx: sa.Connection) -> set[tuple[str, int | None]]:
-    """Return the fleets with the numbers of those generations that they need."""
+def _kept_generations(tx: sa.Connection) -> set[tuple[str, int | None]]:
+    """Return fleet and number of the generations that fleets use."""
     kept = {(row.name, number) for row in tx.execute(sa.select(fleets)) for number in row.lineage[-2:]}
     kept |= {(row.fleet, row.generation) for row in tx.execute(sa.select(machines))}
-    walked = tx.execute(sa.select(rollouts).where(UNFINISHED)).all()
-    return kept | {(row.fleet, number) for row in walked for number in (row.source, row.target)}
+    unfinished = tx.execute(sa.select(rollouts).where(UNFINISHED)).all()
+    return kept | {(row.fleet, number) for row in unfinished for number in (row.source, row.target)}
 
 
-def runners(connection: sa.Connection, digest: str) -> dict[str, int]:
-    """Return the fleets that run an image, or were to run it when they last stood still, with their machines of it."""
+def fleets_with(connection: sa.Connection, digest: str) -> dict[str, int]:
+    """Return the fleets whose machines run an image, or whose current or target generation has it.
+
+    Fleet to number of machines that run it, which may be 0.
+    """
     found: dict[str, int] = {}
     numbered = {
         (row.fleet, row.number)
