@@ -40,7 +40,7 @@ def baked(host, store):
 
     def baked(digest, days, recipe="web"):
         (host.images / digest).mkdir()
-        images.file(host, digest).write_text(json.dumps({"layers": []}))
+        images.metadata_file(host, digest).write_text(json.dumps({"layers": []}))
         store.add_image(Image(digest, recipe, (digest,), time.time() - days * 86400, True, {}))
 
     return baked
@@ -118,11 +118,11 @@ def test_prune_keeps_what_the_pillar_and_the_fleets_need(run, rack, store, host,
     }
     assert len(store.images()) == 5
     assert run("image.prune", "web")[1]["deleted"] == told["deleted"]
-    assert not images.file(host, THREE).exists() and images.file(host, ONE).exists()
+    assert not images.metadata_file(host, THREE).exists() and images.metadata_file(host, ONE).exists()
     with store.lease("baking web 1234", 60):
         ok, said = run("image.prune")
         assert not ok and "bakes web, and no image is deleted meanwhile" in said
         ok, said = run("image.delete", "web@444444444444")
         assert not ok and "bakes web" in said
     assert run("image.delete", "web@444444444444")[1]["deleted"]
-    assert not images.file(host, "4" * 64).exists()
+    assert not images.metadata_file(host, "4" * 64).exists()

@@ -57,7 +57,7 @@ def whole(estate) -> None:
 
 def unknown(estate) -> set[str]:
     """Return the images of the builder that are in no book."""
-    return set(images.every(estate.host)) - {row["digest"] for row in estate.salt_run("image.list").data.values()}
+    return set(images.by_digest(estate.host)) - {row["digest"] for row in estate.salt_run("image.list").data.values()}
 
 
 def says(estate, word: str) -> None:

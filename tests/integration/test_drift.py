@@ -253,7 +253,7 @@ class shell_at_a_terminal:
         machine = machines.find(estate.host, minion_id)
         assert machine is not None
         self.command = ["nsenter", f"--target={nspawn.find_init(machine.cgroup)}", "--all", "--", "bash", "-i"]
-        self.join = machine.cgroup.joiner()
+        self.join = machine.cgroup.join_command()
 
     def __enter__(self) -> None:
         self.ours, theirs = pty.openpty()

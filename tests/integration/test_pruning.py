@@ -99,7 +99,7 @@ def test_killed_at_any_moment_it_is_finished_by_the_next_and_fleets_go_on(estate
     estate.salt_run("image.prune")
     assert not layer.exists()
     known = {row["digest"] for row in estate.salt_run("image.list").data.values()}
-    assert set(images.every(estate.host)) == known
+    assert set(images.by_digest(estate.host)) == known
     needed = layers.needed(estate.host)
     assert all(folder.name[:16] in needed for folder in estate.host.layers.iterdir())
     assert all(link.exists() for link in estate.host.l.iterdir())

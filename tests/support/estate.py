@@ -186,7 +186,7 @@ class Estate(ABC):
         for each in machines.machines(self.host):
             machines.destroy(self.host, each.minion_id)
         if Path("/sys/class/net", self.net.bridge).exists():
-            run("ip", "link", "set", self.net.bridge, "alias", network.OURS)
+            run("ip", "link", "set", self.net.bridge, "alias", network.COMMENT)
         network.down(self.net)
 
     def _earlier(self) -> Network | None:

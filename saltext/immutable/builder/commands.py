@@ -165,7 +165,7 @@ def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     digest = manifest.image_digest(order)
     images.require_layers(host, order["layers"])
     _require_directories(host, order)
-    about = images.file(host, digest)
+    about = images.metadata_file(host, digest)
     if not about.exists():
         verify.require_layers(host, order["layers"])
         seal = {name: order[name] for name in ("recipe", "read_only", "policy", "salt", "pack")}
@@ -193,7 +193,7 @@ def find_image(host: Host, digest: str) -> dict[str, Any]:
 
 def has_image(host: Host, digest: str) -> bool:
     """Return whether an image is on this host with its seal, all of its layers and its signature."""
-    if not images.file(host, digest).exists() or not (host.l / images.seal_link(digest)).exists():
+    if not images.metadata_file(host, digest).exists() or not (host.l / images.seal_link(digest)).exists():
         return False
     layers_ = images.read(host, digest)["layers"]
     complete = all((host.layers / layer / "layer.json").exists() for layer in layers_)
@@ -226,7 +226,7 @@ def _require_directories(host: Host, order: Mapping[str, Any]) -> None:
 
 def local_images(host: Host) -> dict[str, dict[str, Any]]:
     """Return the metadata of all images of this host, by digest."""
-    return images.every(host)
+    return images.by_digest(host)
 
 
 def drop_image(host: Host, digest: str, test: bool = False) -> list[str]:
@@ -234,7 +234,7 @@ def drop_image(host: Host, digest: str, test: bool = False) -> list[str]:
 
     ``test``: remove nothing. Raises CommandExecutionError while machines run the image.
     """
-    about, seal = images.file(host, digest), images.seal_link(digest)
+    about, seal = images.metadata_file(host, digest), images.seal_link(digest)
     users = [each.minion_id for each in machines.machines(host) if seal in each.lower]
     if users:
         raise CommandExecutionError(f"image {digest[:12]} is in use: machines run it: {', '.join(users)}")

@@ -85,7 +85,7 @@ def _interact(machine: Machine) -> None:
     if init is None:
         raise CommandExecutionError(f"{machine.minion_id} is not running")
     env = {"TERM": os.environ.get("TERM", "linux")}
-    command = nspawn.entering(init, machine.cgroup, ["/bin/sh", "-c", _LOGIN], env)
+    command = nspawn.enter_command(init, machine.cgroup, ["/bin/sh", "-c", _LOGIN], env)
     terminal = sys.stdin.fileno()
     settings = termios.tcgetattr(terminal)
     try:

@@ -130,7 +130,7 @@ def lower(digests: list[str]) -> tuple[str, ...]:
 def needed(host: Host, but_images: Sequence[str] = ()) -> set[str]:
     """Return the short names that an image (other than these), a machine or a mount of this host needs."""
     names = {name for each in machine.machines(host) for name in each.lower} | overlay.mounted()
-    for digest, image in images.every(host).items():
+    for digest, image in images.by_digest(host).items():
         names.update(() if digest in but_images else lower(image["layers"]))
     return names
 

@@ -91,11 +91,11 @@ def above(host: Host, digest: str) -> list[dict[str, Any]]:
 
 
 def _seal(host: Host, digest: str) -> Path:
-    return images.file(host, digest).parent / "seal"
+    return images.metadata_file(host, digest).parent / "seal"
 
 
 def _proof_file(host: Host, digest: str) -> Path:
-    return images.file(host, digest).parent / "proof.json"
+    return images.metadata_file(host, digest).parent / "proof.json"
 
 
 def proof(host: Host, digest: str) -> dict[str, Any] | None:
@@ -153,7 +153,7 @@ def vouched(digest: str, vouches: Mapping[str, Any], trusted: Sequence[str]) -> 
 
 def damaged_image(host: Host, digest: str, what: str) -> Damaged:
     """Return the error that refuses an image, and says how to mend it."""
-    place = images.file(host, digest).parent
+    place = images.metadata_file(host, digest).parent
     return Damaged(
         f"image {digest[:12]} is damaged: {what}; it may not be used: remove {place} there (no machine may run it) "
         "and bake its recipe again"

@@ -1,4 +1,5 @@
-"""On a host, as root: from an image to running machines, with systemd-nspawn on the layers themselves.
+"""From an image to running machines of this host: systemd-nspawn containers on the layers of the image.
 
-Called by the ``nspawn`` provider and by the builder, through `commands` and `machine`. Nothing here knows of fleets.
+Runs as root on a host. Called by the ``nspawn`` provider through `commands` and by the builder through `machine`.
+Nothing here knows fleets.
 """

@@ -1,7 +1,7 @@
-"""A cgroup of its own for each machine, in every hierarchy of this host (v1, v2 or both).
+"""The cgroup of each machine, in every hierarchy of this host (v1, v2 or both).
 
-Machines that share a cgroup share their services' cgroups too and cannot stop them; limits live here as well.
-Where systemd is pid 1 it owns the tree, and a scope of it (`systemd-run --scope`) takes the place of ours.
+Machines in one cgroup would share the cgroups of their services, and could not stop them. Resource limits are set here
+as well. Where systemd is pid 1 it owns the tree; there a scope of systemd (`systemd-run --scope`) is used instead.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ exec "$@"
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """One mounted cgroup tree."""
+    """A mounted cgroup hierarchy. ``unified``: v2."""
 
     mount: Path
     unified: bool
@@ -39,7 +39,7 @@ class Hierarchy:
 
 
 def hierarchies() -> list[Hierarchy]:
-    """Return the cgroup trees that are mounted here."""
+    """Return the cgroup hierarchies that are mounted. Raises CommandExecutionError where there are none."""
     found = []
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, mount, kind, options, *_ = line.split()
@@ -48,7 +48,7 @@ def hierarchies() -> list[Hierarchy]:
         elif kind == "cgroup":
             found.append(Hierarchy(Path(mount), False, frozenset(options.split(","))))
     if not found:
-        raise CommandExecutionError("no cgroup hierarchy is mounted below /sys/fs/cgroup; machines need one")
+        raise CommandExecutionError("no cgroup hierarchy is mounted, and machines need one; mount it at /sys/fs/cgroup")
     return found
 
 
@@ -61,25 +61,25 @@ def _unified(mount: Path) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Cgroup:
-    """The cgroup of one machine, by name; nothing is kept but what the kernel keeps."""
+    """The cgroup of one machine, by name. All state is in the kernel."""
 
     name: str
     memory: int | None = None
-    """Bytes."""
+    """Limit in bytes."""
     cpus: float | None = None
 
     def folders(self) -> list[Path]:
-        """Return where this cgroup is, or would be, in each hierarchy."""
-        inner = Path(f"{SLICE}.slice/{self.unit}.scope") if systemd_here() else Path(SLICE, self.name)
-        return [tree.mount / inner for tree in hierarchies()]
+        """Return the folder of this cgroup in each hierarchy, whether or not it exists."""
+        path = Path(f"{SLICE}.slice/{self.unit}.scope") if systemd_here() else Path(SLICE, self.name)
+        return [tree.mount / path for tree in hierarchies()]
 
     @property
     def unit(self) -> str:
-        """The name of the machine's scope where systemd is pid 1."""
+        """The name of the scope where systemd is pid 1."""
         return f"{SLICE}-{self.name}"
 
-    def starter(self) -> list[str]:
-        """Return the words to put before a command so that it starts inside this cgroup."""
+    def start_command(self) -> list[str]:
+        """Create the cgroup and return the command prefix that starts a command in it."""
         if systemd_here():
             limits = [f"--property=MemoryMax={self.memory}"] if self.memory else []
             limits += [f"--property=CPUQuota={self.cpus * 100:.0f}%"] if self.cpus else []
@@ -88,13 +88,14 @@ class Cgroup:
         for tree, folder in zip(hierarchies(), self.folders(), strict=True):
             _create(tree, folder)
             self._limit(tree, folder)
-        return _joiner(self.folders())
+        return _prefix(self.folders())
 
-    def joiner(self) -> list[str]:
-        """Return the words to put before a command so that it joins this cgroup, which is there."""
-        # A scope of systemd is only in the v1 hierarchies whose limits it has.
-        there = [(tree, folder) for tree, folder in zip(hierarchies(), self.folders(), strict=True) if folder.is_dir()]
-        return _joiner([_leaf(folder) if tree.unified else folder for tree, folder in there])
+    def join_command(self) -> list[str]:
+        """Return the command prefix that runs a command in this cgroup, which must exist."""
+        # Of the v1 hierarchies, a scope of systemd is only in those whose limits it has.
+        pairs = zip(hierarchies(), self.folders(), strict=True)
+        existing = [(tree, folder) for tree, folder in pairs if folder.is_dir()]
+        return _prefix([_leaf(folder) if tree.unified else folder for tree, folder in existing])
 
     def _limit(self, tree: Hierarchy, folder: Path) -> None:
         if self.memory and "memory" in tree.controllers:
@@ -108,46 +109,53 @@ class Cgroup:
                 (folder / "cpu.cfs_quota_us").write_text(str(quota))
 
     def pids(self) -> set[int]:
-        """Return the processes in it, those of groups below included."""
+        """Return the pids of all processes in it and in groups below it."""
         return set(self.each_pid())
 
     def each_pid(self) -> Iterator[int]:
-        """Yield them, the outermost first, each perhaps more than once: who needs one need not read every group."""
+        """Yield these pids, outermost group first, perhaps more than once.
+
+        Cheaper than `pids` where the first is enough.
+        """
         for folder in self.folders():
             for path, _, _ in os.walk(folder):
                 yield from _procs(Path(path))
 
     @property
     def populated(self) -> bool:
-        """Whether there is any."""
+        """Whether any process is in it."""
         return next(self.each_pid(), None) is not None
 
     def kill(self, within: float = 15.0) -> None:
-        """Kill all that is in it and wait until nothing is left."""
+        """Kill all processes in it and wait for their end. Raises CommandExecutionError after ``within`` seconds."""
         deadline = time.monotonic() + within
         while pids := self.pids():
             for pid in pids:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             if time.monotonic() > deadline:
-                raise CommandExecutionError(f"processes of {self.name} do not die: {sorted(pids)}")
+                raise CommandExecutionError(
+                    f"processes of {self.name} did not end within {within:.0f} s of SIGKILL: {sorted(pids)}; they "
+                    "probably wait for a disk or a network file system (ps -o pid,stat,wchan)"
+                )
             time.sleep(0.01)
 
     def remove(self) -> None:
-        """Remove it, emptied, from every hierarchy."""
+        """Remove the empty cgroup from every hierarchy."""
         for folder in self.folders():
             for group in _tree(folder):
                 _rmdir(group)
-            with suppress(OSError):  # the slice goes with its last machine
+            with suppress(OSError):  # fails while the slice has other machines
                 folder.parent.rmdir()
 
 
-def _joiner(folders: list[Path]) -> list[str]:
+def _prefix(folders: list[Path]) -> list[str]:
+    """Return a command prefix that puts its process into cgroups and then runs the command."""
     return ["/bin/sh", "-ec", _JOIN, "sh", *map(str, folders), "--"]
 
 
 def _leaf(folder: Path) -> Path:
-    """Return a group for a process that comes later: in v2 a group with groups below it takes no processes."""
+    """Return a group for a process that joins later: in v2 a group that has groups below it takes no processes."""
     leaf = folder / "visitors"
     leaf.mkdir(exist_ok=True)
     return leaf
@@ -159,18 +167,18 @@ def _create(tree: Hierarchy, folder: Path) -> None:
             _delegate(group.parent)
         group.mkdir(exist_ok=True)
         if "cpuset" in tree.controllers and not tree.unified:
-            for file in ("cpuset.cpus", "cpuset.mems"):  # a v1 cpuset is born empty and takes no process
+            for file in ("cpuset.cpus", "cpuset.mems"):  # a new v1 cpuset is empty and takes no processes
                 (group / file).write_text((group.parent / file).read_text())
 
 
 def _delegate(group: Path) -> None:
-    """Offer the limits of a v2 group to the groups below it; a group with processes of its own cannot."""
+    """Enable the limits of a v2 group for the groups below it. The kernel refuses where the group has processes."""
     with suppress(OSError):
         (group / "cgroup.subtree_control").write_text("+memory +cpu")
 
 
 def _tree(folder: Path) -> Iterator[Path]:
-    """Yield the groups of a tree, the innermost first."""
+    """Yield a group and all groups below it, the innermost first."""
     for path, _, _ in os.walk(folder, topdown=False):
         yield Path(path)
 
@@ -183,7 +191,7 @@ def _procs(group: Path) -> list[int]:
 
 
 def _rmdir(group: Path, within: float = 5.0) -> None:
-    """Remove one group; the kernel says busy for a moment after its last process died."""
+    """Remove one group. Retry for ``within`` seconds: the kernel reports EBUSY shortly after the last process ended."""
     deadline = time.monotonic() + within
     while True:
         try:

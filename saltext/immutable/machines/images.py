@@ -1,4 +1,4 @@
-"""The images whose layers are on this host."""
+"""The images on this host: their metadata, and whether their layers are here."""
 
 from __future__ import annotations
 
@@ -13,59 +13,64 @@ from saltext.immutable.host import Host
 from saltext.immutable.machines import overlay
 
 
-def file(host: Host, digest: str) -> Path:
-    """Return where it stands what an image is made of."""
+def metadata_file(host: Host, digest: str) -> Path:
+    """Return the path of an image's metadata. The file exists if the image does."""
     return host.images / digest / "image.json"
 
 
-def every(host: Host) -> dict[str, dict[str, Any]]:
-    """Return the images of this host by digest."""
+def by_digest(host: Host) -> dict[str, dict[str, Any]]:
+    """Return the metadata of all images of this host, by digest."""
     return {found.parent.name: read(host, found.parent.name) for found in host.images.glob("*/image.json")}
 
 
 def read(host: Host, digest: str) -> dict[str, Any]:
-    """Return what an image is made of, as it stands beside it."""
+    """Return the metadata of an image. Raises CommandExecutionError where it is missing or damaged."""
     require_image(host, digest)
-    place = file(host, digest)
+    file = metadata_file(host, digest)
     try:
-        found = dict(json.loads(place.read_text()))
+        found = dict(json.loads(file.read_text()))
         return found | {"layers": list(found["layers"])}
     except (KeyError, TypeError, ValueError) as err:
         raise CommandExecutionError(
-            f"image {digest[:12]} is damaged: {place.name} cannot be read ({err}); "
-            f"remove {place.parent} and bake its recipe again"
+            f"image {digest[:12]} is damaged: {file.name} cannot be read ({err}); "
+            f"remove {file.parent} and bake its recipe again"
         ) from err
 
 
 def lower(host: Host, digest: str) -> tuple[str, ...]:
-    """Return the short names of all that a machine of an image is mounted from, root first, the seal last."""
+    """Return the short names of the layers that a machine of an image mounts, root first, the seal last.
+
+    Raises CommandExecutionError where one of them is missing.
+    """
     stack = read(host, digest)["layers"]
     require_layers(host, stack)
     return (*map(overlay.short, stack), seal_link(digest))
 
 
 def require_image(host: Host, digest: str) -> None:
-    """Raise unless the image is here."""
-    if not file(host, digest).exists():
+    """Raise CommandExecutionError unless the image is on this host."""
+    if not metadata_file(host, digest).exists():
         raise CommandExecutionError(f"image {digest[:12]} is not on this host; bake its recipe here")
 
 
 def require_layers(host: Host, digests: Sequence[str]) -> None:
-    """Raise unless all these layers are here."""
+    """Raise CommandExecutionError unless all these layers are on this host."""
     for digest in digests:
         if not (host.layers / digest / "layer.json").exists():
             raise CommandExecutionError(
-                f"layer {digest[:12]} is not on this host; bake the image again to make it anew"
+                f"layer {digest[:12]} is not on this host; bake the image again (salt-run image.bake RECIPE)"
             )
 
 
 def require_links(host: Host, lower: Sequence[str]) -> None:
-    """Raise unless there is a layer behind each of these short names."""
+    """Raise CommandExecutionError unless each of these short names leads to a layer."""
     for name in lower:
         if not (host.l / name).exists():
-            raise CommandExecutionError(f"layer {name} is gone from this host; bake the image again to make it anew")
+            raise CommandExecutionError(
+                f"layer {name} is gone from this host; bake the image again (salt-run image.bake RECIPE)"
+            )
 
 
 def seal_link(digest: str) -> str:
-    """Return the short name of the layer that holds an image's seal."""
+    """Return the short name of the layer with an image's seal."""
     return f"i{overlay.short(digest)}"

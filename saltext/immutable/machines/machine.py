@@ -1,6 +1,6 @@
 """Machines of this host: launch, list, destroy.
 
-What a machine is stands in its folder; whether it runs, the kernel knows.
+The folder of a machine holds its description. Whether it runs, only the kernel knows.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Network
 
 _POWER_OFF = signal.SIGRTMIN + 4
-"""systemd(1), section "Signals"."""
-_END = 1 << 16
+"""The signal that shuts systemd down: systemd(1), section "Signals"."""
+_CONSOLE_TAIL = 1 << 16
+"""Bytes at the end of a console that are read."""
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[^\n\t\x20-\x7e\xa0-\U0010ffff]")
 CONSOLES = 50
-"""Consoles of ended machines that are kept."""
+"""Consoles of destroyed machines that are kept."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine of this host, as it was ordered."""
+    """The description of a machine of this host."""
 
     minion_id: str
     image: str
@@ -46,41 +47,46 @@ class Machine:
     lower: tuple[str, ...]
     """Short names of its layers, root first."""
     minion: Mapping[str, Any]
-    """Minion config of this machine: id, master, ports, fleet and generation."""
+    """Minion config of this machine: id, master, ports, fleet, generation."""
     bridge: str
     subnet: str
     fleet: str = ""
     generation: int = 0
     installation: str = ""
     memory: int | None = None
+    """Limit in bytes."""
     cpus: float | None = None
     read_only: bool = True
     writable: tuple[str, ...] = ()
-    """Directories besides /var that it may write to where its root is read-only."""
+    """Writable directories besides /var, where the root is read-only."""
     upper: str | None = None
-    """Directory that takes the changes of a writable root (a bake)."""
+    """Directory for the changes to a writable root (of a bake)."""
     binds: Mapping[str, str] = field(default_factory=dict)
+    """Directories of this host to mount, writable: path inside -> path on this host."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """Further files to show inside, read-only: path inside -> path on this host."""
+    """Files of this host to mount, read-only: path inside -> path on this host."""
     boot: bool = True
+    """False: without an init, for single commands."""
     route: str = "default"
-    """Where its packets may go beyond its own network: an address and prefix, or '' for nowhere."""
+    """Destination of a route beyond its own network: ``default``, an address with prefix, or '' for none."""
     tag: str = ""
-    """Of the host's directory that it belongs to."""
+    """`Host.tag` of the directory that it belongs to."""
     address: str = ""
     link: str = ""
+    """Name of the host's end of its network link."""
     born: float = 0.0
+    """Epoch seconds of its launch."""
     started: bool = False
-    """False until its init was seen for the first time."""
+    """False until its init has been seen."""
 
     @property
     def cgroup(self) -> Cgroup:
-        """The cgroup that its processes are in."""
+        """The cgroup of its processes."""
         return Cgroup(self.name, self.memory, self.cpus)
 
     @property
     def name(self) -> str:
-        """What the kernel and nspawn know it by."""
+        """Its name for the kernel and for nspawn."""
         return f"{self.tag}-{self.minion_id}"
 
     @property
@@ -90,37 +96,43 @@ class Machine:
 
     @property
     def running(self) -> bool:
-        """Whether any process of it lives."""
+        """Whether any of its processes lives."""
         return self.cgroup.populated
 
     def power_off(self) -> None:
-        """Ask its init to shut down in order. Not by systemctl: logind takes the order and may forget it."""
+        """Ask its init to shut down. A signal, because logind may lose the request of systemctl."""
         init = nspawn.find_init(self.cgroup)
         if init is not None:
             os.kill(init, _POWER_OFF)
 
     def run(self, command: Sequence[str], **how: Any) -> CompletedProcess[str]:
-        """Run a command inside it, to its end; never raises for its exit code."""
+        """Run a command inside and wait for its end. Its exit code never raises.
+
+        ``how``: see `nspawn.enter`. Raises CommandExecutionError where the machine does not run.
+        """
         init = nspawn.find_init(self.cgroup)
         if init is None:
-            raise CommandExecutionError(f"{self.minion_id} is not running")
+            raise CommandExecutionError(f"machine {self.minion_id} is not running")
         return nspawn.enter(init, self.cgroup, command, **how)
 
 
 def launch(host: Host, order: Machine) -> Machine:
-    """Start the machine that was ordered; one that runs under this id already is left alone."""
+    """Start a machine and return its description. A running machine of the same id is left alone and returned.
+
+    Raises CommandExecutionError where it does not start.
+    """
     overlay.refuse_unstackable(host.root)
-    with host.lock(_turn(order.minion_id)):
-        there = find(host, order.minion_id)
-        if there is not None and there.running:
-            return there
-        if there is not None:
-            _destroy(host, there)
+    with host.lock(_lock_name(order.minion_id)):
+        existing = find(host, order.minion_id)
+        if existing is not None and existing.running:
+            return existing
+        if existing is not None:
+            _destroy(host, existing)
         return _launch(host, order)
 
 
-def _turn(minion_id: str) -> str:
-    """Return the lock of a machine. There are 16: a lock file must not be removed while somebody may wait for it."""
+def _lock_name(minion_id: str) -> str:
+    """Return the name of a machine's lock, one of 16: lock files are never removed, so there must be few."""
     return f"machine-{zlib.crc32(minion_id.encode()) % 16:x}"
 
 
@@ -130,19 +142,19 @@ def _launch(host: Host, order: Machine) -> Machine:
         nspawn.start(_container(host, machine))
         return _write(host, replace(machine, started=True))
     except BaseException:
-        # Ctrl-C may have come when the record was just written.
+        # Ctrl-C may come just after the record was written.
         if (recorded := find(host, order.minion_id)) is not None:
             _destroy(host, recorded)
         raise
 
 
 def _record(host: Host, order: Machine) -> Machine:
-    """Give the machine its address and write down that it exists, before anything of it does."""
+    """Give the machine an address and write its record, before anything else of it exists."""
     with host.lock("network"):
         network.up(order.network)
         address = network.free_address(order.network, [each.address for each in machines(host)])
-        link = f"im{secrets.token_hex(5)}"  # random: a link of the same name may still be going away
-        with host.lock("layers"):  # from here on the record holds them
+        link = f"im{secrets.token_hex(5)}"  # random, because the kernel removes old links asynchronously
+        with host.lock("layers"):  # once the record is written, its layers are not removed
             images.require_links(host, order.lower)
             return _write(host, replace(order, tag=host.tag, address=address, link=link, born=time.time()))
 
@@ -155,7 +167,7 @@ def _write(host: Host, machine: Machine) -> Machine:
 
 
 def _folder(host: Host, minion_id: str) -> Path:
-    """Return where a machine's files are; an id that is no file name must not lead anywhere else."""
+    """Return the folder of a machine. Raise SaltInvocationError for an id that is no valid file name."""
     try:
         return host.machines / reading.minion_id(minion_id)
     except ValueError as err:
@@ -163,31 +175,31 @@ def _folder(host: Host, minion_id: str) -> Path:
 
 
 def alive(host: Host, machine: Machine) -> bool:
-    """Tell whether a machine runs, or is being started at this moment."""
-    return machine.running or (not machine.started and host.is_locked(_turn(machine.minion_id)))
+    """Return whether a machine runs or is being started."""
+    return machine.running or (not machine.started and host.is_locked(_lock_name(machine.minion_id)))
 
 
 def _container(host: Host, machine: Machine) -> nspawn.Container:
     folder = host.machines / machine.minion_id
     upper = Path(machine.upper) if machine.upper else None if machine.read_only else folder / "upper"
     work = upper.with_name("work") if upper else None
-    changed = _changed(folder, machine) if machine.read_only else {}
-    for inner in filter(None, (folder / "root", upper, work, *changed.values())):
-        inner.mkdir(exist_ok=True)
+    overlays = _overlays(folder, machine) if machine.read_only else {}
+    for path in filter(None, (folder / "root", upper, work, *overlays.values())):
+        path.mkdir(exist_ok=True)
     return nspawn.Container(
         name=machine.name,
         hostname=machine.minion_id.split(".")[0][:63],
         cgroup=machine.cgroup,
         root=folder / "root",
         layers=host.l,
-        # A bake that was cut off begins anew, and one that ends well writes all to the disk with its commit.
-        options=overlay.options(machine.lower, upper, work, passing=machine.upper is not None),
+        # A bake that crashes starts again, and one that succeeds syncs its files in the commit.
+        options=overlay.options(machine.lower, upper, work, volatile=machine.upper is not None),
         link=machine.link,
         address=machine.address,
         network=machine.network,
         console=folder / "console.log",
         writable=not machine.read_only,
-        changed=changed,
+        overlays=overlays,
         files=_files(host, machine),
         binds={target: Path(source) for target, source in machine.binds.items()},
         boot=machine.boot,
@@ -195,16 +207,16 @@ def _container(host: Host, machine: Machine) -> nspawn.Container:
     )
 
 
-def _changed(folder: Path, machine: Machine) -> dict[str, Path]:
-    """Return where changes go when the root is read-only; what is in /var is writable with it."""
+def _overlays(folder: Path, machine: Machine) -> dict[str, Path]:
+    """Return the writable directories of a read-only root: path inside -> folder for the changes."""
     others = [path for path in machine.writable if not f"{path}/".startswith("/var/")]
     return {"/var": folder / "var"} | {path: folder / f"writable-{number}" for number, path in enumerate(others)}
 
 
 def _files(host: Host, machine: Machine) -> dict[str, Path]:
-    """Write what only this machine has, and return where it shall be seen.
+    """Write the files of this machine alone; return all files to mount: path inside -> path on this host.
 
-    A bake gets its identity alone: what its states write to /etc/hosts belongs to the image.
+    A machine that bakes gets its minion config only: what its states write to /etc/hosts belongs to the image.
     """
     folder = host.machines / machine.minion_id
     texts = {str(MACHINE_PATH): json.dumps(machine.minion, indent=1)}
@@ -225,7 +237,7 @@ def _text(host: Host, machine: Machine, path: str) -> str:
 
 
 def machines(host: Host) -> list[Machine]:
-    """Return every machine that was ordered on this host and is not destroyed, running or not."""
+    """Return all machines of this host that are not destroyed, running or not."""
     if not host.machines.is_dir():
         return []
     found = (find(host, folder.name) for folder in sorted(host.machines.iterdir()))
@@ -233,7 +245,7 @@ def machines(host: Host) -> list[Machine]:
 
 
 def find(host: Host, minion_id: str) -> Machine | None:
-    """Return one machine, or None if there is none of that id."""
+    """Return a machine by its id, or None."""
     file = _folder(host, minion_id) / "machine.json"
     try:
         data = json.loads(file.read_text())
@@ -243,8 +255,8 @@ def find(host: Host, minion_id: str) -> Machine | None:
 
 
 def destroy(host: Host, minion_id: str) -> bool:
-    """End a machine and remove all of it but its console log; return False if there was none."""
-    with host.lock(_turn(minion_id)):
+    """Kill a machine and remove all of it but its console log. Return False if there was none."""
+    with host.lock(_lock_name(minion_id)):
         machine = find(host, minion_id)
         if machine is None:
             host.discard(_folder(host, minion_id))
@@ -256,9 +268,9 @@ def destroy(host: Host, minion_id: str) -> bool:
 def _destroy(host: Host, machine: Machine) -> None:
     machine.cgroup.kill()
     machine.cgroup.remove()
-    nspawn.forget(machine.name)
+    nspawn.remove_runtime_files(machine.name)
     with host.lock("network"):
-        network.unplug(machine.link)
+        network.delete_link(machine.link)
         others = (each for each in machines(host) if each.minion_id != machine.minion_id)
         if not any(each.bridge == machine.bridge for each in others):
             network.down(machine.network)
@@ -275,7 +287,7 @@ def _keep_console(host: Host, machine: Machine) -> None:
 
 
 def console(host: Host, minion_id: str, lines: int = 60) -> str:
-    """Return the tail of what a machine wrote to its console, also when it is gone; '' if nothing is known."""
+    """Return the last ``lines`` lines of a machine's console, also after its end; '' if there is none."""
     for file in (_folder(host, minion_id) / "console.log", host.consoles / f"{minion_id}.log"):
         if file.exists():
             return tail(_plain(file), lines)
@@ -283,16 +295,16 @@ def console(host: Host, minion_id: str, lines: int = 60) -> str:
 
 
 def _plain(file: Path) -> str:
-    """Return the end of a console as text that a terminal only prints."""
+    """Return the end of a console as text without control characters."""
     with file.open("rb") as stream:
-        stream.seek(max(0, file.stat().st_size - _END))
+        stream.seek(max(0, file.stat().st_size - _CONSOLE_TAIL))
         text = stream.read().decode(errors="replace")
     return _CONTROL.sub("", text.replace("\r\n", "\n"))
 
 
 @contextmanager
 def temporary(host: Host, order: Machine) -> Iterator[Machine]:
-    """Give a machine that goes away afterwards; it is undone also where Ctrl-C comes between launch and return."""
+    """Launch a machine, give it, and destroy it afterwards, also if Ctrl-C comes during the launch."""
     try:
         yield launch(host, order)
     finally:
@@ -300,7 +312,7 @@ def temporary(host: Host, order: Machine) -> Iterator[Machine]:
 
 
 def wait_booted(machine: Machine, within: float = 120.0) -> None:
-    """Wait until systemd has started what it wanted to start; failed units are no error."""
+    """Wait until systemd has finished booting; failed units are no error. Raises after ``within`` seconds."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         left = f"{deadline - time.monotonic():.1f}"
@@ -308,4 +320,6 @@ def wait_booted(machine: Machine, within: float = 120.0) -> None:
         if state in ("running", "degraded"):
             return
         time.sleep(0.05)
-    raise CommandExecutionError(f"{machine.minion_id} did not boot within {within:.0f} s (systemd says {state!r})")
+    raise CommandExecutionError(
+        f"machine {machine.minion_id} did not boot within {within:.0f} s (systemctl is-system-running: {state!r})"
+    )

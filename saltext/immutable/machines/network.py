@@ -1,6 +1,6 @@
-"""The bridge that this host's machines live on: made with the first machine, gone with the last.
+"""The bridge of this host's machines: created with the first machine, removed with the last.
 
-Each machine has a network namespace that nothing pins but its own processes, so it cannot outlive them.
+Each machine has a network namespace that only its own processes keep, so it cannot outlive them.
 """
 
 from __future__ import annotations
@@ -15,38 +15,45 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from saltext.immutable.host import run
 from saltext.immutable.spec.model import Network
 
-OURS = "saltext-immutable"
+COMMENT = "saltext-immutable"
+"""Alias of our bridges and comment of our firewall rules."""
 RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 
 
 def gateway(network: Network) -> str:
-    """Return the bridge's own address, which is the machines' way out."""
+    """Return the address of the bridge, which is the machines' gateway."""
     return str(next(_subnet(network).hosts()))
 
 
 def prefix(network: Network) -> int:
-    """Return the length of the subnet's prefix."""
+    """Return the prefix length of the subnet."""
     return _subnet(network).prefixlen
 
 
 def free_address(network: Network, taken: Iterable[str]) -> str:
-    """Return the lowest address that nobody has."""
+    """Return the lowest free address.
+
+    ``taken``: the machines' addresses. Raises CommandExecutionError where all are taken.
+    """
     used = {gateway(network), *taken}
     for address in map(str, _subnet(network).hosts()):
         if address not in used:
             return address
     raise CommandExecutionError(
-        f"every address of {network.subnet} is taken; set a larger immutable:network:subnet in the config"
+        f"every address of {network.subnet} is taken; set a larger immutable:network:subnet in the master config"
     )
 
 
 def up(network: Network) -> None:
-    """Make the bridge and its rules, if they are not there yet; a bridge that is there is taken as it is."""
+    """Create the bridge and firewall rules where they are missing. An existing bridge is used as it is.
+
+    Raises SaltInvocationError where the subnet overlaps with another network of this host.
+    """
     if not _exists(network.bridge):
         _refuse_overlap(network)
         run(["ip", "-batch", "-"], stdin=(
             f"link add {network.bridge} type bridge\n"
-            f"link set {network.bridge} alias {OURS}\n"
+            f"link set {network.bridge} alias {COMMENT}\n"
             f"addr add {gateway(network)}/{prefix(network)} dev {network.bridge}\n"
             f"link set {network.bridge} up\n"
         ))  # fmt: skip
@@ -59,30 +66,30 @@ def up(network: Network) -> None:
 
 
 def down(network: Network) -> None:
-    """Take the rules away, and the bridge if it was made here; called when no machine is on it any more."""
+    """Remove the firewall rules, and the bridge if we created it. Called when no machine uses it."""
     alias = Path("/sys/class/net", network.bridge, "ifalias")
-    if alias.exists() and alias.read_text().strip() == OURS:
+    if alias.exists() and alias.read_text().strip() == COMMENT:
         run(["ip", "link", "delete", network.bridge])
     for rule in _rules(network):
         while run(_iptables("-D", rule), check=False).returncode == 0:
             pass
 
 
-def unplug(link: str) -> None:
-    """Delete a machine's link; its other end goes with it."""
+def delete_link(link: str) -> None:
+    """Delete a machine's link, both ends. Raises CommandExecutionError if it is still there after 10 s."""
     deadline = time.monotonic() + 10.0
-    while _exists(link):  # it may be going away by itself, as its other end does with the machine
+    while _exists(link):  # the kernel may delete it at the same time, together with the machine's end
         done = run(["ip", "link", "delete", link], check=False)
         if time.monotonic() > deadline:
-            raise CommandExecutionError(f"the link {link} cannot be deleted: {done.stderr.strip()}")
+            raise CommandExecutionError(f"the network link {link} cannot be deleted: {done.stderr.strip()}")
         time.sleep(0.01)
 
 
 def resolv_conf() -> str:
-    """Return a resolv.conf that works inside a machine.
+    """Return a resolv.conf for machines, from this host's, or ''.
 
-    A name server on this host's loopback is not to be reached from there, and one that does not answer
-    costs Salt 40 seconds at start: then rather none.
+    Machines cannot reach a name server on this host's loopback, and one that does not answer delays Salt's start by 40
+    seconds, so such a line is left out.
     """
     for file in RESOLVERS:
         lines = file.read_text().splitlines() if file.exists() else []
@@ -111,20 +118,20 @@ def _refuse_overlap(network: Network) -> None:
         if ipaddress.IPv4Interface(address).network.overlaps(_subnet(network)):
             raise SaltInvocationError(
                 f"immutable:network:subnet: {network.subnet} overlaps with {address} on {link} of this host; "
-                "set another subnet"
+                "set another subnet in the master config"
             )
 
 
 def _rules(network: Network) -> list[list[str]]:
-    """Rules of our own: a Docker engine, for one, leaves FORWARD at DROP."""
-    name = ["-m", "comment", "--comment", f"{OURS} {network.bridge}"]
-    answers = ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"]  # nobody outside may begin
-    # Not what this host says to its own address on the bridge: such a connection would break when the rule comes.
-    away = ["-s", network.subnet, "!", "-d", network.subnet, "!", "-o", network.bridge]
+    """Return our firewall rules. They are needed where FORWARD is DROP, as with a Docker engine."""
+    comment = ["-m", "comment", "--comment", f"{COMMENT} {network.bridge}"]
+    replies = ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"]  # no connections from outside
+    # Not for this host's connections to its own address on the bridge, which would break when the rule is added.
+    outgoing = ["-s", network.subnet, "!", "-d", network.subnet, "!", "-o", network.bridge]
     return [
-        ["filter", "FORWARD", "-i", network.bridge, *name, "-j", "ACCEPT"],
-        ["filter", "FORWARD", "-o", network.bridge, *answers, *name, "-j", "ACCEPT"],
-        ["nat", "POSTROUTING", *away, *name, "-j", "MASQUERADE"],
+        ["filter", "FORWARD", "-i", network.bridge, *comment, "-j", "ACCEPT"],
+        ["filter", "FORWARD", "-o", network.bridge, *replies, *comment, "-j", "ACCEPT"],
+        ["nat", "POSTROUTING", *outgoing, *comment, "-j", "MASQUERADE"],
     ]
 
 

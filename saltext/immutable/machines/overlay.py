@@ -1,7 +1,7 @@
-"""Layers as one file system.
+"""Mount layers as one file system (overlay).
 
-Option strings name layers by short links relative to ``<root>/l``: overlay's options have one page to fit
-in, and 125-character paths would stop at 32 layers.
+Mount options name layers by short links relative to ``<root>/l``: the options must fit into one page, and with paths of
+125 characters 32 layers would be the limit.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
-MOST = 64
-"""Layers in a stack, the seal included."""
+MAX_LAYERS = 64
+"""Layers in a stack, including the seal."""
 _OPAQUE = "trusted.overlay.opaque"
 _LOWER = re.compile(r"\blowerdir\+?=([^, ]*)")
 _SAFE = "redirect_dir=off,metacopy=off,index=off"
@@ -28,27 +28,30 @@ def short(digest: str) -> str:
 
 
 def options(
-    lower: Sequence[str | Path], upper: Path | None = None, work: Path | None = None, passing: bool = False
+    lower: Sequence[str | Path], upper: Path | None = None, work: Path | None = None, volatile: bool = False
 ) -> str:
-    """Return mount options for layers given root first; without ``upper`` the mount is read-only.
+    """Return mount options for a stack of layers. Without ``upper`` the mount is read-only.
 
-    ``passing``: nobody wants what is in ``upper`` after a crash of this host, so nothing in it waits for the disk.
+    ``lower``: root first. ``volatile``: nothing is synced to the disk, so ``upper`` is useless after a crash of this
+    host. Raises CommandExecutionError for more than `MAX_LAYERS` layers.
     """
-    if len(lower) > MOST:
-        raise CommandExecutionError(f"{len(lower)} layers are more than the {MOST} that one image may have")
+    if len(lower) > MAX_LAYERS:
+        raise CommandExecutionError(
+            f"{len(lower)} layers are more than the {MAX_LAYERS} that one image may have; build it from fewer recipes"
+        )
     stack = ":".join(str(layer) for layer in reversed(lower))
     writable = f",upperdir={upper},workdir={work}" if upper else ""
-    volatile = ",volatile" if upper and passing and _knows_volatile(platform.release()) else ""
-    return f"{_SAFE}{volatile},lowerdir={stack}{writable}"
+    no_sync = ",volatile" if upper and volatile and _supports_volatile(platform.release()) else ""
+    return f"{_SAFE}{no_sync},lowerdir={stack}{writable}"
 
 
-def _knows_volatile(release: str) -> bool:
-    """Tell whether a Linux of this release knows overlays that leave it to the end to write to the disk."""
+def _supports_volatile(release: str) -> bool:
+    """Return whether a Linux of this release has the option ``volatile``."""
     return tuple(map(int, re.findall(r"\d+", release)[:2])) >= (5, 10)
 
 
 def refuse_unstackable(root: Path) -> None:
-    """Raise if overlays cannot be stacked on the file system of ``root``."""
+    """Raise CommandExecutionError if the file system of ``root`` cannot be a layer of an overlay."""
     kind = _file_system(root)
     if kind in ("overlay", "fuse", "nfs", "vboxsf", "9p"):
         raise CommandExecutionError(
@@ -64,11 +67,11 @@ def _file_system(path: Path) -> str:
 
 
 def mounted(proc: Path = Path("/proc")) -> set[str]:
-    """Return the short names of the layers that are mounted anywhere here, in any mount namespace."""
+    """Return the short names of all layers that are mounted on this host, in any mount namespace."""
     names: set[str] = set()
     seen: set[str] = set()
     for process in proc.glob("[0-9]*"):
-        # A process that ends meanwhile has no mounts any more.
+        # The process may end meanwhile.
         with suppress(FileNotFoundError, ProcessLookupError):
             space = _namespace(process)
             if space not in seen:
@@ -78,7 +81,7 @@ def mounted(proc: Path = Path("/proc")) -> set[str]:
 
 
 def _namespace(process: Path) -> str:
-    """Return the mount namespace of a process; of one that hides it, what no other has."""
+    """Return the mount namespace of a process, or something unique where it is not readable."""
     try:
         return os.readlink(process / "ns/mnt")
     except PermissionError:
@@ -86,17 +89,17 @@ def _namespace(process: Path) -> str:
 
 
 def _lower(mountinfo: str) -> Iterator[str]:
-    """Yield the layers of the overlays among some mounts, by the names that `options` gives them."""
+    """Yield the short names of the layers in the overlay mounts of a mountinfo file."""
     for line in mountinfo.splitlines():
         kind, _, options_ = line.partition(" - ")[2].partition(" ")
         if kind == "overlay":
             for stack in _LOWER.findall(options_):
-                places = (Path(place) for place in stack.split(":") if place)
-                yield from (short(place.parent.name if place.name == "fs" else place.name) for place in places)
+                paths = (Path(path) for path in stack.split(":") if path)
+                yield from (short(path.parent.name if path.name == "fs" else path.name) for path in paths)
 
 
 def top_file(layers: Path, lower: Sequence[str], path: str) -> Path | None:
-    """Return where the regular file ``path`` of a stack of layers really is, or None."""
+    """Return the real path of the regular file ``path`` in a stack of layers, or None."""
     for name in reversed(lower):
         file = layers / name / path.lstrip("/")
         if os.path.lexists(file):
@@ -105,25 +108,25 @@ def top_file(layers: Path, lower: Sequence[str], path: str) -> Path | None:
 
 
 def has_directory(layers: Path, lower: Sequence[str], path: str) -> bool:
-    """Tell whether ``path`` is a directory of a stack of layers, by no link."""
-    place = Path(".")
-    below = list(reversed(lower))
+    """Return whether ``path`` is a directory in a stack of layers, reached without a symbolic link."""
+    directory = Path(".")
+    visible = list(reversed(lower))
     for name in Path(path.lstrip("/")).parts:
-        place /= name
-        below = _holding(layers, below, place)
-        if not below:
+        directory /= name
+        visible = _layers_with(layers, visible, directory)
+        if not visible:
             return False
     return True
 
 
-def _holding(layers: Path, lower: Sequence[str], place: Path) -> list[str]:
-    """Return those layers, given from the top, whose directory ``place`` is seen; none if it is anything else."""
+def _layers_with(layers: Path, lower: Sequence[str], path: Path) -> list[str]:
+    """Return the layers whose directory ``path`` is visible, [] if it is no directory. ``lower``: the top one first."""
     found = []
     for name in lower:
-        entry = layers / name / place
+        entry = layers / name / path
         if not os.path.lexists(entry):
             continue
-        if entry.is_symlink() or not entry.is_dir():  # a whiteout is none either
+        if entry.is_symlink() or not entry.is_dir():  # or a whiteout
             break
         found.append(name)
         if _OPAQUE in os.listxattr(entry):

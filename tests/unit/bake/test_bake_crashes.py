@@ -130,7 +130,7 @@ def all_that_is_there_is_whole(host: Host) -> None:
         assert layers.load(host, layer.name).digest == layer.name
         if (host.l / layer.name[:16]).exists():
             verify.require_layers(host, [layer.name])
-    for digest in images.every(host):
+    for digest in images.by_digest(host):
         assert manifest.image_digest(images.read(host, digest)) == digest
         assert not commands.has_image(host, digest) or verify.proof(host, digest) == PROOF
 

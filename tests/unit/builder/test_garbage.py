@@ -35,7 +35,7 @@ def commit(host, monkeypatch):
 def image(host):
     def image(digest, *stack):
         (host.images / digest / "seal").mkdir(parents=True)
-        images.file(host, digest).write_text(json.dumps({"layers": stack}))
+        images.metadata_file(host, digest).write_text(json.dumps({"layers": stack}))
         layers.link(host, images.seal_link(digest), f"../images/{digest}/seal")
 
     return image

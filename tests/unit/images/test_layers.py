@@ -26,7 +26,7 @@ def commit(host, key: str, **files: str) -> layers.Layer:
 
 
 def image(host, digest: str, *stack: layers.Layer) -> Path:
-    about = images.file(host, digest)
+    about = images.metadata_file(host, digest)
     about.parent.mkdir()
     about.write_text(json.dumps({"layers": [layer.digest for layer in stack]}))
     return about

@@ -47,8 +47,8 @@ def layer(host: Host, **files: str) -> str:
 def image(host: Host, *stack: str) -> str:
     order = {"recipe": "web", "layers": list(stack), "read_only": True, "grains": {}, "policy": {}}
     digest = manifest.image_digest(order)
-    images.file(host, digest).parent.mkdir()
-    images.file(host, digest).write_text(json.dumps(order))
+    images.metadata_file(host, digest).parent.mkdir()
+    images.metadata_file(host, digest).write_text(json.dumps(order))
     return digest
 
 

@@ -55,11 +55,11 @@ def digest(host, stack, settings, store) -> str:
     """An image of two layers as a bake leaves it, signed."""
     order = {"recipe": "web", "layers": stack, "read_only": True, "grains": {}, "policy": {"writable": []}}
     digest = manifest.image_digest(order)
-    seal = images.file(host, digest).parent / "seal/etc/immutable"
+    seal = images.metadata_file(host, digest).parent / "seal/etc/immutable"
     seal.mkdir(parents=True)
     (seal / "seal.json").write_text(json.dumps({"image": digest}))
     os.link(host.layers / stack[0] / "manifest.gz", seal / f"{stack[0]}.gz")
-    images.file(host, digest).write_text(json.dumps(order))
+    images.metadata_file(host, digest).write_text(json.dumps(order))
     vouch(host, settings, store, digest, order)
     return digest
 
@@ -201,8 +201,8 @@ def test_every_bit_of_a_signature_counts(host, use, digest):
 def test_the_signature_of_another_image_is_none(host, use, digest, stack, settings, store):
     order = {"recipe": "shop", "layers": stack, "read_only": True, "grains": {}, "policy": {}}
     other = manifest.image_digest(order)
-    (images.file(host, other).parent / "seal").mkdir(parents=True)
-    images.file(host, other).write_text(json.dumps(order))
+    (images.metadata_file(host, other).parent / "seal").mkdir(parents=True)
+    images.metadata_file(host, other).write_text(json.dumps(order))
     vouch(host, settings, store, other, order)
     (host.images / digest / "proof.json").write_bytes((host.images / other / "proof.json").read_bytes())
     with pytest.raises(verify.Damaged, match="about something else"):

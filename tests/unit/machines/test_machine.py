@@ -1,4 +1,7 @@
-"""What a host does for machines before and after there is one: ids, consoles, folders. No machine is started."""
+"""What a host does before a machine starts and after it ended: ids, records, consoles, folders.
+
+No machine is started.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +27,20 @@ def host(tmp_path, monkeypatch) -> Host:
 
 @pytest.mark.parametrize("minion_id", ["", "..", ".", "../layers", "a/b", "*", "/etc"])
 @pytest.mark.parametrize("call", [commands.destroy, commands.console])
-def test_an_id_that_is_no_file_name_leads_nowhere(host, call, minion_id):
+def test_an_id_that_is_no_file_name_is_refused(host, call, minion_id):
     (host.layers / "precious").mkdir()
     with pytest.raises(SaltInvocationError, match="minion_id"):
         call(host, minion_id)
     assert (host.layers / "precious").is_dir()
 
 
-def test_an_order_with_what_only_the_host_decides_is_refused(host):
+def test_an_order_with_fields_that_the_host_decides_is_refused(host):
     with pytest.raises(SaltInvocationError, match="binds"):
         order = {"minion_id": "a", "image": "d", "minion": {}, "bridge": "b", "subnet": "10.0.0.0/24"}
         commands.launch(host, {**order, "binds": {"/": "/"}})
 
 
-def test_nothing_comes_that_nobody_waits_for_any_more(host):
+def test_a_launch_that_comes_too_late_is_refused(host):
     order = {"minion_id": "a", "image": "d", "minion": {}, "bridge": "b", "subnet": "10.0.0.0/24"}
     with pytest.raises(CommandExecutionError, match="came 40 s too late"):
         commands.launch(host, {**order, "before": time.time() - 40})
@@ -50,7 +53,7 @@ def test_ctrl_c_after_the_record_was_written_leaves_no_machine(host, monkeypatch
 
     monkeypatch.setattr(machine, "_record", interrupted)
     monkeypatch.setattr(machine.overlay, "refuse_unstackable", lambda _root: None)
-    monkeypatch.setattr(machine.network, "unplug", lambda _link: None)
+    monkeypatch.setattr(machine.network, "delete_link", lambda _link: None)
     monkeypatch.setattr(machine.network, "down", lambda _network: None)
     with pytest.raises(KeyboardInterrupt):
         machine.launch(host, Machine("web-1", "d", (), {}, "b", "10.0.0.0/24", tag=host.tag))
@@ -58,7 +61,7 @@ def test_ctrl_c_after_the_record_was_written_leaves_no_machine(host, monkeypatch
     assert list(host.machines.iterdir()) == []
 
 
-def test_a_temporary_machine_goes_also_when_ctrl_c_comes_as_its_launch_ends(host, monkeypatch):
+def test_a_temporary_machine_is_destroyed_when_ctrl_c_comes_as_its_launch_ends(host, monkeypatch):
     ended = []
     monkeypatch.setattr(machine, "destroy", lambda _host, minion_id: ended.append(minion_id))
     monkeypatch.setattr(machine, "launch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -73,25 +76,25 @@ def test_an_image_that_is_not_here_is_named(host):
         images.lower(host, "3f2a9c1d04be" * 5)
 
 
-def test_a_layer_that_went_is_named_before_anything_is_mounted(host):
+def test_a_missing_layer_is_named_before_anything_is_mounted(host):
     with pytest.raises(CommandExecutionError, match="layer 3f2a is gone from this host"):
         images.require_links(host, ["3f2a"])
 
 
-def test_two_directories_of_one_host_have_other_names_for_the_same_machine(host, tmp_path):
+def test_two_directories_of_one_host_have_different_names_for_a_machine(host, tmp_path):
     other = Host(tmp_path / "other")
     order = Machine("web-1", "d", (), {}, "b", "10.0.0.0/24")
     assert Machine(**{**asdict(order), "tag": host.tag}).name != Machine(**{**asdict(order), "tag": other.tag}).name
 
 
-def test_a_console_is_shown_as_plain_text_and_only_its_end(host):
+def test_the_end_of_a_console_is_returned_as_plain_text(host):
     log = host.consoles / "web-1.log"
     log.write_bytes(b"x" * 100_000 + b"\n[\x1b[0;32m  OK  \x1b[0m] Started \x07nginx\x1b]0;title\x07\r\nbye \xff\r\n")
     assert commands.console(host, "web-1", 2) == "[  OK  ] Started nginx]0;title\nbye \ufffd"
     assert len(commands.console(host, "web-1", 9)) < 70_000
 
 
-def test_what_a_killed_removal_left_goes_with_the_next(host):
+def test_the_next_removal_finishes_one_that_was_killed(host):
     left = host.tmp / "discarded-0123"
     (left / "var").mkdir(parents=True)
     host.discard(host.machines / "web-1")
@@ -111,34 +114,34 @@ def launched(host, monkeypatch) -> list[Machine]:
     found: list[Machine] = []
     monkeypatch.setattr(machine, "launch", lambda host, order: found.append(order) or order)
     monkeypatch.setattr(machine, "alive", lambda host, order: True)
-    images.file(host, "d" * 64).parent.mkdir()
+    images.metadata_file(host, "d" * 64).parent.mkdir()
     return found
 
 
 @pytest.mark.parametrize("read_only", [True, False])
-def test_what_may_be_written_is_the_images_own(host, launched, read_only):
+def test_writable_directories_are_those_of_the_image(host, launched, read_only):
     about = {"layers": [], "read_only": read_only, "policy": {"writable": ["/srv/data", "/var/spool"]}}
-    images.file(host, "d" * 64).write_text(json.dumps(about))
+    images.metadata_file(host, "d" * 64).write_text(json.dumps(about))
     commands.launch(host, {"minion_id": "a", "image": "d" * 64, "minion": {}, "bridge": "b", "subnet": "10.0.0.0/24"})
     assert (launched[0].read_only, launched[0].writable) == (read_only, ("/srv/data", "/var/spool"))
 
 
-def test_each_writable_path_has_its_changes_in_the_machines_folder(host):
+def test_each_writable_directory_has_a_folder_for_its_changes(host):
     order = Machine("a", "d", (), {}, "b", "10.0.0.0/24", writable=("/srv/data", "/var/spool", "/etc/app"))
     container = machine._container(host, _recorded(host, order))
     folder = host.machines / "a"
     mounts = {"/var": folder / "var", "/srv/data": folder / "writable-0", "/etc/app": folder / "writable-1"}
-    assert container.changed == mounts
-    assert all(place.is_dir() for place in mounts.values())
+    assert container.overlays == mounts
+    assert all(folder.is_dir() for folder in mounts.values())
     words = nspawn._nspawn(container)
     assert [word for word in words if word.startswith("--overlay=")] == [
-        f"--overlay=+{path}:{place}:{path}" for path, place in mounts.items()
+        f"--overlay=+{path}:{folder}:{path}" for path, folder in mounts.items()
     ]
 
 
 def test_a_writable_root_needs_no_further_mounts(host):
     order = Machine("a", "d", (), {}, "b", "10.0.0.0/24", read_only=False, writable=("/srv/data",))
-    assert machine._container(host, _recorded(host, order)).changed == {}
+    assert machine._container(host, _recorded(host, order)).overlays == {}
 
 
 def _recorded(host: Host, order: Machine) -> Machine:

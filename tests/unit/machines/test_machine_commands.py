@@ -1,4 +1,4 @@
-"""What the master asks a host for is the same in its own process and as a Salt job on another host's minion."""
+"""The master calls the same functions of a host in its own process and as Salt jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machines' network: addresses, and a bridge that takes nothing from anybody. No command is run here."""
+"""The machines' network: addresses, and a bridge that disturbs no other network. No command is run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_free_address(taken, free):
     assert network.free_address(HERE, taken) == free
 
 
-def test_no_address_is_left():
+def test_a_full_subnet_is_an_error():
     taken = [f"10.117.0.{number}" for number in range(2, 7)]
     with pytest.raises(CommandExecutionError, match="set a larger immutable:network:subnet"):
         network.free_address(HERE, taken)
@@ -66,7 +66,7 @@ class Commands:
         ("192.168.1.5/24", False),
     ],
 )
-def test_a_subnet_of_the_host_is_not_taken(monkeypatch, address, overlaps):
+def test_a_subnet_that_overlaps_with_one_of_the_host_is_refused(monkeypatch, address, overlaps):
     commands = Commands(ip=f"2: eth0    inet {address} brd 1.2.3.4 scope global eth0\n")
     monkeypatch.setattr(network, "run", commands)
     if overlaps:
@@ -77,7 +77,7 @@ def test_a_subnet_of_the_host_is_not_taken(monkeypatch, address, overlaps):
         network._refuse_overlap(HERE)
 
 
-def test_a_bridge_that_is_not_ours_is_left_when_the_last_machine_goes(monkeypatch):
+def test_a_bridge_that_is_not_ours_stays_after_the_last_machine(monkeypatch):
     commands = Commands()
     monkeypatch.setattr(network, "run", commands)
     network.down(Network("lo", "10.117.0.0/29"))
@@ -88,21 +88,21 @@ def test_a_bridge_that_is_not_ours_is_left_when_the_last_machine_goes(monkeypatc
 def test_a_link_that_is_gone_is_no_error(monkeypatch):
     commands = Commands()
     monkeypatch.setattr(network, "run", commands)
-    network.unplug("im0123456789")
+    network.delete_link("im0123456789")
     assert commands.ran == []
 
 
-def test_a_link_that_goes_by_itself_while_it_is_deleted_is_no_error(monkeypatch):
+def test_a_link_that_the_kernel_deletes_meanwhile_is_no_error(monkeypatch):
     """Its other end is in the machine's namespace, which the kernel takes down at its own pace."""
     there = [True, True, False]
     monkeypatch.setattr(network, "run", lambda *_, **__: CompletedProcess([], 1, "", "Cannot find device"))
     monkeypatch.setattr(network, "_exists", lambda _: there.pop(0))
     monkeypatch.setattr(network.time, "sleep", lambda _: None)
-    network.unplug("im0123456789")
+    network.delete_link("im0123456789")
     assert there == []
 
 
-def test_what_this_host_says_to_its_own_address_is_not_rewritten():
+def test_connections_of_this_host_to_its_own_address_are_not_masqueraded():
     """A connection that began before the rule would break: its replies would get another source address."""
     [rule] = [rule for rule in network._rules(HERE) if "MASQUERADE" in rule]
     assert rule[:8] == ["nat", "POSTROUTING", "-s", HERE.subnet, "!", "-d", HERE.subnet, "!"]

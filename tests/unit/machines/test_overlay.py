@@ -1,4 +1,4 @@
-"""Layers as one file system: which options, how many, and where a file really is."""
+"""Layers as one file system: mount options, the limit of layers, and the real path of a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from saltext.immutable.machines import overlay
 DIGESTS = [f"{number:064x}" for number in range(65)]
 
 
-def test_the_top_layer_comes_first_and_nothing_is_left_to_the_kernels_defaults():
+def test_the_top_layer_comes_first_and_all_options_are_explicit():
     options = overlay.options(["root", "middle", "top"])
     assert options == "redirect_dir=off,metacopy=off,index=off,lowerdir=top:middle:root"
 
@@ -31,16 +31,16 @@ def test_a_writable_stack():
         pytest.param("6.1.0-37-amd64", True, id="a greater first number, a smaller second"),
     ],
 )
-def test_what_a_bake_writes_waits_for_no_disk(monkeypatch, release, volatile):
+def test_a_bake_does_not_sync_to_the_disk(monkeypatch, release, volatile):
     monkeypatch.setattr(overlay.platform, "release", lambda: release)
-    bake = overlay.options(["root"], Path("/w/fs"), Path("/w/work"), passing=True)
+    bake = overlay.options(["root"], Path("/w/fs"), Path("/w/work"), volatile=True)
     assert (",volatile," in bake) is volatile
     assert "volatile" not in overlay.options(["root"], Path("/w/fs"), Path("/w/work")), "a machine keeps what it has"
-    assert "volatile" not in overlay.options(["root"], passing=True), "nothing is written"
+    assert "volatile" not in overlay.options(["root"], volatile=True), "nothing is written"
 
 
-def test_the_highest_stack_fits_into_the_one_page_that_options_have():
-    stack = [overlay.short(digest) for digest in DIGESTS[: overlay.MOST]]
+def test_the_options_of_the_highest_stack_fit_into_one_page():
+    stack = [overlay.short(digest) for digest in DIGESTS[: overlay.MAX_LAYERS]]
     assert len(overlay.options(stack, Path("/" + "x" * 500), Path("/" + "y" * 500))) < os.sysconf("SC_PAGESIZE")
 
 
@@ -59,7 +59,7 @@ def test_too_many_layers_are_refused():
         pytest.param("/ ext4,/var/lib/imm overlay", None, id="a name that begins alike is another directory"),
     ],
 )
-def test_where_layers_cannot_be_stacked(monkeypatch, mounts, kind):
+def test_file_systems_on_which_layers_cannot_be_stacked(monkeypatch, mounts, kind):
     lines = "".join("dev {} {} rw 0 0\n".format(*mount.split()) for mount in mounts.split(","))
     real = Path.read_text
     monkeypatch.setattr(
@@ -77,7 +77,7 @@ def put(layers: Path, path: str, text: str = "x") -> None:
     (layers / path).write_text(text)
 
 
-def test_the_file_of_the_highest_layer_is_the_one_that_is_seen(tmp_path):
+def test_the_file_of_the_highest_layer_is_visible(tmp_path):
     put(tmp_path, "root/etc/hosts", "low")
     put(tmp_path, "top/etc/hosts", "high")
     found = overlay.top_file(tmp_path, ["root", "middle", "top"], "/etc/hosts")
@@ -85,7 +85,7 @@ def test_the_file_of_the_highest_layer_is_the_one_that_is_seen(tmp_path):
 
 
 @pytest.mark.parametrize("above", ["link", "whiteout", "nothing below"])
-def test_what_is_no_regular_file_on_top_is_none(tmp_path, above):
+def test_something_else_than_a_regular_file_on_top_gives_none(tmp_path, above):
     if above != "nothing below":
         put(tmp_path, "root/etc/hosts")
     (tmp_path / "top/etc").mkdir(parents=True)
@@ -117,14 +117,14 @@ def test_whether_a_directory_is_in_a_stack(tmp_path, monkeypatch, bottom, top, t
     opaque = set()
     monkeypatch.setattr(os, "listxattr", lambda path: ["trusted.overlay.opaque"] if path in opaque else [])
     for layer, entry in (("bottom", bottom), ("top", top)):
-        place = tmp_path / layer / entry.replace("!", "").rstrip("/@")
-        place.parent.mkdir(parents=True, exist_ok=True)
+        path_ = tmp_path / layer / entry.replace("!", "").rstrip("/@")
+        path_.parent.mkdir(parents=True, exist_ok=True)
         if entry.endswith("@"):
-            place.symlink_to("/")
+            path_.symlink_to("/")
         elif entry.endswith(("/", "!")) or not entry:
-            place.mkdir(parents=True, exist_ok=True)
+            path_.mkdir(parents=True, exist_ok=True)
         else:
-            place.touch()
+            path_.touch()
         if "!" in entry:
             opaque.add(tmp_path / layer / entry.partition("!")[0])
     assert overlay.has_directory(tmp_path, ["bottom", "top"], "/srv/data") is there

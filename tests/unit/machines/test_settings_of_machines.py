@@ -1,4 +1,4 @@
-"""What a fleet may say of its machines, and what becomes of it."""
+"""The provider settings of a fleet for its machines, and orders to launch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_memory(value, size):
 
 
 @pytest.mark.parametrize("value", ["", "G", "0", "-1G", "1.5G", "1T", "much", None, True, "1 G B"])
-def test_what_is_no_memory(value):
+def test_invalid_memory(value):
     with pytest.raises(SaltInvocationError, match="provider:memory: .* is no size; write 512M or 1G"):
         memory(value)
 
@@ -33,7 +33,7 @@ def test_cpus(value, number):
 
 
 @pytest.mark.parametrize("value", [0, -1, "2", True, math.inf, math.nan, []])
-def test_what_is_no_number_of_cpus(value):
+def test_invalid_cpus(value):
     with pytest.raises(SaltInvocationError, match="provider:cpus: .* is no number of CPUs; write 2 or 0.5"):
         cpus(value)
 
@@ -42,7 +42,7 @@ OPTS = {"ret_port": 4506, "publish_port": 4505, "transport": "zeromq", "immutabl
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"ram": "1G"}, "unknown setting of nspawn: ram; it has memory, cpus, minion"),
         ({"memory": "lots"}, "provider:memory"),
@@ -51,13 +51,13 @@ OPTS = {"ret_port": 4506, "publish_port": 4505, "transport": "zeromq", "immutabl
         ({"minion": {"schedule": {"enabled": True}}}, "provider:minion: schedule:enabled: the guard"),
     ],
 )
-def test_wrong_settings_are_named(settings, said):
-    with pytest.raises(SaltInvocationError, match=said):
+def test_wrong_settings_are_named(settings, message):
+    with pytest.raises(SaltInvocationError, match=message):
         Nspawn(settings, OPTS)
 
 
 @pytest.mark.parametrize(
-    ("order", "said"),
+    ("order", "message"),
     [
         pytest.param({"minion_id": "m"}, "bridge, image, minion, subnet", id="missing"),
         pytest.param(
@@ -67,18 +67,18 @@ def test_wrong_settings_are_named(settings, said):
         ),
     ],
 )
-def test_an_order_is_checked(tmp_path, order, said):
-    with pytest.raises(SaltInvocationError, match=said):
+def test_an_order_is_checked(tmp_path, order, message):
+    with pytest.raises(SaltInvocationError, match=message):
         commands.launch(Host(tmp_path), order)
 
 
-def test_an_image_that_is_not_here(tmp_path):
+def test_a_missing_image_is_named(tmp_path):
     with pytest.raises(CommandExecutionError, match="image 0123456789ab is not on this host; bake its recipe here"):
         images.lower(Host(tmp_path), "0123456789abcdef")
 
 
-def test_an_image_whose_layer_is_gone(tmp_path):
-    about = images.file(Host(tmp_path), "d1")
+def test_a_missing_layer_is_named(tmp_path):
+    about = images.metadata_file(Host(tmp_path), "d1")
     about.parent.mkdir(parents=True)
     about.write_text('{"layers": ["l1"]}')
     with pytest.raises(CommandExecutionError, match="layer l1 is not on this host; bake the image again"):
@@ -93,7 +93,7 @@ def test_an_image_whose_layer_is_gone(tmp_path):
         ("a" * 63 + "." + "b" * 10, "a" * 63),
     ],
 )
-def test_names_that_nspawn_takes(name, taken):
+def test_machine_names_are_valid_for_nspawn(name, taken):
     assert nspawn._machine_name(name) == taken
 
 

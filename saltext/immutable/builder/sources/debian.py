@@ -48,7 +48,7 @@ def build(host: Host, workspace: Path, processes: Cgroup, order: Mapping[str, An
     folders = _cache_folders(host, suite, apt_sources)
     if offline and not any(folders[_LISTS].glob("*Packages*")):
         raise CommandExecutionError(f"{suite}: the cache has no package lists of these sources")
-    command = [*processes.starter(), *_command(order, folders, mirrors.keyring(suite, order["mirror"]))]
+    command = [*processes.start_command(), *_command(order, folders, mirrors.keyring(suite, order["mirror"]))]
     with host.lock(f"cache-{suite}", wait=1800):
         done = run([*command, suite, target, *apt_sources], env={"TMPDIR": str(workspace)}, check=False)
     if done.returncode:

@@ -139,7 +139,7 @@ def _checked(root: Path, entry: Mapping[str, Any], mounts: frozenset[str]) -> Ma
 def _copy(root: Path, tree: Path, processes: Cgroup) -> None:
     """Copy a root by ``cp --archive``, without the content of other file systems that are mounted in it."""
     copy = ["cp", "--archive", "--reflink=auto", "--one-file-system", "--no-target-directory", "--"]
-    run([*processes.starter(), *copy, root, tree])
+    run([*processes.start_command(), *copy, root, tree])
     for path in _mounts(root):
         _reset(tree / path)
 

@@ -35,10 +35,10 @@ def unsigned(host, known, package: str) -> Image:
         layer = layers.commit(host, place, what="debian")
     order = {"recipe": "web", "layers": [layer.digest], "read_only": True, "grains": {}, "policy": {}}
     digest = manifest.image_digest(order)
-    seal = images.file(host, digest).parent / "seal/etc/immutable/seal.json"
+    seal = images.metadata_file(host, digest).parent / "seal/etc/immutable/seal.json"
     seal.parent.mkdir(parents=True)
     seal.write_text(json.dumps({"image": digest}))
-    images.file(host, digest).write_text(json.dumps(order))
+    images.metadata_file(host, digest).write_text(json.dumps(order))
     image = Image(digest, "web", (layer.digest,), 1_700_000_000.0, True, {})
     known.store.add_image(image)
     return image

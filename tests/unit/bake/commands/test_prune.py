@@ -54,7 +54,7 @@ def baked(host, store, monkeypatch):
         digest = f"{age:03}{recipe}".ljust(64, "0")
         stack = [layer("base"), layer(f"{recipe} of {age}")]
         (host.images / digest).mkdir()
-        images.file(host, digest).write_text(json.dumps({"layers": stack}))
+        images.metadata_file(host, digest).write_text(json.dumps({"layers": stack}))
         store.add_image(Image(digest, recipe, tuple(stack), NOW - age * DAY, True, {}))
         return store.image(digest).name
 

@@ -352,7 +352,7 @@ def host(tmp_path, monkeypatch) -> Host:
     found = Host(tmp_path / "immutable")
     found.prepare()
     stack = [layer(found, "debian", "below " * 9000), layer(found, "states of web", "above " * 9000)]
-    about = images.file(found, DIGEST)
+    about = images.metadata_file(found, DIGEST)
     put(about.parent / "seal", "etc/immutable/seal.json", "{}")
     said = {"recipe": "web", "layers": stack, "image": DIGEST, "created": 1_700_000_000.5, "salt": "3008", "pack": "1"}
     about.write_text(json.dumps(said))
@@ -391,7 +391,7 @@ def test_a_squashfs_holds_the_files_and_the_mode_of_the_root(host, tmp_path):
     write.export_image(host, order(tmp_path / "web.squashfs", "squashfs"))
     words = ["unsquashfs", "-UTC", "-lln", tmp_path / "web.squashfs"]
     listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    root = (images.file(host, DIGEST).parent / "seal").stat()
+    root = (images.metadata_file(host, DIGEST).parent / "seal").stat()
     assert "-> /etc/Főtanúsítvány" in listed
     assert "squashfs-root/etc/immutable/seal.json" in listed
     (about_root,) = [line for line in listed.splitlines() if line.endswith(" squashfs-root")]
