@@ -1,0 +1,88 @@
+"""What is known of a fleet's machines, and what of it the plan sees."""
+
+from __future__ import annotations
+
+import pytest
+
+from saltext.immutable.fleet.books.ledger import Record
+from saltext.immutable.fleet.drive.picture import Picture
+from saltext.immutable.fleet.drive.track import Track
+from saltext.immutable.providers import Instance
+
+NOW, SETTLES = 1000.0, 5.0
+
+
+def record(name: str, ref: str | None = None) -> Record:
+    return Record(name, "web", 1, "launched", 900.0, ref=ref or name, reason="")
+
+
+def instance(name: str, running: bool = True) -> Instance:
+    return Instance(name, name, "web", 1, "d" * 64, running, "10.0.0.2", 900.0, "ours")
+
+
+@pytest.fixture
+def changes() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def picture(changes) -> Picture:
+    return Picture({name: record(name) for name in ("web-a", "web-b")}, False, NOW, changes.append)
+
+
+def test_the_plan_sees_each_machine_and_whether_anything_moved(picture):
+    assert [machine.minion_id for machine in picture.machines()] == ["web-a", "web-b"]
+    assert picture.moved
+    picture.moved = False
+    picture.machines()
+    assert not picture.moved
+
+
+def test_only_a_change_that_the_plan_sees_moves_the_picture(picture, changes):
+    picture.machines()
+    picture.moved = False
+    picture.changed("web-a")
+    picture.machines()
+    assert changes == ["web-a"] and not picture.moved
+    picture.set_marks({"web-a": "drift"}, {})
+    assert picture.machines()[0].taint == "drift" and picture.moved
+    assert changes == ["web-a"], "there is nothing to write of a mark, and nothing to do"
+
+
+def test_who_is_listed_but_in_no_book_is_a_stranger(picture):
+    listed = [instance("web-a"), instance("web-x")]
+    assert picture.strangers(listed, NOW) == [instance("web-x")]
+
+
+def test_who_was_removed_is_no_stranger_in_an_older_list(picture):
+    picture.remove("web-a", NOW + 2)
+    assert picture.strangers([instance("web-a")], NOW + 1) == []
+    assert picture.strangers([instance("web-a")], NOW + 3) == [instance("web-a")]
+
+
+def test_a_list_that_a_newer_one_overtook_says_nothing(picture):
+    both = [instance("web-a"), instance("web-b")]
+    picture.see_list(both, NOW + 2, NOW + 2, SETTLES)
+    picture.see_list([], NOW + 1, NOW + 3, SETTLES)
+    assert picture.strangers([instance("web-x")], NOW + 1) == []
+    assert picture.tracks["web-a"].absent_since is None
+
+
+def test_who_is_absent_for_long_enough_is_gone(picture):
+    picture.see_list([instance("web-b")], NOW + 1, NOW + 1, SETTLES)
+    picture.see_list([instance("web-b")], NOW + 7, NOW + 7, SETTLES)
+    gone, there = picture.machines()
+    assert (gone.fault, there.fault) == ("it is gone", None)
+
+
+def test_a_jump_of_the_clock_makes_health_unknown(picture, changes):
+    picture.tracks["web-a"].health = "yes"
+    picture.forget(NOW + 100)
+    assert [machine.health for machine in picture.machines()] == ["unknown", "unknown"]
+    assert changes == ["web-a", "web-b"]
+
+
+def test_a_new_machine_is_seen_and_written_down(picture, changes):
+    picture.add(Track(record("web-c"), since=NOW, probe_at=NOW))
+    assert picture.record("web-c") == record("web-c") and picture.record("web-x") is None
+    assert len(picture.machines()) == len(picture) == 3 and changes == ["web-c"]
