@@ -40,7 +40,7 @@ _CHANGES = {"os.remove": 0, "os.rmdir": 0, "os.chmod": 0, "os.utime": 0, "os.cho
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
     """Work in no cgroup of its own, and leave the disks of this host in peace."""
-    monkeypatch.setattr(Cgroup, "starter", lambda self: [])
+    monkeypatch.setattr(Cgroup, "start_command", lambda self: [])
     monkeypatch.setattr(commands, "_end_processes", lambda host, place: None)
     monkeypatch.setattr(layers, "run", lambda command: None)
 

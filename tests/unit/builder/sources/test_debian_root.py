@@ -29,7 +29,7 @@ def commands_of(host, monkeypatch):
         return done
 
     monkeypatch.setattr(debian, "run", run)
-    monkeypatch.setattr(Cgroup, "starter", lambda self: [])
+    monkeypatch.setattr(Cgroup, "start_command", lambda self: [])
     monkeypatch.setattr(mirrors, "run", lambda *_, **__: CompletedProcess([], 0, 'Acquire::Retries "3";\n', ""))
 
     def build(answer: CompletedProcess[str] | None = None, **order):

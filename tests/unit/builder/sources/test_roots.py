@@ -37,7 +37,7 @@ def root(tmp_path):
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
     """Processes of a unit test are in no cgroup of their own."""
-    monkeypatch.setattr(Cgroup, "starter", lambda self: [])
+    monkeypatch.setattr(Cgroup, "start_command", lambda self: [])
 
 
 @pytest.fixture
