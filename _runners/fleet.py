@@ -378,7 +378,7 @@ def rebuild(name, test=False, refresh="updates"):
     """
     with _operations(name) as (fleet, say):
         what = fleet.definition(name)
-        baked = baking.bake(what.recipe, __opts__, refresh=refresh, channel=what.channel, test=test, say=say)
+        baked = baking.bake(what.recipe, __opts__, refresh=refresh, channel=what.channel, test=test, progress=say)
         if test:
             return output(__opts__, {"bake": baked, "roll": report.foretold(fleet.foresee(name, "roll"))})
         return output(__opts__, {"bake": baked, "roll": report.ended(fleet, name, fleet.roll(name))})

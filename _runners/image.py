@@ -80,11 +80,11 @@ def bake(name, channel="stable", refresh=False, test=False, cache=None, junit=No
         salt-run image.bake web test=True
         salt-run image.bake web cache=only
     """
-    with reporting(__opts__) as say:
+    with reporting(__opts__) as progress:
         how = {"refresh": refresh, "channel": channel, "test": test, "user": globals().get("__user__")}
         how["cache"] = cache
         with junit_reports.reported(__opts__, name, junit):
-            return output(__opts__, parallel.bake(name, __opts__, say=say, **how))
+            return output(__opts__, parallel.bake(name, __opts__, progress=progress, **how))
 
 
 def list_(recipe=None):
@@ -144,8 +144,8 @@ def why(name, updates=False):
         salt-run image.why web
         salt-run image.why web updates=True
     """
-    with reporting(__opts__) as say:
-        return output(__opts__, forecast.explain(__opts__, name, updates=updates, say=say))
+    with reporting(__opts__) as progress:
+        return output(__opts__, forecast.explain(__opts__, name, updates=updates, progress=progress))
 
 
 def outdated(name=None):
@@ -162,8 +162,8 @@ def outdated(name=None):
         salt-run image.outdated
         salt-run image.outdated web
     """
-    with reporting(__opts__) as say:
-        return output(__opts__, forecast.outdated(__opts__, name, say=say))
+    with reporting(__opts__) as progress:
+        return output(__opts__, forecast.outdated(__opts__, name, progress=progress))
 
 
 def tests(image, junit=None):
@@ -197,8 +197,8 @@ def _lifecycle():
     """
     Give what judges images, with the user that Salt knows.
     """
-    with reporting(__opts__) as say, closing(Store.open(spec.settings(__opts__).store)) as store:
-        yield lifecycle.Lifecycle(store, say, globals().get("__user__"))
+    with reporting(__opts__) as progress, closing(Store.open(spec.settings(__opts__).store)) as store:
+        yield lifecycle.Lifecycle(store, progress, globals().get("__user__"))
 
 
 def promote(image, channel="stable", reason="", test=False):
@@ -341,8 +341,8 @@ def prune(recipe=None, test=False):
         salt-run image.prune test=True
         salt-run image.prune web
     """
-    with reporting(__opts__) as say:
-        return output(__opts__, pruning.prune(__opts__, recipe, say, test=test, who=globals().get("__user__")))
+    with reporting(__opts__) as progress:
+        return output(__opts__, pruning.prune(__opts__, recipe, progress, test=test, who=globals().get("__user__")))
 
 
 def verify(image):
@@ -395,8 +395,8 @@ def export(image, format, target, force=False, test=False):
         salt-run image.export web:stable format=squashfs target=/srv/web.squashfs test=True
         salt-run image.export web:stable format=raw target=/srv/web.raw
     """
-    with reporting(__opts__) as say:
-        how = {"force": force, "test": test, "say": say}
+    with reporting(__opts__) as progress:
+        how = {"force": force, "test": test, "progress": progress}
         return output(__opts__, exporting.export(__opts__, image, format, target, **how))
 
 

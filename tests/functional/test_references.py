@@ -352,7 +352,7 @@ def test_a_new_file_that_would_not_be_used_gives_the_same_key(worlds, name, path
 @pytest.mark.parametrize("name", CASES)
 def test_what_cannot_be_proven_is_told_and_nothing_else(worlds, name):
     world = worlds[name]
-    told = references.unproven(world.trace)
+    told = references.observed(world.trace)
     assert len(told) == len(world.case.unproven), told
     for expected in world.case.unproven:
         assert any(expected in sentence for sentence in told), told
@@ -362,8 +362,8 @@ def test_what_cannot_be_proven_is_told_and_nothing_else(worlds, name):
 def test_all_that_was_given_out_is_in_the_masters_list(worlds, name):
     world = worlds[name]
     opts = {**copy.deepcopy(salt.config.master_config(None)), **world.master}
-    assert references.strays(inputs.tree(opts), world.trace) == []
-    assert references.otherwise(inputs.tree(opts), world.trace) == []
+    assert references.unlisted(inputs.tree(opts), world.trace) == []
+    assert references.differing(inputs.tree(opts), world.trace) == []
 
 
 @pytest.mark.parametrize("name", ["a file", "a folder", "an include", "a name that needs an escape"])
@@ -375,6 +375,6 @@ def test_what_was_given_otherwise_than_it_lies_there_is_named(worlds, name):
     try:
         file.write_text(f"{text}\n# changed\n")
         opts = {**copy.deepcopy(salt.config.master_config(None)), **world.master}
-        assert [each.lstrip("|") for each in references.otherwise(inputs.tree(opts), world.trace)] == [path]
+        assert [each.lstrip("|") for each in references.differing(inputs.tree(opts), world.trace)] == [path]
     finally:
         file.write_text(text)

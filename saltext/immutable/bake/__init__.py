@@ -1,5 +1,5 @@
-"""On the master: from a recipe to an image, and what becomes of images afterwards.
+"""On the master: from a recipe to an image. ``bake.py`` lists the steps; ``commands/`` is what operators do afterwards.
 
-``bake.py`` reads as a sentence. Called by the runners ``image.*`` and ``fleet.rebuild``. Root's work is asked of a
-builder through `saltext.immutable.worker`. Nothing here imports ``fleet``.
+Called by the runners ``image.*`` and ``fleet.rebuild``. It runs as the master's user and asks a builder, through
+`saltext.immutable.worker`, for what needs root. It must never import ``fleet``.
 """

@@ -50,17 +50,17 @@ def bake(
     refresh: bool | str = False,
     channel: str = "stable",
     test: bool = False,
-    say: Progress = silent,
+    progress: Progress = silent,
     user: str | None = None,
     cache: str | None = None,
 ) -> dict[str, Any]:
     """Bake recipe ``name`` and make ``channel`` name the image.
 
-    ``refresh``: with ``updates`` layers whose packages have updates at the mirrors are built anew, with ``always`` all.
-    ``test``: only tell which layers would be built. ``cache``: ``only`` fetches nothing. ``say``: hears of progress.
+    ``refresh``: with ``updates`` layers whose packages have updates at the mirrors are built again, with ``always``
+    all. ``test``: only find out which layers would be built. ``cache``: ``only`` fetches nothing.
 
-    Returns image, digest, changed (whether the channel moved), cached (whether no layer was
-    built), layers, channel, seconds, and warnings: a sentence for each file that holds a secret of the pillar.
+    Returns image, digest, changed (whether the channel moved), cached (whether no layer was built), layers, channel,
+    seconds, packages, and warnings: a sentence for each file that holds a secret of the pillar.
     Raises SaltInvocationError for a wrong argument, recipe or pillar, CommandExecutionError where the bake fails.
     """
     settings, how = spec.settings(opts), refreshing.wanted(refresh)
@@ -80,10 +80,10 @@ def bake(
             preview=test,
             offline=offline.is_offline(cache, settings.cache, how != "never"),
             user=user,
-            progress=say,
+            progress=progress,
             up_to_date=check,
         )
-        with nullcontext() if test else locks.baking(store, name, say):
+        with nullcontext() if test else locks.baking(store, name, progress):
             return run(context)
 
 

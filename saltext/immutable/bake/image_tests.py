@@ -1,4 +1,4 @@
-"""The tests of images, as the master sees them: ordered, judged, kept with the image, written as JUnit XML."""
+"""Tests of images, as the master sees them: what is ordered, whether it passed, and what the store keeps of it."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from saltext.immutable.store import Store
 from saltext.immutable.store.schema import tests
 
 _SHOWN = 10
-"""Lines of a message that an error shows."""
+"""Lines of a test's message that an error shows, the last ones."""
 _FILES = ("saltcheck-tests/", ".tst")
 
 Result = Mapping[str, Any]
-"""``name``, ``phase``, ``recipe``, ``passed``, ``seconds``, ``message``."""
+"""What one test gave: name, phase (inside or booted), recipe, passed, seconds, message."""
 
 
 def order(recipe: Recipe, wanted: Sequence[ImageTest]) -> dict[str, Any]:
-    """Return the order to run tests of a recipe, as `saltcheck` takes it."""
+    """Return the part of a builder's order that says which tests of a recipe to run."""
     states = recipe.states if isinstance(recipe.states, str) else list(recipe.states)
     envs = {"saltenv": recipe.saltenv, "pillarenv": recipe.pillarenv}
-    plainly = json.loads(json.dumps(plain(wanted), default=str))  # YAML knows dates
-    return {"recipe": recipe.name, "tests": plainly, "states": states, **envs}
+    as_json = json.loads(json.dumps(plain(wanted), default=str))  # YAML has dates, JSON has none
+    return {"recipe": recipe.name, "tests": as_json, "states": states, **envs}
 
 
 def are_files(recipe: Recipe) -> bool:
-    """Tell whether files of the tree say what the booted tests of a recipe are."""
+    """Tell whether any booted test of a recipe is in files of the state tree."""
     return any(test.sls is not None for test in recipe.tests.booted)
 
 
 def files(served: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Return the files of saltcheck that a master serves, with their hashes."""
+    """Return the test files of saltcheck in the tree that a master serves, with their hashes."""
     found = {f"{env}:{path}": paths[path] for env, paths in served.items() for path in paths if _is_test(path)}
     return dict(sorted(found.items()))
 
@@ -48,43 +48,43 @@ def _is_test(path: str) -> bool:
 
 
 def key(*made_from: Any) -> str:
-    """Return what tells that the same tests would be run on the same image."""
+    """Return a hash of what tests are made from: the same hash means the same tests."""
     return digest(made_from)
 
 
 def failed(results: Sequence[Result]) -> list[Result]:
-    """Return those that did not pass."""
+    """Return the results of tests that did not pass."""
     return [each for each in results if not each["passed"]]
 
 
-def sentence(results: Sequence[Result]) -> str:
-    """Return what is said of tests that failed: how many, and each with what it says."""
+def failure(results: Sequence[Result]) -> str:
+    """Return the message about tests that failed: how many, and the message of each."""
     wrong = failed(results)
-    said = "\n".join(f"  {each['name']}: {tail(each['message'], _SHOWN)}" for each in wrong)
+    messages = "\n".join(f"  {each['name']}: {tail(each['message'], _SHOWN)}" for each in wrong)
     phase = wrong[0]["phase"]
-    return f"{len(wrong)} of {sum(each['phase'] == phase for each in results)} {phase} tests failed:\n{said}"
+    return f"{len(wrong)} of {sum(each['phase'] == phase for each in results)} {phase} tests failed:\n{messages}"
 
 
 def reason(results: Sequence[Result]) -> str:
-    """Return in one line which tests failed."""
+    """Return the names of the tests that failed, in one line."""
     return f"failed its tests: {', '.join(each['name'] for each in failed(results))}"
 
 
 def require(image: str, results: Sequence[Result]) -> None:
-    """Raise where an image failed its tests."""
+    """Raise CommandExecutionError where an image failed its tests."""
     if failed(results):
         raise CommandExecutionError(
-            f"{image} is kept for inspection and is never rolled: {sentence(results)}\n"
+            f"{image} is kept for inspection and is never rolled: {failure(results)}\n"
             f"(salt-run image.tests {image}; a bake of the same inputs tests it again)"
         )
 
 
 def require_inside(store: Store, recipe: str, results: Sequence[Result]) -> None:
-    """Raise where the tests inside the bake of a recipe failed, and keep what they said: there is no image."""
+    """Raise CommandExecutionError where a test inside the bake failed; the store keeps the results for `find`."""
     if failed(results):
         keep(store, recipe, None, results)
         raise CommandExecutionError(
-            f"{recipe} was not baked: {sentence(results)}\n(salt-run image.tests {recipe} shows all)"
+            f"{recipe} was not baked: {failure(results)}\n(salt-run image.tests {recipe} shows all)"
         )
 
 
@@ -92,7 +92,10 @@ def require_inside(store: Store, recipe: str, results: Sequence[Result]) -> None
 
 
 def keep(store: Store, recipe: str, image: str | None, results: Sequence[Result], by: str = "") -> None:
-    """Write down what came of the tests of an image, or of a bake that gave none, in place of what was known."""
+    """Keep the results of an image, or of a bake that made none (``image`` None), in place of those before.
+
+    ``by``: the `key` of the tests.
+    """
     wrong = failed(results)
     known = {"recipe": recipe, "digest": image, "at": store.clock(), "results": list(map(dict, results)), "key": by}
     same = tests.c.digest.is_(None) if image is None else sa.or_(tests.c.digest == image, tests.c.digest.is_(None))
@@ -102,17 +105,17 @@ def keep(store: Store, recipe: str, image: str | None, results: Sequence[Result]
 
 
 def of_image(store: Store, image: str) -> list[dict[str, Any]] | None:
-    """Return what came of the tests of an image; None: it was baked before that was written down."""
+    """Return the results of an image; None if it was baked before the store kept them."""
     return _results(store, tests.c.digest == image)
 
 
 def passed(store: Store, image: str, by: str) -> list[dict[str, Any]] | None:
-    """Return the results of exactly these tests if the image has passed them."""
+    """Return the results of the tests whose `key` is ``by``; None if the image has not passed them."""
     return _results(store, tests.c.digest == image, tests.c.key == by, tests.c.failed.is_(None))
 
 
 def of_recipe(store: Store, recipe: str, since: float = 0.0) -> list[dict[str, Any]] | None:
-    """Return what came of the tests of the last bake of a recipe, whether it gave an image or not."""
+    """Return the results of a recipe's last bake (since a time, s), whether it made an image or not; None: no bake."""
     return _results(store, tests.c.recipe == recipe, tests.c.at >= since)
 
 
@@ -124,14 +127,14 @@ def _results(store: Store, *where: Any) -> list[dict[str, Any]] | None:
 
 
 def find(store: Store, ref: str) -> dict[str, Any]:
-    """Return the tests of an image, or of the last bake of the recipe that is named alone."""
+    """Return the results of an image, or of the last bake where ``ref`` is the name of a recipe."""
     if "@" in ref or ":" in ref or (found := of_recipe(store, ref)) is None:
         image = store.image(ref)
-        return {"name": image.name, **told(of_image(store, image.digest) or [])}
-    return {"name": ref, **told(found)}
+        return {"name": image.name, **summary(of_image(store, image.digest) or [])}
+    return {"name": ref, **summary(found)}
 
 
-def told(results: Sequence[Result]) -> dict[str, Any]:
-    """Return results with how many passed."""
+def summary(results: Sequence[Result]) -> dict[str, Any]:
+    """Return results, with how many passed and how many failed."""
     wrong = len(failed(results))
     return {"passed": len(results) - wrong, "failed": wrong, "results": list(results)}

@@ -26,7 +26,7 @@ _RETRY = 1.0
 
 @contextmanager
 def baking(store: Store, recipe: str, progress: Callable[..., None]) -> Iterator[None]:
-    """Keep every layer while the block runs. Waits until nobody deletes images."""
+    """Keep every layer while the block runs. Waits until no image is being deleted."""
     name = f"{_BAKING}{recipe} {secrets.token_hex(4)}"  # any number may bake at once
     try:
         with store.lease(name, LEASE):
@@ -75,7 +75,7 @@ def deleting(store: Store) -> Iterator[None]:
             if holder := store.holder(name):
                 recipe = name.removeprefix(_BAKING).partition(" ")[0]
                 raise CommandExecutionError(
-                    f"{holder} bakes {recipe}, and no image is deleted meanwhile; do it again when that has ended"
+                    f"{holder} bakes {recipe}, and no image is deleted meanwhile; repeat this when the bake has ended"
                 )
             store.forget_lease(name)  # that bake was killed
         yield

@@ -31,7 +31,7 @@ def wanted(value: Any) -> Refresh:
     word = "updates" if value is True else value or "never"
     if word not in get_args(Refresh):
         raise SaltInvocationError(
-            f"refresh: {value!r} is none of never, updates (build anew what has updates at the mirrors), always "
-            "(build everything anew); write refresh=updates"
+            f"refresh: {value!r} is none of never, updates (build layers with updates at the mirrors again) and always "
+            "(build every layer again); write refresh=updates"
         )
     return cast(Refresh, word)

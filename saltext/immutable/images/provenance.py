@@ -1,4 +1,4 @@
-"""Where an image comes from, as SLSA writes it down: what it was made of, by whom, where and when. Pure."""
+"""The provenance of an image in the format of SLSA: what it was made from, by whom, where and when. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def document(name: str, digest: str, layers: Sequence[Mapping[str, Any]], run: M
     """
     definition = {
         "buildType": _BUILD,
-        "externalParameters": {what: _told(run[what]) for what in ("recipe", "grains", "policy", "refresh")},
+        "externalParameters": {what: _as_json(run[what]) for what in ("recipe", "grains", "policy", "refresh")},
         "resolvedDependencies": [_dependency(layer) for layer in layers],
     }
     details = {
@@ -38,24 +38,24 @@ def document(name: str, digest: str, layers: Sequence[Mapping[str, Any]], run: M
     }
 
 
-def _told(data: Any) -> Any:
-    """Return data as JSON can hold it, without the passwords that addresses of mirrors may have."""
+def _as_json(data: Any) -> Any:
+    """Return data as JSON can hold it, without the passwords in addresses of mirrors."""
     if isinstance(data, Mapping):
-        return {str(name): _told(value) for name, value in data.items()}
+        return {str(name): _as_json(value) for name, value in data.items()}
     if isinstance(data, list | tuple):
-        return [_told(value) for value in data]
+        return [_as_json(value) for value in data]
     if isinstance(data, str):
         return _PASSWORD.sub("//...@", data)
     return data if data is None or isinstance(data, int | float) else repr(data)
 
 
 def _dependency(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one layer: what it is, and what it was made from. Of secrets there are keyed hashes only."""
-    about = {"created": _time(layer["created"]), "seconds": round(layer["seconds"], 3), "from": _told(layer["inputs"])}
+    """Return a layer as a dependency: its name and digest, and its inputs. Secrets in them are keyed hashes."""
+    times = {"created": _time(layer["created"]), "seconds": round(layer["seconds"], 3)}
     return {
         "name": layer["what"],
         "digest": {"sha256": layer["digest"]},
-        "annotations": {**about, "cached": layer["cached"]},
+        "annotations": {**times, "from": _as_json(layer["inputs"]), "cached": layer["cached"]},
     }
 
 

@@ -312,7 +312,7 @@ def why(master, store, tmp_path, monkeypatch):
 def test_why_tells_what_changed_since_the_last_bake_and_what_would_be_built(master, baked, why):
     master.files = USED
     master.trace = [["file", "base", "web/init.sls", True], ["state", "web", "/etc/a", "file.managed", "1"]]
-    assert why()["changed"] == ["web: no bake of it wrote down what it was made from"]
+    assert why()["changed"] == ["web: it is not known what its last bake was made from"]
     image = baked()["image"]
     told = why()
     assert (told["image"], told["changed"], told["builds"], told["unproven"]) == (image, [], [], {})

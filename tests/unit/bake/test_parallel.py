@@ -13,7 +13,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.bake import parallel
 from saltext.immutable.bake.context import silent
-from saltext.immutable.bake.parallel import Together
+from saltext.immutable.bake.parallel import ParallelBakes
 from saltext.immutable.spec.model import Debian, Definitions, Minion, Parent, Recipe
 
 BASE = Recipe("base", Debian("bookworm"), "base-bake", Minion())
@@ -47,9 +47,9 @@ def test_what_names_nothing(given):
 
 
 def test_a_recipe_waits_for_those_that_it_is_built_from_also_over_one_that_is_not_named():
-    assert parallel.parents(["shop", "base", "other"], KNOWN) == {"shop": {"base"}, "base": set(), "other": set()}
+    assert parallel.parents_of(["shop", "base", "other"], KNOWN) == {"shop": {"base"}, "base": set(), "other": set()}
     with pytest.raises(SaltInvocationError, match="there is no recipe 'wbe'; did you mean 'web'"):
-        parallel.parents(["base", "wbe"], KNOWN)
+        parallel.parents_of(["base", "wbe"], KNOWN)
 
 
 class Log:
@@ -81,40 +81,40 @@ def log(tmp_path) -> Log:
 def test_parents_come_first_and_what_is_said_bears_the_name(log):
     heard: list[tuple[str, str, dict[str, Any]]] = []
 
-    def one(name: str, say: Any) -> dict[str, Any]:
+    def one(name: str, progress: Any) -> dict[str, Any]:
         log.add(name)
-        say("building", "image/layer", what=name)
+        progress("building", "image/layer", what=name)
         return {"image": f"{name}@1"}
 
     def listen(message: str, tag: str, **data: Any) -> None:
         heard.append((message, tag, data))
 
-    reports = Together({"shop": {"web"}, "web": {"base"}, "base": set()}, one, listen, 4).run()
+    reports = ParallelBakes({"shop": {"web"}, "web": {"base"}, "base": set()}, one, listen, 4).run()
     assert log.words == ["base", "web", "shop"]
     assert reports["shop"] == {"image": "shop@1"}
     assert heard[0] == ("base: building", "image/layer", {"what": "base"})
 
 
 def test_independent_ones_are_at_work_at_the_same_time(log):
-    def one(name: str, say: Any) -> dict[str, Any]:
+    def one(name: str, progress: Any) -> dict[str, Any]:
         log.add(name)
         log.wait({"a": "b", "b": "a"}[name])
         return {}
 
-    assert Together({"a": set(), "b": set()}, one, silent, 2).run() == {"a": {}, "b": {}}
+    assert ParallelBakes({"a": set(), "b": set()}, one, silent, 2).run() == {"a": {}, "b": {}}
 
 
 def test_no_more_than_so_many_at_once(log):
-    def one(name: str, say: Any) -> dict[str, Any]:
+    def one(name: str, progress: Any) -> dict[str, Any]:
         log.add(f"{name}+")
         log.add(f"{name}-")
         return {}
 
-    Together({"a": set(), "b": set(), "c": set()}, one, silent, 1).run()
+    ParallelBakes({"a": set(), "b": set(), "c": set()}, one, silent, 1).run()
     assert log.words == ["a+", "a-", "b+", "b-", "c+", "c-"]
 
 
-def fails(name: str, say: Any) -> dict[str, Any]:
+def fails(name: str, progress: Any) -> dict[str, Any]:
     if name == "bug":
         raise ValueError("oh")
     if name == "killed":
@@ -126,7 +126,7 @@ def fails(name: str, say: Any) -> dict[str, Any]:
 
 def test_a_failure_stops_only_what_needs_it():
     needs = {"base": set(), "web": {"base"}, "shop": {"web"}, "other": set(), "bug": set(), "killed": set()}
-    reports = Together(needs, fails, silent, 2).run()
+    reports = ParallelBakes(needs, fails, silent, 2).run()
     assert reports["base"] == {"error": "1 of 2 states failed"}
     assert reports["web"] == {"error": "not baked, as base failed"}
     assert reports["shop"] == {"error": "not baked, as web failed"}
@@ -136,15 +136,15 @@ def test_a_failure_stops_only_what_needs_it():
 
 
 def test_what_fails_last_stops_the_rest_at_once():
-    reports = Together({"web": {"base"}, "base": set()}, fails, silent, 1).run()
+    reports = ParallelBakes({"web": {"base"}, "base": set()}, fails, silent, 1).run()
     assert reports["web"] == {"error": "not baked, as base failed"}
 
 
 def test_ctrl_c_lets_each_undo_what_it_did_once_and_begins_no_more(log):
-    def one(name: str, say: Any) -> dict[str, Any]:
+    def one(name: str, progress: Any) -> dict[str, Any]:
         try:
             log.add(name)
-            say("at work", "x")
+            progress("at work", "x")
             signal.pause()
         finally:
             os.kill(os.getpid(), signal.SIGTERM)  # again, in the midst of it
@@ -156,7 +156,7 @@ def test_ctrl_c_lets_each_undo_what_it_did_once_and_begins_no_more(log):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Together({"a": set(), "b": set(), "c": set(), "d": {"a"}}, one, listen, 2).run()
+        ParallelBakes({"a": set(), "b": set(), "c": set(), "d": {"a"}}, one, listen, 2).run()
     assert sorted(log.words) == ["a", "a-undone", "b", "b-undone"]
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
@@ -164,13 +164,13 @@ def test_ctrl_c_lets_each_undo_what_it_did_once_and_begins_no_more(log):
 
 def test_one_recipe_is_baked_right_here(monkeypatch):
     monkeypatch.setattr(parallel.baking, "bake", lambda name, opts, **how: {"image": name, "pid": os.getpid(), **how})
-    assert parallel.bake("web", {}, say=silent, channel="x")["pid"] == os.getpid()
+    assert parallel.bake("web", {}, progress=silent, channel="x")["pid"] == os.getpid()
 
 
 def test_several_are_reported_together_and_the_exit_code_tells_of_a_failure(monkeypatch):
-    monkeypatch.setattr(parallel.baking, "bake", lambda name, opts, say, **how: fails(name, say))
+    monkeypatch.setattr(parallel.baking, "bake", lambda name, opts, progress, **how: fails(name, progress))
     monkeypatch.setattr(parallel.minions, "definitions", lambda opts: KNOWN)
-    report = parallel.bake("web,other,base", {}, say=silent)
+    report = parallel.bake("web,other,base", {}, progress=silent)
     assert (report["failed"], report["retcode"]) == (["web", "base"], 1)
     assert report["recipes"]["other"] == {"image": "other"}
     assert list(report["recipes"]) == ["web", "other", "base"]

@@ -77,5 +77,5 @@ def test_what_nobody_signed_has_none_and_may_not_be_promoted(store, settings):
 def test_signed_by_hand_it_may_be_promoted_though_nobody_knows_where_it_comes_from(store, settings):
     signed(store, settings, None)
     assert signatures.require(store, IMAGE, sign.trusted(settings)) is None
-    with pytest.raises(CommandExecutionError, match="where web@3f3f3f3f3f3f comes from was not written down"):
+    with pytest.raises(CommandExecutionError, match="provenance of web@3f3f3f3f3f3f is not known: .*signed by hand"):
         signatures.provenance(store, IMAGE, sign.trusted(settings))

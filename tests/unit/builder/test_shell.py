@@ -45,7 +45,7 @@ def test_for_a_shell_on_another_host_the_error_says_where_to_log_in():
 
 
 def test_a_word_that_yaml_reads_as_a_boolean_is_no_command():
-    with pytest.raises(SaltInvocationError, match="command: YAML makes True of it; write it with its path"):
+    with pytest.raises(SaltInvocationError, match="command: must be text, not True; write it with its path"):
         bake_shell.shell({}, "web", True)
 
 

@@ -1,4 +1,4 @@
-"""The images that the store knows: listed, shown, deleted."""
+"""List, show and delete the images that the store knows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ def _opened(settings: Settings) -> Iterator[Store]:
 
 
 def table(settings: Settings, recipe: str | None, now: float) -> dict[str, dict[str, Any]]:
-    """Return the images by name, the newest first, each with digest, age (s), size (bytes), layers ..."""
+    """Return the images (of ``recipe``) by name, the newest first.
+
+    Each has digest, age (seconds at time ``now``), size (bytes), layers (how many), channels, and why it was revoked or
+    failed its tests (None: it was not).
+    """
     with _opened(settings) as store:
         named = store.channels()
         revoked = {digest: one.reason for digest, one in store.revocations().items()}
@@ -51,7 +55,10 @@ def _row(
 
 
 def show(settings: Settings, ref: str) -> dict[str, Any]:
-    """Return all that is known of one image; ``policy`` is what ``spec.policy`` returns, and what it opens."""
+    """Return all that is known of one image.
+
+    Its ``policy`` is that of `spec.policy`, with ``dangerous`` where it allows functions that can do anything.
+    """
     with _opened(settings) as store:
         image = store.image(ref)
         report = dict(image.report)
@@ -61,12 +68,12 @@ def show(settings: Settings, ref: str) -> dict[str, Any]:
         known = {"report": report, "policy": policy, "channels": channels, "revoked": revoked}
         results = image_tests.of_image(store, image.digest) or []
         wrong = image_tests.reason(results) if image_tests.failed(results) else None
-        known |= {"failed": wrong, "tests": image_tests.told(results)}
+        known |= {"failed": wrong, "tests": image_tests.summary(results)}
         return {"name": image.name, **asdict(image), **known}
 
 
 def _with_dangers(policy: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a policy with ``dangerous``: the functions it allows that do whatever they are told, if any."""
+    """Return a policy with ``dangerous``: the functions it allows that run any command or write any file."""
     dangerous = changes.dangerous(policy.get("guard", {}).get("allow", ()))
     return {**policy, **({"dangerous": dangerous} if dangerous else {})}
 
@@ -74,7 +81,11 @@ def _with_dangers(policy: Mapping[str, Any]) -> dict[str, Any]:
 def delete(
     opts: Mapping[str, Any], ref: str, *, with_channels: bool, test: bool, who: str | None = None
 ) -> dict[str, Any]:
-    """Delete an image that nothing needs; return its name and the layers that went with it."""
+    """Delete an image that nothing needs; return its name and the layers that were deleted with it.
+
+    ``with_channels``: also if channels name it; they are deleted too. ``test``: only find out whether it may be. Raises
+    CommandExecutionError where something needs the image, or a bake is under way.
+    """
     settings = spec.settings(opts)
     with _opened(settings) as store:
         image = store.image(ref)
@@ -84,7 +95,7 @@ def delete(
         if test:
             return {"image": image.name, "deleted": False, "comment": f"{image.name} would be deleted"}
         with locks.deleting(store):
-            # The row first: what a kill leaves then is in no book, and image.prune removes it.
+            # The row first: files that a kill leaves are then in no row, and image.prune deletes them.
             store.delete_image(image.digest, with_channels=with_channels, who=who)
             gone = builder("drop_image", digest=image.digest)
         return {"image": image.name, "deleted": True, "layers": gone}

@@ -1,4 +1,4 @@
-"""What is known of an image and can be proven: asked of the store and of the builder."""
+"""Verify, sign, list and compare the content of images, as the store and the builder have it."""
 
 from __future__ import annotations
 
@@ -20,33 +20,39 @@ from saltext.immutable.worker import Worker
 
 @dataclass
 class Evidence:
-    """Answers about images; ``builder.commands`` has them, ``store`` has what was written down of them."""
+    """Answers about images that can be proven. The builder has the files, the store has signatures and provenance."""
 
     settings: Settings
     store: Store
     builder: Callable[..., Any]
 
     def verify(self, ref: str) -> dict[str, Any]:
-        """Read all of an image; raise unless it is as it was signed."""
+        """Read every file of an image. Raises CommandExecutionError unless the image is as it was signed."""
         image = self.store.image(ref)
         read = self.builder("verify_image", digest=image.digest, trusted=sign.trusted(self.settings))
         return {"image": image.name, "digest": image.digest, "verified": True, **read}
 
     def sign(self, ref: str) -> dict[str, Any]:
-        """Sign an image that has no signature, then read all of it. What its layers are its digest says."""
+        """Sign an image that has no signature, then read every file of it.
+
+        Its digest says which layers it has, so only what lies in them has to be read.
+        """
         image = self.store.image(ref)
         made = self.builder("find_image", digest=image.digest)
         if made["proof"] is not None:
-            raise CommandExecutionError(f"{image.name} is signed already; salt-run image.verify {image.name} reads it")
+            raise CommandExecutionError(f"{image.name} is signed already; salt-run image.verify {image.name} checks it")
         signatures.sign_image(self.builder, self.store, self.settings, image, made, None)
         return {**self.verify(image.digest), "signed": True}
 
     def provenance(self, ref: str) -> dict[str, Any]:
-        """Return where an image comes from."""
+        """Return the provenance of an image, see `images.provenance.document`."""
         return signatures.provenance(self.store, self.store.image(ref), sign.trusted(self.settings))
 
     def sbom(self, ref: str) -> dict[str, Any]:
-        """Return the bill of materials of an image that is as it was signed."""
+        """Return the bill of materials of an image (CycloneDX).
+
+        Raises CommandExecutionError unless the image is as it was signed.
+        """
         from saltext.immutable.images import sbom  # its library takes half a second to load
 
         image = self.store.image(ref)
@@ -61,7 +67,7 @@ class Evidence:
 
 @contextmanager
 def evidence(opts: Mapping[str, Any]) -> Iterator[Evidence]:
-    """Give what answers."""
+    """Open the store and reach the builder while the block runs."""
     settings = spec.settings(opts)
     store = Store.open(settings.store)
     try:

@@ -1,4 +1,4 @@
-"""An image as a file on the builder, as asked for on the master."""
+"""Have the builder write an image to a file."""
 
 from __future__ import annotations
 
@@ -25,16 +25,19 @@ def export(
     *,
     force: bool = False,
     test: bool = False,
-    say: write.Progress = write.silent,
+    progress: write.Progress = write.silent,
 ) -> dict[str, Any]:
-    """Write an image that is not revoked to the file ``target`` of the builder; return what the builder tells of it."""
+    """Write an image to the file ``target`` of the builder; return the builder's report, see `builder.export.write`.
+
+    Raises SaltInvocationError for an unknown format, CommandExecutionError where the image is revoked or not signed.
+    """
     if format not in write.FORMATS:
         raise SaltInvocationError(f"format: {format!r} is none of {', '.join(write.FORMATS)}")
     settings = spec.settings(opts)
     order = {"format": format, "target": str(target), "force": bool(force), "test": bool(test)}
-    work = Worker(opts, settings, "image", {"export_image": partial(write.export_image, progress=say)})
+    work = Worker(opts, settings, "image", {"export_image": partial(write.export_image, progress=progress)})
     with closing(Store.open(settings.store)) as store:
         image = store.usable(ref)
-        with locks.baking(store, image.recipe, say):  # as a bake, it must not lose a layer that it reads
+        with locks.baking(store, image.recipe, progress):  # as a bake, it must not lose a layer that it reads
             made = work("export_image", order={**order, "digest": image.digest, "trusted": sign.trusted(settings)})
     return dict(made)

@@ -1,4 +1,4 @@
-"""What the next bake of a recipe would do, and why; which images have updates at the mirrors."""
+"""Tell what the next bake of a recipe would build, and why; which images have updates at the mirrors."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from saltext.immutable.spec.model import Recipe
 from saltext.immutable.store import Image, Store
 from saltext.immutable.worker import Worker
 
-_NO_RECORD = "no bake of it wrote down what it was made from"
+_NO_RECORD = "it is not known what its last bake was made from"
 
 
-def explain(opts: Mapping[str, Any], name: str, *, updates: bool = False, say: Progress = silent) -> dict[str, Any]:
+def explain(
+    opts: Mapping[str, Any], name: str, *, updates: bool = False, progress: Progress = silent
+) -> dict[str, Any]:
     """Return what has changed since the last bake of a recipe, and what the next one would build.
 
-    ``updates``: the mirrors are asked too. Returns recipe, image (the last), last (what that bake was made of that the
-    one before was not), changed, unproven (by layer; ``stable``: assume_stable), and builds (layers).
+    ``updates``: ask the mirrors as well. Returns recipe, image (the newest), last (what changed from the bake before it
+    to it), changed (what changed since), unproven (by recipe: assume_stable, and what no key can see), and builds (the
+    layers that the next bake would build).
     """
     settings = spec.settings(opts)
     with closing(Store.open(settings.store)) as store:
@@ -36,7 +39,7 @@ def explain(opts: Mapping[str, Any], name: str, *, updates: bool = False, say: P
                 chain=baking.recipe_chain(opts, name),
                 refresh="updates" if updates else "never",
                 preview=True,
-                progress=say,
+                progress=progress,
             )
         )
         stack = baking.stack_layers(context)
@@ -75,17 +78,20 @@ def _unproven(chain: Sequence[Recipe], known: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def outdated(opts: Mapping[str, Any], name: str | None = None, *, say: Progress = silent) -> dict[str, dict[str, Any]]:
-    """Return the packages with updates of each image that a channel names (of one recipe, or of one image), by name.
+def outdated(
+    opts: Mapping[str, Any], name: str | None = None, *, progress: Progress = silent
+) -> dict[str, dict[str, Any]]:
+    """Return the images that channels name whose packages have updates, by name.
 
-    Each has ``channels`` and ``packages``: installed, candidate, security (whether the mirror says so).
+    ``name``: a recipe, or one image; None: all. Each image has channels, security (how many security updates), and
+    packages: by name installed, candidate and security (whether the mirror says that it is one).
     """
     settings = spec.settings(opts)
     with closing(Store.open(settings.store)) as store:
         worker = Worker(opts, settings, "image", LOCAL)
         found: dict[str, dict[str, Any]] = {}
         for image, channels in _current(store, name):
-            say(f"asking the mirrors for updates of {image.name}", "image/updates", recipe=image.recipe)
+            progress(f"asking the mirrors for updates of {image.name}", "image/updates", recipe=image.recipe)
             packages = worker("updates", order={"below": list(image.layers), **machine_network(settings)})
             if packages:
                 security = sum(bool(each["security"]) for each in packages.values())
@@ -94,7 +100,7 @@ def outdated(opts: Mapping[str, Any], name: str | None = None, *, say: Progress 
 
 
 def _current(store: Store, name: str | None) -> list[tuple[Image, list[str]]]:
-    """Return the images that are asked about, each with the channels that name it."""
+    """Return the images that ``name`` means, each with the channels that name it."""
     named = store.channels()
     if name is not None and not any(image.recipe == name for image in store.images()):
         image = store.image(name)

@@ -18,13 +18,17 @@ from saltext.immutable.store import Store
 
 @contextmanager
 def reported(opts: Mapping[str, Any], recipe: object, path: str | None) -> Iterator[None]:
-    """Write what came of the tests of a bake, where a path is given; also if it fails, which is a result as well."""
+    """Write the results of a bake's tests to ``path`` when the block has ended; None: write nothing.
+
+    A bake that fails is written as well: with its results, or with its error. Raises SaltInvocationError, before the
+    block, for a path that could not be written or more than one recipe.
+    """
     if path is None:
         yield
         return
     _require_place(path)
     if not isinstance(recipe, str) or "," in recipe:
-        raise SaltInvocationError("junit: a report is of one recipe; bake one at a time, or ask image.tests afterwards")
+        raise SaltInvocationError("junit: a file holds the tests of one recipe; bake one, or use image.tests")
     with closing(Store.open(spec.settings(opts).store)) as store:
         began = store.clock()
         try:
@@ -43,7 +47,7 @@ def _require_place(path: str) -> None:
 
 
 def write(path: str, name: str, results: Sequence[Result], error: str | None = None) -> None:
-    """Write results as JUnit XML, a suite a phase; ``error``: why there is nothing more to say."""
+    """Write results to a file as JUnit XML, see `xml`. Raises CommandExecutionError where it cannot be written."""
     _require_place(path)
     try:
         host.write(Path(path), xml(name, results, error))
@@ -52,7 +56,7 @@ def write(path: str, name: str, results: Sequence[Result], error: str | None = N
 
 
 def xml(name: str, results: Sequence[Result], error: str | None = None) -> str:
-    """Return results as JUnit XML."""
+    """Return results as JUnit XML, a suite for each phase; ``error``: why the bake has no results."""
     junitparser: Any = import_module("junitparser")  # only this needs it
     document = junitparser.JUnitXml(name)
     for phase in dict.fromkeys(each["phase"] for each in results):
@@ -82,5 +86,5 @@ def _case(junitparser: Any, name: str, each: Result) -> Any:
 
 
 def _printable(text: str) -> str:
-    """Return a text without what XML cannot hold: the colours of a terminal, for one."""
+    """Return a text without the characters that XML cannot hold, for example the colours of a terminal."""
     return "".join(char for char in text if char in "\n\t" or char.isprintable())

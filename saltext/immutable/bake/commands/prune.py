@@ -1,4 +1,4 @@
-"""Delete the images that their recipes do not keep, and what then nothing needs any more."""
+"""Delete the images that their recipes do not keep, then whatever nothing needs any more."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ Builder = Callable[..., Any]
 
 
 def prune(
-    opts: Mapping[str, Any], recipe: str | None, tell: Callable[..., None], *, test: bool, who: str | None = None
+    opts: Mapping[str, Any], recipe: str | None, progress: Callable[..., None], *, test: bool, who: str | None = None
 ) -> dict[str, Any]:
-    """Delete the images (of ``recipe``) that are not kept, then whatever nothing needs; ``test``: only tell.
+    """Delete the images (of ``recipe``) that are not kept, then whatever nothing needs. ``test``: delete nothing.
 
-    Returns deleted and kept (name: why), unknown (digests of the builder's images that are in no book), layers, caches
-    and leftovers with their bytes, and freed: the bytes of all that.
+    Returns deleted and kept (name: why), unknown (digests of the builder's images that the store does not know),
+    layers, caches and leftovers with their bytes, and freed: the bytes of all that. Raises CommandExecutionError while
+    a bake is under way, SaltInvocationError for an unknown recipe.
     """
     settings, definitions = spec.settings(opts), minions.definitions(opts)
     with closing(Store.open(settings.store)) as store:
         builder = Worker(opts, settings, "image", LOCAL)
         with nullcontext() if test else locks.deleting(store):
-            told = Prune(store, builder, definitions, who, partial(_forget, opts)).prune(recipe, test)
+            report = Prune(store, builder, definitions, who, partial(_forget, opts)).prune(recipe, test)
     if not test:
-        tell(told["comment"], "image/pruned", deleted=list(told["deleted"]), freed=told["freed"])
-    return told
+        progress(report["comment"], "image/pruned", deleted=list(report["deleted"]), freed=report["freed"])
+    return report
 
 
 def _forget(opts: Mapping[str, Any], minion_id: str) -> None:
@@ -47,28 +48,28 @@ def _forget(opts: Mapping[str, Any], minion_id: str) -> None:
 
 @dataclass(frozen=True)
 class Prune:
-    """What is pruned, and by whom."""
+    """What is pruned, and by whom. No bake may be under way."""
 
     store: Store
     builder: Builder
     definitions: Definitions
     who: str | None = None
     forget: Callable[[str], None] = lambda bake_id: None
-    """Deletes the key of a minion."""
+    """Deletes the key of a minion from the master."""
 
     def prune(self, recipe: str | None, test: bool) -> dict[str, Any]:
-        """See `prune`; no bake may be under way."""
+        """Prune, and return what `prune` does."""
         images = {image.digest: image for image in self.store.images()}
         judged = self._verdicts(images, recipe)
-        verdicts = judged if test else [self._done(verdict) for verdict in judged]
+        verdicts = judged if test else [self._delete(verdict) for verdict in judged]
         gone = {verdict.digest for verdict in verdicts if not verdict.kept}
         if not test:
-            self._let_go()
+            self._delete_leftover_keys()
         found = self.builder("collect", known=sorted(set(images) - gone), test=test, **self._caches())
-        return self._told(images, verdicts, found, test)
+        return self._report(images, verdicts, found, test)
 
-    def _let_go(self) -> None:
-        """Delete the keys that killed bakes left on the master: nobody bakes."""
+    def _delete_leftover_keys(self) -> None:
+        """Delete the keys of bakes that were killed: no bake is under way."""
         for bake_id in self.store.enrolled():
             self.forget(bake_id)
             self.store.remove_enrolled(bake_id)
@@ -91,8 +92,8 @@ class Prune:
                 bad = (image.digest in revoked, needed, image.digest in failed)
                 yield Candidate(image.digest, image.recipe, image.created, *bad)
 
-    def _done(self, verdict: Verdict) -> Verdict:
-        """Forget an image that is not kept; what came to need it meanwhile keeps it."""
+    def _delete(self, verdict: Verdict) -> Verdict:
+        """Delete an image that is not kept; if something needs it by now, return that as the reason to keep it."""
         if verdict.kept:
             return verdict
         try:
@@ -102,25 +103,26 @@ class Prune:
         return verdict
 
     def _caches(self) -> dict[str, list[str]]:
-        """Return whose downloads are kept."""
+        """Return the suites, recipes and archives whose downloads are kept."""
         recipes = self.definitions.recipes.values()
         suites = {each.source.suite for each in recipes if isinstance(each.source, Debian)}
         sums = {each.source.sha256 for each in recipes if isinstance(each.source, Tarball) and each.source.sha256}
         bake_ids = sorted(each.bake_id for each in recipes)
         return {"suites": sorted(suites), "bake_ids": bake_ids, "tarballs": sorted(sums)}
 
-    def _told(
+    def _report(
         self, images: Mapping[str, Image], verdicts: list[Verdict], found: Mapping[str, Any], test: bool
     ) -> dict[str, Any]:
         gone = {images[one.digest].name: one.reason for one in verdicts if not one.kept}
         freed = sum(layer["size"] or 0 for layer in found["layers"].values())
         freed += sum(size for kind in ("caches", "leftovers") for size in found[kind].values())
-        did = "would go" if test else "went"
+        what = f"{len(gone)} images and {len(found['layers'])} layers"
+        comment = f"{what} would be deleted, which frees {freed} bytes" if test else f"deleted {what}: {freed} bytes"
         return {
             "deleted": gone,
             "kept": {images[one.digest].name: one.reason for one in verdicts if one.kept},
             "unknown": [digest for digest in found["images"] if digest not in images],
             **{kind: found[kind] for kind in ("layers", "caches", "leftovers")},
             "freed": freed,
-            "comment": f"{len(gone)} images and {len(found['layers'])} layers {did}, {freed} bytes with them",
+            "comment": comment,
         }

@@ -1,4 +1,4 @@
-"""Open a shell in a copy of an image, as asked for on the master."""
+"""Have the builder open a shell in a copy of an image."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ from saltext.immutable.worker import Worker
 
 
 def shell(opts: Mapping[str, Any], ref: str, command: str | None = None, boot: bool = False) -> dict[str, Any]:
-    """Open one from the master, which knows the images by name."""
+    """Open a shell in a copy of the image ``ref``, or run ``command`` there. ``boot``: let its services run.
+
+    Returns image and the builder's answer. Raises SaltInvocationError for a command that is no text, or for a shell on
+    a builder that is another host.
+    """
     if command is not None and not isinstance(command, str):
-        raise SaltInvocationError(f"command: YAML makes {command!r} of it; write it with its path, /bin/true")
+        raise SaltInvocationError(f"command: must be text, not {command!r}; write it with its path, /bin/true")
     settings = spec.settings(opts)
     with closing(Store.open(settings.store)) as store:
         image = store.image(ref)
@@ -29,10 +33,10 @@ def shell(opts: Mapping[str, Any], ref: str, command: str | None = None, boot: b
 def _ask(
     settings: Settings, image: Image, command: str | None, boot: bool, call: Callable[..., dict[str, Any]]
 ) -> dict[str, Any]:
-    """Have the builder open one; one on another host has no terminal of ours."""
+    """Have the builder open the shell; on another host it would have no terminal."""
     if settings.builder is not None and command is None:
         raise SaltInvocationError(
-            f"{image.name} is on the builder {settings.builder}, where this has no terminal; log in there as root and "
-            f"run salt-call --local image.open_shell {image.digest}, or give command='...'"
+            f"{image.name} is on the builder {settings.builder}, and a job has no terminal there; log in there as root "
+            f"and run salt-call --local image.open_shell {image.digest}, or give command='...'"
         )
     return call("open_shell", digest=image.digest, command=command, boot=boot, **machine_network(settings))

@@ -1,7 +1,8 @@
-"""Whether anything changed since the last bake, told by what is cheap to look at; where that cannot tell, keys do.
+"""The fingerprint of all that images are made from: names, times and sizes of files, and options.
 
-A fingerprint is taken before a bake reads anything, and kept when the bake ended well and nothing moved meanwhile. The
-same fingerprint later means that a bake would do nothing.
+It is taken before a bake reads anything, and kept if the bake succeeds and nothing changed meanwhile. The same
+fingerprint later means that a bake would build nothing. Where it cannot see an input there is none, and the bake looks
+at the keys of the layers.
 """
 
 from __future__ import annotations
@@ -22,49 +23,52 @@ from saltext.immutable.spec.model import Debian, Parent, Recipe, Settings
 
 _APT = Path("/etc/apt")
 _SETTLED = 2.0
-"""Seconds after which a file that changes once more has another time, however coarse the clock of its disk."""
+"""Seconds after which a file that changes again has another time, however coarse the times of its file system are."""
 _COMPILED = "__pycache__"
-"""Changes when Python first uses what lies beside it."""
+"""A folder that Python writes when it first loads the modules beside it: no input."""
 _PLAIN_RENDERERS = ("jinja|yaml", "yaml")
 _JINJA = re.compile(r"\{[{%]")
-_ASKS = re.compile(
+_READS_MORE = re.compile(
     r"\bsalt\b|__salt__|\bopts\b|strftime|date_format|\b(today|now|utcnow|method_call)\b"
     r"|random|shuffle|rand_str|gen_mac|lipsum|http_query|dns_check"
     r"|file_hashsum|list_files|is_(bin|text)_file|is_empty|get_uid|\bwhich\b"
 )
-"""What in a pillar file could ask for more than grains and the files of the pillar: the clock, this host, chance."""
+"""What in a pillar file may read more than grains and other pillar files: the clock, this host, random values."""
 _OF_THE_CALL = re.compile(r"__|log_|output|jid$|fun$|arg$|kwarg$|doc$|user$|username$|password$|auth|token|async|color")
-"""Options that say how the runner was called, not how the master is."""
+"""Options that tell how the runner was called, not how the master is configured."""
 
 
 def take(opts: Mapping[str, Any], settings: Settings, secret: bytes) -> str | None:
-    """Return the fingerprint of all that images are made from; None: it could not tell of all of it."""
+    """Return the fingerprint now; None where it cannot see all that images are made from.
+
+    ``secret``: the key of the hash, as options may hold passwords.
+    """
     if settings.builder is not None or not _simple(opts):
         return None
-    told = {
-        "options": _hidden({name: opts[name] for name in opts if not _OF_THE_CALL.match(name)}, secret),
+    seen = {
+        "options": _keyed_hash({name: opts[name] for name in opts if not _OF_THE_CALL.match(name)}, secret),
         "files": {env: [_files(root) for root in roots] for env, roots in opts["file_roots"].items()},
         "pillar": {env: [_files(root) for root in roots] for env, roots in opts["pillar_roots"].items()},
         "apt": [_files(_APT), os.environ.get("APT_CONFIG")],
         "versions": [salt.version.__version__, [_files(folder, but=_COMPILED) for folder in wheel.folders()]],
     }
-    return digest(told)
+    return digest(seen)
 
 
 def _simple(opts: Mapping[str, Any]) -> bool:
-    """Tell whether files and pillar are what lies in folders of this host, and nothing else."""
+    """Tell whether state tree and pillar are files in folders of this host, and nothing else."""
     backends = set(opts.get("fileserver_backend") or ["roots"])
     folders = [*opts["file_roots"], *opts["pillar_roots"]]
     others = opts.get("ext_pillar") or opts.get("master_tops") or opts.get("jinja_env") or "__env__" in folders
     return backends == {"roots"} and not others and opts.get("renderer") in _PLAIN_RENDERERS
 
 
-def _hidden(data: Any, secret: bytes) -> str:
+def _keyed_hash(data: Any, secret: bytes) -> str:
     return hmac.new(secret, repr(_ordered(data)).encode(), hashlib.sha256).hexdigest()
 
 
 def _ordered(data: Any) -> Any:
-    """Return data in an order that is the same in each process."""
+    """Return data in an order that is the same in every process."""
     if isinstance(data, Mapping):
         return sorted(((str(name), _ordered(value)) for name, value in data.items()), key=lambda pair: pair[0])
     if isinstance(data, list | tuple):
@@ -81,7 +85,7 @@ def _stats(root: str, but: str = "") -> Iterator[list[Any]]:
     seen: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         here = os.stat(folder)
-        if (here.st_dev, here.st_ino) in seen:  # a link leads round in a circle
+        if (here.st_dev, here.st_ino) in seen:  # links that form a circle
             folders.clear()
             continue
         seen.add((here.st_dev, here.st_ino))
@@ -92,7 +96,7 @@ def _stats(root: str, but: str = "") -> Iterator[list[Any]]:
 
 
 def _stat(path: str) -> list[Any]:
-    """Return what changes with a file: also with the one that a link leads to."""
+    """Return what changes when a file does; for a link also what changes when its target does."""
     try:
         link, found = os.lstat(path), os.stat(path)
     except FileNotFoundError:
@@ -104,23 +108,23 @@ def _stat(path: str) -> list[Any]:
 
 
 def lasting(opts: Mapping[str, Any], chain: Sequence[Recipe], now: float) -> bool:
-    """Tell whether a fingerprint may be kept of a bake of these recipes."""
+    """Tell whether the fingerprint of a bake of these recipes may be kept; ``now``: seconds since 1970."""
     sources = all(isinstance(each.source, Debian | Parent) for each in chain)
     return sources and _plain(opts) and _settled(opts, now)
 
 
 def _plain(opts: Mapping[str, Any]) -> bool:
-    """Tell whether the pillar follows from its files and the grains: no file of it asks for more."""
+    """Tell whether the pillar depends on its files and the grains only."""
     paths = [path for root in _folders(opts["pillar_roots"]) for path, *_ in _stats(root) if os.path.isfile(path)]
-    return not any(_asks(Path(path).read_text(errors="replace")) for path in paths)
+    return not any(_reads_more(Path(path).read_text(errors="replace")) for path in paths)
 
 
-def _asks(text: str) -> bool:
-    return text.startswith("#!") or bool(_JINJA.search(text) and _ASKS.search(text))
+def _reads_more(text: str) -> bool:
+    return text.startswith("#!") or bool(_JINJA.search(text) and _READS_MORE.search(text))
 
 
 def _settled(opts: Mapping[str, Any], now: float) -> bool:
-    """Tell whether each file is so old that another change would give it another time."""
+    """Tell whether every file is so old that another change would give it another time."""
     roots = [*_folders(opts["file_roots"]), *_folders(opts["pillar_roots"])]
     times = (each[3] for root in roots for _, *stats in _stats(root) for each in stats if isinstance(each, list))
     return max(times, default=0) < (now - _SETTLED) * 1e9

@@ -1,4 +1,7 @@
-"""What a layer is made from, as data whose hash is the layer's key. Rather too much than too little."""
+"""The inputs of a layer, as data whose hash is the layer's key.
+
+An input too many builds a layer again for nothing; an input that is missing gives an outdated image.
+"""
 
 from __future__ import annotations
 
@@ -45,12 +48,12 @@ def key(inputs: Mapping[str, Any]) -> str:
 
 
 def last(recipe: Recipe) -> str:
-    """Return the key of whatever layer was made last of a recipe's states."""
+    """Return the key that leads to the layer that was last made of a recipe's states."""
     return digest({"kind": "last", "recipe": recipe.name})
 
 
 def of_debian(source: Debian, sources: list[str]) -> dict[str, Any]:
-    """Inputs of a Debian root; ``sources`` are the sources.list lines that the builder will use."""
+    """Return the inputs of a Debian root; ``sources``: the lines of sources.list that the builder will use."""
     return {
         "kind": "debian",
         "suite": source.suite,
@@ -62,27 +65,28 @@ def of_debian(source: Debian, sources: list[str]) -> dict[str, Any]:
 
 
 def of_root(sha256: str) -> dict[str, Any]:
-    """Inputs of a root that somebody else made: wherever it lies, only what it is counts."""
+    """Return the inputs of a root that another tool made: its content, wherever it lies."""
     return {"kind": "root", "sha256": sha256, "pack": __version__}
 
 
 def requirement(minion: Minion) -> str:
-    """Return the pip requirement; the bare word ``salt`` means the version of this master."""
+    """Return the pip requirement of a recipe's minion; the word ``salt`` alone means the version of this master."""
     return f"salt=={salt.version.__version__}" if minion.pip == "salt" else minion.pip
 
 
 def of_minion(minion: Minion, below: str) -> dict[str, Any]:
-    """Inputs of the layer with Salt and this pack."""
+    """Return the inputs of the layer with Salt and this pack; ``below``: the digest of the layer below."""
     return {"kind": "minion", "below": below, "requirement": requirement(minion), "pack": wheel.fingerprint()}
 
 
 def of_states(
     opts: Mapping[str, Any], recipe: Recipe, grains: Mapping[str, Any], below: str, secret: bytes
 ) -> dict[str, Any]:
-    """Inputs of a layer of states but for the tree: the recipe, a keyed hash of its pillar, which may hold secrets.
+    """Return the inputs of a layer of states without the tree: the ground.
 
-    What of the tree counts `references.select` tells. ``grains`` are those of a minion of the layer below, with those
-    that its parents' recipes gave.
+    Grains and pillar are keyed hashes, as they may hold secrets. ``grains``: those of a minion of the layer below, with
+    those of the recipes of its parents. ``below``: the digest of the layer below. ``secret``: the key of the hashes.
+    Raises SaltInvocationError where the pillar cannot be compiled.
     """
     envs = {"saltenv": recipe.saltenv, "pillarenv": recipe.pillarenv}
     known = {**grains, **recipe.grains, **_identity(recipe.bake_id)}
@@ -91,42 +95,42 @@ def of_states(
         "kind": "states",
         "below": below,
         "bake_id": recipe.bake_id,
-        "grains": _hidden(known, secret),
+        "grains": _keyed_hash(known, secret),
         "states": recipe.states if isinstance(recipe.states, str) else list(recipe.states),
         **envs,
         "marked": list(recipe.secrets),
         "tests": _plain(plain(recipe.tests.inside)),
         "bake_in": recipe.bake_in,
         "slim": slim.settings(recipe.slim),
-        "pillar": _hidden(pillar, secret),
-        "tops": _hidden(_tops(opts, known, recipe.bake_id), secret),
+        "pillar": _keyed_hash(pillar, secret),
+        "tops": _keyed_hash(_tops(opts, known, recipe.bake_id), secret),
         "settings": {name: _plain(opts.get(name)) for name in _SETTINGS},
         "pack": __version__,
     }
 
 
 def details(opts: Mapping[str, Any], recipe: Recipe, grains: Mapping[str, Any], secret: bytes) -> dict[str, Any]:
-    """Return a keyed hash of each grain and each leaf of the pillar, to tell later which of them changed."""
+    """Return a keyed hash of each grain and each leaf of the pillar, by which a later bake names those that changed."""
     known = {**grains, **recipe.grains, **_identity(recipe.bake_id)}
     pillar = minions.pillar(opts, recipe.bake_id, known, saltenv=recipe.saltenv, pillarenv=recipe.pillarenv)
     return {
-        "grains": {str(name): _hidden([name, value], secret)[:16] for name, value in known.items()},
-        "pillar": {path: _hidden([path, value], secret)[:16] for path, value in why.leaves(pillar)},
+        "grains": {str(name): _keyed_hash([name, value], secret)[:16] for name, value in known.items()},
+        "pillar": {path: _keyed_hash([path, value], secret)[:16] for path, value in why.leaves(pillar)},
     }
 
 
 def _identity(bake_id: str) -> dict[str, Any]:
-    """The grains that follow from the name that bakes."""
+    """Return the grains that follow from the minion id that bakes."""
     host, _, domain = bake_id.partition(".")
     return {"id": bake_id, "fqdn": bake_id, "host": host, "nodename": host, "localhost": host, "domain": domain}
 
 
-def _hidden(data: Any, secret: bytes) -> str:
+def _keyed_hash(data: Any, secret: bytes) -> str:
     return hmac.new(secret, canonical(_plain(data)).encode(), hashlib.sha256).hexdigest()
 
 
 def _tops(opts: Mapping[str, Any], grains: Mapping[str, Any], bake_id: str) -> dict[str, Any]:
-    """Return what the master's external tops say of the id that bakes (``master_tops`` in its config)."""
+    """Return the states that the master's external tops (``master_tops``) assign to the id that bakes."""
     if not opts.get("master_tops"):
         return {}
     asked = {"opts": {**opts, "id": bake_id, "grains": dict(grains)}, "grains": dict(grains)}
@@ -135,7 +139,7 @@ def _tops(opts: Mapping[str, Any], grains: Mapping[str, Any], bake_id: str) -> d
 
 
 def _plain(data: Any) -> Any:
-    """Return data as JSON can hold it: pillars know dates, bytes and sets."""
+    """Return data as JSON can hold it; a pillar may have dates, bytes and sets."""
     if isinstance(data, Mapping):
         return {str(name): _plain(value) for name, value in data.items()}
     if isinstance(data, list | tuple):
@@ -144,7 +148,7 @@ def _plain(data: Any) -> Any:
 
 
 class Served(Mapping[str, str]):
-    """What the master serves of one environment, as `references.Tree` has it; a hash is read when it is asked for."""
+    """The files that the master serves in one environment, as `references.Tree` has them; hashes are read on demand."""
 
     def __init__(self, server: Any, env: str) -> None:
         self._server, self._env = server, env
@@ -153,10 +157,10 @@ class Served(Mapping[str, str]):
         self._known: dict[str, str | None] = {**found, **dict.fromkeys(server.file_list({"saltenv": env}))}
 
     def __getitem__(self, path: str) -> str:
-        told = self._known[path]
-        if told is None:
-            told = self._known[path] = self._read(path)
-        return told
+        hashed = self._known[path]
+        if hashed is None:
+            hashed = self._known[path] = self._read(path)
+        return hashed
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._known))
@@ -168,53 +172,53 @@ class Served(Mapping[str, str]):
         return path in self._known
 
     def _read(self, path: str) -> str:
-        path = f"|{path}"  # after which nothing in a name is an order: a question mark, for one
+        path = f"|{path}"  # Salt takes what follows as a name, whatever is in it: a question mark would begin options
         found = self._server.find_file(path, self._env)
         if found.get("back") == "roots" and (content := _content(found["path"])):
             return f"{found['stat'][0]} {content}"
         hashed, stat = self._server.file_hash_and_stat({"path": path, "saltenv": self._env})
-        # A link that leads nowhere, or a file that went since it was listed, has no hash.
+        # A broken link, or a file that was deleted since it was listed, has no hash.
         content = hashed.get("hsum", "") if isinstance(hashed, Mapping) else ""
         return f"{stat[0] if stat else ''} {content}"
 
 
 def _content(path: str) -> str | None:
-    """Return the hash of a file; Salt's own is remembered for as long as the file has the same time of change."""
+    """Return the hash of a file, read now: Salt caches its own for as long as the file has the same time of change."""
     try:
         return sha256(path)
-    except OSError:  # it went since it was found
+    except OSError:  # deleted since it was found
         return None
 
 
 def tree(opts: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
-    """Return what the master serves now, by environment."""
+    """Return the files that the master serves now, by environment."""
     server = _server(opts)
     return {env: Served(server, env) for env in sorted(server.envs())}
 
 
 def whole(served: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-    """Return a tree with every hash read, as it is at this moment."""
+    """Return a tree with every hash read now."""
     return {env: dict(files) for env, files in served.items()}
 
 
 def complete(ground: Mapping[str, Any], served: Mapping[str, Mapping[str, str]], asked: Any) -> dict[str, Any]:
-    """Return all inputs of a layer of states: the ground, and what of the tree its bake asked for."""
+    """Return all inputs of a layer of states: the ground, and the tree's answers to what its bake asked for."""
     return {**ground, **references.select(served, asked or None)}
 
 
 def hash_key(secret: bytes) -> str:
-    """Return the key by which a builder hashes states, which hold secrets; it tells nothing of our own secret."""
+    """Return the key of a builder's hashes of states, which may hold secrets. It does not reveal ``secret``."""
     return hmac.new(secret, b"states", hashlib.sha256).hexdigest()
 
 
 def _server(opts: Mapping[str, Any]) -> Any:
     server = salt.fileserver.Fileserver({**opts, "fileserver_list_cache_time": 0})
-    # The master may answer from its list of files for 20 seconds, also to the minion that bakes.
+    # For 20 seconds the master may answer from its list of files, also to the minion that bakes.
     server.clear_file_list_cache({"saltenv": None})
     server.update()
     return server
 
 
 def has_custom_modules(inputs_files: Mapping[str, Mapping[str, str]], kinds: tuple[str, ...] = _CUSTOM) -> bool:
-    """Tell whether any environment brings modules that a minion has to sync before its grains and pillar are right."""
+    """Tell whether a tree has modules that a minion has to sync before its grains and its pillar are right."""
     return any(path.startswith(kinds) for env in inputs_files.values() for path in env)

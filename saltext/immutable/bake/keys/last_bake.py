@@ -1,4 +1,4 @@
-"""What earlier bakes found out, kept in the store so that the next one can decide whether anything is to be built."""
+"""What earlier bakes found out, kept in the store, by which the next bake decides whether to build anything."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from saltext.immutable.store import Store
 from saltext.immutable.store.schema import bakes, fingerprints, questions
 
 _KEPT = 10
-"""Sets of questions that are kept of a recipe with the same grains, pillar and layer below."""
+"""How many sets of questions are kept for one ground."""
 
 
 def asked(store: Store, ground: str) -> list[list[list[Any]]]:
-    """Return what bakes on this ground asked the master, a list of questions each, the newest first."""
+    """Return the questions that each bake on this ground asked the master, the newest bake first."""
     query = sa.select(questions.c.asked).where(questions.c.ground == ground).order_by(questions.c.at.desc())
     with store.read() as connection:
         return [list(found) for found in connection.execute(query).scalars()]
 
 
 def keep_asked(store: Store, recipe: str, ground: str, found: references.Trace) -> None:
-    """Write down what a bake asked the master; of many the oldest are forgotten."""
+    """Keep the questions that a bake asked the master, and delete the oldest if there are many."""
     row = {"ground": ground, "hash": digest(list(found))}
     mine = sa.and_(*(questions.c[name] == value for name, value in row.items()))
     with store.write() as tx:
@@ -38,16 +38,16 @@ def keep_asked(store: Store, recipe: str, ground: str, found: references.Trace) 
 
 @dataclass(frozen=True)
 class Kept:
-    """A fingerprint, and what it stands for."""
+    """A fingerprint, and the image that a bake with that fingerprint gives."""
 
     fingerprint: str
     image: str
     layers: Mapping[str, str]
-    """By key, which digest it led to."""
+    """By key of a layer: its digest."""
 
 
 def fingerprint(store: Store, recipe: str, channel: str) -> Kept | None:
-    """Return the fingerprint that the last bake of a recipe for a channel kept."""
+    """Return the fingerprint that the last bake of a recipe for a channel kept; None: there is none."""
     mine = sa.and_(fingerprints.c.recipe == recipe, fingerprints.c.channel == channel)
     columns = (fingerprints.c.fingerprint, fingerprints.c.image, fingerprints.c.layers)
     with store.read() as connection:
@@ -56,7 +56,7 @@ def fingerprint(store: Store, recipe: str, channel: str) -> Kept | None:
 
 
 def keep_fingerprint(store: Store, recipe: str, channel: str, kept: Kept | None) -> None:
-    """Keep a fingerprint in place of the last one; None: there is none."""
+    """Keep a fingerprint in place of the last one; None: delete the last one."""
     mine = sa.and_(fingerprints.c.recipe == recipe, fingerprints.c.channel == channel)
     with store.write() as tx:
         tx.execute(sa.delete(fingerprints).where(mine))
@@ -66,14 +66,14 @@ def keep_fingerprint(store: Store, recipe: str, channel: str, kept: Kept | None)
 
 
 def last(store: Store, recipe: str) -> dict[str, Any] | None:
-    """Return what the last bake of a recipe was made from, in parts; None: there was none that wrote it down."""
+    """Return the parts (see `why.parts`) of a recipe's last bake; None if there was no bake that kept them."""
     with store.read() as connection:
         found = connection.execute(sa.select(bakes.c.told).where(bakes.c.recipe == recipe)).scalar()
     return None if found is None else dict(found)
 
 
-def keep_last(store: Store, recipe: str, told: Mapping[str, Any]) -> None:
-    """Write down what a bake was made from, in place of what the one before was."""
+def keep_last(store: Store, recipe: str, parts: Mapping[str, Any]) -> None:
+    """Keep the parts of a recipe's bake in place of those of the bake before."""
     with store.write() as tx:
         tx.execute(sa.delete(bakes).where(bakes.c.recipe == recipe))
-        tx.execute(sa.insert(bakes).values(recipe=recipe, at=store.clock(), told=dict(told)))
+        tx.execute(sa.insert(bakes).values(recipe=recipe, at=store.clock(), told=dict(parts)))

@@ -1,7 +1,7 @@
-"""What of the files that a master serves a layer of states was made from, by what its bake asked for. Pure.
+"""Which files of the state tree a layer was made from: those that its bake asked for. Pure.
 
-A bake asks the master for files, and which it asks for next follows from what it has got so far. So a tree that gives
-the same answers to all that was asked then leads to the same states, whatever else is in it.
+A bake asks the master for files, and what it asks for next follows from the answers so far. So a tree that gives the
+same answers to the same questions leads to the same states, whatever else is in it.
 """
 
 from __future__ import annotations
@@ -15,49 +15,49 @@ from typing import Any
 from saltext.immutable.images.manifest import digest
 
 Tree = Mapping[str, Mapping[str, str]]
-"""By environment and path: mode and hash of files, '' of folders (``web/``), the target of links (``web/link@``)."""
+"""By environment and path: a file's mode and hash, '' for a folder (``web/``), the target of a link (``web/link@``)."""
 Trace = Sequence[Sequence[Any]]
-"""Observations, as `builder.states.trace` writes them down."""
+"""What the builder observed while states were applied, as `builder.states.trace` writes it."""
 _SHA256 = re.compile(r"(^| )[0-9a-f]{64}$")
 _KINDS = ("envs", "file", "has", "list", "sls")
 
 
 def asked(trace: Trace) -> list[list[Any]]:
-    """Return what a bake asked the master, each question once: that is what has to be asked again."""
+    """Return the questions that a bake asked the master, each once."""
     found = [[*each[:3]] for each in trace if each[0] in _KINDS]
     return sorted([list(each) for each in {tuple(each) for each in found}], key=str)
 
 
-def unproven(trace: Trace) -> list[str]:
-    """Return the sentences about what no key can see."""
+def observed(trace: Trace) -> list[str]:
+    """Return the sentences of the builder about what no key can see."""
     return list(dict.fromkeys(str(each[1]) for each in trace if each[0] == "unproven"))
 
 
 def states(trace: Trace) -> dict[str, str]:
     """Return the keyed hash of each state that was applied, by its name."""
-    return {f"{sls}: {identity} ({function})": told for _, sls, identity, function, told in _of(trace, "state")}
+    return {f"{sls}: {identity} ({function})": hashed for _, sls, identity, function, hashed in _of(trace, "state")}
 
 
-def strays(tree: Tree, trace: Trace) -> list[str]:
-    """Return the files that the master gave out though its list has them not: nobody can tell when they change."""
+def unlisted(tree: Tree, trace: Trace) -> list[str]:
+    """Return the files that the master served but does not list: a later bake cannot see whether they changed."""
     given = [(env, path) for _, env, path, found in _of(trace, "file") if found]
     return sorted({str(path) for env, path in given if _plain(path) not in tree.get(env, {})})
 
 
-def otherwise(tree: Tree, trace: Trace) -> list[str]:
-    """Return the files that the master gave out with another content than its tree has."""
+def differing(tree: Tree, trace: Trace) -> list[str]:
+    """Return the files that the master served with another content than its tree has."""
     found = (
         (tree.get(str(env), {}).get(_plain(path), ""), str(path), given) for _, env, path, given in _of(trace, "given")
     )
     return sorted({path for served, path, given in found if _SHA256.search(served) and not served.endswith(given)})
 
 
-def doubts(tree: Tree, trace: Trace) -> list[str]:
-    """Return all that cannot be proven of a bake, a sentence each."""
+def unproven(tree: Tree, trace: Trace) -> list[str]:
+    """Return a sentence for each input of a bake that no key can see."""
     if not trace:
-        return ["nobody could look on while its states were applied"]
-    stray = [f"{path} is served though the master does not list it" for path in strays(tree, trace)]
-    return [*unproven(trace), *stray]
+        return ["nothing was observed while its states were applied"]
+    unseen = [f"{path} is served though the master does not list it" for path in unlisted(tree, trace)]
+    return [*observed(trace), *unseen]
 
 
 def _of(trace: Trace, kind: str) -> Iterator[Sequence[Any]]:
@@ -65,9 +65,9 @@ def _of(trace: Trace, kind: str) -> Iterator[Sequence[Any]]:
 
 
 def select(tree: Tree, questions: Trace | None) -> dict[str, Any]:
-    """Return what of a tree answers these questions: ``files`` with mode and hash, ``lists`` with a hash each.
+    """Return a tree's answers to these questions: ``files`` with mode and hash, ``lists`` with a hash each.
 
-    None: nobody knows what was asked, so everything counts. Custom modules count always: a minion gets them all.
+    None: it is not known what was asked, so every file counts. Custom modules always count: a minion syncs all of them.
     """
     if questions is None:
         return {"files": {env: dict(files) for env, files in tree.items()}, "lists": {}}
@@ -86,18 +86,18 @@ def select(tree: Tree, questions: Trace | None) -> dict[str, Any]:
 
 
 def _plain(path: Any) -> str:
-    """Return a path as the master lists it; after ``|`` a name may have a question mark."""
+    """Return a path as the master lists it, without the ``|`` that lets a name have a question mark."""
     return posixpath.normpath(str(path).removeprefix("|")).lstrip("/")
 
 
 def _file(served: Mapping[str, str], path: str) -> dict[str, str]:
-    """Return a file as it is, '' where there is none; where it is a link also where that leads."""
+    """Return a file's mode and hash, '' if there is none; for a link also its target."""
     found = {path: served.get(path, "")}
     return found | ({f"{path}@": served[f"{path}@"]} if f"{path}@" in served else {})
 
 
 def _below(served: Mapping[str, str], prefix: str) -> str:
-    """Return a hash of the names that begin like this, as the master lists them, with the targets of links."""
+    """Return a hash of the names that begin with ``prefix``, and of the targets of links among them."""
     start = prefix.strip("/")
     names = [path for path in served if path.startswith(start)]
     return digest(sorted(f"{path}{served[path]}" if path.endswith("@") else path for path in names))[:16]
@@ -109,7 +109,7 @@ def _has(served: Mapping[str, str], path: str) -> bool:
 
 
 def _matching(served: Mapping[str, str], pattern: str) -> str | list[str]:
-    """Return the state files whose names fit; of many only a hash."""
+    """Return the names of state files that match a pattern; a hash of them if they are ten or more."""
     found = sorted(set(fnmatch.filter(_sls(served), pattern)))
     return found if len(found) < 10 else digest(found)[:16]
 

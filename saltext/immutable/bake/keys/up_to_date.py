@@ -1,4 +1,4 @@
-"""Whether a bake would change nothing, told by fingerprints alone."""
+"""Tell by fingerprints alone whether a bake would change nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class UpToDateCheck:
         return cls(store, opts, settings, recipe, channel, began, fingerprint.take(opts, settings, store.secret))
 
     def answer(self, builder: Callable[..., Any]) -> dict[str, Any] | None:
-        """Return what the bake would, if nothing has changed since the last one; None if that cannot be told."""
+        """Return what the bake would, if nothing has changed since the last one; None where that is not certain."""
         kept = last_bake.fingerprint(self.store, self.recipe, self.channel)
         if self.before is None or kept is None or kept.fingerprint != self.before or self.store.enrolled():
             return None
@@ -44,7 +44,7 @@ class UpToDateCheck:
         if moved or not self._sound(digest) or not builder("has_image", digest=digest):
             return None
         if not all(_leads(builder, key, layer) for key, layer in kept.layers.items()):
-            return None  # another bake has built a layer anew since, that of a parent with updates for one
+            return None  # since then another bake built a layer again, for example of a parent with refresh=updates
         builder("sweep")
         return self._report(digest)
 
@@ -61,8 +61,8 @@ class UpToDateCheck:
         image = self.store.image(digest)
         report = {name: value for name, value in image.report.items() if name not in ("salt", "pack", "policy")}
         report["layers"] = [{**layer, "cached": True} for layer in report["layers"]]
-        told = {"image": image.name, "digest": digest, "changed": False, "channel": self.channel}
-        return {**report, **told, "cached": True, "seconds": round(time.monotonic() - self.began, 3)}
+        known = {"image": image.name, "digest": digest, "changed": False, "channel": self.channel}
+        return {**report, **known, "cached": True, "seconds": round(time.monotonic() - self.began, 3)}
 
     def keep(self, chain: Sequence[Recipe], layers: Sequence[Mapping[str, Any]], digest: str) -> None:
         """Keep the fingerprint with the image of a bake that ended well, if the next bake may go by it.

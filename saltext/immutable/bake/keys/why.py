@@ -1,4 +1,4 @@
-"""What has changed since the last bake, in sentences that name it and never its value. Pure."""
+"""Say what has changed since the last bake, in sentences that name an input and never show its value. Pure."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 from saltext.immutable.images.manifest import canonical
 
 Parts = Mapping[str, Any]
-"""What a layer of states was made from: below, settings, and by name or path a hash of each: grains, pillar, files,
-lists, states; also tops, asked, unproven."""
+"""The inputs of a layer of states, in parts: below (digest) and settings; by name or path a hash of each of grains,
+pillar, files, lists, states; and tops, asked, unproven."""
 _NAMED = {"grains": "grain", "pillar": "pillar", "files": "file", "states": "state"}
 
 
 def parts(ground: Parts, details: Parts, selected: Parts, more: Parts) -> dict[str, Any]:
-    """Return the parts of what a layer of states was made from.
+    """Return the inputs of a layer of states in parts.
 
-    ``details``: what `inputs.details` tells; ``selected``: what `references.select` does; ``more``: asked, states and
-    unproven.
+    ``ground``: what `inputs.of_states` returns; ``details``: `inputs.details`; ``selected``: `references.select`;
+    ``more``: asked, states and unproven.
     """
-    files = {f"{path} ({env})": told for env, found in selected["files"].items() for path, told in found.items()}
+    files = {f"{path} ({env})": hashed for env, found in selected["files"].items() for path, hashed in found.items()}
     names = ("bake_id", "states", "saltenv", "pillarenv", "marked", "slim", "settings")
     settings = {name: ground[name] for name in names if name in ground}
     own = {"below": ground.get("below"), "settings": settings, "tops": ground.get("tops"), "files": files}
@@ -28,12 +28,12 @@ def parts(ground: Parts, details: Parts, selected: Parts, more: Parts) -> dict[s
 
 
 def plain(data: Parts) -> dict[str, Any]:
-    """Return data as it is when it was kept in the store and read again."""
+    """Return data as it is after it was kept in the store and read again."""
     return dict(json.loads(canonical(data)))
 
 
 def changes(recipe: str, old: Parts, new: Parts) -> list[str]:
-    """Return a sentence for each thing that is not as it was."""
+    """Return a sentence for each input of a recipe's states that changed."""
     found = [
         f"{what} {name} {how}"
         for part, what in _NAMED.items()
@@ -47,7 +47,7 @@ def changes(recipe: str, old: Parts, new: Parts) -> list[str]:
 
 
 def of_layers(old: Mapping[str, Parts], new: Mapping[str, Parts]) -> list[str]:
-    """Return a sentence for each layer below the states whose inputs are not as they were."""
+    """Return a sentence for each layer below the states whose inputs changed."""
     found = []
     for what, how in _differences(old, new):
         parts_ = [name for name, _ in _differences(old.get(what, {}), new.get(what, {}))] if how == "changed" else []
@@ -56,7 +56,7 @@ def of_layers(old: Mapping[str, Parts], new: Mapping[str, Parts]) -> list[str]:
 
 
 def of_packages(installed: Mapping[str, str], candidates: Mapping[str, str]) -> list[str]:
-    """Return a sentence for each package that the mirrors have another version of."""
+    """Return a sentence for each package that has another version at the mirrors."""
     return [
         f"package {name} has an update: {version} -> {candidates[name]}"
         for name, version in sorted(installed.items())
@@ -75,14 +75,14 @@ def _differences(old: Parts, new: Parts) -> Iterator[tuple[str, str]]:
 
 
 def _how(old: Any, new: Any) -> str:
-    """A file that was asked for and was not there has no hash."""
+    """Return how a value changed; the hash of a file that was asked for and is not there is ''."""
     return "is new" if old == "" else "is gone" if new == "" else "changed"
 
 
 def _list(name: str) -> str:
     kind, _, what = name.partition(" ")
-    told: Mapping[str, str] = {"has": "whether there is", "sls": "state files called", "list": "the list of files in"}
-    return f"{told[kind]} {what}" if kind in told else f"the list of {name}"
+    words: Mapping[str, str] = {"has": "whether there is", "sls": "state files called", "list": "the list of files in"}
+    return f"{words[kind]} {what}" if kind in words else f"the list of {name}"
 
 
 def leaves(data: Any, above: str = "") -> Iterator[tuple[str, Any]]:

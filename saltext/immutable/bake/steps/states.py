@@ -95,8 +95,8 @@ def _build(context: BakeContext, recipe: Recipe, below: Stack, reading: Reading)
     tree = inputs.whole(reading.tree)
     stack = layers.build(context, recipe, below, "state_layer", _order(context, recipe, below, tree))
     trace = stack.top.get("trace") or []
-    asked, unproven = references.asked(trace), references.doubts(tree, trace)
-    # All inputs are read again: nobody could say what is in a layer whose inputs changed meanwhile.
+    asked, unproven = references.asked(trace), references.unproven(tree, trace)
+    # All inputs are read again: if one changed during the build, it is not known which of its values the layer has.
     now = inputs.tree(context.opts)
     again = None if reading.ground is None else _ground(context, recipe, below, reading.grains, now)
     answers = inputs.complete({}, now, asked)
@@ -117,10 +117,10 @@ def _build(context: BakeContext, recipe: Recipe, below: Stack, reading: Reading)
 
 
 def _require_served_as_listed(tree: Tree, trace: references.Trace) -> None:
-    if wrong := references.otherwise(tree, trace):
+    if wrong := references.differing(tree, trace):
         raise CommandExecutionError(
-            f"the master gave {wrong[0]} otherwise than it lies in its file_roots: it changed meanwhile, or the "
-            "master runs with an older config; then restart salt-master, and bake again"
+            f"{wrong[0]}: the master served another content than its file_roots have. Either the file changed during "
+            "the bake, or the master runs with an older config. Bake again; if that fails too, restart salt-master"
         )
 
 

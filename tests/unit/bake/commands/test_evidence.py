@@ -61,7 +61,7 @@ def test_signed_by_hand_it_may_be_used(known, image):
     assert known.verify(image.name)["verified"]
     [component] = known.sbom(image.name)["components"]
     assert component["name"] == "bash"
-    with pytest.raises(CommandExecutionError, match="it was signed by hand"):
+    with pytest.raises(CommandExecutionError, match="the image was signed by hand"):
         known.provenance(image.name)
 
 
