@@ -1,12 +1,13 @@
 # make demo        the whole story on this machine, as root; KEEP=1 leaves it running, make demo-clean ends it
 # make test        linters, types, and all tests; what needs root is skipped without it
-# make test-full   the same with many more simulated rollouts
+# make test-full   the same, and the exhaustive tests; SLICE=k/n runs the k-th of n parts of the exhaustive ones alone
 # make bench       build/bench.json; ONLY=name,... for some figures
 # make lint        linters and types only
 
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
-FOR_TESTS := $(if $(filter 0,$(shell id -u)),tests,venv)
+ROOT := $(filter 0,$(shell id -u))
+FOR_TESTS := $(if $(ROOT),tests,venv)
 # The quick ones first; the simulations take every core by themselves, of the others a file at a time takes each.
 QUICK := $(wildcard tests/unit tests/sim)
 OTHERS := $(wildcard tests/functional tests/integration)
@@ -35,10 +36,17 @@ test: lint
 	$(PYTEST) --numprocesses=$(AT_A_TIME) --dist=loadfile $(OTHERS)
 
 test-full: export IMMUTABLE_FULL = 1
+test-full: FOR_TESTS = $(if $(ROOT),full,venv)
 # What is pruned depends on what other estates of this host have mounted.
 test-full: AT_A_TIME = 1
-test-full: export SIM_SEEDS = 25000
+ifdef SLICE
+test-full: export IMMUTABLE_SLICE = $(SLICE)
+test-full:
+	@scripts/setup $(FOR_TESTS)
+	$(PYTEST) $(QUICK) $(OTHERS)
+else
 test-full: test
+endif
 
 bench:
 	@scripts/setup host

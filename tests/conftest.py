@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from saltfactories.plugins.event_listener import EventListener
 
+import pytest
+from support import slices
+
 # Who was started in the background has Ctrl-C ignored, and so would have all that it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -42,6 +45,11 @@ def salt_factories_config(tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         "scripts_dir": Path(sys.executable).parent,
         "slow_stop": False,  # daemons are killed, as by a power cut: nothing may depend on how they end
     }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", slices.MARK)
+    config.pluginmanager.register(slices.Plugin.from_environment(), "slices")
 
 
 def pytest_unconfigure() -> None:

@@ -12,6 +12,7 @@ import time
 import pytest
 from processes import command_of
 from support.estate import wait_for
+from support.slices import full
 
 from saltext.immutable.machines import machine as machines
 
@@ -159,9 +160,7 @@ def forget(estate, what: str) -> None:
     (estate.states / "top.sls").touch()  # else the fingerprint answers, and nobody looks for layers
 
 
-WHOLE = pytest.mark.skipif(
-    not os.environ.get("IMMUTABLE_FULL"), reason="bakes all anew: IMMUTABLE_FULL=1, as `make test-full` does"
-)
+WHOLE = full("bakes all anew", minutes=2)
 
 
 @pytest.mark.parametrize(

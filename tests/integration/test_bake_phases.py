@@ -1,15 +1,14 @@
 """kill -9 as each phase of a bake begins: nothing is half-made, prune cleans, and the next bake is right.
 
-IMMUTABLE_FULL=1: it bakes the same image many times over. What is done at each step of the commit itself, and what a
-full disk does there, tests/unit/bake/test_bake_crashes.py tries in seconds.
+It bakes the same image many times over: only in the full run. What is done at each step of the commit itself, and what
+a full disk does there, tests/unit/bake/test_bake_crashes.py tries in seconds.
 """
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import salt.version
+from support.slices import full
 
 from saltext.immutable.builder import commands
 from saltext.immutable.images import layers, verify
@@ -17,7 +16,7 @@ from saltext.immutable.machines import images
 
 pytestmark = [
     pytest.mark.usefixtures("as_delivered"),
-    pytest.mark.skipif(not os.environ.get("IMMUTABLE_FULL"), reason="bakes many times: IMMUTABLE_FULL=1"),
+    full("bakes the same image many times", minutes=6),
 ]
 OF_ROOT = ("packages", "slim", "scrub", "search", "commit")
 OF_MINION = ("minion", "slim", "scrub", "search", "commit")

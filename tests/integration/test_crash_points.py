@@ -6,7 +6,6 @@ was to be done after it is begun, or not, or in the middle. Whoever comes next c
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -17,9 +16,10 @@ from pathlib import Path
 
 import pytest
 from support.estate import run
+from support.slices import full
 from support.stage import Stage, staged
 
-full = pytest.mark.skipif(not os.environ.get("IMMUTABLE_FULL"), reason="takes minutes: IMMUTABLE_FULL=1")
+pytestmark = full("kills who drives real machines, at each commit", minutes=2.5)
 ROLL = {"launch", "launched", "ready", "attach", "step", "drain", "keep", "destroy", "gone", "done"}
 """Every kind of commit of a roll that goes well."""
 BACK = {"unhealthy", "failed", "back", "attach", "drain", "destroy", "gone", "rolled back"}
@@ -70,7 +70,6 @@ class Killer:
         self.met |= kinds
 
 
-@full
 def test_a_roll_that_is_killed_at_each_commit_is_carried_on_and_nothing_is_lost(estate, stage):
     stage.strategy(steps=[1, "100%"], keep_old="1s")
     before = stage.generations()
@@ -84,7 +83,6 @@ def test_a_roll_that_is_killed_at_each_commit_is_carried_on_and_nothing_is_lost(
         stage.is_sound()
 
 
-@full
 def test_a_way_back_from_an_image_that_falls_ill_is_killed_at_each_commit(stage, inside):
     stage.bake_another()
     stage.strategy(blue_green=True, soak="10m", unhealthy_for="2s")
@@ -104,7 +102,6 @@ def test_a_way_back_from_an_image_that_falls_ill_is_killed_at_each_commit(stage,
         stage.is_sound()
 
 
-@full
 def test_a_way_back_by_an_operator_that_is_killed_at_each_commit(estate, stage):
     stage.strategy(max_surge=3, keep_old="1h")
     stage.bake_another()
@@ -118,7 +115,6 @@ def test_a_way_back_by_an_operator_that_is_killed_at_each_commit(estate, stage):
         assert stage.generations() == before, "by the traffic alone"
 
 
-@full
 def test_a_master_that_is_killed_twice_in_the_middle(stage, configured):
     stage.strategy(ready_within="90s")
     stage.bake_another()
@@ -134,7 +130,6 @@ def test_a_master_that_is_killed_twice_in_the_middle(stage, configured):
         stage.is_sound()
 
 
-@full
 def test_a_disk_that_is_full_in_the_middle(estate, stage, tmp_path):
     stage.strategy()
     stage.bake_another()

@@ -16,6 +16,7 @@ import pytest
 import salt.config
 from support.estate import Estate, wait_for
 from support.exports import killed_export
+from support.slices import full
 
 from saltext.immutable.machines import network
 from saltext.immutable.minions import Minions, machine_config
@@ -26,9 +27,7 @@ MISSING = [name for name in ("qemu-system-x86_64", "qemu-img", "mcopy", "sfdisk"
 BOOTS_WITHIN = 600.0
 
 pytestmark = [
-    pytest.mark.skipif(
-        not os.environ.get("IMMUTABLE_FULL"), reason="boots a machine in emulation, minutes: IMMUTABLE_FULL=1"
-    ),
+    full("makes disks and boots one in emulation", minutes=3),
     pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}: apt-get install qemu-system-x86 qemu-utils"),
     pytest.mark.skipif(not FIRMWARE.exists(), reason=f"needs {FIRMWARE}: apt-get install ovmf"),
 ]

@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 from support.estate import wait_for
 from support.exports import killed_export
+from support.slices import full
 
-WHOLE = pytest.mark.skipif(
-    not os.environ.get("IMMUTABLE_FULL"), reason="takes a minute or two: IMMUTABLE_FULL=1, as `make test-full` does"
-)
+WHOLE = full("exports a whole image", minutes=1)
 
 
 def needs(*programs: str) -> pytest.MarkDecorator:

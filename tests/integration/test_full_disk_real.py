@@ -1,7 +1,7 @@
 """A builder whose disk is full as Debian, Salt, or the states are put into an image: a sentence, and nothing is lost.
 
-IMMUTABLE_FULL=1: it has a small disk of its own, and so bakes all anew. Each phase of a root that somebody else made
-tests/functional/test_full_disk.py tries in seconds.
+It has a small disk of its own, and so bakes all anew: only in the full run. Each phase of a root that somebody else
+made tests/functional/test_full_disk.py tries in seconds.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.slices import full
 
 from saltext.immutable.host import Host
 from saltext.immutable.images import layers
@@ -20,7 +21,7 @@ from saltext.immutable.machines import machine as machines
 
 pytestmark = [
     pytest.mark.usefixtures("as_delivered"),
-    pytest.mark.skipif(not os.environ.get("IMMUTABLE_FULL"), reason="bakes all anew: IMMUTABLE_FULL=1"),
+    full("bakes all anew on a small disk", minutes=5),
 ]
 MB = 1 << 20
 ROOM = 4000

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
+from support.slices import full
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("IMMUTABLE_FULL"), reason="installs another Salt: IMMUTABLE_FULL=1, as `make test-full` does"
-)
+pytestmark = full("installs another Salt", minutes=0.2)
 
 
 @pytest.fixture(scope="module")

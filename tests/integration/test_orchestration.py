@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 import salt.config
 import salt.utils.event
+from support.slices import full
 
 pytestmark = pytest.mark.usefixtures("as_delivered")
 
@@ -67,7 +67,7 @@ def test_a_release_that_fails_fails_the_orchestration(estate):
     assert estate.keys() == []
 
 
-@pytest.mark.skipif(not os.environ.get("IMMUTABLE_FULL"), reason="waits for two full minutes: IMMUTABLE_FULL=1")
+@full("waits for two full minutes", minutes=4)
 def test_the_masters_schedule_rebuilds_every_minute_but_never_twice_at_once(estate, configured):
     """The bake goes on for longer than a minute, over the next one's beginning."""
     estate.salt_run("image.bake", "small")

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import yaml
 from support.estate import run
+from support.slices import full
 
-pytestmark = pytest.mark.skipif(not os.environ.get("IMMUTABLE_FULL"), reason="takes a minute: IMMUTABLE_FULL=1")
+pytestmark = full("bakes and rolls to compare plans", minutes=1)
 
 
 @pytest.fixture(scope="module")

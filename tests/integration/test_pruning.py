@@ -1,6 +1,6 @@
 """Images of real bakes go when nothing needs them, whatever is killed, mounted, baked or rolled meanwhile.
 
-IMMUTABLE_FULL=1: it bakes an image several times over.
+It bakes an image several times over: only in the full run.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import subprocess
 import time
 
 import pytest
+from support.slices import full
 
 from saltext.immutable.images import layers
 from saltext.immutable.machines import images
 
-pytestmark = pytest.mark.skipif(not os.environ.get("IMMUTABLE_FULL"), reason="bakes many images: IMMUTABLE_FULL=1")
+pytestmark = full("bakes many images", minutes=1.5)
 
 
 @pytest.fixture(scope="module")

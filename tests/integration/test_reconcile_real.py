@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import yaml
 from support.estate import Answer, wait_for
+from support.slices import full
 
 from saltext.immutable.machines import machine as machines
 
-full = pytest.mark.skipif(not os.environ.get("IMMUTABLE_FULL"), reason="takes minutes: IMMUTABLE_FULL=1")
+REAL = full("lets real machines die", minutes=1)
 GHOST = "web-00000000000000ff.example.com"
 STRANGER = "web-00000000000000ee.example.com"
 
@@ -76,7 +77,7 @@ def test_a_machine_that_was_killed_is_replaced_and_its_key_is_gone(estate):
     assert victim not in ids(estate) and len(ids(estate)) == 4 and estate.keys() == ids(estate)
 
 
-@full
+@REAL
 def test_a_machine_whose_service_died_is_replaced_by_a_later_look(estate, inside):
     victim = ids(estate)[2]
     inside(victim, "systemctl stop nginx")
@@ -101,7 +102,7 @@ def launched(estate) -> int:
         return store.execute("SELECT count(*) FROM machines WHERE intent = 'launched'").fetchone()[0]
 
 
-@full
+@REAL
 def test_a_roll_that_was_killed_is_carried_on(estate):
     victims = ids(estate)[:2]
     for victim in victims:
@@ -115,7 +116,7 @@ def test_a_roll_that_was_killed_is_carried_on(estate):
     assert estate.salt_run("fleet.history", "web").data["rollouts"][0]["kind"] == "roll"
 
 
-@full
+@REAL
 def test_keys_and_machines_of_nobody_are_told_of_and_then_removed(estate):
     victim = ids(estate)[3]
     estate.expect(STRANGER)
@@ -151,7 +152,7 @@ def collected(estate) -> list[dict[str, Any]]:
     return list(answer.data["orphans"])
 
 
-@full
+@REAL
 def test_when_too_many_die_none_is_replaced_until_somebody_looks(estate):
     before = ids(estate)
     for victim in before[:2]:

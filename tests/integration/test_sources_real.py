@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import tarfile
 
 import pytest
+from support.slices import full
 
 pytestmark = pytest.mark.usefixtures("as_delivered")
 
-WHOLE = pytest.mark.skipif(
-    not os.environ.get("IMMUTABLE_FULL"), reason="bakes all anew: IMMUTABLE_FULL=1, as `make test-full` does"
-)
+WHOLE = full("bakes all anew", minutes=1.5)
 CUT_OFF = "test -z \"$(ip route show default)\" && ! getent hosts deb.debian.org"
 """Holds in a machine that has no way out."""
 

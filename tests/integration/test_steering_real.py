@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 from support.estate import wait_for
+from support.slices import full
 from support.stage import Stage, staged
 
-full = pytest.mark.skipif(not os.environ.get("IMMUTABLE_FULL"), reason="takes minutes: IMMUTABLE_FULL=1")
+REAL = full("rolls real machines behind HAProxy", minutes=1)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_roll_is_paused_resumed_and_approved_by_others_and_taken_back_by_the_t
     assert set(map(str.strip, visitors.seen)) == {"1", "2"}
 
 
-@full
+@REAL
 def test_a_roll_is_taken_back_midway_by_another(estate, stage):
     stage.strategy(steps=[1, "100%"], approve=True)
     with stage.watched():
@@ -68,7 +68,7 @@ def test_a_roll_is_taken_back_midway_by_another(estate, stage):
         stage.is_sound()
 
 
-@full
+@REAL
 def test_a_roll_is_aborted_by_another_and_the_fleet_stays_mixed(estate, stage):
     stage.strategy(steps=[1, "100%"])
     with stage.watched():
@@ -86,7 +86,7 @@ def test_a_roll_is_aborted_by_another_and_the_fleet_stays_mixed(estate, stage):
         stage.is_sound()
 
 
-@full
+@REAL
 def test_a_fleet_is_scaled_and_one_machine_is_replaced(estate, stage):
     with stage.watched():
         before = set(stage.generations())
@@ -102,7 +102,7 @@ def test_a_fleet_is_scaled_and_one_machine_is_replaced(estate, stage):
         stage.is_sound()
 
 
-@full
+@REAL
 def test_a_reload_of_haproxy_forgets_the_machines_and_reconcile_puts_them_back(estate, stage):
     stage.balancer.reload()
     assert stage.balancer.servers() == []
@@ -111,7 +111,7 @@ def test_a_reload_of_haproxy_forgets_the_machines_and_reconcile_puts_them_back(e
     stage.is_sound()
 
 
-@full
+@REAL
 def test_blue_green_gives_the_traffic_back_when_a_newcomer_falls_ill_after_the_switch(estate, stage, inside):
     before = stage.generations()
     stage.bake_another()

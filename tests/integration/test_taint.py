@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 import salt.payload
 from support.estate import wait_for
+from support.slices import full
 
 REACTOR = Path(__file__).parents[2] / "examples/reactor/drift.sls"
 
@@ -63,9 +63,7 @@ def test_what_drifts_is_tainted_by_the_example_reactor_and_replaced(estate, insi
     assert deeds[0]["who"] == "Reactor"
 
 
-@pytest.mark.skipif(
-    not os.environ.get("IMMUTABLE_FULL"), reason="waits for an answer that never comes: IMMUTABLE_FULL=1"
-)
+@full("waits for an answer that never comes", minutes=2)
 def test_a_machine_that_lost_its_agent_is_unknown_and_not_clean(estate, inside):
     silent = ids(estate)[0]
     inside(silent, "systemctl stop salt-minion")

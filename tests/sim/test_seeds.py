@@ -1,6 +1,7 @@
 """Random fleets, strategies and commands in a world where everything goes wrong: it ends, in order, nothing leaked.
 
-SIM_SEEDS=50000 lives more lives; SIM_SEED=17 replays one. A life has about four rollouts.
+The full run lives more of them. SIM_SEEDS=50000 lives so many at once; SIM_SEED=17 replays one. A life has about four
+rollouts.
 """
 
 from __future__ import annotations
@@ -9,30 +10,37 @@ import os
 import traceback
 from collections import Counter
 
+import pytest
+from support.slices import full
+
 from . import chances, lives
 from .crowds import in_time, on_every_core
 
-COUNT = int(os.environ.get("SIM_SEEDS", "5300"))
+DAILY, FULL, PART = 5_300, 25_000, 5_000
+COUNT = int(os.environ.get("SIM_SEEDS", DAILY))
+LONG = full("lives many more lives", minutes=5, apart=True)
+MORE = [range(first, min(first + PART, FULL)) for first in range(DAILY, FULL, PART)]
 ROLLOUTS = 3.7
 """In a life, at least, on the average of many."""
 BLOCK = 50
 
 
-def test_whatever_goes_wrong_it_ends_in_order(capsys) -> None:
+@pytest.mark.parametrize("seeds", [range(COUNT), *(pytest.param(part, marks=LONG) for part in MORE)], ids=str)
+def test_whatever_goes_wrong_it_ends_in_order(capsys, seeds: range) -> None:
     if "SIM_SEED" in os.environ:
         lives.one(int(os.environ["SIM_SEED"]))
         return
-    blocks = [range(first, min(first + BLOCK, COUNT)) for first in range(0, COUNT, BLOCK)]
+    blocks = [seeds[first : first + BLOCK] for first in range(0, len(seeds), BLOCK)]
     found = on_every_core(lived, blocks)
     failed = [line for _, lines in found for line in lines]
     counted = sum((count for count, _ in found), Counter())
     with capsys.disabled():
         told = ", ".join(f"{number} {what}" for what, number in sorted(counted.items()))
-        print(f" {counted['rollouts']} rollouts in {COUNT} lives: {told} ", end="")
-    assert not failed, f"{len(failed)} of {COUNT} failed; replay one with SIM_SEED:\n" + "\n".join(failed[:20])
-    assert COUNT < 500 or counted["rollouts"] > COUNT * ROLLOUTS
+        print(f" {counted['rollouts']} rollouts in {len(seeds)} lives: {told} ", end="")
+    assert not failed, f"{len(failed)} of {len(seeds)} failed; replay one with SIM_SEED:\n" + "\n".join(failed[:20])
+    assert len(seeds) < 500 or counted["rollouts"] > len(seeds) * ROLLOUTS
     for what in ("killed", "fenced", "overtaken", "protected", "resized midway"):
-        assert COUNT < 500 or counted[what], f"{what} was never tried"
+        assert len(seeds) < 500 or counted[what], f"{what} was never tried"
 
 
 def lived(seeds: range) -> tuple[Counter[str], list[str]]:

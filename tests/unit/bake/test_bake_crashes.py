@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from salt.exceptions import CommandExecutionError
+from support import slices
 
 from saltext.immutable.builder import commands, garbage
 from saltext.immutable.builder.local import LOCAL
@@ -29,8 +30,9 @@ from saltext.immutable.worker import Worker
 
 KEY = "k" * 64
 POLICY: dict[str, Any] = {"writable": [], "at_launch": []}
-EACH = 1 if os.environ.get("IMMUTABLE_FULL") else 3
+EACH = 3
 """How many steps further it goes each time."""
+STEPS_BETWEEN = slices.full("kills at the steps in between", minutes=0.3, apart=True)
 PROOF = {"signature": {"payload": ""}, "provenance": {}}
 _CREATES = {"os.mkdir": 0, "os.symlink": 1, "os.link": 1, "os.rename": 1}
 """Events of Python's audit, and which argument is the new name."""
@@ -141,6 +143,7 @@ def files(host: Host) -> set[str]:
     return {path for path in found if not path.endswith((".lock", "/seen.json"))}
 
 
+@pytest.mark.parametrize("first", [0, *(pytest.param(n, marks=STEPS_BETWEEN) for n in range(1, EACH))])
 @pytest.mark.parametrize(
     ("happens", "events", "code", "says"),
     [
@@ -148,13 +151,15 @@ def files(host: Host) -> set[str]:
         pytest.param(full, _CREATES, 0, "refused: No space left on device", id="full disk"),
     ],
 )
-def test_at_each_step_nothing_is_half_made_and_all_goes_or_is_carried_on(host, root, happens, events, code, says):
+def test_at_each_step_nothing_is_half_made_and_all_goes_or_is_carried_on(
+    host, root, happens, events, code, says, first
+):
     whole = Host(host.root.with_name("whole"))
     whole.prepare()
     empty = files(whole)
     digest = bake(whole, root)
     expected, number, left = files(whole), 0, set()
-    for number in range(0, 500, EACH):
+    for number in range(first, 500, EACH):
         ended = in_child(lambda: bake(host, root), Step(host, number, events, happens))
         if ended == (0, "done before that step"):
             break
