@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 from saltfactories.plugins.event_listener import EventListener
-
-import pytest
 from support import slices
 
 # Who was started in the background has Ctrl-C ignored, and so would have all that it starts.
