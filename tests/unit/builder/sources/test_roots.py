@@ -16,7 +16,6 @@ from saltext.immutable.builder import commands
 from saltext.immutable.builder.finish import scrub
 from saltext.immutable.builder.sources import roots
 from saltext.immutable.machines.cgroup import Cgroup
-from saltext.immutable.spec.model import Directory, Parent, Tarball
 
 STATUS = "Package: bash\nStatus: install ok installed\nArchitecture: amd64\nVersion: 5.2\n\n"
 
@@ -211,26 +210,6 @@ def test_other_file_systems_mounted_in_a_directory_are_left_out(made, host, root
     finally:
         subprocess.run(["umount", root / "srv"], check=True)
     assert os.listdir(tree / "srv") == []
-
-
-def builder_with(**answers):
-    return lambda name, **kwargs: answers[name]
-
-
-def test_only_content_is_in_the_key():
-    from saltext.immutable.bake.keys import inputs
-    from saltext.immutable.bake.steps import source
-
-    by_path = source.root(Tarball("/srv/a.tar"), builder_with(root_content="1" * 64))
-    by_sum = source.root(Tarball("https://example.com/b.tar", "1" * 64), builder_with())
-    other = source.root(Directory("/srv/root"), builder_with(root_content="2" * 64))
-    assert inputs.key(by_path.inputs) == inputs.key(by_sum.inputs) != inputs.key(other.inputs)
-    assert by_sum.order == {
-        "tarball": "https://example.com/b.tar",
-        "sha256": "1" * 64,
-        "what": "tarball b.tar",
-    }
-    assert source.root(Parent("base"), builder_with()) is None
 
 
 def test_the_layer_is_committed_with_its_packages(host, root, monkeypatch):
