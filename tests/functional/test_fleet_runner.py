@@ -125,7 +125,7 @@ class Rack:
     def image_of(self, minion_id: str, within: float) -> str:
         return self.machines[minion_id].image
 
-    def look(self, minion_id: str, checks: list[object], within: float) -> tuple[str, list[str | None]]:
+    def check_all(self, minion_id: str, checks: list[object], within: float) -> tuple[str, list[str | None]]:
         return self.image_of(minion_id, within), [self.check(minion_id, None, one, within) for one in checks]
 
     def check(self, minion_id: str, address: str | None, check: object, within: float) -> str | None:

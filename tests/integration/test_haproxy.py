@@ -332,7 +332,7 @@ def test_two_fleets_share_a_backend(balancer, addresses):
 @pytest.mark.parametrize(
     ("backend", "sentence"),
     [
-        ("web; disable frontend visitors", "is not a name of HAProxy's"),
+        ("web; disable frontend visitors", "is not a name in HAProxy"),
         ("nobody", "refuses `show servers state nobody`: Can't find backend; write that backend into haproxy.cfg"),
         ("fixed", "must use a dynamic load balancing.*; write `balance roundrobin`"),
     ],
@@ -356,7 +356,7 @@ def test_a_socket_without_the_right_says_what_it_needs(balancer, addresses):
 
 def test_an_option_that_haproxy_does_not_know_is_named(balancer, addresses):
     traffic = adapter(balancer, options={"maxcon": 5})
-    with pytest.raises(CommandExecutionError, match="unknown keyword 'maxcon'.*; mend options in the pillar"):
+    with pytest.raises(CommandExecutionError, match="unknown keyword 'maxcon'.*; correct options in the pillar"):
         traffic.attach(FIRST, addresses[0])
     assert traffic.standing() == {}
 
@@ -390,7 +390,7 @@ def test_one_haproxy_that_is_gone_is_an_error_and_the_other_is_told_all_the_same
 
 @pytest.mark.parametrize("drips", [False, True], ids=["says nothing", "never comes to an end"])
 def test_a_haproxy_that_hangs_does_not_hang_us(tmp_path, monkeypatch, drips):
-    monkeypatch.setattr(runtime, "WITHIN", 0.5)
+    monkeypatch.setattr(runtime, "TIMEOUT", 0.5)
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(str(tmp_path / "mute.sock"))
         door.listen()

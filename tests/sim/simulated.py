@@ -273,7 +273,7 @@ class Simulated:
         image = machine.instance.image
         return "another" if self.faults.ill.get(image) == "wrong" else image
 
-    def look(self, minion_id: str, checks: list[Any], within: float) -> tuple[str, list[str | None]]:
+    def check_all(self, minion_id: str, checks: list[Any], within: float) -> tuple[str, list[str | None]]:
         return self.image_of(minion_id, within), [self.check(minion_id, None, one, within) for one in checks]
 
     def check(self, minion_id: str, address: str | None, check: Any, within: float) -> str | None:

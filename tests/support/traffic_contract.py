@@ -1,7 +1,7 @@
-"""What every traffic adapter owes to the driver. A test class inherits from ``TrafficContract``.
+"""Tests that every traffic adapter has to pass. A test class inherits from ``TrafficContract``.
 
-It gives two fixtures: ``traffic``, an adapter under which nothing is attached, and ``addresses``, at least three at
-which somebody serves.
+It has to define two fixtures: ``traffic``, an adapter with nothing attached, and ``addresses``, at least three at which
+something serves.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ FIRST, SECOND, LONG = "web-a1.example.com", "web-b2.example.com", f"web-{'x' * 1
 
 
 def state(traffic: Traffic, minion_id: str) -> str | None:
-    """Return where a machine stands, or None."""
+    """Return the state of a machine, or None."""
     found = traffic.standing().get(minion_id)
     return found.state if found else None
 
 
 class TrafficContract:
-    """Each call may be repeated, comes from any thread, and is no error for a machine that is not there."""
+    """Each call may be repeated, may come from any thread, and is no error for a machine that is missing."""
 
-    def test_nobody_stands_at_first(self, traffic, addresses):
+    def test_nothing_is_attached_at_first(self, traffic, addresses):
         assert traffic.standing() == {}
 
     def test_an_attached_machine_is_in(self, traffic, addresses):

@@ -1,4 +1,4 @@
-"""Salt as the master sees it: pillar, keys of minions, events, jobs.
+"""Salt on the master: pillar, keys of minions, events, jobs and health checks.
 
 Bakes, fleets and providers call it; it runs on the master, as the master's user. It must never import them, nor the
 store: it knows single minions, and neither images nor fleets.

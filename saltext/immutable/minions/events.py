@@ -1,4 +1,4 @@
-"""What the master's event bus says of minions."""
+"""Events about minions on the master's event bus."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-POLLED = 300
-"""Events that are taken off the bus at a time: on a busy master there are always more."""
+MAX_EVENTS = 300
+"""How many events one ``poll`` takes off the bus: on a busy master there are always more."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """An event about one minion id. Any minion can send any event, so it is a hint and proves nothing."""
+    """An event about one minion id. Any minion can send any event, so it is only a hint."""
 
     kind: Literal["started", "denied"]
     """``denied``: a second minion with this id tried to enrol with another key."""
@@ -20,20 +20,20 @@ class Event:
 
 
 def poll(bus: Any) -> list[Event]:
-    """Return the events about minions among those (at most `POLLED`) that came since the last call."""
+    """Return the events about minions that came since the last call; at most `MAX_EVENTS` are taken off the bus."""
     found = []
-    for _ in range(POLLED):
-        said = bus.get_event(wait=0, full=True, no_block=True)
-        if said is None:
+    for _ in range(MAX_EVENTS):
+        raw = bus.get_event(wait=0, full=True, no_block=True)
+        if raw is None:
             break
-        event = _read(said["tag"], said["data"])
+        event = _read(raw["tag"], raw["data"])
         if event is not None:
             found.append(event)
     return found
 
 
 def _read(tag: str, data: Any) -> Event | None:
-    """Return what an event says of a minion. As a minion may have sent it, its data can be of any shape."""
+    """Return the event about a minion, or None. A minion may have sent it, so its data can have any shape."""
     words = tag.split("/")
     if len(words) == 4 and words[:2] == ["salt", "minion"] and words[3] == "start":
         return Event("started", words[2])

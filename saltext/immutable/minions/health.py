@@ -1,4 +1,4 @@
-"""Whether a machine is well: what its status says, and what its health checks say."""
+"""Health of a machine: its image by ``immutable.status``, and its health checks by Salt function or HTTP."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.\d (\d{3})\b ?(.*)")
 
 
 class LaunchFailed(CommandExecutionError):  # type: ignore[misc]
-    """What a machine applies at its launch failed: no patience mends that."""
+    """The launch phase of a machine failed. It does not help to wait longer."""
 
 
 def image(minion_id: str, status: Any) -> str:
-    """Return the digest that the answer of ``immutable.status`` names, '' for none.
+    """Return the digest of the image in an answer of ``immutable.status``; '' if the machine runs none.
 
-    Raises ``NoAnswer`` while the machine's launch phase is under way, ``LaunchFailed`` when that failed.
+    Raises ``NoAnswer`` while its launch phase runs, ``LaunchFailed`` if that failed.
     """
     digest = status.get("digest") or "" if isinstance(status, Mapping) else None
     if not isinstance(digest, str):
-        raise NoAnswer(f"{minion_id}: immutable.status says {status!r}")
+        raise NoAnswer(f"{minion_id}: immutable.status returned {status!r}")
     _require_launched(status.get("launched", True))
     return digest
 
 
 def unhealthy(check: FunctionCheck, answer: Any) -> str | None:
-    """Return why the answer to a check does not pass, or None if it does."""
+    """Return why the answer to a check does not pass, or None if it does; ``answer``: the result, or the error."""
     if isinstance(answer, CommandExecutionError):
         return str(answer)
-    return None if answer else f"{check.fun} {' '.join(map(str, check.args))} says {answer!r}"
+    return None if answer else f"{check.fun} {' '.join(map(str, check.args))} returned {answer!r}"
 
 
 def _require_launched(launched: Any) -> None:
-    """Raise unless the launch phase is over and went well; a machine of an older pack has none and does not say."""
+    """Raise unless the launch phase succeeded."""
     if isinstance(launched, str):
         raise LaunchFailed(launched)
     if launched is not True:
@@ -53,7 +53,7 @@ def _require_launched(launched: Any) -> None:
 def http(url: str, within: float) -> str | None:
     """Return why a URL does not answer 2xx or 3xx within so many seconds, or None if it does.
 
-    Only the status counts; redirects are not followed. Raises ``NoAnswer`` if nothing could be learned.
+    Only the status counts; redirects are not followed. Raises ``NoAnswer`` if there was no answer.
     """
     try:
         line = asyncio.run(asyncio.wait_for(_status_line(urllib.parse.urlsplit(url)), within))
@@ -70,7 +70,7 @@ def http(url: str, within: float) -> str | None:
 
 
 async def _status_line(url: urllib.parse.SplitResult) -> bytes:
-    """Ask the machine itself, and no proxy, which could answer in its place."""
+    """Request a URL from the machine directly: a proxy could answer in its place."""
     secure = url.scheme == "https"
     port = url.port or (443 if secure else 80)
     reader, writer = await asyncio.open_connection(url.hostname, port, ssl=secure or None)

@@ -1,4 +1,4 @@
-"""The master itself: its keys, whether it runs, and how a machine finds it."""
+"""The master itself: its keys, whether it runs, and the minion config by which a machine finds it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from salt.utils.crypt import pem_finger
 def machine_config(opts: Mapping[str, Any], master: str) -> dict[str, Any]:
     """Return the minion config by which a machine finds this master."""
     config = {"master": master, "master_port": opts["ret_port"], "publish_port": opts["publish_port"]}
-    # Another machine on the bridge could claim to be the master: only the one with this key is.
+    # Another machine on the bridge could pose as the master, but it does not have this key.
     hash_type = opts["hash_type"]
     config |= {"master_finger": pem_finger(_public_key(opts), sum_type=hash_type), "hash_type": hash_type}
     return config | ({"transport": opts["transport"]} if opts["transport"] != "zeromq" else {})
@@ -29,7 +29,10 @@ def _public_key(opts: Mapping[str, Any]) -> str:
 
 
 def private_key(opts: Mapping[str, Any]) -> tuple[bytes, str | None]:
-    """Return the master's private key (PEM) and its passphrase: the half of what every minion knows it by."""
+    """Return the master's private key (PEM) and its passphrase, or None.
+
+    Its public half is the key that every minion has. Raises ``CommandExecutionError`` if it cannot be read.
+    """
     clustered = bool(opts.get("cluster_id"))
     path = Path(_public_key(opts)).with_suffix(".pem")
     try:
@@ -41,7 +44,7 @@ def private_key(opts: Mapping[str, Any]) -> tuple[bytes, str | None]:
 
 
 def require_running(opts: Mapping[str, Any]) -> None:
-    """Raise unless a master listens: Salt's own clients would wait for it in silence."""
+    """Raise ``CommandExecutionError`` unless a master listens. (Salt's clients would wait for it without a message.)"""
     if opts["ipc_mode"] == "tcp":
         return
     with socket.socket(socket.AF_UNIX) as bus:

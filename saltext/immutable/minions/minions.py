@@ -1,4 +1,4 @@
-"""The minions of bakes and fleets: enrolment, events and checks."""
+"""The minions of bakes and fleets: keys, events and health checks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Minions(Keys):
         self._bus = salt.utils.event.get_event("master", opts=self._opts, listen=True)
 
     def close(self) -> None:
-        """Leave the event bus."""
+        """Disconnect from the event bus."""
         self._bus.destroy()
 
     def poll(self) -> list[Event]:
@@ -38,14 +38,17 @@ class Minions(Keys):
         return self._jobs.ask(minion_id, fun, kwargs=kwargs, within=within)
 
     def image_of(self, minion_id: str, within: float) -> str:
-        """Return the digest of the image that a machine says it runs, '' for none: one job there and back.
+        """Return the digest of the image that a machine reports, '' for none, by one job.
 
-        Raises ``NoAnswer`` while its launch phase is under way, ``LaunchFailed`` when that failed.
+        Raises ``NoAnswer`` while its launch phase runs, ``LaunchFailed`` if that failed.
         """
         return health.image(minion_id, self._jobs.ask(minion_id, "immutable.status", within=within))
 
-    def look(self, minion_id: str, checks: Sequence[FunctionCheck], within: float) -> tuple[str, list[str | None]]:
-        """Return what ``image_of`` does, and what ``check`` does of each, in one job; each has another function."""
+    def check_all(self, minion_id: str, checks: Sequence[FunctionCheck], within: float) -> tuple[str, list[str | None]]:
+        """Return the result of ``image_of`` and that of ``check`` for each check, by one job.
+
+        The checks must have different functions.
+        """
         if not checks:
             return self.image_of(minion_id, within), []
         status, *answers = self._jobs.ask_all(minion_id, [health.STATUS_CALL, *checks], within=within)
@@ -54,7 +57,7 @@ class Minions(Keys):
         return health.image(minion_id, status), [health.unhealthy(*pair) for pair in zip(checks, answers, strict=True)]
 
     def check(self, minion_id: str, address: str | None, check: FunctionCheck | HttpCheck, within: float) -> str | None:
-        """Return why a machine is not healthy, or None if it is; ``NoAnswer`` if nothing could be learned."""
+        """Return why a machine is not healthy, or None if it is; raise ``NoAnswer`` if it does not answer."""
         if isinstance(check, HttpCheck):
             return health.http(check.url.format(address=address, minion_id=minion_id), min(check.timeout, within))
         try:

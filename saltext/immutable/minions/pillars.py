@@ -1,4 +1,4 @@
-"""The pillar, compiled here and now, and what it defines."""
+"""Compile a pillar on the master, and read the definitions in it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from saltext.immutable.spec.model import Definitions
 
 
 def pillar(opts: Mapping[str, Any], minion_id: str, grains: Mapping[str, Any], **envs: str | None) -> dict[str, Any]:
-    """Compile the pillar of ``minion_id`` here and now, past every cache; ``envs``: saltenv, pillarenv."""
-    # The operator is told what is wrong with it; a minion would only be sent to the master's log.
+    """Compile the pillar of ``minion_id`` without any cache; ``envs``: saltenv, pillarenv.
+
+    Raises ``SaltInvocationError`` with all errors of rendering.
+    """
+    # Without safe rendering the errors name their cause; a minion would only be referred to the master's log.
     mine = {**opts, "pillar_cache": False, "file_client": "local", "pillar_safe_render_error": False}
     compiler = salt.pillar.Pillar(mine, dict(grains), minion_id, envs.get("saltenv"), pillarenv=envs.get("pillarenv"))
     compiled: dict[str, Any] = compiler.compile_pillar()
@@ -24,6 +27,6 @@ def pillar(opts: Mapping[str, Any], minion_id: str, grains: Mapping[str, Any], *
 
 
 def definitions(opts: Mapping[str, Any]) -> Definitions:
-    """Return what the pillar of the runner (or of ``immutable:pillar_id``) defines."""
+    """Return the recipes and fleets in the pillar of the runner (or of ``immutable:pillar_id``)."""
     minion_id = spec.settings(opts).pillar_id or opts["id"]
     return spec.definitions(pillar(opts, minion_id, {**opts.get("grains", {}), "id": minion_id}))

@@ -1,7 +1,7 @@
-"""How the master reaches the machines of a fleet: one file a provider; `provider` says what each can do.
+"""Providers: how the master launches, lists and destroys machines. One file each; `provider` has the protocol.
 
-Only the driver and the operators' commands of fleets call a provider, through `load`; it runs on the master. It must
-never import bakes, fleets or the store: truth about machines is what the provider lists.
+The driver of rollouts and the commands of fleets call them, through `load`; they run on the master. They must never
+import bakes, fleets or the store: which machines exist is what the provider lists.
 """
 
 from __future__ import annotations

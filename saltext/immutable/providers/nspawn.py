@@ -1,4 +1,4 @@
-"""Machines of one Linux host: systemd-nspawn on the layers themselves, nothing is copied."""
+"""The provider ``nspawn``: machines on one Linux host, by systemd-nspawn, directly on the layers of the image."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from saltext.immutable.providers import Identity, Instance
 from saltext.immutable.worker import Functions, Worker
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_WITHIN = 20.0
-"""Seconds after which a builder must not launch any more. Shorter than `worker.JOB_LOST_AFTER`: after that the master
-looks for the machine in a list, and a machine that is not in the list must not start later."""
+_LAUNCH_WITHIN = 20.0
+"""Seconds after which the host must not start a launch any more. Shorter than `worker.JOB_LOST_AFTER`: after that the
+master searches the list of machines, and a machine that is not in it must not appear later."""
 _LOCAL: Functions = {
     "launch": commands.launch,
     "list_machines": commands.list_machines,
@@ -31,7 +31,7 @@ _LOCAL: Functions = {
 
 
 class Nspawn:
-    """``provider: {name: nspawn, memory: 1G, cpus: 2, minion: {...}}``; ``minion`` is further minion config."""
+    """``provider: {name: nspawn, memory: 1G, cpus: 2, minion: {...}}``; ``minion`` is additional minion config."""
 
     settles = 0.0
     concurrency = 8
@@ -51,7 +51,7 @@ class Nspawn:
         self._host = Worker(opts, self._settings, "machine", _LOCAL)
 
     def publish(self, image: str) -> str:
-        """Return the digest itself: the layers are where they were baked. They have to be as they were signed."""
+        """Return the digest itself, since the layers are on the host already; raise unless their signature is valid."""
         return str(self._host("require", digest=image, trusted=sign.trusted(self._settings)))
 
     def launch(self, published: str, identity: Identity) -> str:
@@ -66,21 +66,21 @@ class Nspawn:
             "subnet": self._settings.network.subnet,
             "memory": self._memory,
             "cpus": self._cpus,
-            "before": time.time() + _WITHIN,
+            "before": time.time() + _LAUNCH_WITHIN,
         }
         return str(self._host("launch", order=order)["minion_id"])
 
     def list(self, fleet: str | None = None) -> list[Instance]:
-        """Return the machines of the host, by what is in its folders and what runs in its cgroups."""
+        """Return the machines of the host, from its folders and cgroups."""
         found = self._host("list_machines")
         return [_instance(machine) for machine in found if fleet in (None, machine["fleet"])]
 
     def destroy(self, ref: str) -> None:
-        """End a machine and wait until it is gone."""
+        """Destroy a machine and wait until it is gone."""
         self._host("destroy", minion_id=ref)
 
     def console(self, ref: str) -> str:
-        """Return the tail of the machine's console."""
+        """Return the end of the machine's console output."""
         return str(self._host("console", minion_id=ref))
 
 
@@ -90,26 +90,28 @@ def _instance(machine: Mapping[str, Any]) -> Instance:
 
 
 def memory(value: Any) -> int:
-    """Return bytes: ``512M``, ``1G``, or a number of bytes."""
+    """Return a number of bytes for ``512M``, ``1G`` or a number of bytes."""
     text = str(value).strip().upper()
     number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "")
     if not number.isdigit() or int(number) == 0:
-        raise SaltInvocationError(f"provider:memory: {value!r} is no size; write 512M or 1G")
+        raise SaltInvocationError(f"provider:memory: {value!r} is not a size; write 512M or 1G")
     return int(number) * _UNITS.get(unit, 1)
 
 
 def cpus(value: Any) -> float | None:
-    """Return a number of CPUs: ``2``, ``0.5``; None is no limit."""
+    """Return a number of CPUs for ``2`` or ``0.5``; None means no limit."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise SaltInvocationError(f"provider:cpus: {value!r} is no number of CPUs; write 2 or 0.5")
+        raise SaltInvocationError(f"provider:cpus: {value!r} is not a number of CPUs; write 2 or 0.5")
     return float(value)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise SaltInvocationError(f"provider:minion: {value!r} is no mapping of minion config")
+        raise SaltInvocationError(
+            f"provider:minion: {value!r} is not a mapping of minion config; write {{log_level: info}}"
+        )
     if found := list(minion_config.violations(value)):
         raise SaltInvocationError(f"provider:minion: {'; '.join(found)}")
     return value

@@ -1,8 +1,8 @@
-"""What every provider can do, and how one is found.
+"""The protocol of providers, and how the one that a pillar names is loaded.
 
-Third parties add theirs through the entry point group ``saltext.immutable.providers``; its name is what
-the pillar's ``provider: {name: ...}`` says, its object is called with ``(settings, opts)``: the fleet's
-provider settings (a mapping that the provider checks itself) and the master's opts.
+Third parties add a provider through the entry point group ``saltext.immutable.providers``. The name of the entry point
+is the one in the pillar's ``provider: {name: ...}``. Its object is called with ``(settings, opts)``: the provider
+settings of the fleet (a mapping that the provider checks) and the master's opts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ GROUP = "saltext.immutable.providers"
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a new machine is. All of it is tagged on the machine in the call that creates it."""
+    """The identity of a new machine. The call that creates the machine must tag it with all of these."""
 
     minion_id: str
     fleet: str
@@ -29,50 +29,53 @@ class Identity:
 
 @dataclass(frozen=True)
 class Instance:
-    """One machine as its provider sees it."""
+    """One machine as its provider lists it."""
 
     ref: str
-    """The provider's own name for it."""
+    """The provider's name of the machine."""
     minion_id: str
     fleet: str
     generation: int
     image: str
-    """Full digest of the image it was launched from."""
+    """Digest, in full, of the image that it was launched from."""
     running: bool
-    """False: it is there (it occupies a place, it must be destroyed) but it has stopped or crashed."""
+    """False: it exists (it takes resources and must be destroyed), but it has stopped or crashed."""
     address: str | None
     born: float
     """Seconds since the epoch."""
     installation: str
-    """Whose it is, as it was tagged; '' where nothing says so."""
+    """The installation of its tag; '' if it has none."""
 
 
 class Provider(Protocol):
-    """What every provider can do. Errors are ``CommandExecutionError``; each call may be repeated."""
+    """The methods of a provider. Errors are ``CommandExecutionError``; each call may be repeated."""
 
     settles: float
-    """Seconds for which a machine must be absent from ``list`` before it is gone."""
+    """Seconds for which a machine must be missing from ``list`` before it counts as gone."""
     concurrency: int
-    """Calls that may be under way at once."""
+    """How many calls may run at once."""
 
     def publish(self, image: str) -> str:
-        """Make the image (full digest) launchable and return the reference to launch; idempotent."""
+        """Make an image (full digest) launchable, and return the reference for ``launch``; idempotent."""
 
     def launch(self, published: str, identity: Identity) -> str:
         """Start a machine and return its ref; idempotent by minion id."""
 
     def list(self, fleet: str | None = None) -> list[Instance]:
-        """Return all machines (of ``fleet``), complete, or raise; those of other installations may be among them."""
+        """Return all machines (of ``fleet``); raise if the list is incomplete.
+
+        Machines of other installations may be among them.
+        """
 
     def destroy(self, ref: str) -> None:
-        """Ask for the end of a machine; an absent one is no error."""
+        """Request the destruction of a machine; a missing one is no error."""
 
     def console(self, ref: str) -> str:
-        """Return the tail of what the machine wrote to its console, also after its end; '' if unknown."""
+        """Return the end of the machine's console output, also after it is destroyed; '' if unknown."""
 
 
 def load(name: str, settings: Mapping[str, Any], opts: Mapping[str, Any]) -> Provider:
-    """Return the provider that the pillar calls ``name``, its settings checked."""
+    """Return the provider ``name`` with these settings; raise ``SaltInvocationError`` if one of them is wrong."""
     found = {point.name: point for point in entry_points(group=GROUP)}
     if name not in found:
         raise SaltInvocationError(

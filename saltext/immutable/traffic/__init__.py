@@ -1,7 +1,7 @@
-"""Who sends visitors to the machines of a fleet: one file an adapter; `adapter` says what each can do.
+"""Traffic adapters: attach machines to load balancers, drain and remove them. `adapter` has the protocol.
 
-Only the driver and the operators' commands of fleets call an adapter, through `load`; it runs on the master. It must
-never import bakes, fleets or the store.
+The driver of rollouts and the commands of fleets call them, through `load`; they run on the master. They must never
+import bakes, fleets or the store.
 """
 
 from __future__ import annotations

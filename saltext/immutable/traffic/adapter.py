@@ -1,8 +1,8 @@
-"""What every traffic adapter can do, and how one is found.
+"""The protocol of traffic adapters, and how the one that a pillar names is loaded.
 
-Third parties add theirs through the entry point group ``saltext.immutable.traffic``; its name is what the pillar's
-``traffic: {haproxy: {...}}`` says, its object is called with ``(settings, opts)``: what stands below that name
-(a mapping that the adapter checks itself) and the master's opts.
+Third parties add an adapter through the entry point group ``saltext.immutable.traffic``. The name of the entry point is
+the key in the pillar's ``traffic: {haproxy: {...}}``. Its object is called with ``(settings, opts)``: the mapping below
+that key (which the adapter checks) and the master's opts.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ GROUP = "saltext.immutable.traffic"
 
 @dataclass(frozen=True)
 class Standing:
-    """One machine as those who send the visitors see it."""
+    """The state of one machine in the load balancer."""
 
     state: Literal["in", "draining", "out"]
-    """``in``: it gets new visitors. ``draining``: only those that it has. ``out``: none."""
+    """``in``: it gets new sessions. ``draining``: it keeps its sessions and gets no new ones. ``out``: no sessions."""
     up: bool | None = None
-    """What their own check of it says; None: they have none, or it has not come to an end yet."""
+    """The result of the load balancer's own health check; None: it has none, or no result yet."""
     sessions: int = 0
-    """Visitors that are being served at the moment."""
+    """Current and queued sessions."""
 
 
 class Traffic(Protocol):
-    """What every adapter can do. Errors are ``CommandExecutionError``; each call may be repeated.
+    """The methods of an adapter. Errors are ``CommandExecutionError``; each call may be repeated.
 
-    Calls come from several threads. A machine is named by its minion id.
+    Several threads call it. A machine is identified by its minion id.
     """
 
     def standing(self) -> Mapping[str, Standing]:
-        """Return every machine that was attached and not removed since, complete, or raise."""
+        """Return every machine that was attached and not removed since; raise if the list is incomplete."""
 
     def attach(self, minion_id: str, address: str) -> None:
-        """Let a machine have visitors, a drained one too."""
+        """Send new sessions to a machine, also to one that was drained."""
 
     def drain(self, minion_id: str) -> None:
-        """Send it no new visitors; those that it has may stay. An absent machine is no error."""
+        """Send no new sessions to a machine; it keeps those that it has. A missing machine is no error."""
 
     def remove(self, minion_id: str) -> None:
-        """Forget a machine at once; an absent one is no error."""
+        """Remove a machine at once; a missing one is no error."""
 
 
 def load(name: str, settings: Mapping[str, Any], opts: Mapping[str, Any]) -> Traffic:
-    """Return the adapter that the pillar calls ``name``, its settings checked."""
+    """Return the adapter ``name`` with these settings; raise ``SaltInvocationError`` if one of them is wrong."""
     found = {point.name: point for point in entry_points(group=GROUP)}
     if name not in found:
         known = ", ".join(sorted(found)) or "none"

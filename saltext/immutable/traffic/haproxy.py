@@ -1,4 +1,4 @@
-"""HAProxy sends the visitors: machines are servers that come and go through its runtime API, without a reload."""
+"""The traffic adapter ``haproxy``: machines are servers, added and deleted by the runtime API without a reload."""
 
 from __future__ import annotations
 
@@ -17,77 +17,83 @@ from saltext.immutable.traffic import Standing
 from saltext.immutable.traffic.runtime import WORD, Runtime
 
 State = Literal["in", "draining", "out"]
-GONE_WITHIN = 2.0
-"""Seconds for visitors that are sent away to let go of a server, which cannot be deleted before."""
-_LEAST: tuple[State, ...] = ("out", "draining", "in")
-_LONGEST_PATH = 107
+DELETE_WITHIN = 2.0
+"""Seconds within which a server must lose its sessions, once they are shut down: before that it cannot be deleted."""
+_STATES: tuple[State, ...] = ("out", "draining", "in")
+"""From the least to the most traffic."""
+_MAX_SOCKET_PATH = 107
+"""Bytes: the limit of Linux."""
 _NAME = re.compile(r"[A-Za-z0-9._:-]+")
-_PLACE = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
-_OURS = {"check": "write check: true beside options", "agent-check": "an agent would open and close machines by itself"}
-_OURS |= {word: "attach and drain say that" for word in ("enabled", "disabled", "id")}
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
+_RESERVED = {
+    "check": "write check: true beside options",
+    "agent-check": "an agent would change the state of servers",
+}
+_RESERVED |= {word: "the adapter sets it" for word in ("enabled", "disabled", "id")}
 _DRAIN, _MAINTENANCE = 0x08 | 0x10, 0x01 | 0x02 | 0x04 | 0x20
 """Bits of ``srv_admin_state``, forced and inherited."""
-_NO_VERDICT = ("", "INI", "UNK")
+_NO_RESULT = ("", "INI", "UNK")
+"""Values of ``check_status`` before the first check has ended, or without a check."""
 
 
-class Orders(Protocol):
-    """One HAProxy that can be given commands."""
+class Commands(Protocol):
+    """One HAProxy that takes commands: `Runtime`, or a test's."""
 
-    place: str
+    socket: str
 
-    def order(self, *words: str) -> str:
-        """Give one command and return its answer, or raise ``CommandExecutionError``."""
+    def command(self, *words: str) -> str:
+        """Send one command and return the answer, or raise ``CommandExecutionError``."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the pillar says below ``traffic: {haproxy: ...}``."""
+    """The mapping below ``traffic: {haproxy: ...}`` in the pillar."""
 
     sockets: tuple[str, ...]
     backend: str
     port: int = 80
     check: bool = True
     prefix: str = "immutable"
-    """Ours are the servers whose names begin with it and a colon."""
+    """The names of this fleet's servers begin with it and a colon."""
     options: tuple[str, ...] = ()
     """Further words of a ``server`` line: ``maxconn 100``."""
 
 
 class HAProxy:
-    """``traffic: {haproxy: {socket: /run/haproxy/admin.sock, backend: web}}``; each of several sockets is a HAProxy."""
+    """``traffic: {haproxy: {socket: /run/haproxy/admin.sock, backend: web}}``; a list of sockets: several HAProxies."""
 
     def __init__(
         self,
         settings: Mapping[str, Any],
         opts: Mapping[str, Any],
-        runtime: Callable[[str], Orders] = Runtime,
+        runtime: Callable[[str], Commands] = Runtime,
     ) -> None:
         found = read(settings)
-        self._backends = [Backend(runtime(place), found) for place in found.sockets]
+        self._backends = [Backend(runtime(socket), found) for socket in found.sockets]
 
     def standing(self) -> Mapping[str, Standing]:
-        """Return our machines; where several HAProxies differ, the least that one of them says."""
+        """Return the machines of this fleet; if several HAProxies differ, the state with the least traffic."""
         seen = [backend.standing() for backend in self._backends]
         out = Standing("out")
         return {
-            minion_id: _together([each.get(minion_id, out) for each in seen])
+            minion_id: _combined([each.get(minion_id, out) for each in seen])
             for minion_id in sorted({minion_id for each in seen for minion_id in each})
         }
 
     def attach(self, minion_id: str, address: str) -> None:
-        """Let a machine have visitors of every HAProxy."""
+        """Let every HAProxy send new sessions to a machine."""
         self._everywhere(lambda backend: backend.attach(minion_id, address))
 
     def drain(self, minion_id: str) -> None:
-        """Send it no new visitors."""
+        """Let every HAProxy send no new sessions to a machine."""
         self._everywhere(lambda backend: backend.drain(minion_id))
 
     def remove(self, minion_id: str) -> None:
-        """Forget a machine; visitors that it still has are cut off."""
+        """Remove a machine from every HAProxy; its remaining sessions are shut down."""
         self._everywhere(lambda backend: backend.remove(minion_id))
 
     def _everywhere(self, act: Callable[[Backend], None]) -> None:
-        """Act on every HAProxy, also behind one that fails; then tell of all that did."""
+        """Act on every HAProxy, even if one fails; then raise the errors of all that failed."""
         errors: list[CommandExecutionError] = []
         for backend in self._backends:
             try:
@@ -99,49 +105,49 @@ class HAProxy:
 
 
 class Backend:
-    """The backend of one HAProxy. What is there is looked up before and after, so that every call may be repeated."""
+    """The backend of one HAProxy. Each call reads the servers before and after, so that it may be repeated."""
 
-    def __init__(self, runtime: Orders, settings: Settings) -> None:
-        self._order = runtime.order
-        self._place = runtime.place
+    def __init__(self, runtime: Commands, settings: Settings) -> None:
+        self._command = runtime.command
+        self._socket = runtime.socket
         self._settings = settings
 
     def standing(self) -> dict[str, Standing]:
-        """Return our machines in this HAProxy."""
+        """Return the machines of this fleet in this HAProxy."""
         states = self._servers()
-        figures = self._figures()
+        stats = self._stats()
         return {
-            name.partition(":")[2]: _standing(state, figures.get(name, {}))
+            name.partition(":")[2]: _standing(state, stats.get(name, {}))
             for name, state in states.items()
             if name.startswith(f"{self._settings.prefix}:")
         }
 
     def attach(self, minion_id: str, address: str) -> None:
-        """Add the server, or take the one that is there, and open it."""
+        """Add the server unless it is there, set its address, and make it ready."""
         server = self._server(minion_id)
         host = _host(address)
         if self._absent(minion_id):
             self._add(minion_id, f"{host}:{self._settings.port}")
-        self._order("set", "server", server, "addr", host.strip("[]"), "port", str(self._settings.port))
+        self._command("set", "server", server, "addr", host.strip("[]"), "port", str(self._settings.port))
         if self._settings.check:
-            self._order("enable", "health", server)
-        self._order("set", "server", server, "state", "ready")
+            self._command("enable", "health", server)
+        self._command("set", "server", server, "state", "ready")
 
     def drain(self, minion_id: str) -> None:
-        """Close the server to new visitors."""
+        """Set the server's state to ``drain``."""
         self._unless_absent(minion_id, "set", "server", self._server(minion_id), "state", "drain")
 
     def remove(self, minion_id: str) -> None:
-        """Delete the server; visitors that keep it from going are cut off."""
+        """Delete the server, after shutting down its remaining sessions."""
         server = self._server(minion_id)
         self._unless_absent(minion_id, "set", "server", server, "state", "maint")
-        until = time.monotonic() + GONE_WITHIN
+        until = time.monotonic() + DELETE_WITHIN
         while not self._deleted(minion_id, last=time.monotonic() >= until):
             self._unless_absent(minion_id, "shutdown", "sessions", "server", server)
             time.sleep(0.05)
 
     def _deleted(self, minion_id: str, last: bool) -> bool:
-        """Try to delete; a refusal counts only when it is the last try."""
+        """Try to delete the server, and tell whether that worked; raise HAProxy's refusal only if ``last``."""
         try:
             self._unless_absent(minion_id, "del", "server", self._server(minion_id))
         except CommandExecutionError:
@@ -150,21 +156,21 @@ class Backend:
             return False
         return True
 
-    def _add(self, minion_id: str, where: str) -> None:
-        """Add the server, closed; somebody may have been quicker."""
-        words = [where, *(["check"] if self._settings.check else []), *self._settings.options]
+    def _add(self, minion_id: str, address: str) -> None:
+        """Add the server, in maintenance; another thread may have added it meanwhile."""
+        words = [address, *(["check"] if self._settings.check else []), *self._settings.options]
         try:
-            self._order("add", "server", self._server(minion_id), *words)
+            self._command("add", "server", self._server(minion_id), *words)
         except CommandExecutionError:
             if self._absent(minion_id):
                 raise
 
     def _unless_absent(self, minion_id: str, *words: str) -> None:
-        """Give a command about a server; one that is not there needs none."""
+        """Send a command about a server; if the server is missing, do nothing."""
         if self._absent(minion_id):
             return
         try:
-            self._order(*words)
+            self._command(*words)
         except CommandExecutionError:
             if not self._absent(minion_id):
                 raise
@@ -179,61 +185,62 @@ class Backend:
         return f"{self._settings.prefix}:{minion_id}" not in self._servers()
 
     def _servers(self) -> dict[str, Mapping[str, str]]:
-        """Return the state of each server of the backend, ours and others, by its name."""
-        said = self._order("show", "servers", "state", self._settings.backend)
-        lines = said.splitlines()
+        """Return name to state of all servers of the backend, also of those that are not this fleet's."""
+        lines = self._command("show", "servers", "state", self._settings.backend).splitlines()
         titles = next((line[2:].split() for line in lines if line.startswith("# be_id ")), None)
         if titles is None or lines[0].strip() != "1":
-            raise CommandExecutionError(f"HAProxy at {self._place} lists its servers in a form that is unknown here")
+            raise CommandExecutionError(
+                f"HAProxy at {self._socket} lists its servers in an unknown format; HAProxy 2.6 and newer are supported"
+            )
         rows = [line.split() for line in lines[1:] if line and line[0] != "#"]
         if any(len(row) < len(titles) for row in rows):
-            raise self._torn()
+            raise self._cut_off()
         return {row["srv_name"]: row for row in (dict(zip(titles, row, strict=False)) for row in rows)}
 
-    def _figures(self) -> dict[str, Mapping[str, str]]:
-        """Return the counters of each server, by its name."""
-        said = self._order("show", "stat", self._settings.backend, "4", "-1")
-        rows = list(csv.DictReader(said.removeprefix("# ").splitlines()))
+    def _stats(self) -> dict[str, Mapping[str, str]]:
+        """Return name to statistics of all servers of the backend."""
+        answer = self._command("show", "stat", self._settings.backend, "4", "-1")
+        rows = list(csv.DictReader(answer.removeprefix("# ").splitlines()))
         if any(None in row.values() or "svname" not in row for row in rows):
-            raise self._torn()
+            raise self._cut_off()
         return {row["svname"]: row for row in rows}
 
-    def _torn(self) -> CommandExecutionError:
-        return CommandExecutionError(f"HAProxy at {self._place} broke off in the middle of its answer")
+    def _cut_off(self) -> CommandExecutionError:
+        return CommandExecutionError(f"the answer of HAProxy at {self._socket} is cut off")
 
 
-def _standing(state: Mapping[str, str], figures: Mapping[str, str]) -> Standing:
-    admin = int(state["srv_admin_state"])
-    stands: State = "out" if admin & _MAINTENANCE else "draining" if admin & _DRAIN else "in"
-    judged = figures.get("check_status", "").removeprefix("* ") not in _NO_VERDICT
+def _standing(server: Mapping[str, str], stats: Mapping[str, str]) -> Standing:
+    admin = int(server["srv_admin_state"])
+    state: State = "out" if admin & _MAINTENANCE else "draining" if admin & _DRAIN else "in"
+    was_checked = stats.get("check_status", "").removeprefix("* ") not in _NO_RESULT
     return Standing(
-        state=stands,
-        up=int(state["srv_op_state"]) != 0 if judged and stands != "out" else None,
-        sessions=int(figures.get("scur") or 0) + int(figures.get("qcur") or 0),
+        state=state,
+        up=int(server["srv_op_state"]) != 0 if was_checked and state != "out" else None,
+        sessions=int(stats.get("scur") or 0) + int(stats.get("qcur") or 0),
     )
 
 
-def _together(seen: list[Standing]) -> Standing:
-    """Return what holds for all: the least state; up only if all are."""
+def _combined(seen: list[Standing]) -> Standing:
+    """Return the state with the least traffic; up only if all are up; the sum of the sessions."""
     ups = [each.up for each in seen]
     return Standing(
-        state=min((each.state for each in seen), key=_LEAST.index),
+        state=min((each.state for each in seen), key=_STATES.index),
         up=False if False in ups else None if None in ups else True,
         sessions=sum(each.sessions for each in seen),
     )
 
 
 def _host(address: str) -> str:
-    """Return an address as HAProxy wants it before a port; names are not looked up by it."""
+    """Return an IP address in the form for ``address:port``. (HAProxy's ``add server`` resolves no names.)"""
     try:
         found = ipaddress.ip_address(address)
     except ValueError as err:
-        raise CommandExecutionError(f"HAProxy needs an address, and {address!r} is none") from err
+        raise CommandExecutionError(f"HAProxy needs an IP address, but {address!r} is not an address") from err
     return f"[{found}]" if found.version == 6 else str(found)
 
 
 def read(settings: Mapping[str, Any]) -> Settings:
-    """Check what the pillar says, or raise ``SaltInvocationError`` with all that is wrong."""
+    """Return the checked settings, or raise ``SaltInvocationError`` with a line for each problem."""
     problems: list[str] = []
     section = reading.Section("traffic:haproxy", settings, problems)
     found = Settings(
@@ -255,33 +262,33 @@ def _sockets(value: object) -> tuple[str, ...]:
     if not found:
         raise ValueError("must name a socket; write /run/haproxy/admin.sock")
     if len(set(found)) < len(found):
-        raise ValueError("names a socket twice")
+        raise ValueError("names a socket twice; leave out one of them")
     return found
 
 
 def _socket(value: object) -> str:
     found = reading.text(value)
-    match = _PLACE.fullmatch(found)
+    match = _HOST_AND_PORT.fullmatch(found)
     if match and 0 < int(match[2]) < 65536:
         return found
     if not found.startswith("/") or "\0" in found:
-        raise ValueError(f"{found!r} is no socket; write an absolute path, or host:port")
-    if len(found.encode()) > _LONGEST_PATH:
-        raise ValueError(f"{found!r} is longer than the {_LONGEST_PATH} bytes that a socket's path may have")
+        raise ValueError(f"{found!r} is not a socket; write an absolute path, or host:port")
+    if len(found.encode()) > _MAX_SOCKET_PATH:
+        raise ValueError(f"{found!r} is longer than the {_MAX_SOCKET_PATH} bytes that a socket's path may have")
     return found
 
 
 def _name(value: object) -> str:
     found = reading.text(value)
     if not _NAME.fullmatch(found):
-        raise ValueError(f"{found!r} is not a name of HAProxy's; use letters, digits, '.', ':', '-' and '_'")
+        raise ValueError(f"{found!r} is not a name in HAProxy; use letters, digits, '.', ':', '-' and '_'")
     return found
 
 
 def _prefix(value: object) -> str:
     found = _name(value)
     if ":" in found:
-        raise ValueError(f"{found!r} must have no ':', which parts it from the minion id")
+        raise ValueError(f"{found!r} must not hold ':', which separates it from the minion id")
     return found
 
 
@@ -296,11 +303,11 @@ def _options(value: object) -> tuple[str, ...]:
     """Read ``{maxconn: 100, send-proxy: true}`` as the words of a server line."""
     found: list[str] = []
     for word, argument in reading.mapping(value).items():
-        if word in _OURS:
-            raise ValueError(f"{word} has no place here: {_OURS[word]}")
+        if word in _RESERVED:
+            raise ValueError(f"{word} is not allowed here: {_RESERVED[word]}")
         if argument is False or argument is None:
-            raise ValueError(f"{word} must have a value, or true where HAProxy wants none")
+            raise ValueError(f"{word} must have a value, or true if it takes none in HAProxy")
         found += [word] if argument is True else [word, str(argument)]
     if wrong := [word for word in found if not WORD.fullmatch(word)]:
-        raise ValueError(f"{wrong[0]!r} is no word that may stand in a server line")
+        raise ValueError(f"{wrong[0]!r} cannot be a word of a server line; use letters, digits and ._:/@%+,=[]-")
     return tuple(found)

@@ -23,7 +23,7 @@ def test_memory(value, size):
 
 @pytest.mark.parametrize("value", ["", "G", "0", "-1G", "1.5G", "1T", "much", None, True, "1 G B"])
 def test_invalid_memory(value):
-    with pytest.raises(SaltInvocationError, match="provider:memory: .* is no size; write 512M or 1G"):
+    with pytest.raises(SaltInvocationError, match="provider:memory: .* is not a size; write 512M or 1G"):
         memory(value)
 
 
@@ -34,7 +34,7 @@ def test_cpus(value, number):
 
 @pytest.mark.parametrize("value", [0, -1, "2", True, math.inf, math.nan, []])
 def test_invalid_cpus(value):
-    with pytest.raises(SaltInvocationError, match="provider:cpus: .* is no number of CPUs; write 2 or 0.5"):
+    with pytest.raises(SaltInvocationError, match="provider:cpus: .* is not a number of CPUs; write 2 or 0.5"):
         cpus(value)
 
 

@@ -1,4 +1,4 @@
-"""Salt seen from the master: what a pillar and a health check may answer."""
+"""Salt on the master: pillars, health checks, jobs, events and keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from salt.utils.crypt import pem_finger
 from saltext.immutable import minions
 from saltext.immutable.minions import LaunchFailed, Minions, NoAnswer
 from saltext.immutable.minions import jobs as jobs_of_salt
-from saltext.immutable.minions.events import POLLED
+from saltext.immutable.minions.events import MAX_EVENTS
 from saltext.immutable.spec.model import FunctionCheck, HttpCheck
 
 
@@ -42,7 +42,7 @@ def opts(tmp_path) -> dict[str, Any]:
 
 @pytest.fixture
 def unlogged() -> Iterator[None]:
-    """What Salt logs at error level it would say again after pytest's last line."""
+    """Disable logging: Salt would print errors again after pytest's last line."""
     logging.disable()
     yield
     logging.disable(logging.NOTSET)
@@ -63,7 +63,7 @@ def test_a_pillar_is_compiled_anew_each_time(opts):
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "error"),
     [
         pytest.param({"web": "a: {"}, "(?s)pillar of web-1 does not compile.*web", id="broken YAML"),
         pytest.param({"web": "a: {{ nothing.at.all }}"}, "undefined", id="broken Jinja"),
@@ -71,9 +71,9 @@ def test_a_pillar_is_compiled_anew_each_time(opts):
     ],
 )
 @pytest.mark.usefixtures("unlogged")
-def test_a_pillar_with_errors_raises_them(opts, files, said):
+def test_a_pillar_with_errors_raises_them(opts, files, error):
     write(opts, top="base: {'*': [web]}", **files)
-    with pytest.raises(SaltInvocationError, match=said):
+    with pytest.raises(SaltInvocationError, match=error):
         minions.pillar(opts, "web-1", {"id": "web-1"})
 
 
@@ -128,7 +128,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def salt_side(monkeypatch) -> Minions:
         pytest.param("200", None, id="200 is healthy"),
         pytest.param("204", None, id="so is any 2xx"),
         pytest.param("moved?/200", None, id="so is any 3xx"),
-        pytest.param("moved?http://a..b/", None, id="where it leads is not looked at"),
+        pytest.param("moved?http://a..b/", None, id="a redirect is not followed"),
         pytest.param("500", "answers 500", id="500 is ill"),
         pytest.param("404", "answers 404", id="404 is ill"),
         pytest.param("503?id={minion_id}", "503?id=web-1 answers 503", id="the minion id is filled in"),
@@ -166,14 +166,14 @@ def test_http(salt_side, server, path, why):
     assert found is None if why is None else why in found
 
 
-def test_nobody_listens_is_ill(salt_side):
+def test_a_refused_connection_is_unhealthy(salt_side):
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     assert "refused" in str(salt_side.check("web-1", address, HttpCheck("http://{address}/"), 5))
 
 
 @pytest.mark.parametrize(
-    ("path", "patience", "within"),
+    ("path", "timeout", "within"),
     [
         pytest.param("hangs", {"timeout": 0.1}, 5, id="silence, for as long as the check says"),
         pytest.param("hangs", {}, 0.1, id="silence, for as long as there is time"),
@@ -182,12 +182,12 @@ def test_nobody_listens_is_ill(salt_side):
         pytest.param("endless", {}, 5, id="a line without an end"),
     ],
 )
-def test_what_is_no_answer_is_neither_well_nor_ill(salt_side, server, path, patience, within):
+def test_without_an_http_answer_health_is_unknown(salt_side, server, path, timeout, within):
     with pytest.raises(NoAnswer, match=path):
-        salt_side.check("web-1", server, HttpCheck("http://{address}/" + path, **patience), within)
+        salt_side.check("web-1", server, HttpCheck("http://{address}/" + path, **timeout), within)
 
 
-def test_a_host_that_is_no_name_is_neither_well_nor_ill(salt_side):
+def test_with_a_wrong_host_name_health_is_unknown(salt_side):
     with pytest.raises(NoAnswer, match="a..b"):
         salt_side.check("web-1", "a..b", HttpCheck("http://{address}/"), 5)
 
@@ -215,8 +215,8 @@ class Jobs:
     [
         pytest.param(True, None, id="true is healthy"),
         pytest.param({"a": 1}, None, id="so is anything that is not empty"),
-        pytest.param(False, "service.status nginx says False", id="false is ill"),
-        pytest.param(None, "service.status nginx says None", id="nothing is ill"),
+        pytest.param(False, "service.status nginx returned False", id="false is ill"),
+        pytest.param(None, "service.status nginx returned None", id="nothing is ill"),
         pytest.param(CommandExecutionError("web-1: service.status: boom"), "boom", id="a failure is ill"),
     ],
 )
@@ -234,17 +234,19 @@ TRACEBACK = "Traceback (most recent call last):\n  File ...\nValueError: boom\n"
     ("returns", "codes", "found"),
     [
         pytest.param({"service.status": True}, {"service.status": 0}, [None, None], id="all is well"),
-        pytest.param({"service.status": False}, {"service.status": 0}, ["service.status nginx says False"], id="ill"),
+        pytest.param(
+            {"service.status": False}, {"service.status": 0}, ["service.status nginx returned False"], id="ill"
+        ),
         pytest.param({"service.status": TRACEBACK}, {}, ["ValueError: boom"], id="one that raised has no code"),
         pytest.param({"service.status": "not found"}, {"service.status": 254}, ["not found"], id="one that failed"),
         pytest.param({}, {}, ["web-1: service.status"], id="one of which nothing is said"),
     ],
 )
-def test_a_machine_is_looked_at_in_one_job(salt_side, monkeypatch, returns, codes, found):
-    asked = []
+def test_all_checks_run_in_one_job(salt_side, monkeypatch, returns, codes, found):
+    jobs = []
 
     def job(self, minion_id, fun, args, kwargs, within):
-        asked.append((fun, args, kwargs))
+        jobs.append((fun, args, kwargs))
         return {
             "return": {"immutable.status": STATUS, "disk.has": True, **returns},
             "retcode": {"immutable.status": 0, "disk.has": 0, **codes},
@@ -253,24 +255,24 @@ def test_a_machine_is_looked_at_in_one_job(salt_side, monkeypatch, returns, code
     monkeypatch.setattr(minions.Jobs, "_job", job)
     salt_side._jobs = minions.Jobs({})
     checks = [FunctionCheck("service.status", ("nginx",)), FunctionCheck("disk.has", kwargs={"free": 3})]
-    image, told = salt_side.look("web-1", checks, 5)
+    image, reasons = salt_side.check_all("web-1", checks, 5)
     functions = ["immutable.status", "service.status", "disk.has"]
-    assert asked == [(functions, [[], ["nginx"], [{"__kwarg__": True, "free": 3}]], {})]
+    assert jobs == [(functions, [[], ["nginx"], [{"__kwarg__": True, "free": 3}]], {})]
     assert image == "a" * 64
-    assert told[1] is None
-    assert (told[0] is None) == (found[0] is None)
-    assert found[0] is None or found[0] in told[0]
+    assert reasons[1] is None
+    assert (reasons[0] is None) == (found[0] is None)
+    assert found[0] is None or found[0] in reasons[0]
 
 
-def test_a_look_without_the_image_tells_nothing(salt_side, monkeypatch):
-    said = {"return": {"immutable.status": TRACEBACK, "test.ping": True}, "retcode": {"test.ping": 0}}
-    monkeypatch.setattr(minions.Jobs, "_job", lambda *_: said)
+def test_checks_without_a_status_raise(salt_side, monkeypatch):
+    answer = {"return": {"immutable.status": TRACEBACK, "test.ping": True}, "retcode": {"test.ping": 0}}
+    monkeypatch.setattr(minions.Jobs, "_job", lambda *_: answer)
     salt_side._jobs = minions.Jobs({})
     with pytest.raises(CommandExecutionError, match="boom"):
-        salt_side.look("web-1", [FunctionCheck("test.ping")], 5)
+        salt_side.check_all("web-1", [FunctionCheck("test.ping")], 5)
 
 
-def test_silence_is_neither_well_nor_ill(salt_side):
+def test_without_an_answer_health_is_unknown(salt_side):
     salt_side._jobs = Jobs(NoAnswer("web-1 does not answer"))
     with pytest.raises(NoAnswer):
         salt_side.check("web-1", None, FunctionCheck("test.ping"), 5)
@@ -287,28 +289,28 @@ def test_silence_is_neither_well_nor_ill(salt_side):
         pytest.param(None, NoAnswer, id="nothing"),
     ],
 )
-def test_an_image_is_told_or_unknown(salt_side, answer, digest):
+def test_an_image_is_reported_or_unknown(salt_side, answer, digest):
     salt_side._jobs = Jobs(answer)
     if digest is NoAnswer:
-        with pytest.raises(NoAnswer, match="immutable.status says"):
+        with pytest.raises(NoAnswer, match="immutable.status returned"):
             salt_side.image_of("web-1", 15)
     else:
         assert salt_side.image_of("web-1", 15) == digest
 
 
 @pytest.mark.parametrize(
-    ("launched", "raised", "said"),
+    ("launched", "raised", "message"),
     [
         pytest.param(False, NoAnswer, "its launch phase has not ended", id="under way"),
         pytest.param(None, NoAnswer, "its launch phase has not ended", id="nonsense"),
         pytest.param("the launch phase failed: db: x", LaunchFailed, "the launch phase failed: db: x", id="failed"),
     ],
 )
-def test_an_image_is_none_before_the_launch_phase_went_well(salt_side, launched, raised, said):
+def test_an_image_does_not_count_before_the_launch_phase_succeeded(salt_side, launched, raised, message):
     salt_side._jobs = Jobs({"digest": "a" * 64, "launched": launched})
     with pytest.raises(raised) as err:
         salt_side.image_of("web-1", 15)
-    assert (type(err.value), str(err.value)) == (raised, said)
+    assert (type(err.value), str(err.value)) == (raised, message)
     salt_side._jobs = Jobs({"digest": "a" * 64, "launched": True})
     assert salt_side.image_of("web-1", 15) == "a" * 64
 
@@ -367,7 +369,7 @@ def test_a_job_that_reached_nobody_is_not_printed_among_the_results(capsys, publ
 
 
 class Listening:
-    """A client whose minion answers as given, and its event bus; it notes how long it was to wait."""
+    """A client whose minion answers as given, and its event bus; it records how long it waits."""
 
     def __init__(self, returned: Any, known: bool) -> None:
         self.event, self.waits = self, []
@@ -405,7 +407,7 @@ class Listening:
         pytest.param(ConnectionResetError(), True, NoAnswer, id="a master that goes"),
     ],
 )
-def test_a_question_waits_no_longer_than_it_may(opts, returned, known, outcome):
+def test_a_job_waits_no_longer_than_allowed(opts, returned, known, outcome):
     jobs, client = minions.Jobs(opts), Listening(returned, known)
     jobs._clients.client = client
     if isinstance(outcome, type):
@@ -422,15 +424,15 @@ def test_a_question_waits_no_longer_than_it_may(opts, returned, known, outcome):
 
 
 class Bus:
-    """What was said, and perhaps the same again and again."""
+    """An event bus that gives these events; if ``endless``, the first one again and again."""
 
-    def __init__(self, said: list[tuple[str, Any]], endless: bool = False) -> None:
-        self.said, self.endless = list(said), endless
+    def __init__(self, events: list[tuple[str, Any]], endless: bool = False) -> None:
+        self.events, self.endless = list(events), endless
 
     def get_event(self, **_: Any) -> Any:
-        if not self.said:
+        if not self.events:
             return None
-        tag, data = self.said[0] if self.endless else self.said.pop(0)
+        tag, data = self.events[0] if self.endless else self.events.pop(0)
         return {"tag": tag, "data": data}
 
 
@@ -453,7 +455,7 @@ def test_events(salt_side, tag, data, kind):
 
 def test_a_busy_bus_does_not_keep_its_reader(salt_side):
     salt_side._bus = Bus([("salt/minion/web-1/start", {})], endless=True)
-    assert len(salt_side.poll()) == POLLED
+    assert len(salt_side.poll()) == MAX_EVENTS
 
 
 @pytest.mark.parametrize(
@@ -464,7 +466,7 @@ def test_a_busy_bus_does_not_keep_its_reader(salt_side):
         pytest.param({"minions": ["web-1"]}, False, id="none was"),
     ],
 )
-def test_whether_an_id_is_contested_is_in_salts_own_books(salt_side, keys, contested):
+def test_an_id_is_contested_if_salt_denied_another_key(salt_side, keys, contested):
     salt_side._listed = lambda: keys
     assert salt_side.contested("web-1") is contested
 
@@ -473,17 +475,17 @@ def test_whether_an_id_is_contested_is_in_salts_own_books(salt_side, keys, conte
     ("keys", "accepted"),
     [
         pytest.param({"minions": ["web-1"]}, True, id="accepted"),
-        pytest.param({"minions_pre": ["web-1"], "minions_denied": ["web-1"]}, False, id="it only knocked"),
+        pytest.param({"minions_pre": ["web-1"], "minions_denied": ["web-1"]}, False, id="pending and denied"),
         pytest.param({}, False, id="unknown"),
     ],
 )
-def test_whether_a_key_is_accepted_is_in_salts_own_books(salt_side, keys, accepted):
+def test_a_key_is_accepted_if_salt_lists_it(salt_side, keys, accepted):
     salt_side._listed = lambda: keys
     assert salt_side.accepted("web-1") is accepted
 
 
 @pytest.mark.parametrize("left", ["nothing", "a socket that nobody serves"])
-def test_a_master_that_is_down_is_a_sentence_that_says_how_to_mend_it(opts, tmp_path, left):
+def test_a_master_that_is_down_raises_what_to_do(opts, tmp_path, left):
     if left != "nothing":
         with socket.socket(socket.AF_UNIX) as before:
             before.bind(str(tmp_path / "master_event_pub.ipc"))
@@ -507,7 +509,7 @@ def test_how_a_machine_finds_its_master(opts):
         pytest.param({"cluster_id": "one", "cluster_key_pass": "s"}, "cluster/cluster.pem", "s", id="a passphrase"),
     ],
 )
-def test_the_key_that_the_master_signs_with_is_that_which_minions_know_it_by(opts, changes, name, phrase):
+def test_the_master_signs_with_the_key_that_minions_have(opts, changes, name, phrase):
     opts = {**opts, "cluster_pki_dir": f"{opts['pki_dir']}/cluster", **changes}
     pem = Path(opts["pki_dir"], name)
     pem.parent.mkdir(exist_ok=True)

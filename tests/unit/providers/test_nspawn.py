@@ -1,4 +1,4 @@
-"""What the provider of this host's machines tells the master."""
+"""The provider nspawn: how it lists machines."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ RECORD = {
 }
 
 
-def test_a_machine_is_told_with_whose_it_is():
+def test_a_machine_is_listed_with_its_installation():
     provider = object.__new__(Nspawn)
-    provider._host = lambda door: [RECORD, {**RECORD, "minion_id": "db-1", "fleet": "db"}]
+    provider._host = lambda function: [RECORD, {**RECORD, "minion_id": "db-1", "fleet": "db"}]
     assert provider.list("web") == [
         Instance("web-1", "web-1", "web", 2, "a" * 64, True, "10.117.0.2", 100.0, installation="0123456789abcdef")
     ]

@@ -51,7 +51,7 @@ class Minions(Protocol):
     def image_of(self, minion_id: str, within: float) -> str:
         """Return the digest of the image that the machine says it runs; ``LaunchFailed`` if it will never serve."""
 
-    def look(self, minion_id: str, checks: Sequence[FunctionCheck], within: float) -> tuple[str, list[str | None]]:
+    def check_all(self, minion_id: str, checks: Sequence[FunctionCheck], within: float) -> tuple[str, list[str | None]]:
         """Return both the image and what each of some checks says, in one job; each has another function."""
 
     def check(
@@ -186,7 +186,7 @@ class World:
         try:
             if not proven or not checks:
                 wanted = self._generations[record.generation].image
-                told, found = self._minions.look(minion_id, _at_once(checks), PROBE_WITHIN)
+                told, found = self._minions.check_all(minion_id, _at_once(checks), PROBE_WITHIN)
                 if told != wanted:
                     return Probe("no", plain(f"it runs image {told[:12]}, not {wanted[:12]}"), wrong=True)
             if ill := next(filter(None, found), None):

@@ -36,7 +36,7 @@ class Machine:
     def image_of(self, minion_id: str, within: float) -> str:
         return self._answer(self.image, within)
 
-    def look(self, minion_id: str, checks: list[object], within: float) -> tuple[str, list[str | None]]:
+    def check_all(self, minion_id: str, checks: list[object], within: float) -> tuple[str, list[str | None]]:
         return self.image_of(minion_id, within), [self.why for _ in checks if not self._fails(self.why)]
 
     def check(self, minion_id: str, address: str | None, check: object, within: float) -> str | None:

@@ -1,4 +1,4 @@
-"""The orders that the adapter gives, against a HAProxy made of two tables; the real one is in tests/integration."""
+"""The commands that the adapter sends, to a pretended HAProxy; the real one is in tests/integration."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ TITLES = "# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state 
 
 
 class Pretended:
-    """One HAProxy: servers, what they do, and the commands that it was given."""
+    """One HAProxy: its servers, their statistics, and the commands that it got."""
 
-    def __init__(self, place: str) -> None:
-        self.place = place
+    def __init__(self, socket: str) -> None:
+        self.socket = socket
         self.admin: dict[str, int] = {"static": 0}
         self.down: set[str] = set()
-        self.figures: dict[str, tuple[str, int, int]] = {}
+        self.stats: dict[str, tuple[str, int, int]] = {}
         self.address: dict[str, str] = {}
-        self.given: list[str] = []
+        self.sent: list[str] = []
         self.broken = ""
         self.busy = 0
-        """Times that a server is not deleted yet."""
+        """How often the deletion of a server still fails."""
 
-    def order(self, *words: str) -> str:
+    def command(self, *words: str) -> str:
         if not all(map(runtime.WORD.fullmatch, words)):
             raise CommandExecutionError("cannot be part of a command")
-        self.given.append(" ".join(words))
-        if self.broken and re.search(self.broken, self.given[-1]):
-            raise CommandExecutionError(f"HAProxy at {self.place} is broken")
+        self.sent.append(" ".join(words))
+        if self.broken and re.search(self.broken, self.sent[-1]):
+            raise CommandExecutionError(f"HAProxy at {self.socket} is broken")
         verb = getattr(self, f"_{words[0]}")
         return verb(*words[1:]) or ""
 
     def _show(self, what, *rest):
         if what == "stat":
             lines = ["# pxname,svname,scur,qcur,check_status,last_chk,"]
-            lines += [f'web,{name},{now},{queue},{check},"a, b",' for name, (check, now, queue) in self.figures.items()]
+            lines += [f'web,{name},{now},{queue},{check},"a, b",' for name, (check, now, queue) in self.stats.items()]
         else:
             rows = [
                 f"3 web 1 {name} {self.address.get(name, '-')} {0 if name in self.down else 2} {bits} 0"
@@ -87,8 +87,8 @@ def pretended(sockets="/run/a", **more):
     """Return an adapter and the HAProxies behind it."""
     behind = []
 
-    def connected(place):
-        behind.append(Pretended(place))
+    def connected(socket):
+        behind.append(Pretended(socket))
         return behind[-1]
 
     return HAProxy({"socket": sockets, "backend": "web", **more}, {}, connected), behind
@@ -135,8 +135,8 @@ def test_the_pillar_finds_it_by_its_name():
 def test_a_new_server_is_closed_until_it_is_ready_and_carries_its_options():
     found, (one,) = pretended(port=8080, options={"maxconn": 50, "send-proxy": True})
     found.attach("web-1", "10.0.0.2")
-    given = [command for command in one.given if not command.startswith("show")]
-    assert given == [
+    sent = [command for command in one.sent if not command.startswith("show")]
+    assert sent == [
         "add server web/immutable:web-1 10.0.0.2:8080 check maxconn 50 send-proxy",
         "set server web/immutable:web-1 addr 10.0.0.2 port 8080",
         "enable health web/immutable:web-1",
@@ -147,12 +147,12 @@ def test_a_new_server_is_closed_until_it_is_ready_and_carries_its_options():
 def test_without_a_check_none_is_enabled():
     found, (one,) = pretended(check=False)
     found.attach("web-1", "2001:db8::2")
-    assert "add server web/immutable:web-1 [2001:db8::2]:80" in one.given
-    assert not [command for command in one.given if "health" in command]
+    assert "add server web/immutable:web-1 [2001:db8::2]:80" in one.sent
+    assert not [command for command in one.sent if "health" in command]
 
 
 @pytest.mark.parametrize(
-    ("bits", "down", "figures", "standing"),
+    ("bits", "down", "stats", "standing"),
     [
         pytest.param(0, False, ("L7OK", 2, 1), Standing("in", True, 3), id="visitors that wait in its queue count"),
         pytest.param(0, False, ("INI", 0, 0), Standing("in", None, 0), id="no verdict before the first check ends"),
@@ -166,15 +166,15 @@ def test_without_a_check_none_is_enabled():
         pytest.param(9, True, ("", 1, 0), Standing("out", None, 1), id="maintenance outdoes draining"),
     ],
 )
-def test_what_haproxy_says_is_read(bits, down, figures, standing):
+def test_the_state_of_a_server_is_read(bits, down, stats, standing):
     found, (one,) = pretended()
     name = "immutable:web-1"
-    one.admin[name], one.figures[name] = bits, figures
+    one.admin[name], one.stats[name] = bits, stats
     one.down = {name} if down else set()
     assert found.standing() == {"web-1": standing}
 
 
-def test_a_server_that_came_between_two_questions_has_no_visitors_yet():
+def test_a_server_that_has_no_statistics_yet_has_no_sessions():
     found, (one,) = pretended()
     one.admin["immutable:web-1"] = 0
     assert found.standing() == {"web-1": Standing("in", None, 0)}
@@ -183,7 +183,7 @@ def test_a_server_that_came_between_two_questions_has_no_visitors_yet():
 def test_another_list_than_the_known_one_is_an_error():
     found, (one,) = pretended()
     one._show = lambda *rest: "2\n# something else"
-    with pytest.raises(CommandExecutionError, match="form that is unknown"):
+    with pytest.raises(CommandExecutionError, match="unknown format"):
         found.standing()
 
 
@@ -193,7 +193,7 @@ def test_servers_of_others_are_neither_shown_nor_touched():
     found.drain("static")
     found.remove("static")
     assert (found.standing(), one.admin) == ({}, before)
-    assert not [command for command in one.given if "web/static" in command]
+    assert not [command for command in one.sent if "web/static" in command]
 
 
 def test_two_fleets_in_one_backend_have_each_their_prefix():
@@ -204,15 +204,15 @@ def test_two_fleets_in_one_backend_have_each_their_prefix():
     assert "shop:web-2" in one.admin
 
 
-def test_of_several_haproxies_the_least_counts():
+def test_of_several_haproxies_the_state_with_the_least_traffic_counts():
     found, (one, other) = pretended(["/run/a", "/run/b"])
     for number in range(4):
         found.attach(f"web-{number}", "10.0.0.2")
     one.admin["immutable:web-1"] = 8
     del other.admin["immutable:web-2"]
     for each in (one, other):
-        each.figures["immutable:web-0"] = ("L4OK", 2, 0)
-    one.figures["immutable:web-3"], other.figures["immutable:web-3"] = ("L4OK", 0, 0), ("L4CON", 0, 0)
+        each.stats["immutable:web-0"] = ("L4OK", 2, 0)
+    one.stats["immutable:web-3"], other.stats["immutable:web-3"] = ("L4OK", 0, 0), ("L4CON", 0, 0)
     other.down = {"immutable:web-3"}
     assert found.standing() == {
         "web-0": Standing("in", True, 4),
@@ -222,7 +222,7 @@ def test_of_several_haproxies_the_least_counts():
     }
 
 
-def test_one_haproxy_that_fails_keeps_the_others_from_nothing():
+def test_all_haproxies_are_called_even_if_one_fails():
     found, (one, other) = pretended(["/run/a", "/run/b"])
     one.broken = "."
     with pytest.raises(CommandExecutionError, match="/run/a"):
@@ -251,22 +251,22 @@ def test_a_refused_server_is_an_error():
     assert found.standing() == {}
 
 
-def test_visitors_that_hold_a_server_are_cut_off_when_it_is_removed(clock):
+def test_sessions_are_shut_down_when_a_server_is_removed(clock):
     found, (one,) = pretended()
     found.attach("web-1", "10.0.0.2")
     one.busy = 3
     found.remove("web-1")
     assert found.standing() == {}
-    assert one.given.count("shutdown sessions server web/immutable:web-1") == 3
+    assert one.sent.count("shutdown sessions server web/immutable:web-1") == 3
 
 
-def test_a_server_that_cannot_be_deleted_is_an_error_after_a_while_and_has_no_visitors(clock):
+def test_a_server_that_cannot_be_deleted_is_an_error_after_a_while_and_gets_no_sessions(clock):
     found, (one,) = pretended()
     found.attach("web-1", "10.0.0.2")
     one.busy = 10**9
     with pytest.raises(CommandExecutionError, match="still has connections"):
         found.remove("web-1")
-    assert haproxy.GONE_WITHIN <= clock.now < haproxy.GONE_WITHIN + 0.2
+    assert haproxy.DELETE_WITHIN <= clock.now < haproxy.DELETE_WITHIN + 0.2
     assert found.standing()["web-1"].state == "out"
 
 
@@ -276,7 +276,7 @@ def test_a_minion_id_is_no_place_for_further_commands(bad):
     for call in (found.drain, found.remove, lambda minion_id: found.attach(minion_id, "10.0.0.2")):
         with pytest.raises(CommandExecutionError, match="minion id|empty"):
             call(bad)
-    assert not [command for command in one.given if not command.startswith("show")]
+    assert not [command for command in one.sent if not command.startswith("show")]
 
 
 @pytest.mark.parametrize("bad", ["10.0.0.2; quit", "web.example.com", "", "10.0.0.2:80", "fe80::1%eth0;x", "/run/sock"])
@@ -284,7 +284,7 @@ def test_an_address_is_an_address(bad):
     found, (one,) = pretended()
     with pytest.raises(CommandExecutionError, match="address|cannot be part"):
         found.attach("web-1", bad)
-    assert not [command for command in one.given if ";" in command]
+    assert not [command for command in one.sent if ";" in command]
 
 
 @pytest.mark.parametrize(
@@ -292,9 +292,9 @@ def test_an_address_is_an_address(bad):
     [
         ({}, "traffic:haproxy: socket is missing; write socket: /run/haproxy/admin.sock"),
         ({}, "traffic:haproxy: backend is missing; write backend: web"),
-        ({"socket": "run/a"}, "traffic:haproxy:socket: 'run/a' is no socket; write an absolute path, or host:port"),
-        ({"socket": "lb1:0"}, "traffic:haproxy:socket: 'lb1:0' is no socket"),
-        ({"socket": "lb1:65536"}, "traffic:haproxy:socket: 'lb1:65536' is no socket"),
+        ({"socket": "run/a"}, "traffic:haproxy:socket: 'run/a' is not a socket; write an absolute path, or host:port"),
+        ({"socket": "lb1:0"}, "traffic:haproxy:socket: 'lb1:0' is not a socket"),
+        ({"socket": "lb1:65536"}, "traffic:haproxy:socket: 'lb1:65536' is not a socket"),
         ({"socket": []}, "traffic:haproxy:socket: must name a socket"),
         ({"socket": ["/a", "/a"]}, "traffic:haproxy:socket: names a socket twice"),
         ({"socket": "/" + "a" * 107}, "is longer than the 107 bytes that a socket's path may have"),
@@ -304,19 +304,19 @@ def test_an_address_is_an_address(bad):
         ({"port": 0}, "traffic:haproxy:port: must be 1 to 65535, not 0"),
         ({"port": "80"}, "traffic:haproxy:port: must be a whole number"),
         ({"check": "yes"}, "traffic:haproxy:check: must be true or false"),
-        ({"prefix": "a:b"}, "traffic:haproxy:prefix: 'a:b' must have no ':'"),
+        ({"prefix": "a:b"}, "traffic:haproxy:prefix: 'a:b' must not hold ':'"),
         ({"prefix": "a\n"}, "traffic:haproxy:prefix: 'a\\n' is not a name"),
-        ({"options": {"check": True}}, "traffic:haproxy:options: check has no place here"),
-        ({"options": {"agent-check": True}}, "traffic:haproxy:options: agent-check has no place here"),
+        ({"options": {"check": True}}, "traffic:haproxy:options: check is not allowed here"),
+        ({"options": {"agent-check": True}}, "traffic:haproxy:options: agent-check is not allowed here"),
         ({"options": {"maxconn": None}}, "traffic:haproxy:options: maxconn must have a value"),
-        ({"options": {"maxconn": "1;quit"}}, "'1;quit' is no word that may stand in a server line"),
-        ({"options": {"max conn": 1}}, "'max conn' is no word that may stand in a server line"),
-        ({"options": {"sni": "<<"}}, "'<<' is no word that may stand in a server line"),
+        ({"options": {"maxconn": "1;quit"}}, "'1;quit' cannot be a word of a server line"),
+        ({"options": {"max conn": 1}}, "'max conn' cannot be a word of a server line"),
+        ({"options": {"sni": "<<"}}, "'<<' cannot be a word of a server line"),
         ({"options": ["maxconn"]}, "traffic:haproxy:options: must be a mapping"),
         ({"balance": "roundrobin"}, "traffic:haproxy:balance: no such key"),
     ],
 )
-def test_wrong_settings_are_named_with_their_mend(settings, sentence):
+def test_wrong_settings_are_errors_that_say_what_to_write(settings, sentence):
     whole = {"socket": "/run/a", "backend": "web", **settings} if settings else {}
     with pytest.raises(SaltInvocationError) as caught:
         HAProxy(whole, {})
@@ -328,21 +328,21 @@ def test_sockets_are_paths_or_places(socket):
     assert haproxy.read({"socket": socket, "backend": "web"}).sockets == (socket,)
 
 
-class Said(runtime.Runtime):
-    """A runtime that answers what it was told to."""
+class Answering(runtime.Runtime):
+    """A runtime with a fixed answer."""
 
     def __init__(self, answer):
         super().__init__("/run/a")
         self.answer, self.lines = answer, []
 
-    def _said(self, line):
+    def _answer(self, line):
         self.lines.append(line)
         return self.answer
 
 
 @pytest.mark.parametrize("answer", ["\n\n", "\n[6]: New server registered.\n\n", "\n[4]: no need to change it\n\n"])
 def test_notices_and_warnings_are_no_refusals(answer):
-    assert Said(answer).order("set", "server", "web/x", "state", "ready") == answer.strip()
+    assert Answering(answer).command("set", "server", "web/x", "state", "ready") == answer.strip()
 
 
 @pytest.mark.parametrize(
@@ -357,19 +357,19 @@ def test_notices_and_warnings_are_no_refusals(answer):
         ("\n[3]: something else\n\n", "`add server web/x`: something else"),
     ],
 )
-def test_a_refusal_is_an_error_that_says_how_to_mend_it(answer, sentence):
+def test_a_refusal_is_an_error_that_says_what_to_do(answer, sentence):
     with pytest.raises(CommandExecutionError) as caught:
-        Said(answer).order("add", "server", "web/x")
+        Answering(answer).command("add", "server", "web/x")
     assert sentence in str(caught.value)
     assert "HAProxy at /run/a refuses" in str(caught.value)
 
 
 @pytest.mark.parametrize("word", ["a;b", "a b", "a\n", "", "<<", "a'b", 'a"b', "a\\b", "a\tb", "ä"])
 def test_a_word_cannot_hold_another_command(word):
-    said = Said("")
+    connection = Answering("")
     with pytest.raises(CommandExecutionError, match="cannot be part of a command"):
-        said.order("set", "server", word)
-    assert said.lines == []
+        connection.command("set", "server", word)
+    assert connection.lines == []
 
 
 @pytest.mark.parametrize(
@@ -380,13 +380,13 @@ def test_a_word_cannot_hold_another_command(word):
         (TimeoutError(), "did not answer within 5 s"),
     ],
 )
-def test_who_is_not_there_is_named(error, sentence, monkeypatch):
+def test_a_haproxy_that_does_not_answer_is_named(error, sentence, monkeypatch):
     def connected(self):
         raise error
 
     monkeypatch.setattr(runtime.Runtime, "_connected", connected)
     with pytest.raises(CommandExecutionError) as caught:
-        runtime.Runtime("/run/a").order("show", "info")
+        runtime.Runtime("/run/a").command("show", "info")
     assert sentence in str(caught.value)
     assert caught.value.__cause__ is error
 
@@ -395,14 +395,14 @@ def test_who_is_not_there_is_named(error, sentence, monkeypatch):
 def test_an_answer_that_breaks_off_is_an_error(what):
     found, (behind,) = pretended()
     found.attach("web-1", "10.0.0.2")
-    behind.figures["immutable:web-1"] = ("L7OK", 1, 0)
-    whole = behind.order
+    behind.stats["immutable:web-1"] = ("L7OK", 1, 0)
+    whole = behind.command
 
     def torn(*words):
         answer = whole(*words)
         last = answer.rindex("\n")
         return answer[: last + 12] if " ".join(words[1:]).startswith(what) else answer
 
-    found._backends[0]._order = torn
-    with pytest.raises(CommandExecutionError, match="HAProxy at /run/a broke off"):
+    found._backends[0]._command = torn
+    with pytest.raises(CommandExecutionError, match="the answer of HAProxy at /run/a is cut off"):
         found.standing()
