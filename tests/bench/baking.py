@@ -126,7 +126,7 @@ def _machine(estate: Estate, bake_id: str, below: list[str]) -> Iterator[Machine
         workspace = undo.enter_context(host.workspace())
         (workspace / "fs").mkdir()
         mirrors.write_resolv_conf(workspace / "fs")
-        ordered = states.prepare(host, workspace, order, layers.lower(below))
+        ordered = states.prepare(host, workspace, order, layers.short_names(below))
         machine = undo.enter_context(machines.temporary(host, ordered))
         machines.wait_booted(machine)
         yield machine

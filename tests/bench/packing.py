@@ -118,7 +118,7 @@ def _import(estate: Estate, base: Base) -> None:
         # In a mount namespace of its own: the mount ends with it.
         mount = 'mount -t overlay overlay -o "$1" "$2" && exec tar --create --xattrs --numeric-owner --directory "$2" .'
         script = ["unshare", "--mount", "--propagation=private", "sh", "-c", mount, "sh"]
-        words = [*script, overlay.options((*layers.lower(below), str(place / "empty"))), str(place / "root")]
+        words = [*script, overlay.options((*layers.short_names(below), str(place / "empty"))), str(place / "root")]
         with subprocess.Popen(words, cwd=estate.host.l, stdout=subprocess.PIPE) as tar:
             done = _asked(_place(estate), "import", "-", _IMAGE, stdin=tar.stdout)
         assert (tar.returncode, done.returncode) == (0, 0), done.stderr

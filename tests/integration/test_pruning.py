@@ -42,7 +42,7 @@ def four(estate):
 @pytest.fixture
 def mounted(estate, four):
     """Let somebody have mounted the third image, in a mount namespace of their own."""
-    stack = layers.lower(estate.salt_run("image.show", four[2]).data["layers"])
+    stack = layers.short_names(estate.salt_run("image.show", four[2]).data["layers"])
     options = f"lowerdir={':'.join(reversed(stack))}"
     script = f"mount -t overlay overlay -o {options} /mnt && echo mounted && exec sleep 600"
     with subprocess.Popen(

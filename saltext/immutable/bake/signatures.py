@@ -31,10 +31,10 @@ def sign_image(
     trusted = sign.trusted(settings)
     proof = made["proof"]
     if proof is None:
-        order = {"order": manifest.of_image(made), "created": image.created}
+        order = {"order": manifest.image_definition(made), "created": image.created}
         statement = verify.statement(image.name, image.digest, made["above"], document, order)
         proof = {"signature": sign.sign(statement, sign.key(settings)), "provenance": document}
-        sign.keep_public(settings)
+        sign.write_public(settings)
         builder("keep_proof", digest=image.digest, proof=proof)
         trusted = sign.trusted(settings)  # the key may be a minute old
     verify.require_signed(image.digest, proof, made["above"], trusted)
@@ -73,5 +73,5 @@ def require(store: Store, image: Image, trusted: Sequence[str]) -> dict[str, Any
             f"{image.name} is not signed: it was baked before images were signed. Bake its recipe again, or if you "
             f"know that it was not changed since, salt-run image.sign {image.name}"
         )
-    verify.vouched(image.digest, dict(row), trusted)
+    verify.signed_predicate(image.digest, dict(row), trusted)
     return None if row["provenance"] is None else dict(row["provenance"])

@@ -26,7 +26,7 @@ from saltext.immutable.builder.sources import debian, minion, roots
 from saltext.immutable.builder.states import salt_call
 from saltext.immutable.guard.seal import SEAL_PATH
 from saltext.immutable.host import Host, remove, sync_directory, write
-from saltext.immutable.images import layers, manifest, proof, verify
+from saltext.immutable.images import layers, manifest, seal_layer, verify
 from saltext.immutable.machines import images, overlay
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.cgroup import Cgroup
@@ -45,7 +45,7 @@ def keep_layer(
 
     ``warnings``: sentences for the operator. ``about``: metadata that depends on the layers below, too.
     """
-    layers.keep(host, key, digest, warnings, about)
+    layers.set_key(host, key, digest, warnings, about)
 
 
 def make_key(host: Host, bake_id: str) -> str:
@@ -152,7 +152,7 @@ def _query_apt(host: Host, order: Mapping[str, Any], query: Callable[..., dict[s
 
 def _packages(host: Host, below: Sequence[str]) -> dict[str, str]:
     """Return the Debian packages of a stack of layers: name:arch -> version."""
-    return debian.installed(overlay.top_file(host.l, layers.lower(list(below)), "var/lib/dpkg/status"))
+    return debian.installed(overlay.top_file(host.l, layers.short_names(list(below)), "var/lib/dpkg/status"))
 
 
 def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,23 +172,24 @@ def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         seal |= {"image": digest, "created": time.time()}
         with host.workspace() as work:
             tree = work / "image/seal"
-            for path, text in {SEAL_PATH: json.dumps(seal, indent=1), **proof.above(order)}.items():
+            for path, text in {SEAL_PATH: json.dumps(seal, indent=1), **seal_layer.derived_files(order)}.items():
                 file = tree / path.lstrip("/")
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write(file, text)
-            proof.add(host, tree, order)
-            proof.like_below(host, tree, order["layers"])
+            seal_layer.add_manifests(host, tree, order)
+            seal_layer.copy_folder_metadata(host, tree, order["layers"])
             write(work / "image" / about.name, json.dumps({**order, **seal}))
             remove(about.parent)  # an unfinished image of an older version of this pack
             (work / "image").rename(about.parent)
             sync_directory(host.images)
-    layers.link(host, images.seal_link(digest), f"../images/{digest}/seal")
+    layers.make_link(host, images.seal_link(digest), f"../images/{digest}/seal")
     return find_image(host, digest)
 
 
 def find_image(host: Host, digest: str) -> dict[str, Any]:
     """Return what an image is made of, with ``above``: what is to be signed, and ``proof`` where it is."""
-    return {**images.read(host, digest), "above": verify.above(host, digest), "proof": verify.proof(host, digest)}
+    seal = verify.seal_manifest(host, digest)
+    return {**images.read(host, digest), "above": seal, "proof": verify.read_proof(host, digest)}
 
 
 def has_image(host: Host, digest: str) -> bool:
@@ -197,7 +198,7 @@ def has_image(host: Host, digest: str) -> bool:
         return False
     layers_ = images.read(host, digest)["layers"]
     complete = all((host.layers / layer / "layer.json").exists() for layer in layers_)
-    return complete and verify.proof(host, digest) is not None
+    return complete and verify.read_proof(host, digest) is not None
 
 
 def keep_proof(host: Host, digest: str, proof: Mapping[str, Any]) -> None:
@@ -215,7 +216,7 @@ def verify_image(host: Host, digest: str, trusted: Sequence[str]) -> dict[str, A
 
 def _require_directories(host: Host, order: Mapping[str, Any]) -> None:
     """Raise where a writable directory of the policy is not in the image: machines could not mount it."""
-    stack = layers.lower(order["layers"])
+    stack = layers.short_names(order["layers"])
     for path in order["policy"]["writable"]:
         if not path.startswith("/var/") and not overlay.has_directory(host.l, stack, path):
             raise CommandExecutionError(
@@ -288,7 +289,7 @@ def _workspace_on(host: Host, below: list[str]) -> Iterator[tuple[Path, tuple[st
         verify.require_layers(host, below)
         (workspace / "fs").mkdir(mode=0o755)
         mirrors.write_resolv_conf(workspace / "fs")
-        yield workspace, layers.lower(below)
+        yield workspace, layers.short_names(below)
 
 
 def _commit(
@@ -305,7 +306,7 @@ def _commit(
     ``phases``: seconds of each phase so far, as `timed` gives them. ``secret_values``: warn of files that hold one.
     ``address``: that of the machine in which the states ran. ``about``: metadata of the layer.
     """
-    tree, lower = workspace / "fs", [host.l / name for name in layers.lower(list(order.get("below", ())))]
+    tree, lower = workspace / "fs", [host.l / name for name in layers.short_names(list(order.get("below", ())))]
     with phase("slim"):
         slimmed = slim.slim(tree, order.get("slim"), lower)
     with phase("scrub"):

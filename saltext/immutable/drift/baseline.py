@@ -13,7 +13,7 @@ from saltext.immutable.drift import files, mounts, tree
 from saltext.immutable.drift.image import ADOPTED
 from saltext.immutable.drift.paths import Mutable
 from saltext.immutable.host import remove, write
-from saltext.immutable.images import manifest, proof
+from saltext.immutable.images import manifest, seal_layer
 from saltext.immutable.images.stack import Entry
 
 
@@ -28,26 +28,26 @@ def baseline(recipe: str, policy: Mapping[str, Any], root: str = "/") -> str:
     order = {"recipe": recipe, "layers": [layer], "read_only": False, "grains": {}, "policy": policy}
     folder = Path(root, ADOPTED)
     _clear(folder)
-    _prepared(folder, proof.MANIFESTS, f"{layer}.gz").write_bytes(gzip.compress(text, 6, mtime=0))
-    write(_prepared(folder, proof.ORDER), manifest.canonical(order))
-    write(_prepared(folder, proof.NAMES), manifest.canonical({layer: "this machine when it was sealed"}))
-    for path in proof.COPIED:
+    _prepared(folder, seal_layer.MANIFESTS, f"{layer}.gz").write_bytes(gzip.compress(text, 6, mtime=0))
+    write(_prepared(folder, seal_layer.ORDER), manifest.canonical(order))
+    write(_prepared(folder, seal_layer.NAMES), manifest.canonical({layer: "this machine when it was sealed"}))
+    for path in seal_layer.COPIED:
         if Path(root, path).is_file():
-            proof.copy(Path(root, path), _prepared(folder, proof.REFERENCE, path))
+            seal_layer.copy_private(Path(root, path), _prepared(folder, seal_layer.REFERENCE, path))
     return manifest.image_digest(order)
 
 
 def _prepared(folder: Path, *parts: str) -> Path:
     """Return where a part of the proof belongs, after making the folders for it."""
-    path = folder.joinpath(os.path.relpath(parts[0], proof.FOLDER), *parts[1:])
+    path = folder.joinpath(os.path.relpath(parts[0], seal_layer.FOLDER), *parts[1:])
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def _clear(folder: Path) -> None:
     """Remove the baseline of an earlier seal."""
-    for path in (proof.ORDER, proof.NAMES, proof.MANIFESTS, proof.REFERENCE):
-        remove(folder / os.path.relpath(path, proof.FOLDER))
+    for path in (seal_layer.ORDER, seal_layer.NAMES, seal_layer.MANIFESTS, seal_layer.REFERENCE):
+        remove(folder / os.path.relpath(path, seal_layer.FOLDER))
 
 
 def _lines(root: str, mutable: Mutable) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saltext.immutable.guard.seal import SEAL_PATH, Seal
-from saltext.immutable.images import manifest, proof
+from saltext.immutable.images import manifest, seal_layer
 from saltext.immutable.images.stack import Entry, merged, parents
 
 ADOPTED = "var/lib/immutable"
@@ -60,23 +60,23 @@ def read(root: str, found: Seal, digest: str) -> Image:
 
 
 def _read(root: str, found: Seal, digest: str) -> Image:
-    folder = ADOPTED if found.adopted else proof.FOLDER
-    order = _order(root, f"{folder}/{_below(proof.ORDER)}", digest)
+    folder = ADOPTED if found.adopted else seal_layer.FOLDER
+    order = _order(root, f"{folder}/{_below(seal_layer.ORDER)}", digest)
     _require_seal(found, order, digest)
     _require_above(root, order)
-    lines = [_lines(root, f"{folder}/{_below(proof.MANIFESTS)}/{each}.gz", each) for each in order["layers"]]
-    names = _names(root, f"{folder}/{_below(proof.NAMES)}")
+    lines = [_lines(root, f"{folder}/{_below(seal_layer.MANIFESTS)}/{each}.gz", each) for each in order["layers"]]
+    names = _names(root, f"{folder}/{_below(seal_layer.NAMES)}")
     return Image(
         digest=digest,
         files=merged(lines),
         own=frozenset(_own(folder, order)),
         names=[names.get(each, each[:12]) for each in order["layers"]],
-        reference=f"{root.rstrip('/')}/{folder}/{_below(proof.REFERENCE)}",
+        reference=f"{root.rstrip('/')}/{folder}/{_below(seal_layer.REFERENCE)}",
     )
 
 
 def _below(path: str) -> str:
-    return path.removeprefix(f"{proof.FOLDER}/")
+    return path.removeprefix(f"{seal_layer.FOLDER}/")
 
 
 def _order(root: str, path: str, digest: str) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _require_seal(found: Seal, order: Mapping[str, Any], digest: str) -> None:
 
 def _require_above(root: str, order: Mapping[str, Any]) -> None:
     """Raise unless the files that follow from the image's description (its grains, for example) have that content."""
-    for path, text in proof.above(order).items():
+    for path, text in seal_layer.derived_files(order).items():
         if _bytes(root, path.lstrip("/")) != text.encode():
             raise Forged(path, "its content differs from the image")
 
@@ -132,13 +132,14 @@ def _bytes(root: str, path: str) -> bytes:
 
 
 def _own(folder: str, order: Mapping[str, Any]) -> Iterator[str]:
-    yield from (proof.FOLDER, SEAL_PATH.lstrip("/"), folder)
-    yield from (f"{folder}/{_below(path)}" for path in (proof.ORDER, proof.NAMES, proof.MANIFESTS, proof.REFERENCE))
-    yield from (f"{folder}/{_below(proof.MANIFESTS)}/{digest}.gz" for digest in order["layers"])
-    for path in proof.COPIED:
-        copy = f"{folder}/{_below(proof.REFERENCE)}/{path}"
+    yield from (seal_layer.FOLDER, SEAL_PATH.lstrip("/"), folder)
+    inside = (seal_layer.ORDER, seal_layer.NAMES, seal_layer.MANIFESTS, seal_layer.REFERENCE)
+    yield from (f"{folder}/{_below(path)}" for path in inside)
+    yield from (f"{folder}/{_below(seal_layer.MANIFESTS)}/{digest}.gz" for digest in order["layers"])
+    for path in seal_layer.COPIED:
+        copy = f"{folder}/{_below(seal_layer.REFERENCE)}/{path}"
         yield copy
         yield from (above for above in parents(copy) if len(above) > len(folder))
-    for path in proof.above(order):
+    for path in seal_layer.derived_files(order):
         yield path.lstrip("/")
         yield os.path.dirname(path).lstrip("/")

@@ -1,5 +1,5 @@
-"""What an image is: layers, their manifests and digests, signatures, proof, provenance, bill of materials.
+"""What an image is: layers, their manifests and digests, seal, signature, provenance, bill of materials.
 
-Read by the master, the builder, the host and the sealed machine itself. Nothing here bakes, launches or decides about
+Read on the master, on the builder, on hosts and on sealed machines. Nothing here bakes, launches or decides about
 fleets, and nothing imports ``store``.
 """

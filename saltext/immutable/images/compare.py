@@ -1,4 +1,4 @@
-"""Two images of a builder, file by file, and which units each enables. Pure, but for the manifests."""
+"""Compare two images of a builder: files, and enabled and masked units."""
 
 from __future__ import annotations
 
@@ -12,70 +12,70 @@ from saltext.immutable.host import Host
 from saltext.immutable.images import verify
 from saltext.immutable.images.stack import Entry, merged
 
-_MOST = 200
-"""Files of each kind of change that are named, the largest first; the others are counted."""
+_MAX_LISTED = 200
+"""Files that are listed for each kind of change, the largest first. All are counted."""
 _WANTED = re.compile(r"(?:etc|usr/lib)/systemd/(?:system|user)/[^/]+\.(?:wants|requires)/([^/]+)")
 _MASKED = re.compile(r"(?:etc|usr/lib)/systemd/(?:system|user)/([^/]+)")
 Files = Mapping[str, Entry]
 
 
 def compare(host: Host, old: str, new: str) -> dict[str, Any]:
-    """Return how image ``new`` differs from ``old``: files and services, each with added, removed and changed."""
-    before, after = (shown(host, digest) for digest in (old, new))
+    """Return how image ``new`` differs from ``old``: files and services."""
+    before, after = (visible_files(host, digest) for digest in (old, new))
     return {"files": files(before, after), "services": services(before, after)}
 
 
-def shown(host: Host, digest: str) -> Files:
-    """Return the files that a machine of an image sees, but for the seal and what lies around it."""
-    return merged(_lines(host, verify.order(host, digest)["layers"]))
+def visible_files(host: Host, digest: str) -> Files:
+    """Return the files that a machine of an image sees, without those of the seal layer."""
+    return merged(_manifests(host, verify.definition(host, digest)["layers"]))
 
 
-def _lines(host: Host, stack: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+def _manifests(host: Host, stack: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
     for layer in stack:
         text = gzip.decompress((host.layers / layer / "manifest.gz").read_bytes())
         yield [json.loads(line) for line in text.splitlines()]
 
 
 def files(old: Files, new: Files) -> dict[str, Any]:
-    """Return what was added, removed and changed, each with how many, how many bytes more, and the largest by path.
+    """Return the files that were added, removed and changed: count, bytes of difference, and the largest by path.
 
-    A file's time is no change of it, nor is a folder in which another file lies.
+    A different time is no change, and directories are listed only where their own metadata changed.
     """
-    shared = [path for path in set(old) & set(new) if _what(old[path]) != _what(new[path])]
+    shared = [path for path in set(old) & set(new) if _comparable(old[path]) != _comparable(new[path])]
     changes = {
         "added": {path: new[path].size for path in set(new) - set(old) if new[path].kind != "dir"},
         "removed": {path: -old[path].size for path in set(old) - set(new) if old[path].kind != "dir"},
         "changed": {path: new[path].size - old[path].size for path in shared},
     }
-    return {what: _summed(sizes) for what, sizes in changes.items() if sizes}
+    return {kind: _summary(sizes) for kind, sizes in changes.items() if sizes}
 
 
-def _what(entry: Entry) -> tuple[object, ...]:
+def _comparable(entry: Entry) -> tuple[object, ...]:
     return (entry.kind, entry.mode, entry.uid, entry.gid, entry.size, entry.content, entry.xattrs)
 
 
-def _summed(sizes: Mapping[str, int]) -> dict[str, Any]:
-    largest = sorted(sizes, key=lambda path: (-abs(sizes[path]), path))[:_MOST]
-    named = {f"/{path}": sizes[path] for path in sorted(largest)}
-    return {"count": len(sizes), "bytes": sum(sizes.values()), "largest" if len(sizes) > _MOST else "all": named}
+def _summary(sizes: Mapping[str, int]) -> dict[str, Any]:
+    largest = sorted(sizes, key=lambda path: (-abs(sizes[path]), path))[:_MAX_LISTED]
+    listed = {f"/{path}": sizes[path] for path in sorted(largest)}
+    return {"count": len(sizes), "bytes": sum(sizes.values()), "largest" if len(sizes) > _MAX_LISTED else "all": listed}
 
 
 def services(old: Files, new: Files) -> dict[str, list[str]]:
-    """Return the units that are enabled, or masked, in one of them only."""
-    told: dict[str, list[str]] = {}
-    for what, units in (("enabled", enabled), ("masked", masked)):
+    """Return the units that are enabled or masked in one of the two images only."""
+    changes: dict[str, list[str]] = {}
+    for state, units in (("enabled", enabled), ("masked", masked)):
         before, after = units(old), units(new)
-        told |= {what: sorted(after - before), f"no longer {what}": sorted(before - after)}
-    return {what: names for what, names in told.items() if names}
+        changes |= {state: sorted(after - before), f"no longer {state}": sorted(before - after)}
+    return {state: names for state, names in changes.items() if names}
 
 
 def enabled(found: Files) -> set[str]:
-    """Return the units that another unit wants or requires by a link."""
+    """Return the units that another unit wants or requires by a link, without the masked ones."""
     links = (_WANTED.fullmatch(path) for path, entry in found.items() if entry.kind == "link")
     return {link[1] for link in links if link} - masked(found)
 
 
 def masked(found: Files) -> set[str]:
-    """Return the units that lead to nothing."""
+    """Return the masked units: links to /dev/null."""
     empty = (path for path, entry in found.items() if entry.kind == "link" and entry.content == "/dev/null")
     return {link[1] for link in map(_MASKED.fullmatch, empty) if link}

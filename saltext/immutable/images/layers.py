@@ -1,4 +1,4 @@
-"""The layers of this host: found by key, committed by digest, never overwritten."""
+"""The layers of this host: looked up by key, stored by digest, never overwritten."""
 
 from __future__ import annotations
 
@@ -21,68 +21,71 @@ from saltext.immutable.machines import images, machine, overlay
 
 @dataclass(frozen=True)
 class Layer:
-    """One committed layer."""
+    """A committed layer."""
 
     digest: str
     what: str
-    """``debian bookworm``, ``minion``, ``states of web``."""
+    """``debian bookworm``, ``minion salt==3008.3``, ``states of web``."""
     packages: Mapping[str, str] = field(default_factory=dict)
-    """Debian packages of the whole stack up to here, name:arch -> version."""
+    """Debian packages of the stack up to this layer: name:arch -> version."""
     grains: Mapping[str, Any] = field(default_factory=dict)
-    """Grains that pillar may depend on, as a minion of this stack has them; empty below the minion layer."""
+    """Grains of a minion of this stack, for pillars that depend on them; empty below the minion layer."""
     unproven: Sequence[str] = ()
-    """Sentences about what it was made from that no key can see."""
+    """Sentences about what no key can see."""
     sls: Sequence[str] | None = None
-    """Names of the SLS that made it; None: other layers, and those of the time before this was written down."""
+    """Names of the SLS that were applied; None for other layers, and for layers of older versions."""
     tests: Sequence[Mapping[str, Any]] = ()
-    """What came of the tests inside."""
+    """Results of the inside tests."""
     files: int = 0
     size: int = 0
     """Bytes."""
     created: float = 0.0
     seconds: float = 0.0
-    """How long it took to build."""
+    """Duration of the build."""
     phases: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of each phase of that."""
+    """Seconds of each phase of the build."""
     slim: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Files and bytes that were taken out of it, by category."""
+    """Files and bytes that were removed from it, by category."""
     private_keys: Sequence[str] = ()
-    """Its files that hold one."""
+    """Its files that hold a private key."""
     warnings: Sequence[str] = field(default_factory=list)
-    """What whoever used this key should know. It depends on more than the content: the same layer may have others."""
+    """Sentences for the operator. They depend on the key: the same layer may have others under another key."""
 
 
 def find(host: Host, key: str) -> Layer | None:
-    """Return the layer that ``key`` led to last, if it is still there; what cannot be read leads nowhere."""
+    """Return the layer that was built last for ``key``, or None, also where the key or the layer cannot be read."""
     try:
-        digest, *known = (host.keys / key).read_text().splitlines()
-        told = list(map(json.loads, known))
-        about = next((each for each in told if isinstance(each, dict)), {})
-        said: Any = {**about, "warnings": [each for each in told if isinstance(each, str)]}
-        return replace(load(host, digest), **said)
+        digest, *lines = (host.keys / key).read_text().splitlines()
+        values = list(map(json.loads, lines))
+        about = next((value for value in values if isinstance(value, dict)), {})
+        changes: Any = {**about, "warnings": [value for value in values if isinstance(value, str)]}
+        return replace(load(host, digest), **changes)
     except (FileNotFoundError, TypeError, ValueError):
         return None
 
 
 def load(host: Host, digest: str) -> Layer:
-    """Return a layer of this host; what is said of it has a sum of its own, as its digest covers only its files."""
+    """Return a layer of this host. Its metadata has a checksum of its own, because the digest covers only its files.
+
+    Raises `verify.Damaged` where that is wrong.
+    """
     try:
         about = json.loads((host.layers / digest / "layer.json").read_text())
         if about.pop("sum", None) not in (None, manifest.digest(about)):
-            raise ValueError("its sum is another one")
+            raise ValueError("its checksum is wrong")
         return Layer(**about)
     except (AttributeError, TypeError, ValueError) as err:
         raise verify.damaged_layer(host, digest, f"layer.json cannot be read: {err}") from err
 
 
 def commit(host: Host, workspace: Path, **about: Any) -> Layer:
-    """Make ``workspace``/fs a layer under its digest.
+    """Store ``workspace``/fs as a layer under its digest. ``about``: its metadata.
 
-    The order is the promise: content on disk, then the name; what a crash leaves is either no layer, or a whole one.
+    The content is on the disk before the layer gets its name, so a crash leaves either no layer or a complete one.
     """
     tree = workspace / "fs"
-    since = (workspace / "lock").stat().st_mtime  # when the work began
-    lines = manifest.as_lines(times.settle(tree, manifest.entries(tree), since))
+    since = (workspace / "lock").stat().st_mtime  # the start of the work
+    lines = manifest.as_lines(times.clamp(tree, manifest.entries(tree), since))
     digest = hashlib.sha256("".join(lines).encode()).hexdigest()
     if not (host.layers / digest).exists():
         staged = workspace / "layer"
@@ -90,63 +93,71 @@ def commit(host: Host, workspace: Path, **about: Any) -> Layer:
         size = sum(json.loads(line).get("size", 0) for line in lines)
         layer = Layer(digest=digest, files=len(lines), size=size, created=time.time(), **about)
         (staged / "manifest.gz").write_bytes(gzip.compress("".join(lines).encode(), 6, mtime=0))
-        about_ = asdict(layer)
-        (staged / "layer.json").write_text(json.dumps({**about_, "sum": manifest.digest(about_)}))
+        metadata = asdict(layer)
+        (staged / "layer.json").write_text(json.dumps({**metadata, "sum": manifest.digest(metadata)}))
         tree.rename(staged / "fs")
         run(["sync", "--file-system", staged])
         staged.rename(host.layers / digest)
         sync_directory(host.layers)
         paths = [json.loads(line)["path"] for line in lines]
-        verify.note(host, digest, verify.print_of(host, digest, paths))
-    link(host, overlay.short(digest), f"../layers/{digest}/fs")
-    return replace(load(host, digest), **about)  # the layer may be there since it was made above others
+        verify.mark_verified(host, digest, verify.fingerprint(host, digest, paths))
+    make_link(host, overlay.short(digest), f"../layers/{digest}/fs")
+    return replace(load(host, digest), **about)  # a layer that existed may have been built on another stack
 
 
-def keep(
+def set_key(
     host: Host, key: str, digest: str, warnings: Sequence[str] = (), about: Mapping[str, Any] | None = None
 ) -> None:
-    """Let ``key`` lead to a layer; it is given when nobody doubts any more what the layer was made from.
+    """Record that ``key`` leads to a layer. Called when it is certain what the layer was made from.
 
-    ``about``: what depends on the layers below, too, so that the same layer may have another one under another key.
+    ``about``: metadata that depends on the layers below, and may differ under another key.
     """
     write(host.keys / key, "\n".join([digest, *map(json.dumps, [*([about] if about else []), *warnings])]))
 
 
-def link(host: Host, name: str, target: str) -> str:
-    """Make a short name for a layer; it may be there already."""
-    place = host.l / name
-    if not place.is_symlink():
-        place.symlink_to(target)
-    elif os.readlink(place) != target:
-        raise CommandExecutionError(f"{place} leads to {os.readlink(place)}, not to {target}: two digests begin alike")
+def make_link(host: Host, name: str, target: str) -> str:
+    """Make the short link of a layer, unless it exists."""
+    link = host.l / name
+    if not link.is_symlink():
+        link.symlink_to(target)
+    elif os.readlink(link) != target:
+        raise CommandExecutionError(
+            f"{link} leads to {os.readlink(link)}, not to {target}: two digests have the same first 16 digits"
+        )
     return name
 
 
-def lower(digests: list[str]) -> tuple[str, ...]:
-    """Return the short names to mount these layers by."""
+def short_names(digests: list[str]) -> tuple[str, ...]:
+    """Return the short names by which these layers are mounted."""
     return tuple(overlay.short(digest) for digest in digests)
 
 
 def needed(host: Host, but_images: Sequence[str] = ()) -> set[str]:
-    """Return the short names that an image (other than these), a machine or a mount of this host needs."""
+    """Return the short names of the layers that an image, a machine or a mount of this host needs.
+
+    ``but_images``: digests of images that do not count.
+    """
     names = {name for each in machine.machines(host) for name in each.lower} | overlay.mounted()
     for digest, image in images.by_digest(host).items():
-        names.update(() if digest in but_images else lower(image["layers"]))
+        names.update(() if digest in but_images else short_names(image["layers"]))
     return names
 
 
 def drop(host: Host, digests: list[str]) -> list[str]:
-    """Remove those of these layers that nothing needs any more, and return them."""
+    """Remove those of these layers that nothing needs, and return them."""
     with host.lock("layers"):
         kept = needed(host)
         gone = [digest for digest in digests if overlay.short(digest) not in kept]
         set_aside(host, gone)
-    host.remove_discarded()  # it may take long, and machines wait for the lock
+    host.remove_discarded()  # outside of the lock, for which machines wait, because it may take long
     return gone
 
 
 def set_aside(host: Host, digests: Sequence[str]) -> None:
-    """Take layers away, to be removed later. Keys go first: what a kill leaves is then found by nobody."""
+    """Take layers away; `Host.remove_discarded` deletes them.
+
+    Their keys go first, so a kill leaves no key without a layer.
+    """
     for key in host.keys.iterdir():
         if key.read_text().partition("\n")[0] in digests:
             key.unlink()

@@ -1,4 +1,7 @@
-"""What is in a layer, in a canonical form: one line a file, sorted by path. Its hash is the layer's digest."""
+"""The manifest of a layer: a canonical list of its files, one a line, sorted by path.
+
+Its hash is the layer's digest.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,20 @@ _CHUNK = 1 << 20
 
 
 def entries(root: Path, closed: Collection[str] = ()) -> Iterator[dict[str, Any]]:
-    """Yield every file below ``root``, ``root`` itself included, sorted by path; not what is in the ``closed`` folders.
+    """Yield every file below ``root``, including ``root``, sorted by path.
 
-    Each has ``path`` (``.`` is the root), ``type`` (dir, file, link, whiteout, or char, block, fifo), ``mode``,
-    ``uid``, ``gid``, ``mtime`` (s); and where they apply ``size``, ``sha256``, ``target``, ``device``,
+    The content of ``closed`` folders is left out.
+
+    Each has ``path`` (``.`` is the root), ``type`` (dir, file, link, whiteout, or char, block, fifo, socket), ``mode``,
+    ``uid``, ``gid``, ``mtime`` (seconds), and where they apply ``size`` (bytes), ``sha256``, ``target``, ``device``,
     ``xattrs`` (hex), ``same_as`` (path of the first hard link).
     """
     seen: dict[tuple[int, int], str] = {}
     base = str(root).rstrip("/")
     for path in _paths(root, closed):
-        place = f"{base}/{path}"
-        info = os.lstat(place)
-        entry = _entry(path, place, info)
+        file = f"{base}/{path}"
+        info = os.lstat(file)
+        entry = _entry(path, file, info)
         if stat.S_ISREG(info.st_mode) and info.st_nlink > 1:
             first = seen.setdefault((info.st_dev, info.st_ino), path)
             if first != path:
@@ -42,7 +47,7 @@ def _paths(root: Path, closed: Collection[str]) -> list[str]:
     return sorted(found)
 
 
-def _entry(path: str, place: str, info: os.stat_result) -> dict[str, Any]:
+def _entry(path: str, file: str, info: os.stat_result) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "path": path,
         "mode": stat.S_IMODE(info.st_mode),
@@ -50,13 +55,13 @@ def _entry(path: str, place: str, info: os.stat_result) -> dict[str, Any]:
         "gid": info.st_gid,
         "mtime": int(info.st_mtime),
     }
-    if xattrs := {name: os.getxattr(place, name, follow_symlinks=False).hex() for name in _xattrs(place)}:
+    if xattrs := {name: os.getxattr(file, name, follow_symlinks=False).hex() for name in _xattrs(file)}:
         entry["xattrs"] = xattrs
-    return {**entry, **_kind(place, info)}
+    return {**entry, **_kind(file, info)}
 
 
 def _xattrs(path: str) -> list[str]:
-    """Return the attributes that are part of the content; overlay's own bookkeeping of origins is not."""
+    """Return the names of the extended attributes that are content. Overlay's own are not, except that for opaque."""
     names = sorted(os.listxattr(path, follow_symlinks=False))
     return [name for name in names if not name.startswith("trusted.overlay.") or name.endswith(".opaque")]
 
@@ -85,27 +90,27 @@ def sha256(path: str) -> str:
 
 
 def lines(root: Path) -> list[str]:
-    """Return the manifest, one canonical JSON object a line."""
+    """Return the manifest of a tree: canonical JSON objects, one a line."""
     return as_lines(entries(root))
 
 
 def as_lines(found: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return entries as a manifest has them."""
+    """Return entries as lines of a manifest."""
     return [canonical(entry) + "\n" for entry in found]
 
 
 def image_digest(order: Mapping[str, Any]) -> str:
-    """Return the digest of an image: of its layers, and of what it adds to them."""
-    return digest(of_image(order))
+    """Return the digest of an image: the hash of its definition."""
+    return digest(image_definition(order))
 
 
-def of_image(order: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the digest of an image is the hash of."""
+def image_definition(order: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of an image's metadata that its digest covers: recipe, layers, read_only, grains, policy."""
     return {name: order[name] for name in ("recipe", "layers", "read_only", "grains", "policy")}
 
 
 def canonical(data: Any) -> str:
-    """Return the one JSON text that equal data always give."""
+    """Return data as JSON; equal data give equal text."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
 

@@ -1,4 +1,4 @@
-"""The provenance of an image in the format of SLSA: what it was made from, by whom, where and when. Pure."""
+"""The provenance of an image as an in-toto statement of SLSA: what it was made from, by whom, where and when. Pure."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _BUILD = "urn:saltext-immutable:bake:1"
 
 
 def document(name: str, digest: str, layers: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the provenance of an image: an in-toto statement with the predicate of SLSA 1.0.
+    """Return the provenance: an in-toto statement with the predicate of SLSA 1.0.
 
-    ``layers``: digest, what, created, seconds, cached, and inputs: what each was made from. ``run``: recipe, grains,
+    ``layers``: digest, what, created, seconds, cached, and inputs (what each was made from). ``run``: recipe, grains,
     policy, refresh, builder, versions, who, started, finished.
     """
     definition = {
@@ -39,7 +39,7 @@ def document(name: str, digest: str, layers: Sequence[Mapping[str, Any]], run: M
 
 
 def _as_json(data: Any) -> Any:
-    """Return data as JSON can hold it, without the passwords in addresses of mirrors."""
+    """Return data that JSON can hold, without passwords in URLs."""
     if isinstance(data, Mapping):
         return {str(name): _as_json(value) for name, value in data.items()}
     if isinstance(data, list | tuple):
@@ -50,7 +50,7 @@ def _as_json(data: Any) -> Any:
 
 
 def _dependency(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a layer as a dependency: its name and digest, and its inputs. Secrets in them are keyed hashes."""
+    """Return a layer as a resource of SLSA. Its inputs hold keyed hashes of secrets only."""
     times = {"created": _time(layer["created"]), "seconds": round(layer["seconds"], 3)}
     return {
         "name": layer["what"],

@@ -1,4 +1,4 @@
-"""Which images are kept: pure, from what is known of them to a verdict each, and why."""
+"""Which images are kept, and why: from data to a verdict for each image. Pure."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Rule:
-    """How long the images of a recipe are kept; what either keeps stays. Both None: all stay, for ever."""
+    """How long the images of a recipe are kept.
+
+    An image stays if either setting keeps it. Both None: all images stay.
+    """
 
     keep: int | None = None
-    """Of the newest that are neither revoked nor failed, so many."""
+    """Number of the newest images that are neither revoked nor failed."""
     keep_for: float | None = None
-    """Seconds since its bake."""
+    """Seconds since the bake."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image as far as it matters whether it is kept."""
+    """What decides whether an image is kept."""
 
     digest: str
     recipe: str
@@ -26,7 +29,7 @@ class Candidate:
     """Seconds since the epoch."""
     revoked: bool = False
     needed: tuple[str, ...] = ()
-    """Who needs it."""
+    """Who needs it, for the reason: ``fleet web``."""
     failed: bool = False
     """Whether its tests failed."""
 
@@ -40,55 +43,56 @@ class Verdict:
     reason: str
 
 
-def judge(candidates: Iterable[Candidate], rules: Mapping[str, Rule], now: float) -> list[Verdict]:
-    """Return a verdict on each image; of a recipe without a rule all stay."""
+def decide(candidates: Iterable[Candidate], rules: Mapping[str, Rule], now: float) -> list[Verdict]:
+    """Return a verdict for each image. ``rules``: by recipe; without one, all of its images stay. ``now``: seconds."""
     of_recipe: dict[str, list[Candidate]] = {}
-    for one in sorted(candidates, key=lambda one: (-one.created, one.digest)):
-        of_recipe.setdefault(one.recipe, []).append(one)
+    for image in sorted(candidates, key=lambda image: (-image.created, image.digest)):
+        of_recipe.setdefault(image.recipe, []).append(image)
     return [
         verdict
-        for recipe, found in sorted(of_recipe.items())
-        for verdict in _judge(found, rules.get(recipe), recipe, now)
+        for recipe, images in sorted(of_recipe.items())
+        for verdict in _decide(images, rules.get(recipe), recipe, now)
     ]
 
 
-def _judge(found: Sequence[Candidate], rule: Rule | None, recipe: str, now: float) -> Iterator[Verdict]:
-    """Judge the images of one recipe, the newest first. One that must not be rolled is none of the newest."""
-    good = (one for one in found if not one.revoked and not one.failed)
-    ranks = {one.digest: rank for rank, one in enumerate(good, 1)}
-    for one in found:
-        rank, age = ranks.get(one.digest), now - one.created
-        why = _unruled(one, rule, recipe) or _kept(rank, age, rule or Rule())
-        yield Verdict(one.digest, bool(why), why or _beyond(one, rank, age, rule or Rule()))
+def _decide(images: Sequence[Candidate], rule: Rule | None, recipe: str, now: float) -> Iterator[Verdict]:
+    """Yield the verdicts for the images of one recipe, newest first. Revoked and failed images have no rank."""
+    good = (image for image in images if not image.revoked and not image.failed)
+    ranks = {image.digest: rank for rank, image in enumerate(good, 1)}
+    for image in images:
+        rank, age = ranks.get(image.digest), now - image.created
+        reason = _always_kept(image, rule, recipe) or _kept(rank, age, rule or Rule())
+        yield Verdict(image.digest, bool(reason), reason or _not_kept(image, rank, age, rule or Rule()))
 
 
-def _unruled(one: Candidate, rule: Rule | None, recipe: str) -> str:
-    """Return why an image is kept whatever its rank and age; '' if they count."""
-    if one.needed:
-        return f"needed by {', '.join(one.needed)}"
+def _always_kept(image: Candidate, rule: Rule | None, recipe: str) -> str:
+    """Return why an image is kept regardless of its rank and age, or ''."""
+    if image.needed:
+        return f"needed by {', '.join(image.needed)}"
     if rule is None:
         return f"recipe {recipe} is not in the pillar, so nothing says how long its images are kept"
     return "" if rule != Rule() else f"recipe {recipe} has neither keep nor keep_for"
 
 
 def _kept(rank: int | None, age: float, rule: Rule) -> str:
-    """Return why an image is kept for its rank or its age; '' if it is not."""
+    """Return why an image is kept for its rank or its age, or ''."""
     if rule.keep is not None and rank is not None and rank <= rule.keep:
         return f"number {rank} of the newest {rule.keep}"
     if rule.keep_for is not None and age <= rule.keep_for:
-        return f"{days(age)} old, kept for {days(rule.keep_for)}"
+        return f"{duration(age)} old, kept for {duration(rule.keep_for)}"
     return ""
 
 
-def _beyond(one: Candidate, rank: int | None, age: float, rule: Rule) -> str:
-    place = f"number {rank}" if rank else "revoked" if one.revoked else "failed"
-    by_rank = [] if rule.keep is None else [f"{place}, and the newest {rule.keep} are kept"]
-    by_age = [] if rule.keep_for is None else [f"{days(age)} old, and kept for {days(rule.keep_for)}"]
+def _not_kept(image: Candidate, rank: int | None, age: float, rule: Rule) -> str:
+    """Return why an image is not kept."""
+    status = f"number {rank}" if rank else "revoked" if image.revoked else "failed"
+    by_rank = [] if rule.keep is None else [f"{status}, and the newest {rule.keep} are kept"]
+    by_age = [] if rule.keep_for is None else [f"{duration(age)} old, and kept for {duration(rule.keep_for)}"]
     return "; ".join(by_rank + by_age)
 
 
-def days(seconds: float) -> str:
-    """Return a time as people write it, with one unit or two: 7776001 s is ``90d``, 5400 s ``1h30m``."""
+def duration(seconds: float) -> str:
+    """Return seconds as text with one unit or two: 7776001 s is ``90d``, 5400 s is ``1h30m``."""
     left = max(0, int(seconds))
     for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
         if left >= size:

@@ -1,4 +1,7 @@
-"""The bill of materials of an image, in CycloneDX. Who imports this loads the library for it, which takes its time."""
+"""The bill of materials of an image, in CycloneDX.
+
+To import this module loads the library for it, which takes 0.5 s.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,20 @@ from packageurl import PackageURL
 from saltext.immutable import __version__
 
 _LICENSES = LicenseFactory()
-_SPACE = uuid.UUID("5b0d3cc4-2f2f-5e6c-9d0e-6f3f0a1f7c11")
-"""Names the serial numbers of our documents."""
+_NAMESPACE = uuid.UUID("5b0d3cc4-2f2f-5e6c-9d0e-6f3f0a1f7c11")
+"""Of the serial numbers of our documents."""
 
 
 def document(name: str, digest: str, created: float, found: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the bill of materials in CycloneDX 1.6; the same image always has the same one."""
+    """Return the bill of materials in CycloneDX 1.6. The same image always gives the same document.
+
+    ``created``: epoch seconds of the image. ``found``: what `software.software` returns.
+    """
     tool = Component(name="saltext-immutable", version=__version__, type=ComponentType.APPLICATION, bom_ref="tool")
     image = Component(name=name, version=digest, type=ComponentType.CONTAINER, bom_ref=f"image:{digest}")
     about = BomMetaData(component=image, timestamp=datetime.fromtimestamp(int(created), timezone.utc))
     about.tools.components.add(tool)
-    bom = Bom(serial_number=uuid.uuid5(_SPACE, digest), metadata=about, components=list(map(_component, found)))
+    bom = Bom(serial_number=uuid.uuid5(_NAMESPACE, digest), metadata=about, components=list(map(_component, found)))
     bom.register_dependency(image, bom.components)
     return dict(json.loads(JsonV1Dot6(bom).output_as_string()))
 
@@ -53,7 +59,7 @@ def _component(each: Mapping[str, Any]) -> Component:
 
 
 def _license(name: str) -> DisjunctiveLicense:
-    """Return a license by its SPDX id, or by the name that it was given."""
+    """Return a license by its SPDX id, or else by the name that the package declares."""
     try:
         return _LICENSES.make_with_id(name)
     except InvalidSpdxLicenseException:

@@ -1,4 +1,4 @@
-"""Who vouches for an image: Ed25519 keys, and statements in the envelope that the field's tools read (DSSE)."""
+"""Sign images and verify signatures: Ed25519 keys, statements in DSSE envelopes, which other tools can read too."""
 
 from __future__ import annotations
 
@@ -26,17 +26,20 @@ STATEMENT = "https://in-toto.io/Statement/v1"
 
 
 def key_file(settings: Settings) -> Path:
-    """Return where the key is that signs."""
+    """Return the path of the private key."""
     return settings.signing_key or settings.root / "signing.pem"
 
 
 def public_file(settings: Settings) -> Path:
-    """Return where its public half is, which other masters may trust."""
+    """Return the path of its public half, which other masters may trust."""
     return Path(f"{key_file(settings)}.pub")
 
 
 def key(settings: Settings) -> Ed25519PrivateKey:
-    """Return the key that signs, made on first use; it is its owner's alone."""
+    """Return the private key. It is made on first use, unless the config names one.
+
+    Raises SaltInvocationError where it cannot be read, is readable for others, or is no Ed25519 key.
+    """
     file = key_file(settings)
     if not file.exists() and settings.signing_key is None:
         _make(file)
@@ -44,7 +47,7 @@ def key(settings: Settings) -> Ed25519PrivateKey:
 
 
 def _make(file: Path) -> None:
-    """Make a key. Of two who do so at a time one is first, and its key counts."""
+    """Make the key file. If two processes do so at once, the key of the first one counts."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = Ed25519PrivateKey.generate()
     plain = serialization.NoEncryption()
@@ -67,19 +70,24 @@ def _private(file: Path) -> Ed25519PrivateKey:
         raise SaltInvocationError(f"config immutable:signing_key: {file} cannot be read: {err.strerror}") from err
     if stat.S_IMODE(info.st_mode) & 0o077 or info.st_uid not in (0, os.geteuid()):
         raise SaltInvocationError(
-            f"{file} signs images and must be its owner's alone: chown it to the master's user, and chmod 600 {file}"
+            f"config immutable:signing_key: {file} must be readable for its owner only, the master's user or root; "
+            f"chown it, and chmod 600 {file}"
         )
     try:
         found = serialization.load_pem_private_key(text, password=None)
     except (TypeError, ValueError) as err:
-        raise SaltInvocationError(f"{file} is no private key in PEM without a password: {err}") from err
+        raise SaltInvocationError(
+            f"config immutable:signing_key: {file} is no private key in PEM without a password: {err}"
+        ) from err
     if not isinstance(found, Ed25519PrivateKey):
-        raise SaltInvocationError(f"{file} is no Ed25519 key; openssl genpkey -algorithm ed25519 makes one")
+        raise SaltInvocationError(
+            f"config immutable:signing_key: {file} is no Ed25519 key; make one by openssl genpkey -algorithm ed25519"
+        )
     return found
 
 
-def keep_public(settings: Settings) -> None:
-    """Write down the public half of the key that signs."""
+def write_public(settings: Settings) -> None:
+    """Write the public half of the key that signs to `public_file`."""
     kind = serialization.PublicFormat.SubjectPublicKeyInfo
     text = key(settings).public_key().public_bytes(serialization.Encoding.PEM, kind)
     file = public_file(settings)
@@ -88,7 +96,10 @@ def keep_public(settings: Settings) -> None:
 
 
 def trusted(settings: Settings) -> list[str]:
-    """Return the public keys (base64) whose signatures count: our own, if it was made, and ``trusted_keys``."""
+    """Return the public keys (base64) whose signatures count: our own, if there is one, and ``trusted_keys``.
+
+    Raises SaltInvocationError for a key file that cannot be used.
+    """
     own = [key(settings).public_key()] if settings.signing_key or key_file(settings).exists() else []
     return list(dict.fromkeys(map(_text, [*own, *map(_public, settings.trusted_keys)])))
 
@@ -101,7 +112,7 @@ def _public(file: Path) -> Ed25519PublicKey:
     except ValueError as err:
         raise SaltInvocationError(f"config immutable:trusted_keys: {file} is no public key in PEM: {err}") from err
     if not isinstance(found, Ed25519PublicKey):
-        raise SaltInvocationError(f"config immutable:trusted_keys: {file} is no Ed25519 key")
+        raise SaltInvocationError(f"config immutable:trusted_keys: {file} is no Ed25519 key; remove it from the list")
     return found
 
 
@@ -110,41 +121,41 @@ def _text(public: Ed25519PublicKey) -> str:
 
 
 def key_id(public: str) -> str:
-    """Return the name of a public key: the hash of it."""
+    """Return the id of a public key (base64): its hash."""
     return hashlib.sha256(base64.b64decode(public)).hexdigest()
 
 
 def sign(statement: Mapping[str, Any], private: Ed25519PrivateKey) -> dict[str, Any]:
-    """Return a statement in an envelope, signed."""
+    """Return a statement as a signed envelope."""
     payload = canonical(statement).encode()
     signature = {
         "keyid": key_id(_text(private.public_key())),
-        "sig": base64.b64encode(private.sign(_authenticated(_TYPE, payload))).decode(),
+        "sig": base64.b64encode(private.sign(_pre_authentication_encoding(_TYPE, payload))).decode(),
     }
     return {"payloadType": _TYPE, "payload": base64.b64encode(payload).decode(), "signatures": [signature]}
 
 
-def opened(envelope: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """Return the statement in an envelope that one of ``keys`` signed; raise for any other."""
+def verify(envelope: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Return the statement in an envelope. Raise CommandExecutionError unless one of ``keys`` (base64) signed it."""
     try:
         payload = base64.b64decode(envelope["payload"], validate=True)
-        message = _authenticated(envelope["payloadType"], payload)
+        message = _pre_authentication_encoding(envelope["payloadType"], payload)
         signed = {each["keyid"]: base64.b64decode(each["sig"], validate=True) for each in envelope["signatures"]}
     except (AttributeError, KeyError, TypeError, ValueError) as err:
         raise CommandExecutionError(f"the signature is damaged ({type(err).__name__}: {err})") from err
     known = {key_id(public): public for public in keys}
     if not set(signed) & set(known):
-        names = ", ".join(name[:12] for name in signed) or "nobody"
+        names = ", ".join(name[:12] for name in signed) or "none"
         raise CommandExecutionError(
-            f"the signature is by {names}, whom this master does not trust; "
-            "if it should, add the public key to immutable:trusted_keys in the master config"
+            f"the signing key ({names}) is not trusted by this master; "
+            "if it should be, add its public half to immutable:trusted_keys in the master config"
         )
-    if not any(_fits(known[name], signature, message) for name, signature in signed.items() if name in known):
-        raise CommandExecutionError("the signature does not fit what it signs")
+    if not any(_is_valid(known[name], signature, message) for name, signature in signed.items() if name in known):
+        raise CommandExecutionError("the signature is invalid: it is not for this content")
     return dict(json.loads(payload))
 
 
-def _fits(public: str, signature: bytes, message: bytes) -> bool:
+def _is_valid(public: str, signature: bytes, message: bytes) -> bool:
     try:
         Ed25519PublicKey.from_public_bytes(base64.b64decode(public)).verify(signature, message)
     except InvalidSignature:
@@ -152,6 +163,6 @@ def _fits(public: str, signature: bytes, message: bytes) -> bool:
     return True
 
 
-def _authenticated(kind: str, payload: bytes) -> bytes:
-    """Return what is signed: the DSSE protocol's pre-authentication encoding."""
+def _pre_authentication_encoding(kind: str, payload: bytes) -> bytes:
+    """Return the bytes that are signed, see the DSSE protocol."""
     return b" ".join([b"DSSEv1", b"%d" % len(kind.encode()), kind.encode(), b"%d" % len(payload), payload])

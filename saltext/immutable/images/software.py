@@ -1,4 +1,4 @@
-"""What software is in an image: its Debian packages and Python distributions, with their licenses."""
+"""The software in an image: Debian packages and Python distributions, with their licenses."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ _FIELDS = re.compile(r"^(Package|Status|Architecture|Version|Source|Maintainer):
 
 
 def software(host: Host, digest: str) -> list[dict[str, Any]]:
-    """Return what an image has, sorted: type (deb, pypi), name, version, licenses; of packages also arch, source, by,
-    vendor, distro; of distributions path.
+    """Return the software of an image, sorted: type (deb, pypi), name, version, licenses.
+
+    Packages also have arch, source, by, vendor and distro; distributions have path. Raises `verify.Damaged` where the
+    metadata of the image was changed.
     """
-    stack = tuple(map(overlay.short, verify.order(host, digest)["layers"]))
+    stack = tuple(map(overlay.short, verify.definition(host, digest)["layers"]))
 
     def read(path: str) -> str:
         file = overlay.top_file(host.l, stack, path)
         return file.read_text(errors="replace") if file else ""
 
-    metadata = filter(_PYTHON.search, compare.shown(host, digest))
+    metadata = filter(_PYTHON.search, compare.visible_files(host, digest))
     found = [*_packages(read), *(each for path in metadata for each in distribution(read(path), path))]
     return sorted(found, key=lambda each: (each["type"], each["name"], each["version"], each.get("path", "")))
 
@@ -50,7 +52,7 @@ def _packages(read: Callable[[str], str]) -> Iterator[dict[str, Any]]:
 
 
 def packages(status: str) -> Iterator[dict[str, Any]]:
-    """Yield the packages that dpkg's status file says are installed."""
+    """Yield the packages that dpkg's status file lists as installed."""
     for stanza in status.split("\n\n"):
         fields = dict(_FIELDS.findall(stanza))
         if fields.get("Status", "").endswith(" installed"):
@@ -60,7 +62,7 @@ def packages(status: str) -> Iterator[dict[str, Any]]:
 
 
 def licenses(copyright_: str) -> list[str]:
-    """Return the short names that a machine-readable copyright file (DEP-5) gives; none for one that is prose."""
+    """Return the short names of licenses in a machine-readable copyright file (DEP-5), [] for a file in prose."""
     if not copyright_.lstrip().startswith("Format:"):
         return []
     return sorted(set(_LICENSE.findall(copyright_)))
@@ -70,18 +72,18 @@ def licenses(copyright_: str) -> list[str]:
 
 
 def distribution(metadata: str, path: str) -> Iterator[dict[str, Any]]:
-    """Yield the distribution that the METADATA file at ``path`` is of, if it is one."""
-    said = email.message_from_string(metadata)
-    if said["Name"] and said["Version"]:
-        name = re.sub(r"[-_.]+", "-", said["Name"]).lower()
-        place = f"/{PurePosixPath(path).parent.parent}"
-        yield {"type": "pypi", "name": name, "version": said["Version"], "path": place, "licenses": _told(said)}
+    """Yield the distribution that a METADATA file describes, if it has name and version. ``path``: of that file."""
+    fields = email.message_from_string(metadata)
+    if fields["Name"] and fields["Version"]:
+        name = re.sub(r"[-_.]+", "-", fields["Name"]).lower()
+        found = {"type": "pypi", "name": name, "version": fields["Version"]}
+        yield {**found, "path": f"/{PurePosixPath(path).parent.parent}", "licenses": _licenses(fields)}
 
 
-def _told(said: Message) -> list[str]:
-    """Return the licenses of a distribution: as one expression or name, or else those it is classified by."""
-    told = str(said["License-Expression"] or said["License"] or "").strip()
-    if told and told != "UNKNOWN" and "\n" not in told:  # some put the whole text there
-        return [told]
-    classified = [each for each in said.get_all("Classifier", []) if each.startswith("License ::")]
+def _licenses(fields: Message) -> list[str]:
+    """Return the licenses of a distribution: its expression or name, or else its classifiers."""
+    license_ = str(fields["License-Expression"] or fields["License"] or "").strip()
+    if license_ and license_ != "UNKNOWN" and "\n" not in license_:  # some have the whole text of the license there
+        return [license_]
+    classified = [each for each in fields.get_all("Classifier", []) if each.startswith("License ::")]
     return sorted({each.rpartition(" :: ")[2] for each in classified})

@@ -1,4 +1,4 @@
-"""What a stack of layers shows, by what their manifests say."""
+"""The merged files of a stack of layers, computed from their manifests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _OPAQUE = "trusted.overlay.opaque"
 
 
 class Entry(NamedTuple):
-    """One file, as a manifest has it or as it is."""
+    """One file, from a manifest or from the disk."""
 
     kind: str
     mode: int
@@ -18,14 +18,14 @@ class Entry(NamedTuple):
     mtime: int
     size: int
     content: Any
-    """Of a file its hash, of a link its target, of a node its device; None: not known yet."""
+    """Hash of a file, target of a link, numbers of a device; None where it is not known yet."""
     xattrs: Any
-    """Names to values in hex, or None where there are none."""
+    """Names -> values in hex, or None where there are none."""
     layer: int = 0
 
 
 def merged(layers: Iterable[Iterable[Mapping[str, Any]]]) -> dict[str, Entry]:
-    """Return what a stack of layers shows, the root first: path -> entry. ``layers``: lines of manifests."""
+    """Return the merged files of a stack of layers: path -> entry. ``layers``: lines of their manifests, root first."""
     found: dict[str, Entry] = {}
     for number, lines in enumerate(layers):
         upper: dict[str, Entry] = {}
@@ -49,17 +49,17 @@ def merged(layers: Iterable[Iterable[Mapping[str, Any]]]) -> dict[str, Entry]:
 def _entry(line: Mapping[str, Any], layer: int) -> Entry:
     content = line.get("sha256") or line.get("target") or line.get("device")
     xattrs = {name: value for name, value in line.get("xattrs", {}).items() if name != _OPAQUE} or None
-    place = (line["mode"], line["uid"], line["gid"], line["mtime"], line.get("size", 0))
-    return Entry(line["type"], *place, content, xattrs, layer)
+    metadata = (line["mode"], line["uid"], line["gid"], line["mtime"], line.get("size", 0))
+    return Entry(line["type"], *metadata, content, xattrs, layer)
 
 
 def _without(found: Mapping[str, Entry], hidden: Collection[str]) -> dict[str, Entry]:
-    """Drop what is below paths that a layer above hides."""
+    """Return the files without those below the paths ``hidden``."""
     return {path: entry for path, entry in found.items() if not any(above in hidden for above in parents(path))}
 
 
 def parents(path: str) -> Iterator[str]:
-    """Yield the folders that a path is in, the nearest first; ``.``, the root, is not among them."""
+    """Yield the folders above a path, the nearest first, without the root (``.``)."""
     while (cut := path.rfind("/")) > 0:
         path = path[:cut]
         yield path

@@ -134,7 +134,7 @@ def all_that_is_there_is_whole(host: Host) -> None:
             verify.require_layers(host, [layer.name])
     for digest in images.by_digest(host):
         assert manifest.image_digest(images.read(host, digest)) == digest
-        assert not commands.has_image(host, digest) or verify.proof(host, digest) == PROOF
+        assert not commands.has_image(host, digest) or verify.read_proof(host, digest) == PROOF
 
 
 def files(host: Host) -> set[str]:

@@ -64,7 +64,7 @@ def test_another_text_than_the_one_that_was_signed_is_refused(store, settings):
 
 def test_who_does_not_trust_the_key_is_told(store, settings, tmp_path):
     signed(store, settings, document())
-    with pytest.raises(CommandExecutionError, match="image 3f3f3f3f3f3f may not be used: .*does not trust"):
+    with pytest.raises(CommandExecutionError, match="image 3f3f3f3f3f3f may not be used: .*is not trusted"):
         signatures.provenance(store, IMAGE, sign.trusted(Settings(root=tmp_path / "other")))
 
 

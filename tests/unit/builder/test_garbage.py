@@ -25,7 +25,7 @@ def commit(host, monkeypatch):
             (workspace / "fs").mkdir()
             (workspace / "fs/a").write_text(text)
             layer = layers.commit(host, workspace, what=f"layer {text}")
-            layers.keep(host, f"key of {text}", layer.digest)
+            layers.set_key(host, f"key of {text}", layer.digest)
             return layer.digest
 
     return commit
@@ -36,7 +36,7 @@ def image(host):
     def image(digest, *stack):
         (host.images / digest / "seal").mkdir(parents=True)
         images.metadata_file(host, digest).write_text(json.dumps({"layers": stack}))
-        layers.link(host, images.seal_link(digest), f"../images/{digest}/seal")
+        layers.make_link(host, images.seal_link(digest), f"../images/{digest}/seal")
 
     return image
 

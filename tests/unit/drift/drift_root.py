@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from saltext.immutable.guard.seal import Seal
-from saltext.immutable.images import manifest, proof
+from saltext.immutable.images import manifest, seal_layer
 
 POLICY = {"guard": {}, "at_launch": [], "writable": [], "mutable": [], "states": []}
 
@@ -23,16 +23,17 @@ def sealed(digest: str, **changes: Any) -> Seal:
 
 def prove(root: Path, *layers: list[str], names: Mapping[str, str] | None = None, grains: Any = None) -> str:
     """Write into a root what `proof.add` writes into an image of these layers, given as lines of manifests."""
-    (root / proof.MANIFESTS).mkdir(parents=True, exist_ok=True)
+    (root / seal_layer.MANIFESTS).mkdir(parents=True, exist_ok=True)
     digests = []
     for lines in layers:
         text = "".join(lines).encode()
         digests.append(hashlib.sha256(text).hexdigest())
-        (root / proof.MANIFESTS / f"{digests[-1]}.gz").write_bytes(gzip.compress(text))
+        (root / seal_layer.MANIFESTS / f"{digests[-1]}.gz").write_bytes(gzip.compress(text))
     order = {"recipe": "web", "layers": digests, "read_only": True, "grains": grains or {}, "policy": POLICY}
-    (root / proof.ORDER).write_text(manifest.canonical(order))
-    (root / proof.NAMES).write_text(json.dumps(names or {digest: f"layer {n}" for n, digest in enumerate(digests)}))
-    for path, text_ in proof.above(order).items():
+    (root / seal_layer.ORDER).write_text(manifest.canonical(order))
+    names = names or {digest: f"layer {n}" for n, digest in enumerate(digests)}
+    (root / seal_layer.NAMES).write_text(json.dumps(names))
+    for path, text_ in seal_layer.derived_files(order).items():
         place = root / path.lstrip("/")
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text_)

@@ -9,7 +9,7 @@ from drift_root import POLICY, sealed
 
 from saltext.immutable.drift import accounts, baseline, files, image
 from saltext.immutable.drift.paths import Mutable
-from saltext.immutable.images import proof
+from saltext.immutable.images import seal_layer
 
 ADOPTED = {"recipe": "adopted", "read_only": False, "adopted": {"id": "pet"}}
 
@@ -58,5 +58,5 @@ def test_what_an_earlier_seal_noted_is_replaced(root, noted):
     (root / "usr/bin/newer").touch()
     digest = baseline("adopted", POLICY, str(root))
     place = root / "var/lib/immutable"
-    assert len(os.listdir(place / os.path.relpath(proof.MANIFESTS, proof.FOLDER))) == 1
+    assert len(os.listdir(place / os.path.relpath(seal_layer.MANIFESTS, seal_layer.FOLDER))) == 1
     assert "usr/bin/newer" in image.read(str(root), sealed(digest, **ADOPTED), digest).files

@@ -14,7 +14,7 @@ from saltext.immutable.drift import accounts, image, owners
 from saltext.immutable.drift.image import Forged
 from saltext.immutable.guard.seal import SEAL_PATH
 from saltext.immutable.host import Host
-from saltext.immutable.images import layers, manifest, proof
+from saltext.immutable.images import layers, manifest, seal_layer
 
 
 @pytest.fixture
@@ -35,12 +35,12 @@ def test_what_was_baked_proves_itself(root, digest):
 
 
 def forge_order(root, **changes):
-    place = root / proof.ORDER
+    place = root / seal_layer.ORDER
     place.write_text(json.dumps({**json.loads(place.read_text()), **changes}))
 
 
 def manifest_of(root):
-    [place] = (root / proof.MANIFESTS).iterdir()
+    [place] = (root / seal_layer.MANIFESTS).iterdir()
     return place
 
 
@@ -50,10 +50,12 @@ def forge_manifest(root):
 
 
 FORGERIES = [
-    pytest.param(lambda root: (root / proof.ORDER).unlink(), "/etc/immutable/image.json", id="no order"),
-    pytest.param(lambda root: (root / proof.ORDER).write_text("[]"), "/etc/immutable/image.json", id="no mapping"),
-    pytest.param(lambda root: (root / proof.ORDER).write_text("{"), "/etc/immutable/image.json", id="no JSON"),
-    pytest.param(lambda root: (root / proof.ORDER).write_bytes(b"\xff"), "/etc/immutable/image.json", id="no text"),
+    pytest.param(lambda root: (root / seal_layer.ORDER).unlink(), "/etc/immutable/image.json", id="no order"),
+    pytest.param(lambda root: (root / seal_layer.ORDER).write_text("[]"), "/etc/immutable/image.json", id="no mapping"),
+    pytest.param(lambda root: (root / seal_layer.ORDER).write_text("{"), "/etc/immutable/image.json", id="no JSON"),
+    pytest.param(
+        lambda root: (root / seal_layer.ORDER).write_bytes(b"\xff"), "/etc/immutable/image.json", id="no text"
+    ),
     pytest.param(lambda root: forge_order(root, layers=[]), "/etc/immutable/image.json", id="other layers"),
     pytest.param(
         lambda root: forge_order(root, policy={**POLICY, "mutable": ["/usr"]}),
@@ -114,15 +116,15 @@ def test_a_proof_of_damaged_content_with_a_right_hash_raises_nothing_else(root):
 
 
 def test_names_of_layers_prove_nothing_and_need_not_be_there(root, digest):
-    (root / proof.NAMES).write_text("nonsense")
-    assert read(root, digest).names == [json.loads((root / proof.ORDER).read_text())["layers"][0][:12]]
+    (root / seal_layer.NAMES).write_text("nonsense")
+    assert read(root, digest).names == [json.loads((root / seal_layer.ORDER).read_text())["layers"][0][:12]]
 
 
 # Copies and owners
 
 
 def copy_of(root, path: str) -> None:
-    place = root / proof.REFERENCE / path
+    place = root / seal_layer.REFERENCE / path
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(root / path, place)
 
@@ -132,7 +134,7 @@ def test_the_images_own_copy_of_a_file_is_believed_when_its_manifest_has_its_has
     found = read(root, digest)
     (root / "etc/passwd").write_text("changed")
     assert found.copy("etc/passwd") == b"root:x:0:0:root:/root:/bin/sh\n"
-    (root / proof.REFERENCE / "etc/passwd").write_text("forged")
+    (root / seal_layer.REFERENCE / "etc/passwd").write_text("forged")
     assert found.copy("etc/passwd") is None
     assert found.copy("etc/shadow") is None
 
@@ -168,14 +170,14 @@ def test_a_bake_writes_a_proof_that_a_machine_can_read(host, root, tmp_path):
     machine, above = tmp_path / "machine", tmp_path / "above"
     shutil.copytree(host.layers / layer.digest / "fs", machine, symlinks=True)
     order = {"recipe": "web", "layers": [layer.digest], "read_only": True, "grains": {"a": 1}, "policy": POLICY}
-    for path, text in proof.above(order).items():
+    for path, text in seal_layer.derived_files(order).items():
         (above / path.lstrip("/")).parent.mkdir(parents=True)
         (above / path.lstrip("/")).write_text(text)
-    proof.add(host, above, order)
-    proof.like_below(host, above, order["layers"])
+    seal_layer.add_manifests(host, above, order)
+    seal_layer.copy_folder_metadata(host, above, order["layers"])
     assert (above / "etc").stat().st_mode & 0o777 == 0o751, "or the folder below would be hidden with its mode"
-    assert (above / proof.MANIFESTS / f"{layer.digest}.gz").stat().st_nlink == 2
-    assert (above / proof.REFERENCE / "etc/shadow").stat().st_mode & 0o777 == 0o600
+    assert (above / seal_layer.MANIFESTS / f"{layer.digest}.gz").stat().st_nlink == 2
+    assert (above / seal_layer.REFERENCE / "etc/shadow").stat().st_mode & 0o777 == 0o600
     shutil.copytree(above, machine, dirs_exist_ok=True)
     digest = manifest.image_digest(order)
     found = read(machine, digest)
@@ -192,5 +194,5 @@ def test_a_folder_that_is_opaque_below_is_not_made_opaque_above(host, root, tmp_
         root.rename(place / "fs")
         layer = layers.commit(host, place, what="states of web")
     (tmp_path / "above/etc").mkdir(parents=True)
-    proof.like_below(host, tmp_path / "above", [layer.digest])
+    seal_layer.copy_folder_metadata(host, tmp_path / "above", [layer.digest])
     assert os.listxattr(tmp_path / "above/etc") == ["user.colour"]

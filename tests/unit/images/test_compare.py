@@ -1,4 +1,4 @@
-"""How two images differ, file by file, as people want to read it."""
+"""How two images differ: files and units."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FOLDER = file("", 0, "dir")
 WANTS = "etc/systemd/system/multi-user.target.wants"
 
 
-def test_what_came_went_and_changed_with_its_size():
+def test_added_removed_and_changed_files_with_their_sizes():
     old = {"etc/a": file("1", 10), "etc/b": file("2", 20), "etc/c": file("3")}
     new = {"etc/a": file("4", 15), "etc/c": file("3"), "etc/d": file("5", 7)}
     assert compare.files(old, new) == {
@@ -28,15 +28,15 @@ def test_what_came_went_and_changed_with_its_size():
     }
 
 
-def test_another_time_is_no_change_and_neither_is_a_new_folder():
+def test_a_new_time_or_folder_is_no_change():
     assert compare.files({"a": file("1", mtime=1)}, {"a": file("1", mtime=2), "folder": FOLDER}) == {}
 
 
-def test_a_changed_mode_is_one():
+def test_a_changed_mode_is_a_change():
     assert compare.files({"a": file("1")}, {"a": file("1", mode=0o4755)})["changed"]["all"] == {"/a": 0}
 
 
-def test_of_many_the_largest_are_named_and_all_are_counted():
+def test_of_many_files_the_largest_are_listed_and_all_are_counted():
     new = {f"f{number:04}": file(str(number), number) for number in range(500)}
     added = compare.files({}, new)["added"]
     assert (added["count"], added["bytes"], len(added["largest"])) == (500, sum(range(500)), 200)
@@ -63,5 +63,5 @@ def test_a_masked_unit_is_not_enabled_though_it_is_wanted():
     assert compare.enabled({**wanted, "etc/systemd/system/nginx.service": link("/dev/null")}) == set()
 
 
-def test_a_file_where_a_link_belongs_enables_nothing():
+def test_a_file_in_place_of_a_link_enables_nothing():
     assert compare.enabled({f"{WANTS}/nginx.service": file("[Unit]")}) == set()

@@ -1,4 +1,4 @@
-"""Layers are found by key and kept by digest; what is needed is never dropped."""
+"""Layers are looked up by key and stored by digest; a needed layer is never removed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def commit(host, key: str, **files: str) -> layers.Layer:
             os.utime(place / "fs" / name, (1, 1))
         os.utime(place / "fs", (1, 1))
         layer = layers.commit(host, place, what=f"layer {key}")
-        layers.keep(host, key, layer.digest)
+        layers.set_key(host, key, layer.digest)
         return layer
 
 
@@ -32,15 +32,15 @@ def image(host, digest: str, *stack: layers.Layer) -> Path:
     return about
 
 
-def test_what_was_committed_is_found_by_its_key_and_reached_by_its_short_name(host):
+def test_a_committed_layer_has_a_key_and_a_short_name(host):
     layer = commit(host, "k1", hello="world")
     assert layers.find(host, "k1") == layer
-    assert (host.l / layers.lower([layer.digest])[0] / "hello").read_text() == "world"
+    assert (host.l / layers.short_names([layer.digest])[0] / "hello").read_text() == "world"
     assert (layer.files, layer.size) == (2, 5)
     assert not list(host.tmp.iterdir())
 
 
-def test_an_unknown_key_leads_nowhere(host):
+def test_an_unknown_key_gives_none(host):
     assert layers.find(host, "k0") is None
 
 
@@ -54,9 +54,9 @@ def test_an_unknown_key_leads_nowhere(host):
         pytest.param(lambda text: "../" * 9 + "etc", id="a path"),
     ],
 )
-def test_a_key_that_was_damaged_leads_nowhere(host, spoil):
+def test_a_damaged_key_gives_none(host, spoil):
     layer = commit(host, "k1", a="1")
-    layers.keep(host, "k1", layer.digest, ["w"], {"packages": {}, "tests": []})
+    layers.set_key(host, "k1", layer.digest, ["w"], {"packages": {}, "tests": []})
     assert layers.find(host, "k1").warnings == ["w"]
     (host.keys / "k1").write_text(spoil((host.keys / "k1").read_text()))
     assert layers.find(host, "k1") is None
@@ -74,9 +74,9 @@ def test_the_same_key_with_other_content_leads_to_the_newer_one_and_overwrites_n
     assert (host.layers / old.digest / "fs/a").read_text() == "1"
 
 
-def test_what_is_said_of_a_layer_belongs_to_the_key_as_its_content_may_be_the_same(host):
+def test_warnings_belong_to_the_key_and_not_to_the_layer(host):
     layer = commit(host, "k1", a="1")
-    layers.keep(host, "k2", layer.digest, ["a\nwarning", "another"])
+    layers.set_key(host, "k2", layer.digest, ["a\nwarning", "another"])
     found = [layers.find(host, key) for key in ("k1", "k2")]
     assert [one.warnings for one in found] == [[], ["a\nwarning", "another"]]
     assert {one.digest for one in found} == {layer.digest}
@@ -84,14 +84,14 @@ def test_what_is_said_of_a_layer_belongs_to_the_key_as_its_content_may_be_the_sa
     assert not list(host.keys.iterdir())
 
 
-def test_the_same_layer_above_others_has_what_is_true_of_that_stack(host):
+def test_the_same_layer_on_another_stack_has_the_metadata_of_that_stack(host):
     made = []
     for number, key in ((1, "k1"), (2, "k2")):
         with host.workspace() as place:
             (place / "fs").mkdir()
             about = {"packages": {"bash:amd64": str(number)}, "grains": {"osrelease": f"12.{number}"}}
             made.append(layers.commit(host, place, what="states of small", **about))
-            layers.keep(host, key, made[-1].digest, ["a warning"], about)
+            layers.set_key(host, key, made[-1].digest, ["a warning"], about)
     assert made[0].digest == made[1].digest
     for layer in (made, [layers.find(host, key) for key in ("k1", "k2")]):
         assert [one.packages["bash:amd64"] for one in layer] == ["1", "2"]
@@ -105,20 +105,20 @@ def test_a_layer_that_was_removed_by_hand_is_not_found(host):
     assert layers.find(host, "k1") is None
 
 
-def test_two_digests_that_begin_alike_are_refused(host):
+def test_two_digests_with_the_same_short_name_are_an_error(host):
     layer = commit(host, "k1", a="1")
-    with pytest.raises(CommandExecutionError, match="begin alike"):
-        layers.link(host, layer.digest[:16], "../layers/another/fs")
+    with pytest.raises(CommandExecutionError, match="have the same first 16 digits"):
+        layers.make_link(host, layer.digest[:16], "../layers/another/fs")
 
 
-def test_dropped_layers_leave_nothing(host):
+def test_removed_layers_leave_nothing_behind(host):
     layer = commit(host, "k1", a="1")
     assert layers.drop(host, [layer.digest]) == [layer.digest]
     assert not [file for folder in (host.layers, host.l, host.keys, host.tmp) for file in folder.iterdir()]
     assert layers.drop(host, [layer.digest]) == [layer.digest], "dropping again is no error"
 
 
-def test_what_another_image_needs_stays(host):
+def test_a_layer_of_another_image_stays(host):
     base, one, two = commit(host, "k1", a="1"), commit(host, "k2", a="2"), commit(host, "k3", a="3")
     image(host, "d1", base, two)
     assert layers.drop(host, [base.digest, one.digest]) == [one.digest]
@@ -126,7 +126,7 @@ def test_what_another_image_needs_stays(host):
     assert layers.find(host, "k2") is None
 
 
-def test_what_a_machine_runs_on_stays(host):
+def test_a_layer_of_a_machine_stays(host):
     layer = commit(host, "k1", a="1")
     machine = {"minion_id": "m", "image": "", "lower": [layer.digest[:16]], "minion": {}, "bridge": "b", "subnet": "s"}
     (host.machines / "m").mkdir()
@@ -135,7 +135,7 @@ def test_what_a_machine_runs_on_stays(host):
     assert (host.l / layer.digest[:16] / "a").exists()
 
 
-def test_a_bake_that_dies_before_the_key_is_written_leaves_a_whole_layer_or_none(host, monkeypatch):
+def test_a_crash_before_the_key_is_written_leaves_a_complete_layer_or_none(host, monkeypatch):
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 

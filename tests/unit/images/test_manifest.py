@@ -1,4 +1,4 @@
-"""A digest is the same for the same content, and another one for any other content."""
+"""The same content gives the same digest, other content another one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def lines_of(files: dict[str, bytes]) -> list[str]:
 
 
 @given(TREES)
-def test_the_order_in_which_files_came_does_not_matter(files):
+def test_the_order_of_creation_does_not_matter(files):
     assert lines_of(files) == lines_of(dict(reversed(files.items())))
 
 
@@ -55,7 +55,7 @@ def test_only_equal_trees_have_equal_manifests(one, other):
 
 
 @given(TREES.filter(bool), st.data())
-def test_any_changed_byte_shows(files, data):
+def test_any_changed_byte_changes_the_digest(files, data):
     name = data.draw(st.sampled_from(sorted(files)))
     assert lines_of(files) != lines_of({**files, name: files[name] + b"."})
 
@@ -107,7 +107,7 @@ def attribute(place: Path) -> None:
         ),
     ],
 )
-def test_what_is_part_of_the_content(tmp_path, change: Callable[[Path], None]):
+def test_changes_of_content(tmp_path, change: Callable[[Path], None]):
     place = tree(tmp_path / "fs", {"a": b"same", "b": b"same"})
     (place / "link").symlink_to("a")
     (place / "dir").mkdir()
@@ -120,7 +120,7 @@ def test_what_is_part_of_the_content(tmp_path, change: Callable[[Path], None]):
 
 
 @root_only
-def test_where_overlay_copied_a_file_from_is_not_part_of_the_content(tmp_path):
+def test_overlays_own_attributes_are_no_content(tmp_path):
     place = tree(tmp_path / "fs", {"a": b"same"})
     before = manifest.lines(place)
     os.setxattr(place / "a", "trusted.overlay.origin", b"\0\xfb")

@@ -1,4 +1,4 @@
-"""Which images stay: what is needed always, of the others what either ``keep`` or ``keep_for`` keeps."""
+"""Which images stay: needed ones always, others if ``keep`` or ``keep_for`` keeps them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saltext.immutable.images.retention import Candidate, Rule, days, judge
+from saltext.immutable.images.retention import Candidate, Rule, decide, duration
 
 DAY = 86400.0
 NOW = 1000 * DAY
@@ -19,12 +19,12 @@ def image(age: int, recipe: str = "web", **more) -> Candidate:
 
 def kept(candidates, **rules) -> dict[str, str]:
     """Why each image is kept that is."""
-    return {one.digest: one.reason for one in judge(candidates, rules, NOW) if one.kept}
+    return {one.digest: one.reason for one in decide(candidates, rules, NOW) if one.kept}
 
 
 def gone(candidates, **rules) -> dict[str, str]:
     """Why each other image is not."""
-    return {one.digest: one.reason for one in judge(candidates, rules, NOW) if not one.kept}
+    return {one.digest: one.reason for one in decide(candidates, rules, NOW) if not one.kept}
 
 
 @pytest.mark.parametrize(
@@ -39,17 +39,17 @@ def gone(candidates, **rules) -> dict[str, str]:
         pytest.param(Rule(), [1, 2, 30, 91], id="nothing is said: all"),
     ],
 )
-def test_a_rule_keeps_what_either_half_of_it_keeps(rule, stay):
+def test_a_rule_keeps_images_that_either_setting_keeps(rule, stay):
     images = [image(age) for age in (30, 1, 91, 2)]
     assert sorted(kept(images, web=rule)) == sorted(f"web{age}" for age in stay)
 
 
-def test_what_is_needed_stays_whatever_its_age():
+def test_a_needed_image_stays_at_any_age():
     needed = image(500, needed=("channel web:stable", "machine web-1"))
     assert kept([needed, image(1)], web=Rule(keep=1))["web500"] == "needed by channel web:stable, machine web-1"
 
 
-def test_a_revoked_image_is_none_of_the_newest():
+def test_a_revoked_image_has_no_rank():
     """Else five bad bakes would push out what a rollback goes to."""
     images = [image(1, revoked=True), image(2, revoked=True), image(3), image(4)]
     assert sorted(kept(images, web=Rule(keep=2))) == ["web3", "web4"]
@@ -61,12 +61,12 @@ def test_images_of_a_recipe_that_left_the_pillar_stay():
     assert found == {"old900": "recipe old is not in the pillar, so nothing says how long its images are kept"}
 
 
-def test_recipes_are_judged_each_for_itself():
+def test_each_recipe_is_decided_separately():
     images = [image(1), image(2), image(1, "db"), image(2, "db")]
     assert sorted(kept(images, web=Rule(keep=1), db=Rule(keep=2))) == ["db1", "db2", "web1"]
 
 
-def test_each_verdict_says_why():
+def test_each_verdict_has_a_reason():
     images = [image(1), image(2), image(91)]
     rule = Rule(keep=1, keep_for=30 * DAY)
     assert kept(images, web=rule) == {"web1": "number 1 of the newest 1", "web2": "2d old, kept for 30d"}
@@ -76,8 +76,8 @@ def test_each_verdict_says_why():
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0, "0s"), (59.9, "59s"), (61, "1m1s"), (5401, "1h30m"), (90 * DAY + 1, "90d"), (-5, "0s")]
 )
-def test_a_time_is_said_as_people_write_it(seconds, said):
-    assert days(seconds) == said
+def test_duration_as_text(seconds, said):
+    assert duration(seconds) == said
 
 
 AGES = st.lists(st.tuples(st.integers(0, 50), st.booleans(), st.booleans()), max_size=12)
@@ -91,7 +91,7 @@ def test_every_image_gets_one_verdict_and_more_time_or_number_never_keeps_less(a
         for place, (age, revoked, needed) in enumerate(ages)
     ]
     stay = set(kept(images, web=rule))
-    assert len(judge(images, {"web": rule}, NOW)) == len(images)
+    assert len(decide(images, {"web": rule}, NOW)) == len(images)
     assert {one.digest for one in images if one.needed} <= stay
     if rule.keep is not None:
         sound = sorted((one.created for one in images if not one.revoked), reverse=True)[: rule.keep]

@@ -1,4 +1,4 @@
-"""What software an image has is read from the image itself, and told the same each time in what scanners read."""
+"""The software of an image is read from the image, and its bill of materials is always the same valid document."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def digest(host: Host) -> str:
     return image(host, root, upper)
 
 
-def test_what_the_uppermost_layer_says_counts(host, digest):
+def test_the_file_of_the_top_layer_is_read(host, digest):
     deb = {"type": "deb", "vendor": "debian", "distro": "debian-12"}
     told = {"arch": "amd64", "source": "nginx-src (1.22)", "by": "Debian Nginx Maintainers <nginx@example.org>"}
     assert software.software(host, digest) == [
@@ -93,7 +93,7 @@ def test_what_the_uppermost_layer_says_counts(host, digest):
     ]
 
 
-def test_an_image_of_nothing_has_no_software(host):
+def test_an_empty_image_has_no_software(host):
     assert software.software(host, image(host, layer(host, empty=""))) == []
 
 
@@ -114,7 +114,7 @@ def test_the_license_of_a_distribution(said, licenses):
     assert found["licenses"] == licenses
 
 
-def test_what_names_no_distribution_is_none():
+def test_a_file_without_a_name_is_no_distribution():
     assert list(software.distribution("Name: x\n", "site-packages/x.dist-info/METADATA")) == []
 
 
@@ -139,14 +139,14 @@ def test_another_image_has_another_serial_number(host, digest):
     assert len(numbers) == 2
 
 
-def test_twins_in_two_places_are_told_apart():
+def test_the_same_distribution_in_two_folders_has_two_references():
     twins = [{"type": "pypi", "name": "x", "version": "1", "path": place, "licenses": []} for place in ("/a", "/b")]
     told = sbom.document("web@1", "1" * 64, 1.0, twins)
     assert len(told["components"]) == 2
     assert len({each["bom-ref"] for each in told["components"]}) == 2
 
 
-def test_who_bakes_does_not_wait_for_the_library():
+def test_a_bake_does_not_load_the_library():
     source = Path(software.__file__).parent
     importers = [file.name for file in source.glob("*.py") if "import cyclonedx" in file.read_text()]
     importers += [file.name for file in source.glob("*.py") if "from cyclonedx" in file.read_text()]

@@ -1,4 +1,4 @@
-"""Whose signature counts: our own key's, made once, and those that the master's config trusts."""
+"""Signatures that count: by our own key, which is made once, and by trusted keys of the config."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def other(tmp_path: Path) -> Settings:
     """Another master's settings, whose key is made."""
     found = Settings(root=tmp_path / "theirs")
     sign.key(found)
-    sign.keep_public(found)
+    sign.write_public(found)
     return found
 
 
-def test_a_key_is_made_on_first_use_for_its_owner_alone_and_used_ever_after(settings):
+def test_a_key_is_made_on_first_use_readable_for_its_owner_only(settings):
     one, again = sign.key(settings), sign.key(settings)
     assert one.private_bytes_raw() == again.private_bytes_raw()
     assert stat.S_IMODE((settings.root / "signing.pem").stat().st_mode) == 0o600
     assert [file.name for file in settings.root.iterdir()] == ["signing.pem"]
 
 
-def test_of_two_who_make_a_key_at_a_time_one_counts(settings):
+def test_of_two_processes_that_make_a_key_one_counts(settings):
     made = []
     threads = [threading.Thread(target=lambda: made.append(sign.key(settings).private_bytes_raw())) for _ in range(8)]
     for thread in threads:
@@ -50,34 +50,34 @@ def test_of_two_who_make_a_key_at_a_time_one_counts(settings):
     assert len(made) == 8 and len(set(made)) == 1
 
 
-def test_who_only_looks_makes_no_key(settings):
+def test_verification_makes_no_key(settings):
     assert sign.trusted(settings) == []
     assert not settings.root.exists()
 
 
-def test_what_we_signed_we_believe(settings):
+def test_our_own_signature_is_valid(settings):
     envelope = sign.sign(SAID, sign.key(settings))
-    assert sign.opened(json.loads(json.dumps(envelope)), sign.trusted(settings)) == SAID
+    assert sign.verify(json.loads(json.dumps(envelope)), sign.trusted(settings)) == SAID
 
 
-def test_other_tools_can_check_it(settings):
+def test_other_tools_can_verify_the_envelope(settings):
     """The encoding that is signed, written down from the DSSE specification."""
     envelope = sign.sign(SAID, sign.key(settings))
     assert envelope["payloadType"] == "application/vnd.in-toto+json"
     payload = base64.b64decode(envelope["payload"])
     signed = b"DSSEv1 28 application/vnd.in-toto+json %d %s" % (len(payload), payload)
-    sign.keep_public(settings)
+    sign.write_public(settings)
     public = serialization.load_pem_public_key(sign.public_file(settings).read_bytes())
     public.verify(base64.b64decode(envelope["signatures"][0]["sig"]), signed)
 
 
-def test_what_another_signed_is_believed_once_its_public_key_is_trusted(settings, tmp_path):
+def test_another_key_counts_once_it_is_trusted(settings, tmp_path):
     theirs = other(tmp_path)
     envelope = sign.sign(SAID, sign.key(theirs))
-    with pytest.raises(CommandExecutionError, match="whom this master does not trust; .* immutable:trusted_keys"):
-        sign.opened(envelope, sign.trusted(settings))
+    with pytest.raises(CommandExecutionError, match="is not trusted by this master; .* immutable:trusted_keys"):
+        sign.verify(envelope, sign.trusted(settings))
     trusting = Settings(root=settings.root, trusted_keys=(sign.public_file(theirs),))
-    assert sign.opened(envelope, sign.trusted(trusting)) == SAID
+    assert sign.verify(envelope, sign.trusted(trusting)) == SAID
     sign.key(settings)
     assert len(sign.trusted(trusting)) == 2
 
@@ -92,8 +92,8 @@ def test_any_flipped_bit_of_an_envelope_is_refused(settings):
             flipped[bit // 8] ^= 1 << bit % 8
             text = base64.b64encode(bytes(flipped)).decode()
             changed = {**envelope, "payload": text} if place == "payload" else with_signature(envelope, sig=text)
-            with pytest.raises(CommandExecutionError, match="the signature does not fit what it signs"):
-                sign.opened(changed, sign.trusted(settings))
+            with pytest.raises(CommandExecutionError, match="the signature is invalid"):
+                sign.verify(changed, sign.trusted(settings))
 
 
 def with_signature(envelope, **changes):
@@ -103,28 +103,32 @@ def with_signature(envelope, **changes):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        pytest.param(lambda found: {**found, "payloadType": "text/plain"}, "does not fit", id="another type"),
+        pytest.param(lambda found: {**found, "payloadType": "text/plain"}, "is invalid", id="another type"),
         pytest.param(lambda found: {**found, "payload": "%"}, "damaged", id="no base64"),
-        pytest.param(lambda found: {**found, "signatures": []}, "by nobody", id="signed by nobody"),
+        pytest.param(lambda found: {**found, "signatures": []}, "key .none. is not trusted", id="signed by nobody"),
         pytest.param(lambda found: {**found, "signatures": 5}, "damaged", id="no list"),
         pytest.param(lambda found: {"payload": found["payload"]}, "damaged", id="half of it"),
-        pytest.param(lambda found: with_signature(found, keyid="0" * 64), "by 000000000000", id="another key's name"),
+        pytest.param(
+            lambda found: with_signature(found, keyid="0" * 64),
+            "key .000000000000. is not trusted",
+            id="another key's name",
+        ),
     ],
 )
-def test_what_is_no_signature_of_ours_is_refused(settings, change, said):
+def test_invalid_envelopes_are_refused(settings, change, said):
     envelope = sign.sign(SAID, sign.key(settings))
     with pytest.raises(CommandExecutionError, match=said):
-        sign.opened(change(envelope), sign.trusted(settings))
+        sign.verify(change(envelope), sign.trusted(settings))
 
 
-def test_another_key_under_our_keys_name_does_not_help(settings, tmp_path):
+def test_another_key_with_our_key_id_is_refused(settings, tmp_path):
     ours, forged = sign.sign(SAID, sign.key(settings)), sign.sign(SAID, sign.key(other(tmp_path)))
     forged = with_signature(forged, keyid=ours["signatures"][0]["keyid"])
-    with pytest.raises(CommandExecutionError, match="does not fit"):
-        sign.opened(forged, sign.trusted(settings))
+    with pytest.raises(CommandExecutionError, match="is invalid"):
+        sign.verify(forged, sign.trusted(settings))
 
 
-def test_a_key_that_is_given_is_used(settings, tmp_path):
+def test_a_key_of_the_config_is_used(settings, tmp_path):
     theirs = other(tmp_path)
     given = Settings(root=settings.root, signing_key=sign.key_file(theirs))
     assert sign.trusted(given) == sign.trusted(theirs)
@@ -142,12 +146,14 @@ def rsa_key(file: Path) -> None:
     ("spoil", "said"),
     [
         pytest.param(lambda file: file.unlink(), "signing_key: .* cannot be read", id="gone"),
-        pytest.param(lambda file: file.chmod(0o644), "must be its owner's alone: .* chmod 600", id="for all to read"),
+        pytest.param(
+            lambda file: file.chmod(0o644), "must be readable for its owner only.* chmod 600", id="for all to read"
+        ),
         pytest.param(lambda file: os.truncate(file, 40), "no private key in PEM", id="truncated"),
-        pytest.param(rsa_key, "no Ed25519 key; openssl genpkey", id="of another kind"),
+        pytest.param(rsa_key, "no Ed25519 key; make one by openssl genpkey", id="of another kind"),
     ],
 )
-def test_a_key_that_is_wrong_is_named_with_its_mend(settings, tmp_path, spoil, said):
+def test_an_unusable_key_is_named_with_what_to_do(settings, tmp_path, spoil, said):
     file = sign.key_file(other(tmp_path))
     spoil(file)
     with pytest.raises(SaltInvocationError, match=said):
@@ -157,7 +163,7 @@ def test_a_key_that_is_wrong_is_named_with_its_mend(settings, tmp_path, spoil, s
 @pytest.mark.parametrize(
     ("text", "said"), [(None, "cannot be read"), ("nonsense", "no public key in PEM")], ids=["gone", "nonsense"]
 )
-def test_a_trusted_key_that_is_wrong_is_named(tmp_path, text, said):
+def test_an_unusable_trusted_key_is_named(tmp_path, text, said):
     file = tmp_path / "their.pem"
     if text:
         file.write_text(text)

@@ -1,4 +1,4 @@
-"""What is baked twice from the same content is the same; other content has another time; bytecode stays good."""
+"""Clamped times: the same content gives the same time, other content another one, and bytecode stays valid."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ def cached(source: Path) -> Path:
 
 
 def settled(tree: Path) -> list[dict[str, object]]:
-    return times.settle(tree, manifest.entries(tree), SINCE)
+    return times.clamp(tree, manifest.entries(tree), SINCE)
 
 
-def test_the_day_of_a_bake_is_not_in_what_it_made(tmp_path):
+def test_the_time_of_a_bake_is_not_in_its_files(tmp_path):
     one = settled(baked(tmp_path / "1/fs", SINCE + 5, motd="hello"))
     other = settled(baked(tmp_path / "2/fs", SINCE + 86_400.7, motd="hello"))
     assert one == other
 
 
-def test_what_is_returned_is_what_is_there(tmp_path):
+def test_the_returned_entries_are_those_on_the_disk(tmp_path):
     tree = baked(tmp_path / "fs", SINCE, bytecode=True, **{"tool.py": "print(6 * 7)"})
     assert settled(tree) == list(manifest.entries(tree))
 
 
-def test_what_came_with_an_older_time_keeps_it(tmp_path):
+def test_older_times_stay(tmp_path):
     tree = baked(tmp_path / "fs", SINCE, motd="hello")
     settled(tree)
     assert (tree / "old").stat().st_mtime == 1
@@ -66,14 +66,14 @@ def test_other_content_of_the_same_size_has_another_time(tmp_path):
     assert len({(tree / "page").stat().st_mtime for tree in trees}) == 3
 
 
-def test_nothing_new_is_left_alone(tmp_path):
+def test_a_tree_without_new_files_is_unchanged(tmp_path):
     tree = baked(tmp_path / "fs", SINCE - 10, motd="hello")
     before = list(manifest.entries(tree))
     assert settled(tree) == before == list(manifest.entries(tree))
 
 
 @pytest.mark.parametrize("changed", [False, True], ids=["as baked", "source edited"])
-def test_bytecode_is_taken_as_long_as_its_source_is_the_same(tmp_path, changed):
+def test_bytecode_is_valid_as_long_as_its_source_is_the_same(tmp_path, changed):
     tree = baked(tmp_path / "fs", SINCE, bytecode=True, **{"tool.py": "print(6 * 7)"})
     settled(tree)
     if changed:
@@ -84,7 +84,7 @@ def test_bytecode_is_taken_as_long_as_its_source_is_the_same(tmp_path, changed):
     assert (f"matches {tree / 'tool.py'}" in done.stderr) is not changed
 
 
-def test_bytecode_of_a_package_whose_source_has_its_own_time_is_left_alone(tmp_path):
+def test_bytecode_whose_source_has_an_older_time_is_unchanged(tmp_path):
     tree = baked(tmp_path / "fs", SINCE, bytecode=True, **{"tool.py": "print(6 * 7)"})
     code = cached(tree / "tool.py")
     code.write_bytes(code.read_bytes()[:8] + (1).to_bytes(4, "little") + code.read_bytes()[12:])

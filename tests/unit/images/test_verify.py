@@ -1,4 +1,4 @@
-"""What was changed since it was baked is refused by name; what was not is read once."""
+"""Changed layers and images are refused by name; unchanged ones are read once."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def digest(host, stack, settings, store) -> str:
 
 
 def vouch(host, settings, store, digest, order) -> None:
-    made = {**order, "above": verify.above(host, digest), "proof": verify.proof(host, digest)}
+    made = {**order, "above": verify.seal_manifest(host, digest), "proof": verify.read_proof(host, digest)}
     image = Image(digest, "web", tuple(order["layers"]), 1.0, True, {})
     signatures.sign_image(lambda name, **more: LOCAL[name](host, **more), store, settings, image, made, WHERE_FROM)
 
@@ -95,7 +95,7 @@ def flip(file: Path, byte: int = -1) -> None:
     os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns))
 
 
-def test_what_is_as_it_was_baked_may_be_used(use, digest):
+def test_an_unchanged_image_may_be_used(use, digest):
     assert use() == digest
     assert use() == digest
 
@@ -128,24 +128,24 @@ def other_layers(file: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "tamper", "said"),
     [
-        pytest.param(of_layer(1, "fs/etc/motd"), flip, "/etc/motd has another content", id="bit in a file"),
+        pytest.param(of_layer(1, "fs/etc/motd"), flip, "/etc/motd has changed .content.", id="bit in a file"),
         pytest.param(of_layer(1, "fs/etc/motd"), truncated, "/etc/motd has .*content, size", id="truncated file"),
-        pytest.param(of_layer(1, "fs/etc/motd"), Path.unlink, "/etc/motd is gone", id="file that went"),
-        pytest.param(of_layer(1, "fs/etc/evil"), Path.touch, "/etc/evil is new", id="file that came"),
-        pytest.param(of_layer(1, "fs/etc/motd"), lambda f: f.chmod(0o4755), "/etc/motd has another mode", id="mode"),
+        pytest.param(of_layer(1, "fs/etc/motd"), Path.unlink, "/etc/motd is missing", id="file that went"),
+        pytest.param(of_layer(1, "fs/etc/evil"), Path.touch, "/etc/evil was added", id="file that came"),
+        pytest.param(of_layer(1, "fs/etc/motd"), lambda f: f.chmod(0o4755), "/etc/motd has changed .mode", id="mode"),
         pytest.param(
-            of_layer(1, "fs/etc/motd"), lambda f: os.utime(f, (9, 9)), "/etc/motd has another mtime", id="time"
+            of_layer(1, "fs/etc/motd"), lambda f: os.utime(f, (9, 9)), "/etc/motd has changed .mtime", id="time"
         ),
         pytest.param(
             of_layer(1, "fs/etc/link"),
             lambda f: (f.unlink(), f.symlink_to("x")),
-            "/etc/link has another .*target",
+            "/etc/link has changed .*target",
             id="link",
         ),
         pytest.param(of_layer(1, "manifest.gz"), lambda f: flip(f, 20), "its manifest", id="bit in a manifest"),
         pytest.param(of_layer(1, "manifest.gz"), truncated, "its manifest cannot be read", id="truncated manifest"),
         pytest.param(
-            of_layer(1, "manifest.gz"), forged_manifest, "not what its digest is the hash of", id="forged manifest"
+            of_layer(1, "manifest.gz"), forged_manifest, "its manifest does not match the digest", id="forged manifest"
         ),
         pytest.param(of_layer(1, "manifest.gz"), Path.unlink, "its manifest cannot be read", id="manifest that went"),
     ],
@@ -153,22 +153,22 @@ def other_layers(file: Path) -> None:
 def test_a_layer_that_was_changed_is_refused_by_name(host, use, digest, stack, where, tamper, said):
     use()
     tamper(where(host.root, digest, stack))
-    with pytest.raises(verify.Damaged, match=rf"layer {stack[1][:12]} is damaged: .*{said}.*remove .* and bake again"):
+    with pytest.raises(verify.Damaged, match=rf"layer {stack[1][:12]} is damaged: .*{said}.*Remove .* and bake again"):
         use()
 
 
 @pytest.mark.parametrize(
     ("where", "tamper", "said"),
     [
-        pytest.param(of_image("image.json"), other_layers, "image.json is not what its digest", id="metadata"),
+        pytest.param(of_image("image.json"), other_layers, "image.json does not match the digest", id="metadata"),
         pytest.param(of_image("image.json"), truncated, "image.json cannot be read", id="truncated metadata"),
         pytest.param(
-            of_image("seal/etc/immutable/seal.json"), flip, "seal.json has another content", id="bit in the seal"
+            of_image("seal/etc/immutable/seal.json"), flip, "seal.json has changed .content.", id="bit in the seal"
         ),
         pytest.param(
             of_image("seal/etc/immutable/seal.json"), truncated, "seal.json has .*content, size", id="truncated seal"
         ),
-        pytest.param(of_image("seal/etc/cron.d"), Path.mkdir, "cron.d is new", id="more above the layers"),
+        pytest.param(of_image("seal/etc/cron.d"), Path.mkdir, "cron.d was added", id="more above the layers"),
         pytest.param(of_image("proof.json"), truncated, "its signature, cannot be read", id="truncated signature"),
         pytest.param(
             of_image("proof.json"),
@@ -193,33 +193,33 @@ def test_every_bit_of_a_signature_counts(host, use, digest):
         other = "A" if signature[place] != "A" else "B"
         file.write_text(whole.replace(signature, signature[:place] + other + signature[place + 1 :]))
         with pytest.raises(
-            CommandExecutionError, match=f"image {digest[:12]} may not be used: the signature does not fit"
+            CommandExecutionError, match=f"image {digest[:12]} may not be used: the signature is invalid"
         ):
             use()
 
 
-def test_the_signature_of_another_image_is_none(host, use, digest, stack, settings, store):
+def test_the_signature_of_another_image_is_refused(host, use, digest, stack, settings, store):
     order = {"recipe": "shop", "layers": stack, "read_only": True, "grains": {}, "policy": {}}
     other = manifest.image_digest(order)
     (images.metadata_file(host, other).parent / "seal").mkdir(parents=True)
     images.metadata_file(host, other).write_text(json.dumps(order))
     vouch(host, settings, store, other, order)
     (host.images / digest / "proof.json").write_bytes((host.images / other / "proof.json").read_bytes())
-    with pytest.raises(verify.Damaged, match="about something else"):
+    with pytest.raises(verify.Damaged, match="is for another image"):
         use()
 
 
-def test_what_nobody_we_trust_signed_is_refused(host, digest, tmp_path):
+def test_an_image_of_an_untrusted_key_is_refused(host, digest, tmp_path):
     stranger = Settings(root=tmp_path / "stranger")
     sign.key(stranger)
-    with pytest.raises(CommandExecutionError, match=f"image {digest[:12]} may not be used: .*does not trust"):
+    with pytest.raises(CommandExecutionError, match=f"image {digest[:12]} may not be used: .*is not trusted"):
         verify.require(host, digest, sign.trusted(stranger))
 
 
-def test_a_signature_that_does_not_fit_is_never_replaced_by_a_new_one(host, digest, stack, settings, store):
+def test_an_invalid_signature_is_never_replaced(host, digest, stack, settings, store):
     (host.images / digest / "seal/etc/immutable/seal.json").write_text("forged")
     about = images.read(host, digest)
-    with pytest.raises(verify.Damaged, match="seal.json has another"):
+    with pytest.raises(verify.Damaged, match="seal.json has changed"):
         vouch(host, settings, store, digest, about)
 
 
@@ -231,7 +231,7 @@ def counted(monkeypatch) -> list[Path]:
     return read
 
 
-def test_a_layer_is_not_read_again_until_it_was_touched(host, use, stack, digest, monkeypatch):
+def test_a_layer_is_read_again_only_after_a_change(host, use, stack, digest, monkeypatch):
     read = counted(monkeypatch)
     use()
     assert {place.name for place in read} == {digest}, "the layers were read when they were baked; the seal is small"
@@ -252,7 +252,7 @@ def test_after_a_boot_all_is_read_again(host, use, stack, monkeypatch):
     assert not {place.name for place in read} & set(stack), "once"
 
 
-def test_ten_machines_at_a_time_pay_for_one_look(host, use, stack, settings, digest, monkeypatch):
+def test_ten_launches_verify_once(host, use, stack, settings, digest, monkeypatch):
     use()
     looked: list[str] = []
     real = verify._manifest
@@ -262,7 +262,7 @@ def test_ten_machines_at_a_time_pay_for_one_look(host, use, stack, settings, dig
     assert looked == []
 
 
-def test_to_verify_by_hand_reads_all_whatever_was_seen(host, use, digest, stack, settings):
+def test_image_verify_reads_all_layers_again(host, use, digest, stack, settings):
     use()
     told = verify.image(host, digest, sign.trusted(settings))
     assert (told["layers"], told["files"]) == (2, 9)
@@ -272,9 +272,9 @@ def test_to_verify_by_hand_reads_all_whatever_was_seen(host, use, digest, stack,
     lines = [
         json.loads(line) for line in gzip.decompress((host.layers / stack[1] / "manifest.gz").read_bytes()).splitlines()
     ]
-    verify.note(host, stack[1], verify.print_of(host, stack[1], [line["path"] for line in lines]))
+    verify.mark_verified(host, stack[1], verify.fingerprint(host, stack[1], [line["path"] for line in lines]))
     assert use() == digest
-    with pytest.raises(verify.Damaged, match="/etc/motd has another content"):
+    with pytest.raises(verify.Damaged, match="/etc/motd has changed .content"):
         verify.image(host, digest, sign.trusted(settings))
 
 
@@ -282,19 +282,19 @@ def test_a_bake_takes_no_damaged_layer_as_its_parent(host, stack):
     verify.require_layers(host, stack)
     (host.layers / stack[0] / "fs/etc/hosts").write_text("6.6.6.6")
     age(host.layers / stack[0] / "seen.json")
-    with pytest.raises(verify.Damaged, match=f"layer {stack[0][:12]} is damaged: /etc/hosts has another"):
+    with pytest.raises(verify.Damaged, match=f"layer {stack[0][:12]} is damaged: /etc/hosts has changed"):
         verify.require_layers(host, stack)
 
 
 @pytest.mark.parametrize("tamper", [truncated, lambda file: flip(file, 30)], ids=["truncated", "bit"])
-def test_what_is_said_of_a_layer_has_a_sum(host, stack, tamper):
-    layers.keep(host, "k1", stack[0])
+def test_the_metadata_of_a_layer_has_a_checksum(host, stack, tamper):
+    layers.set_key(host, "k1", stack[0])
     tamper(host.layers / stack[0] / "layer.json")
     with pytest.raises(verify.Damaged, match=f"layer {stack[0][:12]} is damaged: layer.json cannot be read"):
         layers.find(host, "k1")
 
 
-def test_layers_of_the_time_before_there_was_a_sum_are_found(host, stack):
+def test_layers_without_a_checksum_are_found(host, stack):
     file = host.layers / stack[0] / "layer.json"
     about = json.loads(file.read_text())
     del about["sum"]

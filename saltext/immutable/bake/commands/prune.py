@@ -13,7 +13,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from saltext.immutable import minions, spec
 from saltext.immutable.bake import locks
 from saltext.immutable.builder.local import LOCAL
-from saltext.immutable.images.retention import Candidate, Rule, Verdict, judge
+from saltext.immutable.images.retention import Candidate, Rule, Verdict, decide
 from saltext.immutable.spec.model import Debian, Definitions, Tarball
 from saltext.immutable.store import Image, Store, in_use
 from saltext.immutable.store.revocations import failures
@@ -81,7 +81,7 @@ class Prune:
             raise SaltInvocationError(f"there is no recipe {recipe!r}, and no image of it; there are: {there}")
         rules = {name: Rule(each.keep, each.keep_for) for name, each in self.definitions.recipes.items()}
         wanted = [image for image in images.values() if recipe in (None, image.recipe)]
-        return judge(self._candidates(wanted), rules, self.store.clock())
+        return decide(self._candidates(wanted), rules, self.store.clock())
 
     def _candidates(self, images: list[Image]) -> Iterator[Candidate]:
         users, revoked = self.builder("image_users"), self.store.revocations()

@@ -104,14 +104,14 @@ def test_what_a_machine_runs_on_stays_though_no_book_says_so(host, store, work, 
 
 def test_what_came_to_be_needed_meanwhile_stays(store, work, baked, monkeypatch):
     names = [baked(age) for age in (1, 2, 3)]
-    before = prune.judge
+    before = prune.decide
 
-    def judged(*args):
+    def decide(*args):
         verdicts = before(*args)
         store.set_channel("web", "beta", store.image(names[2]).digest)
         return verdicts
 
-    monkeypatch.setattr(prune, "judge", judged)
+    monkeypatch.setattr(prune, "decide", decide)
     done = work.prune(None, test=False)
     assert (done["deleted"], done["layers"]) == ({}, {})
     assert "needed by channel web:beta" in done["kept"][names[2]]

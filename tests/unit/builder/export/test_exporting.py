@@ -356,7 +356,7 @@ def host(tmp_path, monkeypatch) -> Host:
     put(about.parent / "seal", "etc/immutable/seal.json", "{}")
     said = {"recipe": "web", "layers": stack, "image": DIGEST, "created": 1_700_000_000.5, "salt": "3008", "pack": "1"}
     about.write_text(json.dumps(said))
-    layers.link(found, images.seal_link(DIGEST), f"../images/{DIGEST}/seal")
+    layers.make_link(found, images.seal_link(DIGEST), f"../images/{DIGEST}/seal")
     return found
 
 
