@@ -9,18 +9,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import attr
 import pytest
 import salt.version
+from saltfactories.cli.call import SaltCall
+from saltfactories.daemons.minion import SaltMinion
+from saltfactories.manager import FactoriesManager
+
+from tests.support.estate import Answer
+from tests.support.factories import Master, Minion, as_typed, run
 
 ROOT = Path(__file__).parents[2]
 LOADER_KINDS = ("grains", "modules", "runners", "states")
@@ -66,33 +70,33 @@ SEAL = {
     "pack": "0.1.0",
     "policy": {"guard": {"allow": [], "deny": [], "dry_runs": True}},
 }
-CONFIG = {"id": "packaging", "file_client": "local", "enable_fqdns_grains": False, "schedule": {"enabled": False}}
+CONFIG = {"file_client": "local", "enable_fqdns_grains": False, "schedule": {"enabled": False}}
 MACHINE = {"id": "web-1", "immutable_machine": {"fleet": "web", "generation": 3, "installation": "ab12"}}
 
 
 @dataclass(frozen=True)
 class Salt:
-    """A Salt of its own in ``venv``, with its config and everything it writes in ``home``."""
+    """A Salt of its own in ``venv``, and a minion of it with all that it writes below ``home``."""
 
     venv: Path
     home: Path
+    factories: FactoriesManager
+    minion: SaltMinion
 
     def probe(self) -> dict:
         """What its loaders find; asked from a place where our checkout is not importable."""
-        command = [self.venv / "bin" / "python", "-c", PROBE, str(self.home)]
-        run = subprocess.run(command, cwd=self.home, check=True, capture_output=True, text=True)
-        return json.loads(run.stdout)
+        command = [self.venv / "bin" / "python", "-c", PROBE, self.minion.config_dir]
+        done = subprocess.run(command, cwd=self.home, check=True, capture_output=True, text=True)
+        return json.loads(done.stdout)
 
-    def command(self, *args: str) -> list[str]:
-        return [f"{self.venv}/bin/salt-call", "-c", str(self.home), "--local", "--out=json", *args]
-
-    def call(self, *args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*args), capture_output=True, text=True, check=False)
+    def call(self, *args: str, factory_class: type[SaltCall] = SaltCall) -> Answer:
+        cli = as_typed(self.minion.salt_call_cli(factory_class=factory_class, cwd=self.home))
+        return run(cli, "--local", *args)
 
     def returned(self, *args: str) -> object:
         answer = self.call(*args)
-        assert answer.returncode == 0, answer.stderr
-        return json.loads(answer.stdout)["local"]
+        assert answer.ok, answer
+        return answer.data["local"]
 
 
 @pytest.fixture(scope="module")
@@ -104,19 +108,21 @@ def checkout(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def install(tmp_path_factory):
-    """Return a function that makes a Salt with further requirements beside it."""
+def install(tmp_path_factory, salt_factories):
+    """Return a function that makes a Salt with further requirements beside it; ``config`` is more for its minion."""
 
-    def made(*requirements: str) -> Salt:
+    def made(*requirements: str, **config: object) -> Salt:
         place = tmp_path_factory.mktemp("salt")
         subprocess.run([*UV, "venv", "-q", "--python", sys.executable, place / "venv"], check=True)
         target = ["--python", place / "venv" / "bin" / "python"]
         pinned = f"salt=={salt.version.__version__}"
         subprocess.run([*UV, "pip", "install", "-q", *target, pinned, *requirements], check=True)
         home = place / "home"
-        home.mkdir()
-        (home / "minion").write_text(json.dumps({**CONFIG, "root_dir": str(home)}))
-        return Salt(place / "venv", home)
+        factories = attr.evolve(salt_factories, root_dir=place / "factories", scripts_dir=place / "venv/bin")
+        minion = factories.salt_minion_daemon(
+            "packaging", defaults={"root_dir": str(home)}, overrides={**CONFIG, **config}, factory_class=Minion
+        )
+        return Salt(place / "venv", home, factories, minion)
 
     return made
 
@@ -137,10 +143,7 @@ def editable(checkout, install):
 @pytest.fixture(scope="module")
 def synced(checkout, install):
     """A Salt without the pack whose file root is our repository."""
-    bare = install()
-    config = json.loads((bare.home / "minion").read_text())
-    (bare.home / "minion").write_text(json.dumps({**config, "file_roots": {"base": [str(checkout)]}}))
-    return bare
+    return install(file_roots={"base": [str(checkout)]})
 
 
 @pytest.fixture(scope="module", params=["wheel", "editable"])
@@ -170,7 +173,7 @@ def test_where_it_is_merely_synced_the_minion_works_as_before(synced):
     assert brought["executors"] == []
     for kind in ("grains", "modules", "states"):
         assert {f"{kind}.{stem}" for stem in STEMS[kind]} <= set(brought[kind])
-    assert not (synced.home / "var/cache/salt/minion/extmods/executors").exists()
+    assert not (synced.home / "cache/extmods/executors").exists()
     assert synced.returned("test.ping") is True
     assert synced.returned("cmd.run", "echo done") == "done"
     assert synced.returned("grains.get", "immutable") == {"sealed": False}
@@ -190,38 +193,20 @@ def over_etc(place: Path, command: Sequence[str | Path]) -> list[str | Path]:
     return ["unshare", "--mount", "--propagation=private", "sh", "-euc", SEALED, *inside]
 
 
-@contextmanager
-def daemon(command: Sequence[str | Path]) -> Iterator[None]:
-    """Run a command, and end it with all that it started."""
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def sealed_class(factory: type, place: Path) -> type:
+    """Return a factory whose program runs on a machine of fleet ``web``."""
 
+    class Sealed(factory):
+        def cmdline(self, *args: str, **more: object) -> list[str | Path]:
+            return over_etc(place, super().cmdline(*args, **more))
 
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as undo:
-        sockets = [undo.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
-
-
-def wait_for(happens: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not happens():
-        assert time.monotonic() < end, f"it did not happen within {seconds} s"
+    return Sealed
 
 
 @pytest.fixture
 def sealed(wheel, tmp_path):
     """Return a function that makes a call with salt-call on a machine of fleet ``web``."""
-
-    def call(*args: str) -> subprocess.CompletedProcess[str]:
-        command = over_etc(tmp_path, wheel.command(*args))
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    return call
+    return partial(wheel.call, factory_class=sealed_class(SaltCall, tmp_path))
 
 
 @needs_root
@@ -262,7 +247,7 @@ def test_a_sealed_machine_refuses_with_a_sentence_and_an_exit_code(sealed, call)
 def test_a_sealed_machine_answers_what_only_looks(sealed, call, expected):
     answer = sealed(*call)
     assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout)["local"] == expected
+    assert answer.data["local"] == expected
 
 
 @needs_root
@@ -271,7 +256,7 @@ def test_a_sealed_machine_shows_what_states_would_change(sealed, tmp_path_factor
     (tree / "web.sls").write_text(json.dumps({f"{tree}/made": {"file.managed": [{"contents": "x"}]}}))
     answer = sealed(f"--file-root={tree}", "state.apply", "web", "test=True")
     assert answer.returncode == 0, answer.stdout
-    [state] = json.loads(answer.stdout)["local"].values()
+    [state] = answer.data["local"].values()
     assert (state["result"], (tree / "made").exists()) == (None, False)
     refused = sealed(f"--file-root={tree}", "state.highstate", "test=True")
     assert "state.highstate syncs custom modules first; set autoload_dynamic_modules: False" in refused.stderr
@@ -282,23 +267,21 @@ def salt_cli(wheel, tmp_path_factory):
     """Return a function that calls ``salt`` on a master whose one minion, ``web-1``, is a sealed machine."""
     place = tmp_path_factory.mktemp("estate")
     (place / "over").mkdir()
-    ports = dict(zip(("publish_port", "ret_port"), free_ports(2), strict=True))
-    common = {"root_dir": str(place), "user": "root", "enable_fqdns_grains": False, "schedule": {"enabled": False}}
-    master = {**common, **ports, "interface": "127.0.0.1", "auto_accept": True, "worker_threads": 3}
-    minion = {**common, "id": "web-1", "master": "127.0.0.1", "master_port": ports["ret_port"]}
-    (place / "master").write_text(json.dumps(master))
-    (place / "minion").write_text(json.dumps(minion))
-    script = [wheel.venv / "bin" / f"salt{kind}" for kind in ("", "-master", "-minion")]
-
-    def call(*args: str) -> subprocess.CompletedProcess[str]:
-        command = [script[0], "-c", place, "--out=json", "web-1", *args]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    with ExitStack() as undo:
-        undo.enter_context(daemon([script[1], "-c", place]))
-        undo.enter_context(daemon(over_etc(place / "over", [script[2], "-c", place])))
-        wait_for(lambda: '"web-1": true' in call("-t", "2", "test.ping").stdout)
-        yield call
+    common = {"user": "root", "enable_fqdns_grains": False, "schedule": {"enabled": False}}
+    master = wheel.factories.salt_master_daemon(
+        "packaging-master",
+        defaults={"root_dir": str(place / "master")},
+        overrides={**common, "auto_accept": True, "worker_threads": 3},
+        factory_class=Master,
+    )
+    minion = master.salt_minion_daemon(
+        "web-1",
+        defaults={"root_dir": str(place / "minion")},
+        overrides={**common, "publish_port": master.config["publish_port"]},
+        factory_class=sealed_class(Minion, place / "over"),
+    )
+    with master.started(), minion.started():
+        yield lambda *args: run(as_typed(master.salt_cli()), *args, minion_tgt="web-1")
 
 
 @needs_root
@@ -311,7 +294,7 @@ def test_a_sealed_machine_refuses_its_master(salt_cli):
 @needs_root
 def test_in_a_job_of_several_functions_a_sealed_machine_judges_each(salt_cli):
     answer = salt_cli("test.ping,cmd.run,grains.get", ",echo done,immutable:image")
-    found = json.loads(answer.stdout)["web-1"]
+    found = answer.data["web-1"]
     assert answer.returncode != 0
     assert (found["test.ping"], found["grains.get"]) == (True, "web@3f2a9c1d04be")
     assert "cmd.run would change this machine" in found["cmd.run"]
@@ -319,7 +302,7 @@ def test_in_a_job_of_several_functions_a_sealed_machine_judges_each(salt_cli):
 
 @needs_root
 def test_a_sealed_machine_tells_its_status(sealed):
-    status = json.loads(sealed("immutable.status").stdout)["local"]
+    status = sealed("immutable.status").data["local"]
     assert (status["image"], status["fleet"], status["problems"]) == ("web@3f2a9c1d04be", "web", [])
 
 

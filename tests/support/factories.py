@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,17 +32,47 @@ TAIL = 40
 """Lines of the master's log that an error shows."""
 
 
-class Master(SaltMaster):  # type: ignore[misc]
-    """A master as an operator has it, in a session of its own: Ctrl-C at the terminal of the tests is not for it."""
+class AsOperatorsHave:
+    """What a daemon's factory is mixed with so that its config is Salt's own but for paths, ports and ``overrides``."""
 
     @classmethod
     def configure(cls, *args: Any, overrides: dict[str, Any], **more: Any) -> dict[str, Any]:
         """Return the config; ``overrides`` replace what the factory says, where it would merge lists."""
-        found: dict[str, Any] = super().configure(*args, **more)
+        found: dict[str, Any] = super().configure(*args, **more)  # type: ignore[misc]
         return {name: value for name, value in found.items() if name not in OF_SALT} | overrides
+
+
+class Master(AsOperatorsHave, SaltMaster):  # type: ignore[misc]
+    """A master in a session of its own: Ctrl-C at the terminal of the tests is not for it."""
 
     def cmdline(self, *args: str) -> list[str]:
         return ["setsid", *super().cmdline(*args)]
+
+
+class Minion(AsOperatorsHave, SaltMinion):  # type: ignore[misc]
+    """A minion."""
+
+
+def as_typed(cli: SaltCli) -> SaltCli:
+    """Return a command line that passes no option on to Salt but for the config directory and ``--out=json``.
+
+    The factory would pass its own limit on as the time that minions may take to answer.
+    """
+    cli.__cli_timeout_supported__ = cli.__cli_log_level_supported__ = False
+    return cli
+
+
+def run(cli: SaltCli, *words: str, log: Callable[[], str] = str, **more: Any) -> Answer:
+    """Run a command line to its end; ``more`` is what the factory's ``run`` takes, ``log`` what else an error shows."""
+    command, began = (Path(cli.script_name).name, *words), time.monotonic()
+    try:
+        cli.run(*words, _timeout=LONGEST, **more)
+    except FactoryTimeout as err:
+        late = f"{' '.join(command)} did not end within {LONGEST:.0f} s, and was ended"
+        raise AssertionError(f"{late}: {_said(err.process_result)}{log()}") from err
+    finally:
+        ended = cli.terminate()  # all that it wrote; from what run() returns the factory has taken the answer out
+    return Answer(command, ended.returncode, ended.stdout, ended.stderr, time.monotonic() - began)
 
 
 class FactoryEstate(Estate):
@@ -106,7 +136,10 @@ class FactoryEstate(Estate):
         assert self.master is not None, "no master has been started"
         place = {"master": self.master.config["interface"], "publish_port": self.ports[0]}
         minion = self.master.salt_minion_daemon(
-            minion_id, defaults={"root_dir": str(home)}, overrides={"user": "root", **place, **config}
+            minion_id,
+            defaults={"root_dir": str(home)},
+            overrides={"user": "root", **place, **config},
+            factory_class=Minion,
         )
         self.expect(minion_id)
         try:
@@ -140,22 +173,11 @@ class FactoryEstate(Estate):
     def cli(self, script: str, **more: Any) -> SaltCli:
         """Return a command line of the master's, ``salt``, ``salt-run``, ``salt-key`` or ``salt-ssh``."""
         make = getattr(self.master, f"{script.replace('-', '_')}_cli")
-        cli: SaltCli = make(environ=self._environment(), **more)
-        # As an operator types it: the factory would pass on its own limit as the time that minions may take to answer.
-        cli.__cli_timeout_supported__ = cli.__cli_log_level_supported__ = False
-        return cli
+        return as_typed(make(environ=self._environment(), **more))
 
     def run(self, cli: SaltCli, *words: str, **more: Any) -> Answer:
         """Run a command line to its end; ``more`` is what the factory's ``run`` takes."""
-        command, began = (Path(cli.script_name).name, *words), time.monotonic()
-        try:
-            cli.run(*words, _timeout=LONGEST, **more)
-        except FactoryTimeout as err:
-            late = f"{' '.join(command)} did not end within {LONGEST:.0f} s, and was ended"
-            raise AssertionError(f"{late}: {_said(err.process_result)}{self._log()}") from err
-        finally:
-            ended = cli.terminate()  # all that it wrote; from what run() returns the factory has taken the answer out
-        return Answer(command, ended.returncode, ended.stdout, ended.stderr, time.monotonic() - began)
+        return run(cli, *words, log=self._log, **more)
 
     def _run(self, script: str, words: tuple[str, ...]) -> Answer:
         if script == "salt":
