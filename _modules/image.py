@@ -1,8 +1,8 @@
 """
-Bake on this host: layers and images.
+Bake images on this host: make layers, test, verify, export and remove images.
 
-What ``salt-run image.bake`` calls; as root, on the host that the master config names as ``immutable:builder``.
-People use the runner of the same name.
+The runner ``image`` calls these functions, as root on the host that the master config names as
+``immutable:builder``. Operators use the runner.
 """
 
 try:
@@ -13,7 +13,7 @@ try:
 
     MISSING = None
 except ImportError as err:
-    MISSING = f"a builder needs: pip install 'saltext-immutable[master]' ({err})"
+    MISSING = f"a builder needs the extra 'master': pip install 'saltext-immutable[master]' ({err})"
 
 __virtualname__ = "image"
 
@@ -30,7 +30,16 @@ def _call(name, **kwargs):
 
 def sources(suite, components, mirror=None):
     """
-    Return the sources.list lines that a bake of a suite uses here.
+    Return the sources.list lines that a bake of a suite uses on this host.
+
+    suite
+        The suite: ``bookworm``.
+
+    components
+        Its components, a list: ``[main, contrib]``.
+
+    mirror
+        The mirror of the recipe; without one, the mirrors of this host.
 
     CLI Example:
 
@@ -43,7 +52,7 @@ def sources(suite, components, mirror=None):
 
 def find_layer(key):
     """
-    Return the layer that a key led to last, or None.
+    Return the layer that was built last for a key, or None.
 
     CLI Example:
 
@@ -56,7 +65,19 @@ def find_layer(key):
 
 def keep_layer(key, digest, warnings=(), about=None):
     """
-    Let a key lead to a layer from now on, with what is to be said of it, and of the stack up to it.
+    Record that a key leads to a layer.
+
+    key
+        The hash of what the layer was made from.
+
+    digest
+        The layer.
+
+    warnings
+        Sentences for the operator.
+
+    about
+        Metadata that depends on the layers below.
 
     CLI Example:
 
@@ -69,7 +90,7 @@ def keep_layer(key, digest, warnings=(), about=None):
 
 def make_key(bake_id):
     """
-    Make the key pair of a bake; the public half is returned, the other one never leaves this host.
+    Make the key pair of a bake and return its public half (PEM). The private half never leaves this host.
 
     CLI Example:
 
@@ -82,7 +103,10 @@ def make_key(bake_id):
 
 def debian_layer(order):
     """
-    Make the root layer of a Debian or Ubuntu image by mmdebstrap.
+    Make the root layer of a Debian or Ubuntu image with mmdebstrap, and return it.
+
+    order
+        A mapping with what, suite, packages, components and mirror.
 
     CLI Example:
 
@@ -95,7 +119,10 @@ def debian_layer(order):
 
 def root_content(order):
     """
-    Return the hash of a root that somebody else made, as it is now: a tar archive, or a directory, of this host.
+    Return the hash of an existing root as it is now.
+
+    order
+        A mapping with the path on this host, as tarball or directory.
 
     CLI Example:
 
@@ -108,7 +135,10 @@ def root_content(order):
 
 def root_layer(order):
     """
-    Make the lowest layer of an image of a root that somebody else made.
+    Make the lowest layer of an image from an existing root, and return it.
+
+    order
+        A mapping with what, the path as tarball or directory, and sha256.
 
     CLI Example:
 
@@ -121,7 +151,10 @@ def root_layer(order):
 
 def minion_layer(order):
     """
-    Add Salt and this pack to a stack of layers.
+    Install Salt and this pack on a stack of layers, and return the new layer.
+
+    order
+        A mapping with what, below (digests), requirement, version, bridge and subnet.
 
     CLI Example:
 
@@ -134,7 +167,10 @@ def minion_layer(order):
 
 def state_layer(order):
     """
-    Apply states in a temporary machine, and keep the difference as a layer.
+    Apply states in a temporary machine, and return the layer of what they changed.
+
+    order
+        A mapping with what, below (digests), bake_id, states, saltenv, pillarenv and more.
 
     CLI Example:
 
@@ -147,7 +183,10 @@ def state_layer(order):
 
 def candidates(order):
     """
-    Return today's version at the mirrors of each package of a stack of layers.
+    Return the version of each package of a stack of layers that apt would install today.
+
+    order
+        A mapping with below (digests), bridge and subnet.
 
     CLI Example:
 
@@ -160,7 +199,10 @@ def candidates(order):
 
 def updates(order):
     """
-    Return the packages of a stack of layers that have updates at the mirrors: installed, candidate, security.
+    Return the packages of a stack of layers that have updates: installed, candidate, security.
+
+    order
+        A mapping with below (digests), bridge and subnet.
 
     CLI Example:
 
@@ -173,7 +215,10 @@ def updates(order):
 
 def make_image(order):
     """
-    Make an image of finished layers, with its seal.
+    Make an image with its seal from finished layers, and return its metadata.
+
+    order
+        A mapping with recipe, layers (digests), read_only, grains, policy, salt and pack.
 
     CLI Example:
 
@@ -186,7 +231,7 @@ def make_image(order):
 
 def keep_proof(digest, proof):
     """
-    Put beside an image what vouches for it: its signature, and where it comes from.
+    Store the signature and the provenance of an image beside it.
 
     CLI Example:
 
@@ -199,7 +244,10 @@ def keep_proof(digest, proof):
 
 def test_image(order):
     """
-    Run the booted tests of an image on a machine of it, and return what came of each.
+    Launch a machine from an image, run the booted tests on it, and return their results.
+
+    order
+        A mapping with image (digest), bake_id, minion, bridge, subnet, within (seconds), secrets and tests.
 
     CLI Example:
 
@@ -212,7 +260,7 @@ def test_image(order):
 
 def verify_image(digest, trusted):
     """
-    Read all of an image; fail unless it is as it was signed.
+    Read an image in full; fail unless it is as it was signed.
 
     trusted
         The public keys (base64) whose signatures count.
@@ -228,7 +276,7 @@ def verify_image(digest, trusted):
 
 def require_image(digest, trusted):
     """
-    Return the digest of an image that is on this host as it was signed, or fail.
+    Return the digest of an image; fail unless it is on this host as it was signed.
 
     trusted
         The public keys (base64) whose signatures count.
@@ -244,7 +292,7 @@ def require_image(digest, trusted):
 
 def find_image(digest):
     """
-    Return what an image is made of, what of it is signed, and its signature.
+    Return the metadata of an image, the manifest of its seal layer, and its signature.
 
     CLI Example:
 
@@ -257,7 +305,7 @@ def find_image(digest):
 
 def has_image(digest):
     """
-    Tell whether an image is on this host, with all of its layers and what vouches for it.
+    Return whether an image is on this host with all of its layers and its signature.
 
     CLI Example:
 
@@ -283,7 +331,7 @@ def software(digest):
 
 def compare_images(old, new):
     """
-    Return how the files and the enabled units of two images differ.
+    Return the differences between the files and the enabled units of two images.
 
     CLI Example:
 
@@ -296,10 +344,19 @@ def compare_images(old, new):
 
 def open_shell(digest, command=None, boot=False, bridge=None, subnet=None):
     """
-    Open a shell of root in a throw-away copy of an image of this host, or run a command in one.
+    Open a root shell in a temporary copy of an image, or run a command in it.
+
+    command
+        The command; without one, a shell on this terminal.
 
     boot
-        Let its services run; the minion never does.
+        Start the image's services, but never its minion.
+
+    bridge
+        The bridge for the copy, by default that of the config.
+
+    subnet
+        The subnet of that bridge.
 
     CLI Example:
 
@@ -308,13 +365,13 @@ def open_shell(digest, command=None, boot=False, bridge=None, subnet=None):
         salt-call --local image.open_shell 3f2a9c1d04be...
     """
     net = spec.settings(__opts__).network
-    place = {"bridge": bridge or net.bridge, "subnet": subnet or net.subnet}
-    return _call("open_shell", digest=digest, command=command, boot=boot, **place)
+    network = {"bridge": bridge or net.bridge, "subnet": subnet or net.subnet}
+    return _call("open_shell", digest=digest, command=command, boot=boot, **network)
 
 
 def local_images():
     """
-    Return the images whose layers are on this host, by digest.
+    Return the metadata of all images on this host, by digest.
 
     CLI Example:
 
@@ -327,7 +384,10 @@ def local_images():
 
 def export_image(order):
     """
-    Write an image to a file of this host; progress goes to the master as events.
+    Write an image to a file of this host. Progress is reported to the master as events.
+
+    order
+        A mapping with digest, format, target (path), force, test and trusted (public keys).
 
     CLI Example:
 
@@ -336,18 +396,18 @@ def export_image(order):
         salt-call image.export_image '{digest: 3f2a..., format: oci, target: /srv/web.oci.tar, force: false, ...}'
     """
 
-    def tell(message, tag, **data):
+    def progress(message, tag, **data):
         __salt__["event.send"](f"immutable/{tag}", {"message": message, **data})
 
-    return exporting.export_image(Host(spec.settings(__opts__).root), order, tell)
+    return exporting.export_image(Host(spec.settings(__opts__).root), order, progress)
 
 
 def drop_image(digest, test=False):
     """
-    Remove an image, and those of its layers that nothing else needs; return the layers' digests.
+    Remove an image and those of its layers that nothing else needs; return the digests of these layers.
 
     test
-        Only fail if machines run it.
+        Remove nothing; only fail if machines run the image.
 
     CLI Example:
 
@@ -360,7 +420,7 @@ def drop_image(digest, test=False):
 
 def image_users():
     """
-    Return who uses images on this host, by digest.
+    Return the machines and mounts that use images of this host, by digest.
 
     CLI Example:
 
@@ -373,22 +433,22 @@ def image_users():
 
 def collect(known, suites, bake_ids, test=False, tarballs=()):
     """
-    Remove what nothing needs on this host: images in no book, layers, keys, caches, what killed bakes left.
+    Remove what nothing needs on this host: unknown images, layers, keys, caches, leftovers of killed bakes.
 
     known
         Digests of the images to keep.
 
     suites
-        Suites that recipes have; downloads for others go.
+        Suites of the recipes; downloads for other suites are removed.
 
     bake_ids
-        Bake ids that recipes have; downloads for others go.
+        Bake ids of the recipes; downloads for others are removed.
 
     test
-        Only tell what would be removed.
+        Only report what would be removed.
 
     tarballs
-        Sums (sha256) of the archives that recipes have; others that were fetched go.
+        The sha256 of the archives of the recipes; other fetched archives are removed.
 
     CLI Example:
 

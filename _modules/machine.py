@@ -1,7 +1,8 @@
 """
-Run machines on this host: systemd-nspawn on the layers of an image.
+Run machines on this host: systemd-nspawn containers on the layers of an image.
 
-What the ``nspawn`` provider calls; as root, on the host that the master config names as ``immutable:builder``.
+The ``nspawn`` provider calls these functions, as root on the host that the master config names as
+``immutable:builder``.
 """
 
 try:
@@ -12,7 +13,7 @@ try:
 
     MISSING = None
 except ImportError as err:
-    MISSING = f"the library is not installed here: pip install saltext-immutable ({err})"
+    MISSING = f"the library is not installed on this host: pip install saltext-immutable ({err})"
 
 __virtualname__ = "machine"
 
@@ -27,11 +28,11 @@ def _host():
 
 def launch(order):
     """
-    Start a machine from an image of this host; one that runs under its id already is left alone.
+    Start a machine from an image of this host and return its data. A running machine of the same id is left alone.
 
     order
-        A mapping with minion_id, image (full digest), minion (its config), bridge, subnet, and where wanted fleet,
-        generation, installation, memory (bytes), cpus.
+        A mapping with minion_id, image (full digest), minion (its config), bridge, subnet; optional fleet,
+        generation, installation, memory (bytes), cpus, and before (epoch seconds after which it must not start).
 
     CLI Example:
 
@@ -44,7 +45,7 @@ def launch(order):
 
 def list_machines():
     """
-    Return the machines of this host that fleets ordered, running or not.
+    Return the machines that fleets launched on this host, running or not.
 
     CLI Example:
 
@@ -57,7 +58,7 @@ def list_machines():
 
 def destroy(minion_id):
     """
-    End a machine at once and remove all of it but its console log; False if there was none.
+    Kill a machine and remove all of it but its console log. Return False if there was none.
 
     CLI Example:
 
@@ -70,7 +71,10 @@ def destroy(minion_id):
 
 def console(minion_id, lines=60):
     """
-    Return the last lines that a machine wrote to its console, also after its end.
+    Return the last lines of a machine's console, also after its end.
+
+    lines
+        How many lines.
 
     CLI Example:
 
@@ -83,7 +87,7 @@ def console(minion_id, lines=60):
 
 def require(digest, trusted):
     """
-    Return the digest of an image that is on this host as it was signed, or fail.
+    Return the digest of an image; fail unless it is on this host as it was signed.
 
     trusted
         The public keys (base64) whose signatures count.
