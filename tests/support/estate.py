@@ -25,7 +25,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import sqlite3
 import subprocess
 import time
@@ -37,6 +36,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import psutil
 import yaml
 
 from saltext.immutable.host import Host, remove
@@ -153,7 +153,7 @@ class Estate(ABC):
             # Not the pack's own bridge, or it would go with the last machine: the master listens on its address.
             run("ip", "link", "set", self.net.bridge, "alias", "estate")
             self.start_master()
-            if self.master_pid not in self._ours():
+            if self.master_pid not in {each.pid for each in self._ours()}:
                 raise RuntimeError(f"the master, pid {self.master_pid}, does not look like one: no leak would be seen")
             self._undo, self.is_up = undo.pop_all(), True
         return self
@@ -269,42 +269,48 @@ class Estate(ABC):
             "workspaces": len(list(self.host.tmp.glob("*"))),
         }
 
-    def processes(self) -> list[int]:
+    def processes(self) -> list[psutil.Process]:
         """Return the processes of this estate; its master's are left out."""
         master = self.master_pid if self.is_up else 0
-        return [pid for pid in self._ours() if _session(pid) != master]
+        return [each for each in self._ours() if _session(each.pid) != master]
 
-    def _ours(self) -> set[int]:
-        mark = f"{MARK}={self.home}\0".encode()
-        title = re.compile(rb"salt\S*[\0 ](-c[\0 ]|--config-dir=)" + re.escape(f"{self.home}/".encode()))
-        marked = {pid for pid, environ in _of_processes("environ") if mark in environ}
-        return marked | {pid for pid, words in _of_processes("cmdline") if title.search(words)}
+    def _ours(self) -> set[psutil.Process]:
+        title = re.compile(rf"salt\S* (-c |--config-dir=){re.escape(str(self.home))}/")
+        return {
+            each
+            for each in psutil.process_iter(["cmdline", "environ", "ppid"])
+            if (each.info["environ"] or {}).get(MARK) == str(self.home)
+            or title.search(" ".join(each.info["cmdline"] or ()))
+        }
 
     def _namespaces(self) -> set[str]:
         """Return the mount namespaces other than ours in which anything of this estate is mounted."""
         mine, found = os.readlink("/proc/self/ns/mnt"), set()
-        for pid, mounts in _of_processes("mountinfo"):
-            if f"{self.host.root}/".encode() in mounts:
-                with suppress(OSError):
-                    found.add(os.readlink(f"/proc/{pid}/ns/mnt"))
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if f"{self.host.root}/" in (process / "mountinfo").read_text():
+                    found.add(os.readlink(process / "ns/mnt"))
         return found - {mine}
 
     def _end_processes(self) -> None:
         """End the master and what runs beside it; machines have a death of their own."""
-        for number, told in ((signal.SIGTERM, self._leaders), (signal.SIGKILL, self._workers)):
-            for pid in told():
-                with suppress(ProcessLookupError):
-                    os.kill(pid, number)
+        for tell, told in ((psutil.Process.terminate, self._topmost), (psutil.Process.kill, self._workers)):
+            for each in told():
+                with suppress(psutil.NoSuchProcess):
+                    tell(each)
             with suppress(TimeoutError):
                 return wait_for(lambda: not self._workers(), 5.0)
         raise TimeoutError(f"processes of {self.home} do not end: {self._workers()}")
 
-    def _leaders(self) -> set[int]:
-        return {pid for pid in self._workers() if _session(pid) == pid}
+    def _topmost(self) -> set[psutil.Process]:
+        """Return those that no other one of them started; they end what they started."""
+        workers = self._workers()
+        pids = {each.pid for each in workers}
+        return {each for each in workers if each.info["ppid"] not in pids}
 
-    def _workers(self) -> set[int]:
-        inside = (each.cgroup.pids() for each in machines.machines(self.host))
-        return self._ours().difference(*inside)
+    def _workers(self) -> set[psutil.Process]:
+        inside = {pid for each in machines.machines(self.host) for pid in each.cgroup.pids()}
+        return {each for each in self._ours() if each.pid not in inside}
 
 
 def _forget(store: Path) -> None:
@@ -315,12 +321,6 @@ def _forget(store: Path) -> None:
         tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'meta'").fetchall()
         for (table,) in tables:
             database.execute(f"DELETE FROM {table}")
-
-
-def _of_processes(file: str) -> Iterator[tuple[int, bytes]]:
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            yield int(folder.name), (folder / file).read_bytes()
 
 
 def _session(pid: int) -> int:
