@@ -18,12 +18,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LOOPBACK = "127.0.0.1"
+VERBOSE = ("saltfactories.plugins.event_listener", "pytestshellutils.utils.processes")
+"""Would fill the report of a failure with each event and each process of a master."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Let the log server of pytest-salt-factories, which starts after this, be there for this host alone."""
     session.config.pluginmanager.get_plugin("saltfactories-log-server").log_host = LOOPBACK
+    for name in VERBOSE:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")
