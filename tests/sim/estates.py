@@ -10,8 +10,9 @@ from unittest import mock
 
 import sqlalchemy as sa
 
+from saltext.immutable.fleet.books.audit import AuditEntry
 from saltext.immutable.fleet.books.ledger import Entry, Ledger
-from saltext.immutable.fleet.books.taints import Deed, Taints
+from saltext.immutable.fleet.books.taints import Taints
 from saltext.immutable.fleet.drive import planning
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.spec.model import Amount, Definitions, Fleet, FunctionCheck, ProviderSpec, Settings, Strategy
@@ -97,7 +98,7 @@ class Estate:
         """Write down that somebody changed a machine."""
         taints = Taints(self.store)
         if fleet := taints.fleet_of(minion_id):
-            taints.add(kind, Deed(self.world.clock(), fleet, minion_id, "tainted", "vim /etc/motd", "jane"))
+            taints.add(kind, AuditEntry(self.world.clock(), fleet, minion_id, "tainted", "vim /etc/motd", "jane"))
 
     def resize(self, size: int) -> None:
         self.fleet = replace(self.fleet, size=size)

@@ -148,7 +148,7 @@ def test_the_size_of_a_paused_fleet_is_not_said_to_be_reached(fleet):
     made = paused(fleet())
     rollout = made.operations().scale("web", 4)
     assert rollout.outcome == "paused"
-    assert made.ledger.wanted_size(3) == 4
+    assert made.ledger.effective_size(3) == 4
 
 
 def test_a_size_that_was_given_up_does_not_come_back(fleet):
@@ -158,7 +158,7 @@ def test_a_size_that_was_given_up_does_not_come_back(fleet):
     made.operations().roll("web")
     assert made.running() == [TWO] * 4
     made.resize(3)
-    assert made.ledger.wanted_size(3) == 3
+    assert made.ledger.effective_size(3) == 3
 
 
 @pytest.mark.parametrize("size", [0, -1, "five", True, None])
@@ -174,7 +174,7 @@ def test_a_fleet_that_goes_is_not_scaled(fleet):
         made.operations().destroy("web")
     with pytest.raises(CommandExecutionError, match="destroys the fleet"):
         made.operations().scale("web", 5)
-    assert made.ledger.wanted_size(3) == 3
+    assert made.ledger.effective_size(3) == 3
 
 
 def test_a_protected_machine_is_not_replaced_in_vain(fleet):

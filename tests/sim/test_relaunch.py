@@ -40,7 +40,7 @@ def run(made, test=False):
 
 def told(made) -> str:
     """Write the journal of deeds, the oldest first."""
-    deeds = made.operations().taints.deeds("web")[::-1]
+    deeds = made.operations().audit.entries("web")[::-1]
     return "\n".join(f"{d.at - deeds[0].at:.1f} {d.what} {d.minion_id}: {d.reason}" for d in deeds)
 
 
@@ -94,7 +94,7 @@ def test_what_serves_nobody_has_the_first_turn(fleet):
 
 
 def told_of(made) -> list[str]:
-    return [deed.what for deed in made.operations().taints.deeds("web")]
+    return [deed.what for deed in made.operations().audit.entries("web")]
 
 
 def test_the_first_failure_ends_it_and_names_what_had_no_turn(fleet):
@@ -137,7 +137,7 @@ def _most_under_way(made) -> int:
     """Return how many were out of service at once at most: begun and not well again."""
     down: set[str] = set()
     most = 0
-    for deed in reversed(made.operations().taints.deeds("web")):
+    for deed in reversed(made.operations().audit.entries("web")):
         down = down | {deed.minion_id} if deed.what == "relaunch" else down - {deed.minion_id}
         down |= {deed.minion_id} if deed.what == "relaunch failed" else set()
         most = max(most, len(down))

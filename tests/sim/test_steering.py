@@ -217,7 +217,7 @@ def test_a_size_that_cannot_be_is_refused_before_anything_is_touched(fleet, size
     made = fleet()
     with pytest.raises(SaltInvocationError, match=f"size: .*{why}"):
         made.operations().scale("web", size)
-    assert made.ledger.wanted_size(3) == 3
+    assert made.ledger.effective_size(3) == 3
 
 
 def test_one_machine_is_replaced_by_a_newcomer_of_the_same_generation(fleet):

@@ -50,7 +50,7 @@ class Schedule:
 
     @property
     def deeds(self) -> list[str]:
-        return [deed.what for deed in reversed(self.estate.operations().taints.deeds("web"))]
+        return [deed.what for deed in reversed(self.estate.operations().audit.entries("web"))]
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from typing import Any
 
 from salt.exceptions import SaltException, SaltInvocationError
 
+from saltext.immutable.fleet.books.audit import AuditEntry
 from saltext.immutable.fleet.books.ledger import Record
-from saltext.immutable.fleet.books.taints import Deed
 from saltext.immutable.fleet.drive.effects import in_parallel
 from saltext.immutable.fleet.interventions import DRIFTS, Care, Tell
 from saltext.immutable.fleet.operations import Operations
@@ -169,23 +169,23 @@ class _Report:
 
     def __init__(self, operations: Operations, tell: Tell) -> None:
         self._operations, self._tell = operations, tell
-        self._taints, self._care = operations.taints, Care(operations, tell)
+        self._audit, self._care = operations.audit, Care(operations, tell)
 
     def write(self, record: Record, finding: Finding, taint: bool) -> None:
         """Write down a finding where it is news, tell of each drift, and taint if that is wanted."""
         if finding.unknown is not None:
             return
         if not finding.drift:
-            last = self._taints.last(record.minion_id, DRIFTS)
+            last = self._audit.last(record.minion_id, DRIFTS)
             if last and last.what == "drift":
-                self._taints.note(self._deed("no drift", record, ""))
+                self._audit.write(self._deed("no drift", record, ""))
             return
-        self._taints.note_change(self._deed("drift", record, finding.summary), DRIFTS)
+        self._audit.write_change(self._deed("drift", record, finding.summary), DRIFTS)
         data = {"fleet": record.fleet, "minion_id": record.minion_id, "counts": dict(finding.counts or {})}
         items = [dict(item) for item in finding.drift[:TOLD]]
         self._tell(f"drift {record.minion_id}: {finding.summary}", f"drift/{record.minion_id}", **data, items=items)
         if taint:
             self._care.mark("drift", self._deed("tainted", record, finding.summary))
 
-    def _deed(self, what: str, record: Record, reason: str) -> Deed:
-        return self._operations.deed(what, record.minion_id, record.fleet, reason)
+    def _deed(self, what: str, record: Record, reason: str) -> AuditEntry:
+        return self._operations.audit_entry(what, record.minion_id, record.fleet, reason)

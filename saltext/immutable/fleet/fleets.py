@@ -14,9 +14,10 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import providers, traffic
+from saltext.immutable.fleet.books.audit import AuditEntry, AuditLog
 from saltext.immutable.fleet.books.budgets import Budget
 from saltext.immutable.fleet.books.ledger import Entry, Generation, Ledger, fleets_with_machines
-from saltext.immutable.fleet.books.taints import Deed, Taints
+from saltext.immutable.fleet.books.taints import Taints
 from saltext.immutable.fleet.decide.checks import unanswerable
 from saltext.immutable.fleet.decide.forecast import forecast
 from saltext.immutable.fleet.decide.state import UNLIMITED, Action, Kind, Limits, Machine, Outcome, Rollout
@@ -90,7 +91,7 @@ class Fleets:
         self._load, self._say, self.clock, self._token = load, say, clock, token
         self.effects = effects or (lambda stopped: Pool(minions.poll, stopped))
         self.user, self.jid = user, jid
-        self.taints = Taints(store)
+        self.taints, self.audit = Taints(store), AuditLog(store)
         self._settings, self._nap = settings or Settings(), nap
         self._route = route or router({})
         self.hear = hear or signals
@@ -120,9 +121,9 @@ class Fleets:
         world = self.world(self.find(name, gone=True), Ledger(self.store, name))
         return {instance.minion_id: instance for instance in world.list()}
 
-    def deed(self, what: str, minion_id: str, fleet: str | None, reason: str) -> Deed:
-        """Return a line of the journal: what is done here and now, by the user that Salt knows."""
-        return Deed(self.clock(), fleet, minion_id, what, reason, self.user, self.jid)
+    def audit_entry(self, what: str, minion_id: str, fleet: str | None, reason: str) -> AuditEntry:
+        """Return an entry for the audit log with the present time, user and job id."""
+        return AuditEntry(self.clock(), fleet, minion_id, what, reason, self.user, self.jid)
 
     def holder(self, name: str) -> Holder | None:
         """Return who works on a fleet at the moment."""
@@ -166,8 +167,8 @@ class Fleets:
         now: bool = False,
     ) -> Rollout:
         if rollout.outcome == "paused":
-            ledger.forget_pauses(lease, rollout, self.clock())
-        ledger.forget_size(lease, fleet.size)
+            ledger.drop_pauses(lease, rollout, self.clock())
+        ledger.drop_size(lease, fleet.size)
         with self.hear() as stopped:
             driver = Driver(
                 fleet,
@@ -212,7 +213,7 @@ class Fleets:
         sized: bool = False,
     ) -> Forecast:
         now, unfinished, lineage = self.clock(), ledger.unfinished(), ledger.lineage()
-        fleet = fleet if sized else ledger.sized(fleet)
+        fleet = fleet if sized else ledger.with_effective_size(fleet)
         source = lineage[-1] if lineage else None
         rollout = Rollout(0, fleet.name, kind, source, target, ledger.old_size(), started=now, progress_at=now)
         machines = self.machines(fleet, ledger, now)

@@ -8,7 +8,8 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import minions
-from saltext.immutable.fleet.books.taints import Deed, Kind
+from saltext.immutable.fleet.books.audit import AuditEntry
+from saltext.immutable.fleet.books.taints import Kind
 from saltext.immutable.fleet.decide.checks import PROBE_WITHIN
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.guard import token as glass
@@ -28,7 +29,7 @@ class Care:
 
     def __init__(self, operations: Operations, tell: Tell) -> None:
         self._operations, self._tell = operations, tell
-        self._minions, self._taints = operations.minions, operations.taints
+        self._minions, self._taints, self._audit = operations.minions, operations.taints, operations.audit
 
     # Taints
 
@@ -39,26 +40,26 @@ class Care:
         taints nobody by itself.
         """
         fleet = self._fleet_of(minion_id)
-        deed = self._operations.deed("tainted", minion_id, fleet, self._why(minion_id, reason, kind))
+        deed = self._operations.audit_entry("tainted", minion_id, fleet, self._why(minion_id, reason, kind))
         known: Kind = "drift" if kind == "drift" else "hand"
-        if any(taint.kind == known for taint in self._taints.on(minion_id)):
+        if any(taint.kind == known for taint in self._taints.of_machine(minion_id)):
             return self._told(deed, "it is tainted already", changed=False)
         if test:
             return {**self._told(deed, f"it would be tainted: {deed.reason}", changed=False), "result": None}
         return self.mark(known, deed)
 
-    def mark(self, kind: Kind, deed: Deed) -> dict[str, Any]:
+    def mark(self, kind: Kind, deed: AuditEntry) -> dict[str, Any]:
         """Taint a machine, and say so where that is new."""
         if not self._taints.add(kind, deed):
-            known = self._taints.on(str(deed.minion_id))
+            known = self._taints.of_machine(str(deed.minion_id))
             return self._told(deed, "it is tainted already" if known else "it is gone", changed=False)
         self._say(deed, f"{deed.fleet or ADOPTED}/tainted", kind=kind)
         return self._told(deed, f"it is tainted: {deed.reason}", changed=True)
 
     def untaint(self, minion_id: str, reason: str | None = None, test: bool = False) -> dict[str, Any]:
         """Take back that a machine has to be replaced."""
-        deed = self._operations.deed("untainted", minion_id, self._fleet_of(minion_id), plain(str(reason or "")))
-        if not self._taints.on(minion_id):
+        deed = self._operations.audit_entry("untainted", minion_id, self._fleet_of(minion_id), plain(str(reason or "")))
+        if not self._taints.of_machine(minion_id):
             return self._told(deed, "it is not tainted", changed=False)
         if test:
             return {**self._told(deed, "it would be untainted", changed=False), "result": None}
@@ -71,7 +72,7 @@ class Care:
     def protect(self, minion_id: str, reason: str | None, test: bool = False) -> dict[str, Any]:
         """Let no rollout take a machine away while it is well."""
         ledger = self._operations.ledger(self._operations.fleet_of(minion_id))
-        deed = self._operations.deed("protected", minion_id, ledger.fleet, _said(reason))
+        deed = self._operations.audit_entry("protected", minion_id, ledger.fleet, _said(reason))
         if minion_id in ledger.protected():
             return self._told(deed, f"it is protected already: {ledger.protected()[minion_id]}", changed=False)
         record = ledger.records().get(minion_id)
@@ -80,20 +81,20 @@ class Care:
         if test:
             return {**self._told(deed, f"it would be protected: {deed.reason}", changed=False), "result": None}
         ledger.protect(minion_id, deed.reason, deed.who, deed.at)
-        self._taints.note(deed)
+        self._audit.write(deed)
         self._say(deed, f"{deed.fleet}/protected")
         return self._told(deed, f"it is protected: {deed.reason}", changed=True)
 
     def unprotect(self, minion_id: str, reason: str | None = None, test: bool = False) -> dict[str, Any]:
         """Let rollouts take a machine away again."""
         ledger = self._operations.ledger(self._operations.fleet_of(minion_id))
-        deed = self._operations.deed("unprotected", minion_id, ledger.fleet, plain(str(reason or "")))
+        deed = self._operations.audit_entry("unprotected", minion_id, ledger.fleet, plain(str(reason or "")))
         if minion_id not in ledger.protected():
             return self._told(deed, "it is not protected", changed=False)
         if test:
             return {**self._told(deed, "it would not be protected any more", changed=False), "result": None}
         ledger.unprotect(minion_id)
-        self._taints.note(deed)
+        self._audit.write(deed)
         self._say(deed, f"{deed.fleet}/unprotected")
         return self._told(deed, "it is not protected any more", changed=True)
 
@@ -104,7 +105,7 @@ class Care:
     ) -> dict[str, Any]:
         """Open a sealed machine for ``ttl``. It is tainted before it can be open, and stays so for ever."""
         why, seconds, fleet = _said(reason), _ttl(ttl), self._fleet_of(minion_id)
-        deed = self._operations.deed("break-glass", minion_id, fleet, f"break-glass for {seconds:g} s: {why}")
+        deed = self._operations.audit_entry("break-glass", minion_id, fleet, f"break-glass for {seconds:g} s: {why}")
         if test:
             return {**self._told(deed, f"it would be tainted for ever: {deed.reason}", changed=False), "result": None}
         pem, passphrase = minions.private_key(opts)
@@ -123,9 +124,9 @@ class Care:
 
     def end_break_glass(self, minion_id: str) -> dict[str, Any]:
         """Close a machine again before its time is over."""
-        deed = self._operations.deed("end of break-glass", minion_id, self._fleet_of(minion_id), "")
+        deed = self._operations.audit_entry("end of break-glass", minion_id, self._fleet_of(minion_id), "")
         self._ask(minion_id, "immutable.end_break_glass")
-        self._taints.note(deed)
+        self._audit.write(deed)
         self._say(deed, f"break_glass/{minion_id}")
         return self._told(deed, "it is closed; it stays tainted", changed=True)
 
@@ -176,25 +177,25 @@ class Care:
             return _said(reason)
         if kind != "drift":
             raise SaltInvocationError(f"kind: must be hand or drift, not {kind!r}")
-        last = self._taints.last(minion_id, DRIFTS)
+        last = self._audit.last(minion_id, DRIFTS)
         if last is None or last.what != "drift":
             raise CommandExecutionError(f"no drift of {minion_id} is written down; `salt-run fleet.drift` looks for it")
         return last.reason
 
-    def _say(self, deed: Deed, tag: str, **data: Any) -> None:
+    def _say(self, deed: AuditEntry, tag: str, **data: Any) -> None:
         who = f" by {deed.who}" if deed.who else ""
         why = f": {deed.reason}" if deed.reason else ""
         known = {"fleet": deed.fleet, "minion_id": deed.minion_id, "reason": deed.reason, "at": deed.at}
         self._tell(f"{deed.what} {deed.minion_id}{who}{why}", tag, **known, who=deed.who, jid=deed.jid, **data)
 
-    def _told(self, deed: Deed, comment: str, changed: bool) -> dict[str, Any]:
+    def _told(self, deed: AuditEntry, comment: str, changed: bool) -> dict[str, Any]:
         return {
             "minion_id": deed.minion_id,
             "fleet": deed.fleet,
             "result": True,
             "changed": changed,
             "comment": comment,
-            "tainted": [taint.reason for taint in self._taints.on(str(deed.minion_id))],
+            "tainted": [taint.reason for taint in self._taints.of_machine(str(deed.minion_id))],
         }
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.fleet.books.ledger import Ledger
-from saltext.immutable.fleet.books.plans import Plans, Saved, ground, require_same
-from saltext.immutable.fleet.books.revoked import target
+from saltext.immutable.fleet.books.plans import Plans, SavedPlan, ground, require_same
+from saltext.immutable.fleet.books.revoked import revoked_target
 from saltext.immutable.fleet.decide.forecast import forecast
 from saltext.immutable.fleet.decide.orders import Order, What, applied, refusal
 from saltext.immutable.fleet.decide.reconcile import no_further
@@ -59,7 +59,8 @@ class Operations(Fleets):
                 image = saved.image
             carried_on = None
             going = unfinished is not None and (unfinished.outcome is None or unfinished.paused_by == "window")
-            if unfinished and going and unfinished.kind == "roll" and not target(self.store, ledger, unfinished):
+            revoked = revoked_target(self.store, ledger, unfinished)
+            if unfinished and going and unfinished.kind == "roll" and not revoked:
                 carried_on = self._drive(fleet, ledger, lease, unfinished, now=now)
             return self._roll(fleet, ledger, lease, image, now) or carried_on
 
@@ -137,7 +138,7 @@ class Operations(Fleets):
             raise CommandExecutionError(
                 f"{minion_id} is protected: {why}; `salt-run fleet.unprotect {minion_id}` lets it go"
             )
-        self.taints.add("hand", self.deed("tainted", minion_id, name, plain(str(reason))))
+        self.taints.add("hand", self.audit_entry("tainted", minion_id, name, plain(str(reason))))
         if unfinished and unfinished.outcome is None:
             return self.follow(name, unfinished)
         return self.mend(name, "replace")
@@ -167,7 +168,7 @@ class Operations(Fleets):
                 return None
             gone = unfinished.kind == "destroy"
             fleet = self.find(name, gone=True) if gone else self.definition(name)
-            if revoked := target(self.store, ledger, unfinished):
+            if revoked := revoked_target(self.store, ledger, unfinished):
                 raise CommandExecutionError(f"fleet {name}: {no_further(fleet, unfinished, revoked)}")
             return self._drive(fleet, ledger, lease, unfinished, now=now)
 
@@ -235,7 +236,7 @@ class Operations(Fleets):
         """Return what would be done if an order were given now; None: to go on."""
         ledger, now = self.ledger(name), self.clock()
         rollout = require_order(ledger.unfinished(), name, what)
-        fleet = ledger.sized(self.find(name, gone=True))
+        fleet = ledger.with_effective_size(self.find(name, gone=True))
         orders = [Order(0, rollout.id, what, now, "", self.user)] if what else []
         machines = self.machines(fleet, ledger, now)
         steered = applied(revived(rollout, now), orders, now)
@@ -263,8 +264,10 @@ class Operations(Fleets):
                 return self.foresee_order(name, "back")
             return self._look(fleet, ledger, kind, self._way_back(ledger, generation))
         if kind in MENDING:
-            sized = ledger.sized(fleet) if kind != "scale" else replace(fleet, size=_count(size))
-            if kind == "scale":
+            if kind != "scale":
+                sized = ledger.with_effective_size(fleet)
+            else:
+                sized = replace(fleet, size=_count(size))
                 _require_size(sized)
             return self._look(sized, ledger, kind, last_good(ledger), sized=True)
         digest, known = self._image(fleet, image), ledger.generations()
@@ -273,7 +276,7 @@ class Operations(Fleets):
             return self._look(fleet, ledger, kind, newest.number)
         return self._look(fleet, ledger, kind, len(known) + 1, digest)
 
-    def planned(self, name: str, plan: str, image: str | None = None) -> tuple[Saved, Forecast]:
+    def planned(self, name: str, plan: str, image: str | None = None) -> tuple[SavedPlan, Forecast]:
         """Return a plan that was kept, and what a roll would do now; they are the same, or this raises."""
         saved = Plans(self.store, name).find(plan)
         if image is not None:
@@ -285,7 +288,8 @@ class Operations(Fleets):
     def ground(self, foreseen: Forecast) -> dict[str, Any]:
         """Return all that a forecast of a roll stands on; see `plans.ground`."""
         ledger = Ledger(self.store, foreseen.fleet)
-        fleet, image = ledger.sized(self.definition(foreseen.fleet)), self.store.image(str(foreseen.digest))
+        fleet = ledger.with_effective_size(self.definition(foreseen.fleet))
+        image = self.store.image(str(foreseen.digest))
         return ground(fleet, image, foreseen.current, ledger.unfinished(), foreseen.machines)
 
 

@@ -200,8 +200,8 @@ class Orphans:
             self._minions.forget(minion_id)
 
     def _say(self, what: str, orphan: Orphan, reason: str) -> None:
-        deed = self._operations.deed(what, orphan.minion_id, orphan.fleet, reason)
-        self._operations.taints.note(deed)
+        deed = self._operations.audit_entry(what, orphan.minion_id, orphan.fleet, reason)
+        self._operations.audit.write(deed)
         data = {"fleet": orphan.fleet, "minion_id": orphan.minion_id, "reason": reason, "at": deed.at}
         self._tell(f"{what} {orphan.minion_id}: {reason}", f"{orphan.fleet}/{what.replace(' ', '-')}", **data)
 

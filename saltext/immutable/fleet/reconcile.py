@@ -17,8 +17,8 @@ from salt.exceptions import SaltException
 
 from saltext.immutable.fleet import observe
 from saltext.immutable.fleet.books import revoked as revoked_images
-from saltext.immutable.fleet.books.sickness import Sicknesses
-from saltext.immutable.fleet.books.taints import Deed
+from saltext.immutable.fleet.books.audit import AuditEntry
+from saltext.immutable.fleet.books.sickness import SicknessLog
 from saltext.immutable.fleet.decide import diagnosis, reconcile
 from saltext.immutable.fleet.decide.diagnosis import Diagnosis, Sickness
 from saltext.immutable.fleet.drive.loop import Interrupted
@@ -43,7 +43,7 @@ class Upkeep:
 
     def __init__(self, operations: Operations, tell: Tell, name: str, stopped: Stopped) -> None:
         self._operations, self._tell, self._name, self._stopped = operations, tell, name, stopped
-        self._memory = Sicknesses(operations.store, name)
+        self._memory = SicknessLog(operations.store, name)
 
     def tend(self, test: bool = False) -> dict[str, Any]:
         """Do what the fleet needs, and return what that was and why; ``result`` is False where somebody has to know."""
@@ -90,13 +90,13 @@ class Upkeep:
     # Look
 
     def _looked(self, revoked: reconcile.Revoked, test: bool) -> dict[str, Any]:
-        fleet = self._operations.ledger(self._name).sized(self._operations.definition(self._name))
+        fleet = self._operations.ledger(self._name).with_effective_size(self._operations.definition(self._name))
         look = observe.look(self._operations, fleet, self._stopped)
         rhythm = self._memory.rhythm()
         broken = rhythm is not None and rhythm.broken(look.at, fleet.unreachable_for)
-        found = diagnosis.diagnose(fleet, look, self._memory.known(), broken)
+        found = diagnosis.diagnose(fleet, look, self._memory.sick(), broken)
         if not test:
-            self._memory.remember(rhythm.looked(look.at) if rhythm else diagnosis.Rhythm(look.at), found.sick)
+            self._memory.save(rhythm.looked(look.at) if rhythm else diagnosis.Rhythm(look.at), found.sick)
         seen = {
             "sick": {one.minion_id: {"why": one.told, "for": round(look.at - one.since)} for one in found.sick},
             "waits": [*found.waits, *filter(None, [reconcile.stuck(fleet, revoked)])],
@@ -121,7 +121,7 @@ class Upkeep:
     def _mended(self, taints: Sequence[Sickness], reason: str) -> dict[str, Any]:
         care = Care(self._operations, self._tell)
         for one in taints:
-            care.mark("sick", self._operations.deed("tainted", one.minion_id, self._name, one.told))
+            care.mark("sick", self._operations.audit_entry("tainted", one.minion_id, self._name, one.told))
         try:
             return self._driven(self._operations.mend, "mended", reason)
         finally:
@@ -139,29 +139,29 @@ class Upkeep:
     def _went_on(self) -> None:
         """Take in that a driver looked at the fleet all the while: that was no break."""
         if rhythm := self._memory.rhythm():
-            now, known = self._operations.clock(), self._memory.known()
-            self._memory.remember(replace(rhythm, at=max(rhythm.at, now)), list(known.values()))
+            now, known = self._operations.clock(), self._memory.sick()
+            self._memory.save(replace(rhythm, at=max(rhythm.at, now)), list(known.values()))
 
     # Tell
 
     def _alarm(self, reason: str, news: bool = True) -> None:
         """Fire an alarm; write it down where it is ``news``, and not what was written last."""
         deed = self._deed("alarm", plain(reason))
-        last = self._operations.taints.last_of_fleet(self._name, ALARMS)
+        last = self._operations.audit.last_of_fleet(self._name, ALARMS)
         if news and (last is None or (last.what, last.reason) != (deed.what, deed.reason)):
-            self._operations.taints.note(deed)
+            self._operations.audit.write(deed)
         data = {"fleet": self._name, "reason": deed.reason, "at": deed.at}
         self._tell(f"alarm {self._name}: {deed.reason}", f"{self._name}/alarm", **data)
 
     def _quiet(self, told: dict[str, Any]) -> dict[str, Any]:
         """Write down that what somebody was alarmed about is over."""
-        last = self._operations.taints.last_of_fleet(self._name, ALARMS)
+        last = self._operations.audit.last_of_fleet(self._name, ALARMS)
         if last is not None and last.what == "alarm":
-            self._operations.taints.note(self._deed("alarm over", told["reason"]))
+            self._operations.audit.write(self._deed("alarm over", told["reason"]))
         return told
 
-    def _deed(self, what: str, reason: str) -> Deed:
-        return replace(self._operations.deed(what, "", self._name, reason), minion_id=None)
+    def _deed(self, what: str, reason: str) -> AuditEntry:
+        return replace(self._operations.audit_entry(what, "", self._name, reason), minion_id=None)
 
 
 def _told(did: str, reason: str, failed: bool = False) -> dict[str, Any]:

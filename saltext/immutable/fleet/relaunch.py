@@ -177,8 +177,8 @@ class _Voice:
         self._operations, self._tell, self._fleet, self._lease = operations, tell, fleet, lease
 
     def __call__(self, what: str, reason: str, minion_id: str) -> None:
-        deed = self._operations.deed(what, minion_id, self._fleet, reason)
-        self._operations.taints.note(deed, self._lease)
+        deed = self._operations.audit_entry(what, minion_id, self._fleet, reason)
+        self._operations.audit.write(deed, self._lease)
         data = {"fleet": self._fleet, "minion_id": minion_id, "reason": reason, "at": deed.at}
         self._tell(f"{what} {minion_id}: {reason}", f"{self._fleet}/{what.replace(' ', '-')}", **data)
 

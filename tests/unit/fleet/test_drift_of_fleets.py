@@ -198,7 +198,7 @@ def test_what_drifted_is_tainted_where_that_is_wanted(look, operations):
 
 def test_the_journal_has_what_changed_and_not_each_look(look, salt, operations):
     def written():
-        return [(deed.what, deed.minion_id) for deed in operations.taints.deeds("web")]
+        return [(deed.what, deed.minion_id) for deed in operations.audit.entries("web")]
 
     look()
     look()

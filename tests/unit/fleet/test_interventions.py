@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat, PublicFormat
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.fleet.books.taints import Deed
+from saltext.immutable.fleet.books.audit import AuditEntry
 from saltext.immutable.fleet.interventions import Care
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.fleet.show import report
@@ -77,7 +77,7 @@ def care(operations, said) -> Care:
 
 
 def deeds(operations, fleet="web") -> list[tuple[str, str]]:
-    return [(deed.what, deed.reason) for deed in operations.taints.deeds(fleet)]
+    return [(deed.what, deed.reason) for deed in operations.audit.entries(fleet)]
 
 
 def test_a_taint_is_written_down_told_and_not_repeated(care, operations, said):
@@ -85,33 +85,35 @@ def test_a_taint_is_written_down_told_and_not_repeated(care, operations, said):
     assert (first["fleet"], first["changed"], first["tainted"]) == ("web", True, ["vim /etc/motd"])
     again = care.taint("web-1", "another reason")
     assert (again["changed"], again["tainted"]) == (False, ["vim /etc/motd"])
-    assert operations.taints.deeds("web") == [Deed(100.0, "web", "web-1", "tainted", "vim /etc/motd", "jane", "2026")]
+    assert operations.audit.entries("web") == [
+        AuditEntry(100.0, "web", "web-1", "tainted", "vim /etc/motd", "jane", "2026")
+    ]
     [(tag, data)] = said
     assert tag == "web/tainted"
     assert data | {"minion_id": "web-1", "reason": "vim /etc/motd", "who": "jane", "kind": "hand"} == data
 
 
 def test_what_is_gone_meanwhile_is_not_tainted_for_ever(care, operations):
-    deed = operations.deed("tainted", "web-1", "web", "why")
+    deed = operations.audit_entry("tainted", "web-1", "web", "why")
     with operations.store.write() as tx:
         tx.execute(sa.delete(schema.machines))
     assert care.mark("drift", deed)["changed"] is False
-    assert operations.taints.on("web-1") == []
+    assert operations.taints.of_machine("web-1") == []
 
 
 def test_a_dry_run_of_each_does_nothing(care, operations, salt, said):
     assert care.taint("web-1", "why", test=True)["result"] is None
     assert care.break_glass({}, "web-1", "why", test=True)["result"] is None
-    assert operations.taints.on("web-1") == []
+    assert operations.taints.of_machine("web-1") == []
     care.taint("web-1", "why")
     assert care.untaint("web-1", test=True)["result"] is None
-    assert operations.taints.on("web-1")
+    assert operations.taints.of_machine("web-1")
     assert (len(said), salt.asked) == (1, [])
 
 
 def test_untaint_takes_every_taint_but_that_of_broken_glass(care, operations):
     care.taint("web-1", "why")
-    care.mark("drift", operations.deed("tainted", "web-1", "web", "1 drifted"))
+    care.mark("drift", operations.audit_entry("tainted", "web-1", "web", "1 drifted"))
     assert care.untaint("web-1", "false alarm")["tainted"] == []
     assert care.untaint("web-1")["changed"] is False
     assert deeds(operations) == [("untainted", "false alarm"), ("tainted", "1 drifted"), ("tainted", "why")]
@@ -133,7 +135,7 @@ def test_what_is_done_to_machines_of_no_fleet_is_part_of_the_history_too(care, o
 def test_a_machine_that_no_fleet_launched_needs_a_key(care, operations, said):
     assert care.taint("pet.example.com", "why")["fleet"] is None
     assert said[0][0] == "adopted/tainted"
-    assert list(operations.taints.of(None)) == ["pet.example.com"]
+    assert list(operations.taints.of_fleet(None)) == ["pet.example.com"]
     with pytest.raises(SaltInvocationError, match=r"stranger is no machine of a fleet \(web\), nor has it a key"):
         care.taint("stranger", "why")
 
@@ -158,11 +160,11 @@ def test_a_reason_is_needed(care, reason):
 def test_an_event_taints_nobody_of_whom_no_drift_is_written_down(care, operations):
     with pytest.raises(CommandExecutionError, match="no drift of web-1 is written down; `salt-run fleet.drift`"):
         care.taint("web-1", "an event said so", kind="drift")
-    operations.taints.note(operations.deed("drift", "web-1", "web", "1 drifted: file /etc/motd changed"))
+    operations.audit.write(operations.audit_entry("drift", "web-1", "web", "1 drifted: file /etc/motd changed"))
     told = care.taint("web-1", "an event said so", kind="drift")
     assert told["tainted"] == ["1 drifted: file /etc/motd changed"]
     care.untaint("web-1")
-    operations.taints.note(operations.deed("no drift", "web-1", "web", ""))
+    operations.audit.write(operations.audit_entry("no drift", "web-1", "web", ""))
     with pytest.raises(CommandExecutionError, match="no drift of web-1"):
         care.taint("web-1", None, kind="drift")
     with pytest.raises(SaltInvocationError, match="kind: must be hand or drift, not 'break_glass'"):
@@ -186,7 +188,7 @@ def opts(tmp_path, key) -> dict[str, Any]:
 
 def test_a_machine_is_tainted_before_it_gets_a_token_that_the_master_signed(care, operations, salt, said, opts, key):
     seen = []
-    salt.before_answer = lambda: seen.append([taint.kind for taint in operations.taints.on("web-1")])
+    salt.before_answer = lambda: seen.append([taint.kind for taint in operations.taints.of_machine("web-1")])
     told = care.break_glass(opts, "web-1", "core dump", ttl="30m")
     assert seen == [[], ["break_glass"]], "asked, tainted, opened"
     (_, _, asked), (_, fun, sent) = salt.asked
@@ -199,7 +201,7 @@ def test_a_machine_is_tainted_before_it_gets_a_token_that_the_master_signed(care
     [(tag, data)] = said
     assert tag == "break_glass/web-1"
     assert (data["who"], data["reason"], data["ttl"]) == ("jane", "break-glass for 1800 s: core dump", 1800.0)
-    assert sent["token"] not in repr((said, operations.taints.deeds("web"), told))
+    assert sent["token"] not in repr((said, operations.audit.entries("web"), told))
 
 
 def test_a_machine_that_was_opened_is_tainted_for_ever_and_each_time_is_written_down(care, operations, opts):
@@ -223,7 +225,7 @@ def test_a_machine_that_was_opened_is_tainted_for_ever_and_each_time_is_written_
 def test_the_time_is_bounded(care, operations, salt, opts, ttl, says):
     with pytest.raises(SaltInvocationError, match=says):
         care.break_glass(opts, "web-1", "why", ttl=ttl)
-    assert (operations.taints.on("web-1"), salt.asked) == ([], [])
+    assert (operations.taints.of_machine("web-1"), salt.asked) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -241,17 +243,17 @@ def test_what_a_machine_may_answer_opens_nothing_and_taints_nobody(care, operati
     salt.answers["immutable.break_glass_challenge"] = answer
     with pytest.raises(CommandExecutionError, match=says):
         care.break_glass(opts, "web-1", "why")
-    assert operations.taints.on("web-1") == []
+    assert operations.taints.of_machine("web-1") == []
 
 
 def test_a_machine_that_did_not_take_the_token_is_tainted_all_the_same(care, operations, salt, opts):
     salt.answers["immutable.break_glass"] = NoAnswer("web-1 does not answer")
     with pytest.raises(CommandExecutionError, match="does not answer .it is tainted all the same, and may be open"):
         care.break_glass(opts, "web-1", "why")
-    assert [taint.kind for taint in operations.taints.on("web-1")] == ["break_glass"]
+    assert [taint.kind for taint in operations.taints.of_machine("web-1")] == ["break_glass"]
 
 
 def test_without_the_masters_key_nothing_is_asked(care, operations, salt, tmp_path):
     with pytest.raises(CommandExecutionError, match="the master's key .*master.pem cannot be read"):
         care.break_glass({"pki_dir": str(tmp_path)}, "web-1", "why")
-    assert (operations.taints.on("web-1"), salt.asked) == ([], [])
+    assert (operations.taints.of_machine("web-1"), salt.asked) == ([], [])

@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError
 
+from saltext.immutable.fleet.books.audit import AuditEntry, AuditLog
 from saltext.immutable.fleet.books.ledger import Entry, Ledger, Record
-from saltext.immutable.fleet.books.taints import Deed, Taints
 from saltext.immutable.fleet.orphans import Book, Orphans
 from saltext.immutable.providers import Instance
 from saltext.immutable.spec.model import Definitions, Fleet, ProviderSpec
@@ -37,15 +37,15 @@ class Estate:
     definitions: Definitions = field(default_factory=lambda: Definitions({}, {"web": FLEET}))
 
     def __post_init__(self) -> None:
-        self.taints, self.minions = Taints(self.store), self
+        self.audit, self.minions = AuditLog(self.store), self
 
     # Operations
 
     def clock(self) -> float:
         return self.now
 
-    def deed(self, what: str, minion_id: str, fleet: str, reason: str) -> Deed:
-        return Deed(self.now, fleet, minion_id, what, reason)
+    def audit_entry(self, what: str, minion_id: str, fleet: str, reason: str) -> AuditEntry:
+        return AuditEntry(self.now, fleet, minion_id, what, reason)
 
     def ledger(self, name: str) -> Ledger:
         return Ledger(self.store, name)
@@ -120,7 +120,7 @@ def test_a_key_of_ours_is_told_of_once_and_removed_after_the_grace(estate):
     assert estate.collect(test=True) == [(ONE, "would be removed")] and ONE in estate.keys
     assert estate.collect() == [(ONE, "removed")]
     assert estate.keys == {"builder", "web-pet"} and Book(estate.store).remembered() == {}
-    assert [deed.what for deed in estate.taints.deeds("web")] == ["orphan removed", "orphan"]
+    assert [deed.what for deed in estate.audit.entries("web")] == ["orphan removed", "orphan"]
     assert estate.collect() == []
 
 

@@ -1,4 +1,5 @@
-"""On the master: what the store remembers of fleets. Generations, rollouts, the journal, machines, plans, taints.
+"""What the store holds about fleets: generations, rollouts, the journal, machines, plans, taints, the audit log.
 
-Called by `fleet.drive` and by the commands of `fleet`. Nothing here asks a provider or Salt.
+`fleet.drive` and the commands of `fleet` call it, on the master. It never calls a provider or Salt, and must never
+import `fleet.drive` or the commands.
 """

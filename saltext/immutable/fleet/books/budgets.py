@@ -1,7 +1,7 @@
-"""How much may be under way at once, in one fleet and in all of them: reserved before it is begun.
+"""Budgets: how many machines may be launched and disrupted at once, in one fleet and in all fleets together.
 
-What is under way is what the books say: machines that are launched and not ready yet, and machines that have served
-and are on their way out. Only what a driver is about to write down needs a reservation.
+Launches are machines that were launched and are not ready yet; disruptions are machines that have served and are being
+removed. Both are counted in the store. A driver reserves what it is about to begin until it has written that down.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from saltext.immutable.spec.model import Amount, Budgets
 from saltext.immutable.store import Lease
 from saltext.immutable.store.schema import machines, meta, reservations
 
-WRITTEN_WITHIN = 60.0
-"""Seconds after which a reservation is void: who made it and did not write it down is dead."""
+RESERVED_FOR = 60.0
+"""Seconds after which a reservation is void: its process must have died."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a plan would begin."""
+    """How many launches and disruptions a plan would begin."""
 
     launches: int = 0
     disruptions: int = 0
@@ -30,7 +30,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Budget:
-    """The budgets that one fleet has to keep."""
+    """The budgets that apply to one fleet."""
 
     fleet: str
     own: Budgets = Budgets()
@@ -40,10 +40,13 @@ class Budget:
         return (self.own, self.all_fleets) != (Budgets(), Budgets())
 
     def reserve(self, lease: Lease, need: Need, size: int, now: float) -> Need:
-        """Reserve what is needed as far as the budgets leave it, and return that."""
+        """Reserve as much of ``need`` as the budgets allow, and return what was reserved.
+
+        ``size``: of the fleet, for percentages; ``now``: seconds since the epoch.
+        """
         with lease.write() as tx:
-            # The transactions of two fleets must not both find the last place free: they wait for each other here.
-            tx.execute(_WAIT)
+            # Locks a row, so that transactions of two fleets run one after the other and never share the last place.
+            tx.execute(_LOCK)
             tx.execute(queries.DROP_RESERVATION, {"of_fleet": self.fleet})
             granted = Need(
                 min(need.launches, self._room(tx, "launches", size, now)),
@@ -58,19 +61,19 @@ class Budget:
         if own is not None:
             room = own - _under_way(tx, what, self.fleet)
         if common is not None:
-            times = {"after": now - WRITTEN_WITHIN, "before": now + WRITTEN_WITHIN}
+            times = {"after": now - RESERVED_FOR, "before": now + RESERVED_FOR}
             others = tx.execute(_RESERVED[what], times).scalar_one()
             room = min(room, common - _under_way(tx, what, None) - others)
         return max(0, room)
 
 
 def _number(limit: Amount | None, size: int) -> int | None:
-    """Return a budget as a number of machines: a share is rounded down, and is one at least."""
+    """Return a budget as a number of machines: a percentage is rounded down, to 1 at least."""
     return None if limit is None else max(1, limit.down(size))
 
 
 def _under_way(tx: sa.Connection, what: str, fleet: str | None) -> int:
-    """Count what is being launched or taken out in a fleet, or in all (None)."""
+    """Count the ``launches`` or ``disruptions`` in a fleet, or in all fleets (None)."""
     if fleet is None:
         return int(tx.execute(_UNDER_WAY[what]).scalar_one())
     return int(tx.execute(_UNDER_WAY_IN[what], {"of_fleet": fleet}).scalar_one())
@@ -80,7 +83,7 @@ def _counting(*where: sa.ColumnElement[bool]) -> sa.Select[Any]:
     return sa.select(sa.func.count()).select_from(machines).where(*where)
 
 
-_WAIT = sa.update(meta).where(meta.c.key == "installation").values(key="installation")
+_LOCK = sa.update(meta).where(meta.c.key == "installation").values(key="installation")
 _LEAVING = sa.or_(machines.c.intent.in_(("doomed", "failed")), machines.c.traffic == "drain")
 _UNDER_WAY = {
     "launches": _counting(machines.c.ready_since.is_(None), machines.c.intent.in_(("launch", "launched"))),

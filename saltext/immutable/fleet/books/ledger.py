@@ -1,4 +1,4 @@
-"""What the store knows of one fleet: generations, rollouts, the journal, and an intent for every machine."""
+"""The ledger of one fleet in the store: generations, rollouts, the journal, and the intent for each machine."""
 
 from __future__ import annotations
 
@@ -29,44 +29,44 @@ from saltext.immutable.store.schema import (
 )
 
 Intent = Literal["launch", "launched", "doomed", "failed"]
-Wish = Literal["in", "drain", "out"]
+TrafficIntent = Literal["in", "drain", "out"]
 
 
 @dataclass(frozen=True)
 class Generation:
-    """A fleet with an image and launch settings."""
+    """A fleet's image and launch settings, numbered."""
 
     fleet: str
     number: int
     image: str
-    """Full digest."""
+    """Digest, in full."""
     provider: ProviderSpec
     created: float
     traffic: TrafficSpec | None = None
-    """Who sent the visitors when it was last rolled out."""
+    """The traffic adapter when it was last rolled out."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What we want of one machine, written down before it is done."""
+    """The intent for one machine, written before any call is made."""
 
     minion_id: str
     fleet: str
     generation: int
     intent: Intent
-    """``launch``: in doubt until the provider lists it. ``doomed``, ``failed``: it goes, in any case."""
+    """``launch``: in doubt until the provider lists it. ``doomed``, ``failed``: it will be destroyed in any case."""
     born: float
     ref: str | None = None
     ready_since: float | None = None
     reason: str = ""
     healthy_since: float | None = None
-    """Since when nobody found it unhealthy."""
-    traffic: Wish = "in"
-    """What we want of those who send the visitors."""
+    """Since when it has not been found unhealthy."""
+    traffic: TrafficIntent = "in"
+    """What the traffic adapter should do with it."""
     drain_since: float | None = None
-    """When they stopped sending it new ones."""
+    """When the traffic adapter stopped sending it new sessions."""
     kept_until: float | None = None
-    """How long it stays for a rollback."""
+    """Until when it is kept for a rollback."""
 
     @property
     def doomed(self) -> bool:
@@ -85,18 +85,21 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class News:
-    """What others wrote about a fleet, its machines and its rollout meanwhile."""
+class Updates:
+    """What other processes wrote about a fleet: read by the driver of its rollout."""
 
     taints: Mapping[str, str]
+    """Minion id to reason."""
     protections: Mapping[str, str]
+    """Minion id to reason."""
     orders: Sequence[Order]
+    """Those that no driver has applied yet, the oldest first."""
     size: int
-    """How many machines are wanted: what an operator set, or what the pillar says."""
+    """The effective size: the one that an operator set, or the pillar's."""
 
 
 class Ledger:
-    """The books of one fleet. Only who holds the fleet's lease may write."""
+    """The ledger of one fleet. Only the holder of the fleet's lease may write, where nothing else is said."""
 
     def __init__(self, store: Store, fleet: str) -> None:
         self.fleet = fleet
@@ -104,11 +107,11 @@ class Ledger:
 
     @property
     def installation(self) -> str:
-        """Return the id that our machines are tagged with."""
+        """Return the installation id that the machines of this master are tagged with."""
         return self._store.installation
 
     def lineage(self) -> list[int]:
-        """Return the good generations: the last one runs now, the one before is what a rollback goes to."""
+        """Return the good generations: the last one is current, a rollback goes to the one before."""
         return list(self._fleet()["lineage"])
 
     def size(self) -> int:
@@ -116,10 +119,10 @@ class Ledger:
         return int(self._fleet()["size"])
 
     def old_size(self) -> int:
-        """Return how many machines a rollout that begins now starts from.
+        """Return the number of machines at the start of a rollout that begins now.
 
-        After one that was paused or aborted more may serve than when the last one ended: a scale from 3 to 10
-        that stopped at 9 has 9 to lose.
+        After a paused or aborted rollout more machines may serve than when the last one ended: after a scale from 3 to
+        10 that stopped at 9, the old size is 9.
         """
         ready = [record for record in self.records().values() if record.ready_since is not None]
         return max(self.size(), sum(record.traffic == "in" and not record.doomed for record in ready))
@@ -130,11 +133,11 @@ class Ledger:
         return {row["number"]: _generation(row) for row in rows}
 
     def generation(self, number: int) -> Generation:
-        """Return one generation."""
+        """Return one generation; raise ``SaltInvocationError``, with the known numbers, if there is none."""
         known = self.generations()
         if number not in known:
-            there = ", ".join(map(str, known)) or "none"
-            raise SaltInvocationError(f"fleet {self.fleet} has no generation {number}; there are: {there}")
+            numbers = ", ".join(map(str, known)) or "none"
+            raise SaltInvocationError(f"fleet {self.fleet} has no generation {number}; there are: {numbers}")
         return known[number]
 
     def rollouts(self) -> list[Rollout]:
@@ -142,7 +145,7 @@ class Ledger:
         return [Rollout(**row) for row in self._rows(queries.ROLLOUTS)]
 
     def unfinished(self) -> Rollout | None:
-        """Return the rollout that was interrupted or paused."""
+        """Return the rollout that runs, or was interrupted or paused; None if there is none."""
         found = [Rollout(**row) for row in self._rows(queries.UNFINISHED_ROLLOUT)]
         return found[0] if found else None
 
@@ -152,24 +155,24 @@ class Ledger:
         return Rollout(**self._rows(query)[0])
 
     def left_halfway(self) -> bool:
-        """Tell whether the last roll was given up while machines of its generation were there: they still are."""
+        """Tell whether the last roll was aborted and the fleet still has machines of its generation."""
         last = next((one for one in self.rollouts() if one.kind in ("roll", "rollback", "destroy")), None)
         if last is None or last.kind != "roll" or last.outcome != "aborted" or last.target in self.lineage()[-1:]:
             return False
         return any(one.generation == last.target and not one.doomed for one in self.records().values())
 
     def entries(self, rollout: int) -> list[Entry]:
-        """Return the timeline of a rollout."""
+        """Return the journal of a rollout, the oldest entry first."""
         columns = (journal.c.at, journal.c.what, journal.c.minion_id, journal.c.reason)
         query = sa.select(*columns).where(journal.c.rollout == rollout).order_by(journal.c.id)
         return [Entry(**row) for row in self._rows(query)]
 
     def records(self) -> dict[str, Record]:
-        """Return the machines by minion id, the oldest first."""
+        """Return minion id to record of all machines, the oldest first."""
         return {row["minion_id"]: Record(**row) for row in self._rows(queries.MACHINES)}
 
     def tainted(self) -> dict[str, str]:
-        """Return why machines are no longer what their image says, by minion id."""
+        """Return minion id to reason of the tainted machines."""
         columns = (taints.c.minion_id, taints.c.reason)
         query = sa.select(*columns).where(taints.c.fleet == self.fleet).order_by(taints.c.at, taints.c.kind)
         found: dict[str, str] = {}
@@ -178,88 +181,91 @@ class Ledger:
         return found
 
     def protected(self) -> dict[str, str]:
-        """Return why machines must not be taken away, by minion id."""
+        """Return minion id to reason of the protected machines."""
         query = sa.select(protections.c.minion_id, protections.c.reason).where(protections.c.fleet == self.fleet)
         return {row["minion_id"]: row["reason"] for row in self._rows(query)}
 
     def protect(self, minion_id: str, reason: str, who: str | None, now: float) -> None:
-        """Write down that a machine must not be taken away; this needs no lease."""
+        """Protect a machine. This needs no lease."""
         row = {"minion_id": minion_id, "fleet": self.fleet, "at": now, "reason": reason, "who": who}
         with self._store.write() as tx:
             tx.execute(sa.delete(protections).where(protections.c.minion_id == minion_id))
             tx.execute(sa.insert(protections).values(row))
 
     def unprotect(self, minion_id: str) -> None:
-        """Take that back; this needs no lease."""
+        """End the protection of a machine. This needs no lease."""
         with self._store.write() as tx:
             tx.execute(sa.delete(protections).where(protections.c.minion_id == minion_id))
 
     def orders(self) -> list[Order]:
-        """Return the orders that nobody has taken up yet, the oldest first."""
+        """Return the orders that no driver has applied yet, the oldest first."""
         columns = [orders.c[name] for name in ("id", "rollout", "what", "at", "reason", "who", "step")]
         where = (orders.c.fleet == self.fleet, orders.c.taken.is_(None))
         return [Order(**row) for row in self._rows(sa.select(*columns).where(*where).order_by(orders.c.id))]
 
     def order(self, rollout: Rollout, what: str, reason: str, who: str | None, now: float) -> None:
-        """Write down an order; this needs no lease."""
+        """Add an order of an operator to a rollout. This needs no lease."""
         row = {"fleet": self.fleet, "rollout": rollout.id, "what": what, "at": now, "reason": reason, "who": who}
         with self._store.write() as tx:
             tx.execute(sa.insert(orders).values(**row, step=rollout.step))
 
-    def forget_pauses(self, lease: Lease, rollout: Rollout, now: float) -> None:
-        """Take up what asked for a pause that is over: it must not pause what is resumed."""
+    def drop_pauses(self, lease: Lease, rollout: Rollout, now: float) -> None:
+        """Mark open orders to pause as applied, so that they do not pause a rollout that is resumed."""
         where = (orders.c.rollout == rollout.id, orders.c.what == "pause", orders.c.taken.is_(None))
         with lease.write() as tx:
             tx.execute(sa.update(orders).where(*where).values(taken=now))
 
     def resize(self, size: int, instead_of: int, who: str | None, now: float) -> None:
-        """Set a size in place of the pillar's; this needs no lease."""
+        """Set a size in place of the pillar's (``instead_of``). This needs no lease."""
         row = {"fleet": self.fleet, "size": size, "instead_of": instead_of, "at": now, "who": who}
         with self._store.write() as tx:
             tx.execute(sa.delete(sizes).where(sizes.c.fleet == self.fleet))
             if size != instead_of:
                 tx.execute(sa.insert(sizes).values(row))
 
-    def forget_size(self, lease: Lease, declared: int) -> None:
-        """Forget a size that was set in place of another one than the pillar's: it must not come back with that."""
+    def drop_size(self, lease: Lease, declared: int) -> None:
+        """Delete a size that was set in place of another pillar's size than ``declared``.
+
+        Otherwise it would be effective again when the pillar returns to that size.
+        """
         where = (sizes.c.fleet == self.fleet, sizes.c.instead_of != declared)
         if self._rows(sa.select(sizes.c.size).where(*where)):
             with lease.write() as tx:
                 tx.execute(sa.delete(sizes).where(*where))
 
-    def wanted_size(self, declared: int) -> int:
-        """Return the size that counts: an operator's, as long as the pillar's is what it was then."""
+    def effective_size(self, declared: int) -> int:
+        """Return the size that applies: an operator's, as long as the pillar's (``declared``) is what it was then."""
         rows = self._rows(queries.SIZE, declared=declared)
         return int(rows[0]["size"]) if rows else declared
 
-    def sized(self, fleet: Fleet) -> Fleet:
-        """Return the fleet with the size that counts."""
-        return replace(fleet, size=self.wanted_size(fleet.size))
+    def with_effective_size(self, fleet: Fleet) -> Fleet:
+        """Return the definition of a fleet with its effective size."""
+        return replace(fleet, size=self.effective_size(fleet.size))
 
-    def news(self, declared: int) -> News:
-        """Return what others wrote meanwhile."""
+    def updates(self, declared: int) -> Updates:
+        """Return what other processes wrote; ``declared``: the size in the pillar."""
         with self._store.read() as connection:
-            rows = connection.execute(queries.NEWS, {"of_fleet": self.fleet}).all()
+            rows = connection.execute(queries.UPDATES, {"of_fleet": self.fleet}).all()
         if not rows:
-            return News({}, {}, (), declared)
-        told: dict[str, list[Any]] = {}
+            return Updates({}, {}, (), declared)
+        by_kind: dict[str, list[Any]] = {}
         for row in rows:
-            told.setdefault(row.told, []).append(row)
-        first = sorted(told.get("taint", ()), key=lambda row: (row.at, row.word), reverse=True)
-        return News(
-            {row.minion_id: row.reason for row in first},
-            {row.minion_id: row.reason for row in told.get("protection", ())},
+            by_kind.setdefault(row.kind, []).append(row)
+        newest_first = sorted(by_kind.get("taint", ()), key=lambda row: (row.at, row.word), reverse=True)
+        return Updates(
+            {row.minion_id: row.reason for row in newest_first},
+            {row.minion_id: row.reason for row in by_kind.get("protection", ())},
             [
                 Order(row.id, row.number, row.word, row.at, row.reason, row.who, row.step)
-                for row in sorted(told.get("order", ()), key=lambda row: row.id)
+                for row in sorted(by_kind.get("order", ()), key=lambda row: row.id)
             ],
-            next((row.number for row in told.get("size", ()) if row.id == declared), declared),
+            next((row.number for row in by_kind.get("size", ()) if row.id == declared), declared),
         )
 
     def pin(
         self, lease: Lease, image: str, provider: ProviderSpec, now: float, traffic: TrafficSpec | None = None
     ) -> Generation:
-        """Return the generation of an image and launch settings: the newest one or one more."""
+        """Return the generation of an image and launch settings: the newest one if it has them, or a new one."""
         newest = max(self.generations().values(), key=lambda one: one.number, default=None)
         if newest and (newest.image, newest.provider, newest.traffic) == (image, provider, traffic):
             return newest
@@ -277,7 +283,10 @@ class Ledger:
         return Generation(self.fleet, number, image, provider, now, traffic)
 
     def begin(self, lease: Lease, kind: Kind, target: int | None, now: float, replaces: int = 0) -> Rollout:
-        """Start a rollout; one that was interrupted or paused ends aborted by it."""
+        """Add a rollout; an interrupted or paused one ends as aborted.
+
+        ``replaces``: how many machines it will launch. Raises ``CommandExecutionError`` if its image was deleted.
+        """
         lineage = self.lineage()
         source = lineage[-1] if lineage else None
         rollout = Rollout(
@@ -294,12 +303,13 @@ class Ledger:
         return replace(rollout, id=number)
 
     def _require_image(self, tx: sa.Connection, number: int | None) -> None:
-        """Raise where the image that a rollout would go to was deleted since it was chosen; now it is needed."""
+        """Raise if the target image was deleted since it was chosen. From here on it is in use and cannot be."""
         where = (generations.c.fleet == self.fleet, generations.c.number == number)
         image = tx.execute(sa.select(generations.c.image).where(*where)).scalar()
         if image and tx.execute(sa.select(images.c.digest).where(images.c.digest == image)).first() is None:
             raise CommandExecutionError(
-                f"image {image[:12]} of generation {number} of fleet {self.fleet} was deleted meanwhile; bake it again"
+                f"image {image[:12]} of generation {number} of fleet {self.fleet} was deleted meanwhile; "
+                "`salt-run image.bake <recipe>` bakes another"
             )
 
     def commit(
@@ -312,19 +322,20 @@ class Ledger:
         taken: Collection[int] = (),
         reserved: bool = True,
     ) -> None:
-        """Write one step: the rollout, what is intended with its machines, and the journal, all or nothing.
+        """Write one step in one transaction: the rollout, the intents for its machines, and journal entries.
 
-        ``reserved``: whether anything may be reserved for it, which from here on is in the books.
+        ``changed``: records to write; ``gone``: minion ids to delete; ``taken``: ids of orders that were applied;
+        ``reserved``: whether to drop the reservation of the fleet, because the records replace it.
         """
         values = {**vars(rollout), "failures": dict(rollout.failures)}
         with lease.write() as tx:
             if taken:
                 tx.execute(sa.update(orders).where(orders.c.id.in_(taken)).values(taken=rollout.progress_at))
-            left = [{"of_minion": minion_id} for minion_id in gone]
+            deleted = [{"of_minion": minion_id} for minion_id in gone]
             for statement, rows in (
-                (queries.DROP_TAINTS, left),
-                (queries.DROP_PROTECTIONS, left),
-                (queries.DROP_MACHINE, [*left, *({"of_minion": record.minion_id} for record in changed)]),
+                (queries.DROP_TAINTS, deleted),
+                (queries.DROP_PROTECTIONS, deleted),
+                (queries.DROP_MACHINE, [*deleted, *({"of_minion": record.minion_id} for record in changed)]),
                 (queries.DROP_RESERVATION, [{"of_fleet": self.fleet}] if reserved else []),
                 (queries.ADD_MACHINE, [vars(record) for record in changed]),
                 (queries.ADD_ENTRY, [{"rollout": rollout.id, **vars(entry)} for entry in entries]),
@@ -336,7 +347,7 @@ class Ledger:
                 self._settle(tx, rollout)
 
     def _settle(self, tx: sa.Connection, rollout: Rollout) -> None:
-        """Write down what the fleet runs now and how many machines it has."""
+        """Write the good generations and the size of the fleet after a rollout that ended well."""
         count = sa.select(sa.func.count()).where(
             machines.c.fleet == self.fleet,
             machines.c.intent.in_(("launch", "launched")),
@@ -359,14 +370,15 @@ class Ledger:
 
 
 def fleets_with_machines(store: Store) -> set[str]:
-    """Return the fleets that have machines, in the pillar or not."""
+    """Return the names of fleets that have machines, also of those that are not in the pillar."""
     with store.read() as connection:
         return set(connection.execute(sa.select(machines.c.fleet).distinct()).scalars())
 
 
 def extended(lineage: Sequence[int], rollout: Rollout) -> list[int]:
-    """Return the good generations after a rollout is done: [1, 2] rolled to 3 is [1, 2, 3], and rolled back
-    from there to 1 it is [1]: what was rolled back from is no place to go back to.
+    """Return the good generations after a rollout is done.
+
+    [1, 2] rolled to 3 gives [1, 2, 3]; rolled back from there to 1 it gives [1].
     """
     if rollout.target is None:
         return []

@@ -1,4 +1,4 @@
-"""Plans that were shown to somebody: kept with the ground that they stand on, and carried out exactly or not at all."""
+"""Saved plans: each is kept with the state that it was made from (its ground), and is carried out exactly or never."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ from saltext.immutable.spec.model import Amount, Fleet
 from saltext.immutable.store import Image, Lease, Store
 from saltext.immutable.store.schema import plans
 
-KEPT = 50
-"""Plans of a fleet that are kept, the newest ones."""
-KEPT_FOR = 30 * 24 * 3600.0
+MAX_PLANS = 50
+"""How many plans of a fleet are kept."""
+MAX_AGE = 30 * 24 * 3600.0
+"""Seconds for which a plan is kept."""
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A plan as it was shown."""
+class SavedPlan:
+    """A plan as ``fleet.plan`` showed it."""
 
     id: str
     fleet: str
     at: float
     image: str | None
-    """The image that was asked for; None: the channel's."""
+    """The image that was asked for; None: the image of the channel."""
     ground: Mapping[str, Any]
-    """What it was made from; see `ground`."""
+    """The state that the plan was made from; see `ground`."""
     actions: Sequence[Mapping[str, Any]]
     who: str | None = None
     used: float | None = None
-    """When a roll took it up."""
+    """When a roll used it."""
 
 
 def ground(
     fleet: Fleet, image: Image, generation: int | None, unfinished: Rollout | None, machines: Sequence[Machine]
 ) -> dict[str, Any]:
-    """Return everything that a plan is made from, as data; ``image`` is the one that would run."""
+    """Return everything that a plan depends on, as data for JSON; ``image``: the one that would run."""
     return {
         "image": image.name,
         "digest": image.digest,
@@ -54,7 +55,7 @@ def ground(
 
 
 def _facts(machine: Machine) -> dict[str, Any]:
-    """Return what of a machine a plan depends on; its reasons may change."""
+    """Return the facts about a machine that a plan depends on. (The reasons behind them may change.)"""
     return {
         "generation": machine.generation,
         "phase": machine.phase,
@@ -66,7 +67,7 @@ def _facts(machine: Machine) -> dict[str, Any]:
 
 
 def _data(value: Any) -> Any:
-    """Return a definition as JSON holds it, amounts as people write them."""
+    """Return a definition as data for JSON; amounts as in the pillar (``25%``)."""
     if isinstance(value, Amount):
         return str(value)
     if is_dataclass(value):
@@ -78,15 +79,18 @@ def _data(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
-def require_same(saved: Saved, now: Mapping[str, Any], actions: Sequence[Action]) -> None:
-    """Raise unless the plan would be made again exactly as it is; the error names each thing that has moved."""
-    differ = moved(saved.ground, now)
-    if not differ and [_deed(one) for one in _rows(actions)] != [_deed(one) for one in saved.actions]:
-        differ = [f"now it would be: {_summed(_rows(actions))}; the plan says: {_summed(saved.actions)}"]
-    if differ:
+def require_same(saved: SavedPlan, now: Mapping[str, Any], actions: Sequence[Action]) -> None:
+    """Raise ``CommandExecutionError`` that names each difference unless the same plan would be made now.
+
+    ``now``, ``actions``: ground and actions of a plan that is made now.
+    """
+    differences = moved(saved.ground, now)
+    if not differences and [_key(one) for one in _rows(actions)] != [_key(one) for one in saved.actions]:
+        differences = [f"now it would be: {_summary(_rows(actions))}; the plan says: {_summary(saved.actions)}"]
+    if differences:
         raise CommandExecutionError(
             f"plan {saved.id} of {_date(saved.at)} no longer fits fleet {saved.fleet}, and nothing was done: "
-            f"{'; '.join(differ)}; make a new plan: `salt-run fleet.plan {saved.fleet}`"
+            f"{'; '.join(differences)}; make a new plan: `salt-run fleet.plan {saved.fleet}`"
         )
 
 
@@ -94,13 +98,12 @@ def _rows(actions: Sequence[Action]) -> list[dict[str, Any]]:
     return [asdict(action) for action in actions]
 
 
-def _deed(action: Mapping[str, Any]) -> tuple[Any, ...]:
+def _key(action: Mapping[str, Any]) -> tuple[Any, ...]:
     return action["kind"], action["generation"], action["minion_id"]
 
 
-def _summed(actions: Sequence[Mapping[str, Any]]) -> str:
-    said = [f"{action['kind']} {action['minion_id'] or 'a new machine'}" for action in actions]
-    return ", ".join(said) or "nothing to do"
+def _summary(actions: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{one['kind']} {one['minion_id'] or 'a new machine'}" for one in actions) or "nothing to do"
 
 
 class Plans:
@@ -119,32 +122,34 @@ class Plans:
         image: str | None = None,
         who: str | None = None,
     ) -> str:
-        """Keep a plan and return its id; old plans of the fleet are let go."""
-        # The letter: Salt's command line would take 12345678 and 1e345678 for numbers.
-        row = Saved(f"p{self._token()}", self.fleet, now, image, ground, _rows(actions), who)
+        """Save a plan and return its id; delete old plans of the fleet."""
+        # The letter p: Salt's command line would read 12345678 and 1e345678 as numbers.
+        row = SavedPlan(f"p{self._token()}", self.fleet, now, image, ground, _rows(actions), who)
         newest = sa.select(plans.c.id).where(plans.c.fleet == self.fleet)
         with self._store.write() as tx:
             tx.execute(sa.insert(plans).values(asdict(row)))
-            kept = tx.execute(newest.order_by(plans.c.at.desc(), plans.c.id).limit(KEPT)).scalars().all()
-            old = sa.or_(plans.c.id.not_in(kept), plans.c.at < now - KEPT_FOR)
+            kept = tx.execute(newest.order_by(plans.c.at.desc(), plans.c.id).limit(MAX_PLANS)).scalars().all()
+            old = sa.or_(plans.c.id.not_in(kept), plans.c.at < now - MAX_AGE)
             tx.execute(sa.delete(plans).where(plans.c.fleet == self.fleet, old))
         return row.id
 
-    def find(self, plan: str) -> Saved:
-        """Return a plan of this fleet that no roll has taken up yet."""
+    def find(self, plan: str) -> SavedPlan:
+        """Return a plan of this fleet that no roll has used; raise ``SaltInvocationError`` for any other."""
         with self._store.read() as connection:
             row = connection.execute(sa.select(plans).where(plans.c.id == str(plan))).mappings().first()
         if row is None:
             raise SaltInvocationError(f"there is no plan {plan!r} of fleet {self.fleet}; there are: {self._known()}")
-        saved = Saved(**row)
+        saved = SavedPlan(**row)
         if saved.fleet != self.fleet:
-            raise SaltInvocationError(f"plan {saved.id} is one of fleet {saved.fleet}, not of {self.fleet}")
+            raise SaltInvocationError(
+                f"plan {saved.id} is for fleet {saved.fleet}, not for {self.fleet}; give the plan to that fleet's roll"
+            )
         if saved.used is not None:
             raise self._used(saved.id, saved.used)
         return saved
 
-    def use(self, lease: Lease, saved: Saved, now: float) -> None:
-        """Write down that a roll takes the plan up: it is good for this one."""
+    def use(self, lease: Lease, saved: SavedPlan, now: float) -> None:
+        """Record that a roll uses the plan; raise ``SaltInvocationError`` if another one has used it."""
         where = (plans.c.id == saved.id, plans.c.used.is_(None))
         with lease.write() as tx:
             if not tx.execute(sa.update(plans).where(*where).values(used=now)).rowcount:
@@ -152,8 +157,8 @@ class Plans:
 
     def _used(self, plan: str, at: float) -> SaltInvocationError:
         return SaltInvocationError(
-            f"plan {plan} was taken up at {_date(at)}, and a plan is good for one roll: `salt-run fleet.roll "
-            f"{self.fleet}` carries on what was interrupted, `salt-run fleet.plan {self.fleet}` makes a new plan"
+            f"plan {plan} was used at {_date(at)}, and a plan is good for one roll: `salt-run fleet.roll "
+            f"{self.fleet}` continues an interrupted roll, `salt-run fleet.plan {self.fleet}` makes a new plan"
         )
 
     def _known(self) -> str:

@@ -1,4 +1,4 @@
-"""Statements of a fleet's books that are made often, built once: to build one takes longer than SQLite to run it."""
+"""Frequent SQL statements, built once: building one takes longer than SQLite needs to run it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from saltext.immutable.store.schema import (
 FLEET: sa.BindParameter[str] = sa.bindparam("of_fleet")
 MINION: sa.BindParameter[str] = sa.bindparam("of_minion")
 ROLLOUT: sa.BindParameter[int] = sa.bindparam("of_rollout")
-# PostgreSQL has to be told of which type nothing is, where another part of the union has something.
+# The types of the columns of UPDATES: PostgreSQL needs them where a part of the union has NULL.
 _TYPES: dict[str, Any] = {
     "id": sa.Integer,
     "minion_id": sa.Text,
@@ -36,16 +36,16 @@ _TYPES: dict[str, Any] = {
 }
 
 
-def _news(what: str, table: sa.Table, **columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    told = [columns.get(name, sa.cast(sa.null(), of)).label(name) for name, of in _TYPES.items()]
-    return sa.select(sa.literal(what).label("told"), *told).where(table.c.fleet == FLEET)
+def _updates(kind: str, table: sa.Table, **columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    values = [columns.get(name, sa.cast(sa.null(), of)).label(name) for name, of in _TYPES.items()]
+    return sa.select(sa.literal(kind).label("kind"), *values).where(table.c.fleet == FLEET)
 
 
-NEWS = sa.union_all(
-    _news("taint", taints, minion_id=taints.c.minion_id, at=taints.c.at, reason=taints.c.reason, word=taints.c.kind),
-    _news("protection", protections, minion_id=protections.c.minion_id, reason=protections.c.reason),
-    _news("size", sizes, id=sizes.c.instead_of, number=sizes.c.size),
-    _news(
+UPDATES = sa.union_all(
+    _updates("taint", taints, minion_id=taints.c.minion_id, at=taints.c.at, reason=taints.c.reason, word=taints.c.kind),
+    _updates("protection", protections, minion_id=protections.c.minion_id, reason=protections.c.reason),
+    _updates("size", sizes, id=sizes.c.instead_of, number=sizes.c.size),
+    _updates(
         "order",
         orders,
         id=orders.c.id,
@@ -57,7 +57,7 @@ NEWS = sa.union_all(
         step=orders.c.step,
     ).where(orders.c.taken.is_(None)),
 )
-"""What others wrote about a fleet: taints, protections, its size, and orders that nobody has taken up."""
+"""What other processes write about a fleet: taints, protections, its size, and orders that no driver has applied."""
 
 DROP_TAINTS = sa.delete(taints).where(taints.c.minion_id == MINION)
 DROP_PROTECTIONS = sa.delete(protections).where(protections.c.minion_id == MINION)
@@ -72,4 +72,4 @@ UNFINISHED_ROLLOUT = sa.select(rollouts).where(rollouts.c.fleet == FLEET, UNFINI
 GENERATIONS = sa.select(generations).where(generations.c.fleet == FLEET).order_by(generations.c.number)
 FLEET_ROW = sa.select(fleets).where(fleets.c.name == FLEET)
 SIZE = sa.select(sizes.c.size).where(sizes.c.fleet == FLEET, sizes.c.instead_of == sa.bindparam("declared"))
-"""The size that was set in place of a declared one."""
+"""The size that ``fleet.scale`` set in place of the pillar's."""

@@ -1,4 +1,4 @@
-"""What earlier looks at fleets told: who was sick, since when, and how often somebody looks."""
+"""What earlier runs of ``fleet.reconcile`` found: sick machines, since when, and the usual interval of the runs."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from saltext.immutable.store import Store
 from saltext.immutable.store.schema import looks, sickness
 
 
-class Sicknesses:
-    """The memory of looks at one fleet."""
+class SicknessLog:
+    """What was found in one fleet."""
 
     def __init__(self, store: Store, fleet: str) -> None:
         self._store, self._fleet = store, fleet
 
     def rhythm(self) -> Rhythm | None:
-        """Return when the fleet was looked at; None: never."""
+        """Return when the fleet was observed last, and the usual interval; None if it never was."""
         with self._store.read() as connection:
             row = connection.execute(sa.select(looks).where(looks.c.fleet == self._fleet)).first()
         return Rhythm(row.at, row.usual) if row else None
 
-    def known(self) -> dict[str, Sickness]:
-        """Return who was sick at the last look, by minion id."""
+    def sick(self) -> dict[str, Sickness]:
+        """Return minion id to sickness of the machines that were sick when the fleet was observed last."""
         with self._store.read() as connection:
             rows = connection.execute(sa.select(sickness).where(sickness.c.fleet == self._fleet)).mappings()
             return {row["minion_id"]: Sickness(**row) for row in rows}
 
-    def remember(self, rhythm: Rhythm, sick: Sequence[Sickness]) -> None:
-        """Write down what a look told; who is not among the sick is well."""
+    def save(self, rhythm: Rhythm, sick: Sequence[Sickness]) -> None:
+        """Save what was found, in place of what was found before."""
         with self._store.write() as tx:
             tx.execute(sa.delete(sickness).where(sickness.c.fleet == self._fleet))
             tx.execute(sa.delete(looks).where(looks.c.fleet == self._fleet))

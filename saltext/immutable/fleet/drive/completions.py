@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypedDict
 
-from saltext.immutable.fleet.books.ledger import Record, Wish
+from saltext.immutable.fleet.books.ledger import Record, TrafficIntent
 from saltext.immutable.fleet.drive.effects import CHANGES, Completion
 from saltext.immutable.fleet.drive.run import Run
 from saltext.immutable.fleet.drive.timers import LISTED
@@ -154,7 +154,7 @@ def _on_probe(run: Run, track: Track, completion: Completion, now: float) -> Non
     if track.record.doomed:
         return
     if track.health == "yes" and track.record.ready_since is None:
-        traffic: Wish = "out" if run.world.routed else "in"
+        traffic: TrafficIntent = "out" if run.world.routed else "in"
         track.record = replace(track.record, ready_since=now, healthy_since=now, traffic=traffic)
         track.since, track.probe_at = now, now + max(SERVING, _pause(run, track))
         run.progressed(now)

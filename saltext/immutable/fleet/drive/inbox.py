@@ -20,16 +20,16 @@ class Inbox:
 
     def read(self, run: Run) -> None:
         """Take in what is new."""
-        news = self._ledger.news(self._declared)
-        marks = (dict(news.taints), dict(news.protections))
+        updates = self._ledger.updates(self._declared)
+        marks = (dict(updates.taints), dict(updates.protections))
         if marks != self._marks:
             self._marks = marks
             run.picture.set_marks(*marks)
-        if news.size != run.fleet.size:
-            run.books.note("size", f"{news.size} in place of {run.fleet.size} machines are wanted")
-            run.fleet = replace(run.fleet, size=news.size)
-        if news.orders:
-            _apply(run, news.orders)
+        if updates.size != run.fleet.size:
+            run.books.note("size", f"{updates.size} in place of {run.fleet.size} machines are wanted")
+            run.fleet = replace(run.fleet, size=updates.size)
+        if updates.orders:
+            _apply(run, updates.orders)
 
 
 def _apply(run: Run, orders: Sequence[Order]) -> None:

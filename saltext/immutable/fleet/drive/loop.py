@@ -76,7 +76,9 @@ class Driver:
         picture = Picture(records, world.routed, now, changed)
         for minion_id in records:
             timers.due(minion_id)
-        self._run = Run(ledger.sized(fleet), rollout, world, books, picture, timers, clock, awake_since=now)
+        self._run = Run(
+            ledger.with_effective_size(fleet), rollout, world, books, picture, timers, clock, awake_since=now
+        )
         self._observed_at = now
         self._inbox.read(self._run)
 

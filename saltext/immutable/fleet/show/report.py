@@ -10,10 +10,11 @@ from typing import Any
 import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError
 
+from saltext.immutable.fleet.books.audit import AuditEntry
 from saltext.immutable.fleet.books.ledger import Entry, Ledger, Record
-from saltext.immutable.fleet.books.revoked import revoked_now
-from saltext.immutable.fleet.books.sickness import Sicknesses
-from saltext.immutable.fleet.books.taints import Deed, Taint
+from saltext.immutable.fleet.books.revoked import revoked_in_use
+from saltext.immutable.fleet.books.sickness import SicknessLog
+from saltext.immutable.fleet.books.taints import Taint
 from saltext.immutable.fleet.decide.goal import goal
 from saltext.immutable.fleet.decide.state import Rollout
 from saltext.immutable.fleet.drive.track import phase
@@ -84,18 +85,20 @@ def status(operations: Operations, name: str, now: float) -> dict[str, Any]:
     generation = ledger.generation(lineage[-1]) if lineage else None
     holder = operations.holder(name)
     records, (instances, unlisted) = list(ledger.records().values()), _listed(operations, name)
-    taints = operations.taints.of(name)
+    taints = operations.taints.of_fleet(name)
     return {
         "fleet": name,
         "generation": generation.number if generation else None,
         "image": operations.image_name(generation),
-        "revoked": revoked_now(operations.store, ledger),
+        "revoked": revoked_in_use(operations.store, ledger),
         "size": sum(not record.doomed and record.kept_until is None for record in records),
         **_sizes(operations, ledger),
         "tainted": sum(record.minion_id in taints for record in records),
         "machines": _machines(operations, ledger, records, instances, now),
         "unlisted": unlisted,
-        "rollout": _present(ledger.sized(operations.find(name, gone=True)), rollouts[0], records) if rollouts else None,
+        "rollout": _present(ledger.with_effective_size(operations.find(name, gone=True)), rollouts[0], records)
+        if rollouts
+        else None,
         "orders": [str(order) for order in ledger.orders() if order.rollout == _unfinished(ledger)],
         "held_by": str(holder) if holder else None,
     }
@@ -114,7 +117,7 @@ def _sizes(operations: Operations, ledger: Ledger) -> dict[str, Any]:
     declared = operations.definitions.fleets.get(ledger.fleet)
     if declared is None:
         return {"wanted": None, "size_set": None}
-    wanted = ledger.wanted_size(declared.size)
+    wanted = ledger.effective_size(declared.size)
     by_hand = f"{wanted} by fleet.scale, until the pillar says otherwise than {declared.size}"
     return {"wanted": wanted, "size_set": by_hand if wanted != declared.size else None}
 
@@ -152,23 +155,23 @@ def history(operations: Operations, name: str) -> dict[str, Any]:
         ],
         "rollouts": [rolled(one) for one in ledger.rollouts()],
         "orders": ordered(operations, name),
-        "deeds": [_deed(one) for one in operations.taints.deeds(name)],
+        "deeds": [_deed(one) for one in operations.audit.entries(name)],
     }
 
 
 def status_of_all(operations: Operations, now: float) -> dict[str, Any]:
     """Return the status of every fleet, and which machines that no fleet launched are tainted."""
-    adopted = {minion_id: _reasons(taints) for minion_id, taints in operations.taints.of(None).items()}
+    adopted = {minion_id: _reasons(taints) for minion_id, taints in operations.taints.of_fleet(None).items()}
     return {"fleets": {name: status(operations, name, now) for name in operations.names()}, "adopted": adopted}
 
 
 def history_of_all(operations: Operations) -> dict[str, Any]:
     """Return the history of every fleet, and what was done to machines that no fleet launched."""
     fleets = {name: history(operations, name) for name in operations.names()}
-    return {"fleets": fleets, "adopted": [_deed(one) for one in operations.taints.deeds(None)]}
+    return {"fleets": fleets, "adopted": [_deed(one) for one in operations.audit.entries(None)]}
 
 
-def _deed(deed: Deed) -> dict[str, Any]:
+def _deed(deed: AuditEntry) -> dict[str, Any]:
     return {"at": date(deed.at), **{key: value for key, value in asdict(deed).items() if key not in ("at", "fleet")}}
 
 
@@ -184,9 +187,9 @@ def _machines(
     now: float,
 ) -> list[dict[str, Any]]:
     """Return the machines with all that the books and the provider's list say of them."""
-    known, taints = ledger.generations(), operations.taints.of(ledger.fleet)
+    known, taints = ledger.generations(), operations.taints.of_fleet(ledger.fleet)
     protected = ledger.protected()
-    sick = Sicknesses(operations.store, ledger.fleet).known()
+    sick = SicknessLog(operations.store, ledger.fleet).sick()
     routed = any(generation.traffic for generation in known.values())
     told = []
     for record in records:

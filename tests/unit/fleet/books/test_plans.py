@@ -1,4 +1,4 @@
-"""A plan that was shown is carried out exactly as it was shown, once, or not at all."""
+"""A saved plan is executed exactly as it was shown, once, or not at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.fleet.books.plans import KEPT, KEPT_FOR, Plans, ground, require_same
+from saltext.immutable.fleet.books.plans import MAX_AGE, MAX_PLANS, Plans, ground, require_same
 from saltext.immutable.fleet.decide.state import Action, Machine, Rollout
 from saltext.immutable.spec.model import Amount, Fleet, FunctionCheck, ProviderSpec, Strategy, Window
 from saltext.immutable.store import Image, Store
@@ -31,7 +31,7 @@ ROLLOUT = Rollout(7, "web", "roll", 1, 2, 2, 1.0, 1.0)
 MONDAY = 1_800_000_000.0
 
 
-def stands(fleet=FLEET, image=ONE, generation=1, unfinished=None, machines=MACHINES):
+def made_from(fleet=FLEET, image=ONE, generation=1, unfinished=None, machines=MACHINES):
     return ground(fleet, image, generation, unfinished, machines)
 
 
@@ -48,22 +48,22 @@ def plans(store):
 
 @pytest.fixture
 def saved(plans):
-    return plans.find(plans.save(stands(), ACTIONS, MONDAY, who="jane"))
+    return plans.find(plans.save(made_from(), ACTIONS, MONDAY, who="jane"))
 
 
 def test_a_plan_is_kept_as_it_was_shown(saved):
     assert (saved.id, saved.fleet, saved.at, saved.who, saved.image) == ("p00000000", "web", MONDAY, "jane", None)
-    assert saved.ground == json.loads(json.dumps(stands())), "as data that any database keeps"
+    assert saved.ground == json.loads(json.dumps(made_from())), "as data that any database keeps"
     assert saved.ground["fleet"]["strategy"]["steps"] == ["1", "100%"]
     assert [action["kind"] for action in saved.actions] == ["launch", "destroy"]
 
 
-def test_nothing_has_moved(saved):
-    require_same(saved, stands(), [replace(ACTIONS[0], reason="said otherwise"), ACTIONS[1]])
+def test_other_reasons_are_no_difference(saved):
+    require_same(saved, made_from(), [replace(ACTIONS[0], reason="said otherwise"), ACTIONS[1]])
 
 
 @pytest.mark.parametrize(
-    ("now", "says"),
+    ("now", "message"),
     [
         pytest.param({"image": TWO}, r"image web@2{12} would run, not web@1{12}", id="the channel moved"),
         pytest.param({"fleet": replace(FLEET, size=3)}, "size is 3, it was 2", id="the size"),
@@ -90,34 +90,34 @@ def test_nothing_has_moved(saved):
         pytest.param({"machines": [replace(MACHINES[0], fault="dead"), MACHINES[1]]}, "is lost now: web-a", id="died"),
     ],
 )
-def test_a_world_that_moved_is_refused_with_each_difference(saved, now, says):
-    with pytest.raises(CommandExecutionError, match=says) as refused:
-        require_same(saved, stands(**now), ACTIONS)
+def test_a_plan_that_no_longer_fits_is_refused_with_each_difference(saved, now, message):
+    with pytest.raises(CommandExecutionError, match=message) as refused:
+        require_same(saved, made_from(**now), ACTIONS)
     assert "make a new plan: `salt-run fleet.plan web`" in str(refused.value)
 
 
 def test_all_differences_are_named_at_once(saved):
     with pytest.raises(CommandExecutionError, match="would run.*is gone: web-a.*is tainted now: web-b"):
-        require_same(saved, stands(image=TWO, machines=[replace(MACHINES[1], taint="vim")]), ACTIONS)
+        require_same(saved, made_from(image=TWO, machines=[replace(MACHINES[1], taint="vim")]), ACTIONS)
 
 
 def test_the_same_ground_that_leads_to_other_actions_is_refused_too(saved):
     """Time alone can do that: a machine has come of age since."""
     with pytest.raises(CommandExecutionError, match="now it would be: launch a new machine; the plan says: .* web-a"):
-        require_same(saved, stands(), ACTIONS[:1])
+        require_same(saved, made_from(), ACTIONS[:1])
 
 
 def test_a_plan_is_good_for_one_roll(store, plans, saved):
     with store.lease("fleet web") as lease:
         plans.use(lease, saved, MONDAY + 60)
-        with pytest.raises(SaltInvocationError, match=f"plan {saved.id} was taken up at"):
+        with pytest.raises(SaltInvocationError, match=f"plan {saved.id} was used at"):
             plans.use(lease, saved, MONDAY + 61)
-    with pytest.raises(SaltInvocationError, match="good for one roll.*`salt-run fleet.roll web` carries on"):
+    with pytest.raises(SaltInvocationError, match="good for one roll.*`salt-run fleet.roll web` continues"):
         plans.find(saved.id)
 
 
-def test_a_plan_of_another_fleet_is_none_of_ours(store, saved):
-    with pytest.raises(SaltInvocationError, match="is one of fleet web, not of db"):
+def test_a_plan_of_another_fleet_is_refused(store, saved):
+    with pytest.raises(SaltInvocationError, match="is for fleet web, not for db"):
         Plans(store, "db").find(saved.id)
 
 
@@ -127,15 +127,15 @@ def test_an_unknown_plan_is_an_error_that_names_those_that_are_there(plans, save
         plans.find(plan)
 
 
-def test_old_plans_are_let_go_but_not_those_of_other_fleets(store, plans, saved):
+def test_old_plans_are_deleted_but_not_those_of_other_fleets(store, plans, saved):
     other = Plans(store, "db", token=lambda: "ffffffff")
-    other.save(stands(), [], MONDAY)
-    made = [plans.save(stands(), [], MONDAY + number) for number in range(1, KEPT + 1)]
+    other.save(made_from(), [], MONDAY)
+    made = [plans.save(made_from(), [], MONDAY + number) for number in range(1, MAX_PLANS + 1)]
     for plan in made:
         plans.find(plan)
     with pytest.raises(SaltInvocationError, match="there is no plan"):
         plans.find(saved.id)
-    last = plans.save(stands(), [], MONDAY + KEPT_FOR + KEPT + 1)
+    last = plans.save(made_from(), [], MONDAY + MAX_AGE + MAX_PLANS + 1)
     assert plans.find(last).id == last
     with pytest.raises(SaltInvocationError, match="there is no plan"):
         plans.find(made[-1])
@@ -143,4 +143,4 @@ def test_old_plans_are_let_go_but_not_those_of_other_fleets(store, plans, saved)
 
 
 def test_an_id_is_no_number_to_salts_command_line():
-    assert Plans(Store.open("sqlite://"), "web").save(stands(), [], MONDAY).startswith("p")
+    assert Plans(Store.open("sqlite://"), "web").save(made_from(), [], MONDAY).startswith("p")

@@ -1,4 +1,4 @@
-"""What went wrong once in the books of rollouts, and must not again."""
+"""Regressions in the books of rollouts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from saltext.immutable.spec.model import Amount, Budgets
 from saltext.immutable.store import Store
 
 
-def test_what_is_nothing_in_a_part_of_the_news_has_a_type_all_the_same():
-    said = str(queries.NEWS.compile(dialect=postgresql.dialect()))
-    assert "NULL AS" in said, "some parts say nothing"
-    assert not re.findall(r"(?<!CAST\()NULL AS (?!VARCHAR|TEXT|INTEGER|FLOAT)", said), "UNION types cannot be matched"
+def test_a_null_in_a_part_of_the_union_has_a_type():
+    sql = str(queries.UPDATES.compile(dialect=postgresql.dialect()))
+    assert "NULL AS" in sql, "some parts have no value"
+    assert not re.findall(r"(?<!CAST\()NULL AS (?!VARCHAR|TEXT|INTEGER|FLOAT)", sql), "UNION types cannot be matched"
 
 
 def test_a_reservation_of_a_time_that_has_not_come_is_void():
