@@ -187,7 +187,10 @@ def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_image(host: Host, digest: str) -> dict[str, Any]:
-    """Return what an image is made of, with ``above``: what is to be signed, and ``proof`` where it is."""
+    """Return the metadata of an image.
+
+    It also has ``above``, the manifest of the seal layer, and ``proof``: signature and provenance, or None.
+    """
     seal = verify.seal_manifest(host, digest)
     return {**images.read(host, digest), "above": seal, "proof": verify.read_proof(host, digest)}
 

@@ -50,16 +50,16 @@ def collect(
     swept = {} if test else {f"tmp/{name}": 0 for name in sweep(host)}
     with host.lock("layers"):
         users = image_users(host)
-        gone = [digest for digest in _image_folders(host) if digest not in known and digest not in users]
-        unneeded = _unneeded_layers(host, gone)
+        removable = [digest for digest in _image_folders(host) if digest not in known and digest not in users]
+        unneeded = _unneeded_layers(host, removable)
         found = {
-            "images": gone,
+            "images": removable,
             "layers": {digest: _layer_summary(host, digest) for digest in unneeded},
             "caches": _bytes(host, _caches(host, suites, bake_ids, tarballs)),
             "leftovers": swept | _bytes(host, _leftovers(host)),
         }
         if not test:
-            _remove(host, gone, unneeded, [host.root / path for path in (*found["caches"], *found["leftovers"])])
+            _remove(host, removable, unneeded, [host.root / path for path in (*found["caches"], *found["leftovers"])])
     host.remove_discarded()
     return found
 

@@ -40,6 +40,7 @@ class Layer:
     size: int = 0
     """Bytes."""
     created: float = 0.0
+    """Epoch seconds."""
     seconds: float = 0.0
     """Duration of the build."""
     phases: Mapping[str, float] = field(default_factory=dict)
@@ -147,10 +148,10 @@ def drop(host: Host, digests: list[str]) -> list[str]:
     """Remove those of these layers that nothing needs, and return them."""
     with host.lock("layers"):
         kept = needed(host)
-        gone = [digest for digest in digests if overlay.short(digest) not in kept]
-        set_aside(host, gone)
+        unneeded = [digest for digest in digests if overlay.short(digest) not in kept]
+        set_aside(host, unneeded)
     host.remove_discarded()  # outside of the lock, for which machines wait, because it may take long
-    return gone
+    return unneeded
 
 
 def set_aside(host: Host, digests: Sequence[str]) -> None:

@@ -170,7 +170,7 @@ def write(file: Path, disk: Disk, on_entry: tarball.OnEntry) -> None:
 
 
 def _round_up(size: int) -> int:
-    """Return whole megabytes."""
+    """Return a size rounded up to whole megabytes."""
     return -(-size // _MB) * _MB
 
 

@@ -33,7 +33,10 @@ Run = Callable[[Callable[..., Any], Sequence[Any]], list[Any]]
 
 
 def results(order: Mapping[str, Any], run: Run) -> list[dict[str, Any]]:
-    """Run the tests of ``order`` (tests, states, saltenv, pillarenv); return name, passed, seconds and message each."""
+    """Run the tests of ``order`` and return the name, passed, seconds and message of each.
+
+    ``order``: tests, states (``highstate`` or a list), saltenv, pillarenv.
+    """
     found: list[dict[str, Any]] = []
     single: list[Mapping[str, Any]] = []
     for test in order["tests"]:

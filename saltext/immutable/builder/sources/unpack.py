@@ -208,7 +208,7 @@ def _make_folder(folder: int, base: str) -> None:
         try:
             os.close(os.open(base, _FOLDER, dir_fd=folder))
         except OSError as err:
-            raise Refused("it is there already, and is no directory") from err
+            raise Refused("an earlier member of that name is no directory") from err
 
 
 def _clear(folder: int, base: str) -> None:
@@ -217,7 +217,7 @@ def _clear(folder: int, base: str) -> None:
         with suppress(FileNotFoundError):
             os.unlink(base, dir_fd=folder)
     except IsADirectoryError as err:
-        raise Refused("it is there already, as a directory") from err
+        raise Refused("an earlier member of that name is a directory") from err
 
 
 def _link(tree: Path, target: str, folder: int, base: str) -> None:

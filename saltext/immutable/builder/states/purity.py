@@ -12,9 +12,8 @@ from typing import Any
 
 _CONDITIONS = ("unless", "onlyif")
 _COMMAND_MODULES = {"cmd", "ansiblegate", "bower", "cabal", "chef", "composer", "cpan", "gem", "npm", "pecl", "puppet"}
-"""State modules that run programs with unknown effects."""
 _COMMAND_MODULES |= {"pyenv", "rbenv", "rvm", "zcbuildout"}
-"""State modules that run programs which do as they like."""
+"""State modules that run programs with unknown effects."""
 _CHECKOUTS = ("git.latest", "git.cloned", "git.detached")
 _NEWEST = (*_CHECKOUTS, "pkg.latest", "pkg.uptodate", "hg.latest", "svn.latest", "svn.export")
 _KEYS = ("gpg.present", "ssh_known_hosts.present")

@@ -27,7 +27,7 @@ _PKI = "/run/immutable-pki"
 TRACE = "/run/immutable-trace"
 """File in the machine in which `traced_salt_call` records what the states use."""
 _TIMED_OUT = 124
-"""timeout(1)"""
+"""Exit code of timeout(1) when the time is over."""
 # Kinds of custom modules that an image never keeps: a synced executor would take the guard's place.
 _NEVER_KEPT = ("executors",)
 _EXTMODS = "var/cache/salt/minion/extmods"
@@ -167,7 +167,7 @@ def stop(machine: Machine, within: float = 90.0) -> None:
 
 
 def finish(tree: Path) -> None:
-    """Move the synced custom modules to a read-only place in the tree, and remove the files that were lent to the bake.
+    """Move the synced custom modules to a read-only place in the tree, and remove files that were mounted for the bake.
 
     Raises CommandExecutionError for minion config that `minion_config.refuse` rejects.
     """
