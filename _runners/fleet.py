@@ -130,8 +130,8 @@ def roll(name, image=None, test=False, plan=None, now=False):
     with _operations(name) as (fleet, _):
         if test:
             asked = fleet.planned(name, plan, image)[1] if plan else fleet.foresee(name, "roll", image=image)
-            return output(__opts__, report.foretold(asked), tables.plan)
-        return output(__opts__, report.ended(fleet, name, fleet.roll(name, image, plan=plan, now=now)))
+            return output(__opts__, report.describe_forecast(asked), tables.plan)
+        return output(__opts__, report.describe_result(fleet, name, fleet.roll(name, image, plan=plan, now=now)))
 
 
 def rollback(name, generation=None, reason="", test=False):
@@ -159,17 +159,17 @@ def rollback(name, generation=None, reason="", test=False):
     with _operations(name) as (fleet, _):
         if test:
             return output(
-                __opts__, report.foretold(fleet.foresee(name, "rollback", generation=generation)), tables.plan
+                __opts__, report.describe_forecast(fleet.foresee(name, "rollback", generation=generation)), tables.plan
             )
-        return output(__opts__, report.ended(fleet, name, fleet.rollback(name, generation, reason)))
+        return output(__opts__, report.describe_result(fleet, name, fleet.rollback(name, generation, reason)))
 
 
 def _steered(name, what, reason, test):
     """Give an order to the rollout of a fleet that is under way or paused."""
     with _operations(name) as (fleet, _):
         if test:
-            return output(__opts__, report.foretold(fleet.foresee_order(name, what)), tables.plan)
-        return output(__opts__, report.ended(fleet, name, fleet.steer(name, what, reason)))
+            return output(__opts__, report.describe_forecast(fleet.foresee_order(name, what)), tables.plan)
+        return output(__opts__, report.describe_result(fleet, name, fleet.steer(name, what, reason)))
 
 
 def pause(name, reason="", test=False):
@@ -211,8 +211,8 @@ def resume(name, now=False, test=False):
     """
     with _operations(name) as (fleet, _):
         if test:
-            return output(__opts__, report.foretold(fleet.foresee_order(name, None)), tables.plan)
-        return output(__opts__, report.ended(fleet, name, fleet.resume(name, now)))
+            return output(__opts__, report.describe_forecast(fleet.foresee_order(name, None)), tables.plan)
+        return output(__opts__, report.describe_result(fleet, name, fleet.resume(name, now)))
 
 
 def abort(name, reason="", test=False):
@@ -272,8 +272,8 @@ def scale(name, size, test=False):
     """
     with _operations(name) as (fleet, _):
         if test:
-            return output(__opts__, report.foretold(fleet.foresee(name, "scale", size=size)), tables.plan)
-        return output(__opts__, report.ended(fleet, name, fleet.scale(name, size)))
+            return output(__opts__, report.describe_forecast(fleet.foresee(name, "scale", size=size)), tables.plan)
+        return output(__opts__, report.describe_result(fleet, name, fleet.scale(name, size)))
 
 
 def replace(minion_id, reason="an operator replaces it", test=False):
@@ -296,7 +296,7 @@ def replace(minion_id, reason="an operator replaces it", test=False):
         name = fleet.fleet_of(minion_id)
         if test:
             return output(__opts__, interventions.Care(fleet, say).taint(minion_id, reason, test=True))
-        return output(__opts__, report.ended(fleet, name, fleet.replace(minion_id, reason)))
+        return output(__opts__, report.describe_result(fleet, name, fleet.replace(minion_id, reason)))
 
 
 def protect(minion_id, reason=None, test=False):
@@ -355,8 +355,8 @@ def destroy(name, test=False):
     """
     with _operations(name) as (fleet, _):
         if test:
-            return output(__opts__, report.foretold(fleet.foresee(name, "destroy")), tables.plan)
-        return output(__opts__, report.ended(fleet, name, fleet.destroy(name)))
+            return output(__opts__, report.describe_forecast(fleet.foresee(name, "destroy")), tables.plan)
+        return output(__opts__, report.describe_result(fleet, name, fleet.destroy(name)))
 
 
 def rebuild(name, test=False, refresh="updates"):
@@ -380,8 +380,8 @@ def rebuild(name, test=False, refresh="updates"):
         what = fleet.definition(name)
         baked = baking.bake(what.recipe, __opts__, refresh=refresh, channel=what.channel, test=test, progress=say)
         if test:
-            return output(__opts__, {"bake": baked, "roll": report.foretold(fleet.foresee(name, "roll"))})
-        return output(__opts__, {"bake": baked, "roll": report.ended(fleet, name, fleet.roll(name))})
+            return output(__opts__, {"bake": baked, "roll": report.describe_forecast(fleet.foresee(name, "roll"))})
+        return output(__opts__, {"bake": baked, "roll": report.describe_result(fleet, name, fleet.roll(name))})
 
 
 def relaunch_phase(name, test=False):

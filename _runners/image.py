@@ -495,11 +495,11 @@ def diff(old, new):
 
         salt-run image.diff web:stable web:candidate
     """
-    from saltext.immutable.fleet.show.proposal import images  # only this needs to know of fleets
+    from saltext.immutable.fleet.show.proposal import image_difference  # only this function needs fleets
 
     with plain_errors(), evidence(__opts__) as known:
         before, after = known.store.image(old), known.store.image(new)
-        told = images(known.store, before.digest, after.digest)
+        told = image_difference(known.store, before.digest, after.digest)
         return output(__opts__, told if told["same"] else {**told, "inside": known.inside(before, after)})
 
 

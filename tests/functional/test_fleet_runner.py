@@ -527,7 +527,7 @@ def test_a_size_that_an_operator_set_is_told_as_one(run, store, machines):
     Ledger(store, "web").resize(5, 3, "jane", time.time())
     status = run("fleet.status", "web")[1]
     assert (status["size"], status["wanted"]) == (3, 5)
-    assert status["size_set"] == "5 by fleet.scale, until the pillar says otherwise than 3"
+    assert status["size_set"] == "5 by fleet.scale, until the size in the pillar (3) is changed"
 
 
 def test_a_status_is_told_although_the_provider_cannot_be_asked(run, rack, machines, monkeypatch):

@@ -270,7 +270,7 @@ def test_what_is_in_the_way_is_not_taken_for_nothing_to_do(fleet):
     made = fleet({"max_surge": Amount(0), "max_unavailable": Amount(1)})
     for name in made.ledger.records():
         made.ledger.protect(name, "a core dump", "jane", made.world.now)
-    foreseen = report.foretold(made.operations().foresee("web", "roll"))
+    foreseen = report.describe_forecast(made.operations().foresee("web", "roll"))
     assert foreseen["verdict"] == "roll"
     assert "it would not end: " in foreseen["reason"] and "`salt-run fleet.unprotect`" in foreseen["reason"]
     with pytest.raises(Failed, match="3 protected"):

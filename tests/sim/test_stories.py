@@ -275,7 +275,7 @@ def test_dead_and_unknown_machines_are_replaced(fleet):
 
 def test_a_tainted_machine_is_replaced_by_a_roll_of_the_same_image(fleet):
     fleet.taint("web-002")
-    foreseen = report.foretold(fleet.operations().foresee("web", "roll"))
+    foreseen = report.describe_forecast(fleet.operations().foresee("web", "roll"))
     assert (foreseen["verdict"], foreseen["changes"]) == ("roll", {"launch": 1, "destroy": ["web-002"]})
     fleet.operations().roll("web")
     assert set(fleet.world.machines) == {"web-001", "web-003", "web-004"}
@@ -470,7 +470,7 @@ def test_a_check_that_no_machine_could_pass_is_refused_before_anything_is_touche
 
 def test_a_forecast_says_only_what_is_so(fleet):
     fleet.world._die("web-002")
-    actions = report.foretold(fleet.operations().foresee("web", "roll"))["actions"]
+    actions = report.describe_forecast(fleet.operations().foresee("web", "roll"))["actions"]
     assert actions == [
         {"kind": "destroy", "generation": 1, "reason": "it is gone or has stopped", "minion_id": "web-002"},
         {"kind": "launch", "generation": 1, "reason": "3 of 3 on generation 1"},

@@ -1,4 +1,5 @@
-"""On the master: what the fleet's commands and questions say, as data and as tables for a terminal.
+"""What the commands of ``fleet.*`` return: data for programs (JSON), and tables for a terminal.
 
-Called by the runner ``fleet.*``. Reads books and lists; changes nothing.
+The runner ``fleet.*`` calls it, on the master. It reads the store and the providers' lists, and changes nothing. The
+rest of the library must never import it.
 """

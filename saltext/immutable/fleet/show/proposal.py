@@ -1,4 +1,4 @@
-"""What `fleet.plan` shows: everything a roll would do, how the images differ, and an id to have exactly that done."""
+"""The result of `fleet.plan`: what a roll would do, how the images differ, and an id to have exactly that done."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ from saltext.immutable.bake import contents
 from saltext.immutable.fleet.books.plans import Plans
 from saltext.immutable.fleet.decide.difference import difference
 from saltext.immutable.fleet.operations import Operations
-from saltext.immutable.fleet.show.report import foretold
+from saltext.immutable.fleet.show.report import describe_forecast
 from saltext.immutable.store import Store
 
 
 def propose(operations: Operations, name: str, image: str | None = None) -> dict[str, Any]:
-    """Return what ``fleet.roll`` would do now with the difference of the images; a plan that does something is kept."""
+    """Return what ``fleet.roll`` would do now, and how the images differ; save the plan if it does anything.
+
+    ``image``: another image than the channel's.
+    """
     forecast = operations.foresee(name, "roll", image=image)
-    told = {**foretold(forecast), "difference": None, "plan": None}
+    result = {**describe_forecast(forecast), "difference": None, "plan": None}
     if forecast.digest is not None:
         lineage = operations.ledger(name).lineage()
-        runs = operations.ledger(name).generation(lineage[-1]).image if lineage else None
-        told["difference"] = images(operations.store, runs, forecast.digest)
+        current = operations.ledger(name).generation(lineage[-1]).image if lineage else None
+        result["difference"] = image_difference(operations.store, current, forecast.digest)
     if forecast.nothing:
-        return told
+        return result
     ground = operations.ground(forecast)
     plans = Plans(operations.store, name)
-    saved = plans.save(ground, forecast.actions, operations.clock(), image=image, who=operations.user)
-    return {**told, "plan": saved}
+    plan = plans.save(ground, forecast.actions, operations.clock(), image=image, who=operations.user)
+    return {**result, "plan": plan}
 
 
-def images(store: Store, old: str | None, new: str) -> dict[str, Any]:
-    """Return how two images differ, by their digests; ``old`` may be none, or deleted."""
+def image_difference(store: Store, old: str | None, new: str) -> dict[str, Any]:
+    """Return how two images differ, by their digests. ``old`` may be None, or an image that was deleted."""
     if old is None:
         return {"from": None, "to": _image(store, new)["name"], "same": False}
     return difference(_image(store, old), _image(store, new))

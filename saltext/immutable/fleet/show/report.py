@@ -1,4 +1,4 @@
-"""What the fleet's commands and questions say, as data for people and for programs."""
+"""The results of the commands on fleets, as data for JSON: forecasts, ended rollouts, status and history."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from saltext.immutable.store.schema import orders
 
 
 def warnings(opts: Mapping[str, Any]) -> list[str]:
-    """Return what of the master's config weakens the enrolment of machines."""
+    """Return a sentence for each option of the master that weakens the enrolment of machines."""
     return [
-        f"the master has {option}: True, so that any minion may enrol under any id; set it to False"
+        f"the master has {option}: True, so any minion may enrol under any id; set it to False"
         for option in ("auto_accept", "open_mode")
         if opts.get(option)
     ]
 
 
-def foretold(forecast: Forecast) -> dict[str, Any]:
-    """Return what a command would do: every launch and every victim, in order, with its reason."""
-    victims = [action.minion_id for action in forecast.actions if action.kind == "destroy"]
+def describe_forecast(forecast: Forecast) -> dict[str, Any]:
+    """Return what a command would do: each launch and each destroyed machine, in order, with its reason."""
+    destroyed = [action.minion_id for action in forecast.actions if action.kind == "destroy"]
     launches = sum(action.kind == "launch" for action in forecast.actions)
     if forecast.nothing:
         verdict, reason = "done", "every machine is as it should be"
     else:
         verdict = "continue" if forecast.continues else forecast.kind
-        reason = f"{launches} to launch, {len(victims)} to destroy"
+        reason = f"{launches} to launch, {len(destroyed)} to destroy"
         reason += f"; it would not end: {forecast.stuck}" if forecast.stuck else ""
     return {
         "fleet": forecast.fleet,
@@ -49,17 +49,17 @@ def foretold(forecast: Forecast) -> dict[str, Any]:
         "reason": reason,
         "generation": forecast.current,
         "image": forecast.image,
-        "changes": {"launch": launches, "destroy": victims} if forecast.actions else {},
-        "actions": [_telling(asdict(action)) for action in forecast.actions],
+        "changes": {"launch": launches, "destroy": destroyed} if forecast.actions else {},
+        "actions": [_without_empty(asdict(action)) for action in forecast.actions],
     }
 
 
-def ended(operations: Operations, name: str, rollout: Rollout | None) -> dict[str, Any]:
-    """Return how a command ended, with its timeline."""
+def describe_result(operations: Operations, name: str, rollout: Rollout | None) -> dict[str, Any]:
+    """Return the result of a command with the timeline of its rollout (None: there was nothing to do)."""
     ledger = operations.ledger(name)
     lineage = ledger.lineage()
     generation = ledger.generation(lineage[-1]) if lineage else None
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "fleet": name,
         "outcome": (rollout.outcome or "under way") if rollout else "done",
         "generation": generation.number if generation else None,
@@ -67,25 +67,26 @@ def ended(operations: Operations, name: str, rollout: Rollout | None) -> dict[st
         "size": ledger.size(),
     }
     if rollout is None:
-        return {**told, "reason": "every machine is as it should be", "seconds": 0.0, "timeline": []}
+        return {**result, "reason": "every machine is as it should be", "seconds": 0.0, "timeline": []}
     entries = ledger.entries(rollout.id)
     seconds = round((rollout.ended or rollout.started) - rollout.started, 2)
     return {
-        **told,
+        **result,
         "reason": rollout.reason or rollout.verdict,
         "seconds": seconds,
-        "timeline": [entry(one, rollout.started) for one in entries],
+        "timeline": [describe_entry(one, rollout.started) for one in entries],
     }
 
 
 def status(operations: Operations, name: str, now: float) -> dict[str, Any]:
-    """Return what a fleet is made of now, what happens to it, and what operators want of it."""
+    """Return the machines of a fleet, its last rollout, open orders and the process that works on it."""
     ledger = operations.ledger(name)
     lineage, rollouts = ledger.lineage(), ledger.rollouts()
     generation = ledger.generation(lineage[-1]) if lineage else None
     holder = operations.holder(name)
     records, (instances, unlisted) = list(ledger.records().values()), _listed(operations, name)
     taints = operations.taints.of_fleet(name)
+    fleet = ledger.with_effective_size(operations.find(name, gone=True))
     return {
         "fleet": name,
         "generation": generation.number if generation else None,
@@ -96,51 +97,49 @@ def status(operations: Operations, name: str, now: float) -> dict[str, Any]:
         "tainted": sum(record.minion_id in taints for record in records),
         "machines": _machines(operations, ledger, records, instances, now),
         "unlisted": unlisted,
-        "rollout": _present(ledger.with_effective_size(operations.find(name, gone=True)), rollouts[0], records)
-        if rollouts
-        else None,
+        "rollout": _with_progress(fleet, rollouts[0], records) if rollouts else None,
         "orders": [str(order) for order in ledger.orders() if order.rollout == _unfinished(ledger)],
         "held_by": str(holder) if holder else None,
     }
 
 
 def _listed(operations: Operations, name: str) -> tuple[dict[str, Instance] | None, str | None]:
-    """Return what the provider lists; where it cannot be asked only the books speak, and it is said why."""
+    """Return the machines that the provider lists, or None and why it cannot list them."""
     try:
         return operations.instances(name), None
     except CommandExecutionError as err:
-        return None, f"the provider does not list the machines, this is what the books say: {err}"
+        return None, f"the provider cannot list the machines, so this is only what the store has: {err}"
 
 
 def _sizes(operations: Operations, ledger: Ledger) -> dict[str, Any]:
-    """Return how many machines are wanted, and who says so where it is not the pillar."""
+    """Return the effective size, and a sentence if ``fleet.scale`` set it."""
     declared = operations.definitions.fleets.get(ledger.fleet)
     if declared is None:
         return {"wanted": None, "size_set": None}
-    wanted = ledger.effective_size(declared.size)
-    by_hand = f"{wanted} by fleet.scale, until the pillar says otherwise than {declared.size}"
-    return {"wanted": wanted, "size_set": by_hand if wanted != declared.size else None}
+    effective = ledger.effective_size(declared.size)
+    scaled = f"{effective} by fleet.scale, until the size in the pillar ({declared.size}) is changed"
+    return {"wanted": effective, "size_set": scaled if effective != declared.size else None}
 
 
 def _unfinished(ledger: Ledger) -> int | None:
-    """Return the rollout that orders may still change."""
+    """Return the id of the unfinished rollout, to which orders may apply."""
     rollout = ledger.unfinished()
     return rollout.id if rollout else None
 
 
-def _present(fleet: Fleet, rollout: Rollout, records: Sequence[Record]) -> dict[str, Any]:
-    """Return the last rollout; one that is not over with how many machines are ready of how many."""
-    told = rolled(rollout)
+def _with_progress(fleet: Fleet, rollout: Rollout, records: Sequence[Record]) -> dict[str, Any]:
+    """Return a rollout; if it is unfinished, with ``progress``: how many machines are ready, of how many."""
+    result = describe_rollout(rollout)
     if rollout.outcome not in (None, "paused"):
-        return {**told, "progress": None}
+        return {**result, "progress": None}
     aim = goal(fleet, rollout)
     ready = [record for record in records if phase(record) == "serving"]
     right = sum(aim.mending or record.generation == aim.generation for record in ready)
-    return {**told, "progress": [right, aim.size] if aim.size else None}
+    return {**result, "progress": [right, aim.size] if aim.size else None}
 
 
 def history(operations: Operations, name: str) -> dict[str, Any]:
-    """Return a fleet's generations and rollouts, the newest first."""
+    """Return a fleet's generations, rollouts, orders and audit log, the newest first."""
     ledger = operations.ledger(name)
     return {
         "fleet": name,
@@ -153,26 +152,26 @@ def history(operations: Operations, name: str) -> dict[str, Any]:
             }
             for one in reversed(ledger.generations().values())
         ],
-        "rollouts": [rolled(one) for one in ledger.rollouts()],
-        "orders": ordered(operations, name),
-        "deeds": [_deed(one) for one in operations.audit.entries(name)],
+        "rollouts": [describe_rollout(one) for one in ledger.rollouts()],
+        "orders": list_orders(operations, name),
+        "deeds": [_audit_entry(one) for one in operations.audit.entries(name)],
     }
 
 
 def status_of_all(operations: Operations, now: float) -> dict[str, Any]:
-    """Return the status of every fleet, and which machines that no fleet launched are tainted."""
+    """Return the status of every fleet, and the tainted machines that no fleet launched."""
     adopted = {minion_id: _reasons(taints) for minion_id, taints in operations.taints.of_fleet(None).items()}
     return {"fleets": {name: status(operations, name, now) for name in operations.names()}, "adopted": adopted}
 
 
 def history_of_all(operations: Operations) -> dict[str, Any]:
-    """Return the history of every fleet, and what was done to machines that no fleet launched."""
+    """Return the history of every fleet, and the audit log of machines that no fleet launched."""
     fleets = {name: history(operations, name) for name in operations.names()}
-    return {"fleets": fleets, "adopted": [_deed(one) for one in operations.audit.entries(None)]}
+    return {"fleets": fleets, "adopted": [_audit_entry(one) for one in operations.audit.entries(None)]}
 
 
-def _deed(deed: AuditEntry) -> dict[str, Any]:
-    return {"at": date(deed.at), **{key: value for key, value in asdict(deed).items() if key not in ("at", "fleet")}}
+def _audit_entry(one: AuditEntry) -> dict[str, Any]:
+    return {"at": date(one.at), **{key: value for key, value in asdict(one).items() if key not in ("at", "fleet")}}
 
 
 def _reasons(taints: Sequence[Taint]) -> list[str]:
@@ -186,53 +185,55 @@ def _machines(
     instances: Mapping[str, Instance] | None,
     now: float,
 ) -> list[dict[str, Any]]:
-    """Return the machines with all that the books and the provider's list say of them."""
+    """Return the machines with all that the store and the provider's list have about them."""
     known, taints = ledger.generations(), operations.taints.of_fleet(ledger.fleet)
     protected = ledger.protected()
     sick = SicknessLog(operations.store, ledger.fleet).sick()
     routed = any(generation.traffic for generation in known.values())
-    told = []
+    machines = []
     for record in records:
-        minion_id, ailing = record.minion_id, sick.get(record.minion_id)
-        told.append(
+        minion_id, sickness = record.minion_id, sick.get(record.minion_id)
+        machines.append(
             {
                 **_machine(record, (instances or {}).get(minion_id), now, listed=instances is not None),
                 "image": operations.image_name(known.get(record.generation)),
                 "traffic": record.traffic if routed else None,
-                "health": ailing.ailment if ailing else "yes" if record.healthy_since is not None else None,
-                "note": f"{ailing.ailment} for {round(now - ailing.since)} s: {ailing.note}" if ailing else None,
+                "health": sickness.ailment if sickness else "yes" if record.healthy_since is not None else None,
+                "note": f"{sickness.ailment} for {round(now - sickness.since)} s: {sickness.note}"
+                if sickness
+                else None,
                 "tainted": _reasons(taints.get(minion_id, [])),
                 "protected": protected.get(minion_id),
                 "kept_for": max(0, round(record.kept_until - now)) if record.kept_until is not None else None,
             }
         )
-    return told
+    return machines
 
 
 def _machine(record: Record, instance: Instance | None, now: float, listed: bool) -> dict[str, Any]:
-    what: str = "kept" if record.kept_until is not None else phase(record)
+    shown: str = "kept" if record.kept_until is not None else phase(record)
     if listed and not record.doomed and (instance is None or not instance.running):
-        what = "stopped" if instance else "absent"
+        shown = "stopped" if instance else "absent"
     return {
         "minion_id": record.minion_id,
         "generation": record.generation,
-        "phase": what,
+        "phase": shown,
         "address": instance.address if instance else None,
         "age": round(now - record.born),
     }
 
 
-def ordered(operations: Operations, fleet: str) -> list[dict[str, Any]]:
-    """Return what operators ordered of a fleet's rollouts, the newest first; ``taken``: a driver took it up."""
+def list_orders(operations: Operations, fleet: str) -> list[dict[str, Any]]:
+    """Return the orders of operators to a fleet's rollouts, the newest first; ``taken``: a driver has applied it."""
     query = sa.select(orders).where(orders.c.fleet == fleet).order_by(orders.c.id.desc())
     with operations.store.read() as connection:
         rows = [dict(row) for row in connection.execute(query).mappings()]
-    shown = ("rollout", "what", "who", "reason")
-    return [{"at": date(row["at"]), **{key: row[key] for key in shown}, "taken": bool(row["taken"])} for row in rows]
+    keys = ("rollout", "what", "who", "reason")
+    return [{"at": date(row["at"]), **{key: row[key] for key in keys}, "taken": bool(row["taken"])} for row in rows]
 
 
-def rolled(rollout: Rollout) -> dict[str, Any]:
-    """Return where a rollout went and what it came to."""
+def describe_rollout(rollout: Rollout) -> dict[str, Any]:
+    """Return a rollout: kind, generations, times, step, outcome and reason."""
     return {
         "id": rollout.id,
         "kind": rollout.kind,
@@ -249,16 +250,16 @@ def rolled(rollout: Rollout) -> dict[str, Any]:
     }
 
 
-def entry(one: Entry, began: float) -> dict[str, Any]:
-    """Return a line of the journal, in seconds since its rollout began."""
-    return _telling({**asdict(one), "at": round(one.at - began, 2)})
+def describe_entry(one: Entry, began: float) -> dict[str, Any]:
+    """Return an entry of the journal; ``at``: seconds since its rollout began."""
+    return _without_empty({**asdict(one), "at": round(one.at - began, 2)})
 
 
-def _telling(row: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what says nothing: what is unknown, and what is not so."""
+def _without_empty(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row without the values that are None or False."""
     return {key: value for key, value in row.items() if value is not None and value is not False}
 
 
 def date(at: float) -> str:
-    """Return a time as people and programs read it."""
+    """Return a time (seconds since the epoch) as ``2026-11-28 02:00:00+00:00``."""
     return datetime.fromtimestamp(at, timezone.utc).isoformat(sep=" ", timespec="seconds")

@@ -1,4 +1,4 @@
-"""What people read of a fleet at a terminal: the data of `report` as text. Any width will do, and any content."""
+"""The data of `report` as text for a terminal of any width. Any content is printed safely."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ from saltext.immutable.text import plain
 
 Data = Mapping[str, Any]
 
-NARROWEST = 30
-"""Columns that are used even where a terminal says that it has fewer."""
-BAR = 20
-_REASON = 36
-"""Columns that a reason needs beside its machine; with fewer it stands below."""
-_CONSOLE = 25
-"""Lines of a console that are shown."""
-_SHOWN = 12
-"""Entries of one kind of difference that are named; ``--out=json`` has all."""
+MIN_WIDTH = 30
+"""Columns that are used even if the terminal has fewer."""
+BAR_WIDTH = 20
+_REASON_WIDTH = 36
+"""Columns that a reason needs beside its machine; with fewer it is printed below."""
+_CONSOLE_LINES = 25
+"""How many lines of a console are shown."""
+_MAX_NAMED = 12
+"""How many entries of one kind of difference are named; ``--out=json`` has all."""
 
 
-def status(told: Data, width: int) -> str:
-    """Return a fleet, or all fleets, as a table each."""
-    width = max(width, NARROWEST)
-    if "fleets" not in told:
-        return "\n".join(_fleet(told, width))
-    blocks = [list(_fleet(fleet, width)) for fleet in told["fleets"].values()]
-    adopted = [f"{minion_id}: {'; '.join(reasons)}" for minion_id, reasons in told["adopted"].items()]
+def status(data: Data, width: int) -> str:
+    """Return the status of one fleet, or of all, with a table of its machines."""
+    width = max(width, MIN_WIDTH)
+    if "fleets" not in data:
+        return "\n".join(_fleet(data, width))
+    blocks = [list(_fleet(fleet, width)) for fleet in data["fleets"].values()]
+    adopted = [f"{minion_id}: {'; '.join(reasons)}" for minion_id, reasons in data["adopted"].items()]
     if adopted:
         title = "tainted machines that no fleet launched"
         blocks.append([title, *(line for one in adopted for line in _wrapped(one, width, 2))])
     return "\n\n".join("\n".join(lines) for lines in blocks) or "there is no fleet"
 
 
-def _fleet(told: Data, width: int) -> Iterator[str]:
-    for line in _head(told):
+def _fleet(data: Data, width: int) -> Iterator[str]:
+    for line in _head(data):
         yield from _wrapped(line, width)
-    if told["machines"]:
+    if data["machines"]:
         yield ""
-        yield from table(_COLUMNS, [_row(machine) for machine in told["machines"]], width)
+        yield from table(_COLUMNS, [_row(machine) for machine in data["machines"]], width)
 
 
-def _head(told: Data) -> Iterator[str]:
-    """Say what the fleet is and what happens to it."""
-    wanted = "" if told.get("wanted") is None else f" of {told['wanted']}"
-    runs = f"generation {told['generation']}, {told['image']}" if told["generation"] else "nothing was rolled out yet"
-    yield f"fleet {told['fleet']}: {told['size']}{wanted} machines, {runs}"
-    yield from (f"revoked: {why}" for why in told.get("revoked", ()))
-    if told.get("size_set"):
-        yield f"size: {told['size_set']}"
-    if told["rollout"]:
-        yield from _rollout(told["rollout"])
-    yield from (f"order: {order}" for order in told.get("orders", ()))
-    if told.get("unlisted"):
-        yield str(told["unlisted"])
-    if told["held_by"]:
-        yield f"at work: {told['held_by']}"
+def _head(data: Data) -> Iterator[str]:
+    """Yield the lines above the table: fleet, image, rollout, orders, and the process that works on it."""
+    wanted = "" if data.get("wanted") is None else f" of {data['wanted']}"
+    runs = f"generation {data['generation']}, {data['image']}" if data["generation"] else "nothing was rolled out yet"
+    yield f"fleet {data['fleet']}: {data['size']}{wanted} machines, {runs}"
+    yield from (f"revoked: {why}" for why in data.get("revoked", ()))
+    if data.get("size_set"):
+        yield f"size: {data['size_set']}"
+    if data["rollout"]:
+        yield from _rollout(data["rollout"])
+    yield from (f"order: {order}" for order in data.get("orders", ()))
+    if data.get("unlisted"):
+        yield str(data["unlisted"])
+    if data["held_by"]:
+        yield f"held by: {data['held_by']}"
 
 
 def _rollout(rollout: Data) -> Iterator[str]:
@@ -72,16 +72,16 @@ def _rollout(rollout: Data) -> Iterator[str]:
 
 
 def bar(done: int, whole: int) -> str:
-    """Return progress as people see it: 4 of 6 is ``[#############.......]``."""
-    full = BAR if whole <= 0 else min(BAR, BAR * done // whole)
-    return f"[{'#' * full}{'.' * (BAR - full)}]"
+    """Return a bar of progress: 4 of 6 is ``[#############.......]``."""
+    full = BAR_WIDTH if whole <= 0 else min(BAR_WIDTH, BAR_WIDTH * done // whole)
+    return f"[{'#' * full}{'.' * (BAR_WIDTH - full)}]"
 
 
 _COLUMNS = ("MACHINE", "GEN", "IMAGE", "PHASE", "HEALTH", "TRAFFIC", "AGE")
 
 
 def _row(machine: Data) -> tuple[list[str], list[str]]:
-    """Return the cells of a machine, and what else is to be said of it."""
+    """Return the cells of a machine, and notes to print below them."""
     cells = [machine.get(key) for key in ("minion_id", "generation", "image", "phase", "health", "traffic")]
     notes = [f"tainted: {reason}" for reason in machine.get("tainted", ())]
     notes += [f"protected: {machine['protected']}"] if machine.get("protected") else []
@@ -91,9 +91,9 @@ def _row(machine: Data) -> tuple[list[str], list[str]]:
 
 
 def table(head: Sequence[str], rows: Sequence[tuple[list[str], list[str]]], width: int) -> Iterator[str]:
-    """Yield rows below their heads with what is to be said of each; where that is too wide, a paragraph a row.
+    """Yield the lines of a table, each row with its notes below; if it is too wide, a paragraph for each row.
 
-    Columns in which no row has anything are left out.
+    ``rows``: cells and notes. Columns that are empty in every row are left out.
     """
     used = [at for at in range(len(head)) if any(cells[at] for cells, _ in rows)]
     widths = {at: max(len(head[at]), *(len(cells[at]) for cells, _ in rows)) for at in used}
@@ -105,39 +105,39 @@ def table(head: Sequence[str], rows: Sequence[tuple[list[str], list[str]]], widt
             yield "  ".join(cells[at].ljust(widths[at]) for at in used).rstrip()
         else:
             yield from _wrapped(cells[0], width)
-            told = ", ".join(f"{head[at].lower()} {cells[at]}" for at in used[1:] if cells[at])
-            yield from _wrapped(told, width, 4)
+            paragraph = ", ".join(f"{head[at].lower()} {cells[at]}" for at in used[1:] if cells[at])
+            yield from _wrapped(paragraph, width, 4)
         for note in notes:
             yield from _wrapped(note, width, 4)
 
 
-def rollout(told: Data, width: int) -> str:
-    """Return a rollout with its journal as a timeline."""
-    width = max(width, NARROWEST)
-    lines = [f"{told['kind']} {told['id']} of fleet {told['fleet']}: {told['outcome']}"]
-    lines += [f"started {told['started']}" + (f", took {span(told['seconds'])}" if told["seconds"] is not None else "")]
-    lines += [f"{way}: {_generation(told[way])}" for way in ("from", "to")]
-    lines += [f"settings changed: {line(change)}" for change in told["settings_changed"]]
-    lines += [f"{key}: {told[key]}" for key in ("verdict", "reason") if told[key]]
-    lines += [f"ordered {order['at']}: {_order(order)}" for order in told["orders"]]
+def rollout(data: Data, width: int) -> str:
+    """Return a rollout with its journal as a timeline: the text of ``fleet.show``."""
+    width = max(width, MIN_WIDTH)
+    lines = [f"{data['kind']} {data['id']} of fleet {data['fleet']}: {data['outcome']}"]
+    lines += [f"started {data['started']}" + (f", took {span(data['seconds'])}" if data["seconds"] is not None else "")]
+    lines += [f"{end}: {_generation(data[end])}" for end in ("from", "to")]
+    lines += [f"settings changed: {line(change)}" for change in data["settings_changed"]]
+    lines += [f"{key}: {data[key]}" for key in ("verdict", "reason") if data[key]]
+    lines += [f"ordered {order['at']}: {_order(order)}" for order in data["orders"]]
     text = [row for one in lines for row in _wrapped(one, width)]
-    return "\n".join([*text, "", *timeline(told["timeline"], width)])
+    return "\n".join([*text, "", *timeline(data["timeline"], width)])
 
 
 def _order(order: Data) -> str:
     by = f" by {order['who']}" if order["who"] else ""
-    late = "" if order["taken"] else " (not taken up yet)"
-    return f"{order['what']}{by}{late}" + (f": {order['reason']}" if order["reason"] else "")
+    pending = "" if order["taken"] else " (not applied yet)"
+    return f"{order['what']}{by}{pending}" + (f": {order['reason']}" if order["reason"] else "")
 
 
-def _generation(told: Data | None) -> str:
-    if told is None:
+def _generation(data: Data | None) -> str:
+    if data is None:
         return "no machines"
-    return f"generation {told['generation']}, {told['image']}, provider {told['provider']}"
+    return f"generation {data['generation']}, {data['image']}, provider {data['provider']}"
 
 
 def timeline(entries: Sequence[Data], width: int) -> Iterator[str]:
-    """Yield what happened, a line each: seconds since the beginning, what, to which machine, and why."""
+    """Yield a line for each entry of a journal: seconds since the beginning, what, which machine, why."""
     if not entries:
         yield "nothing was done"
         return
@@ -146,10 +146,10 @@ def timeline(entries: Sequence[Data], width: int) -> Iterator[str]:
     whos = [line(entry.get("minion_id") or "") for entry in entries]
     fields = [max(map(len, column)) for column in (whens, whats, whos)]
     indent = sum(fields) + 6
-    beside = width - indent >= _REASON
+    beside = width - indent >= _REASON_WIDTH
     for entry, when, what, who in zip(entries, whens, whats, whos, strict=True):
         row = f"{when:>{fields[0]}}  {what:<{fields[1]}}  {who:<{fields[2]}}".rstrip()
-        reason = [part for said in _said(entry["reason"]) for part in _wrapped(said, width, indent if beside else 4)]
+        reason = [part for one in _lines(entry["reason"]) for part in _wrapped(one, width, indent if beside else 4)]
         if beside and len(reason) == 1:
             yield f"{row:<{indent}}{reason[0].strip()}".rstrip()
         else:
@@ -157,28 +157,28 @@ def timeline(entries: Sequence[Data], width: int) -> Iterator[str]:
             yield from reason
 
 
-def _said(reason: str) -> list[str]:
-    """Return the lines of a reason, which may be a console's: of that only the end."""
-    lines = [said for said in reason.splitlines() if said.strip()]
-    left_out = len(lines) - _CONSOLE
-    return lines if left_out <= 0 else [f"({left_out} lines before this: --out=json)", *lines[-_CONSOLE:]]
+def _lines(reason: str) -> list[str]:
+    """Return the lines of a reason; of a long one (a console) only the last."""
+    lines = [one for one in reason.splitlines() if one.strip()]
+    left_out = len(lines) - _CONSOLE_LINES
+    return lines if left_out <= 0 else [f"({left_out} lines before this: --out=json)", *lines[-_CONSOLE_LINES:]]
 
 
-def plan(told: Data, width: int) -> str:
-    """Return what a command would do: each action in order, and how the images differ."""
-    width = max(width, NARROWEST)
-    lines = [f"fleet {told['fleet']}: {told['verdict']}: {told['reason']}"]
-    lines += [f"image {told['image']} would run"] if told["image"] and told["actions"] else []
-    lines += [f"warning: {warning}" for warning in told.get("warnings", ())]
+def plan(data: Data, width: int) -> str:
+    """Return the text of ``fleet.plan``: each action in order, and how the images differ."""
+    width = max(width, MIN_WIDTH)
+    lines = [f"fleet {data['fleet']}: {data['verdict']}: {data['reason']}"]
+    lines += [f"image {data['image']} would run"] if data["image"] and data["actions"] else []
+    lines += [f"warning: {warning}" for warning in data.get("warnings", ())]
     text = [row for one in lines for row in _wrapped(one, width)]
-    if told["actions"]:
-        rows = [_action(number, action) for number, action in enumerate(told["actions"], 1)]
+    if data["actions"]:
+        rows = [_action(number, action) for number, action in enumerate(data["actions"], 1)]
         text += ["", *table(("", "WHAT", "MACHINE", "WHY"), rows, width)]
-    if told.get("difference"):
-        text += ["", *(row for one in _difference(told["difference"]) for row in _wrapped(one, width))]
-    if told.get("plan"):
-        doing = f"exactly this: salt-run fleet.roll {told['fleet']} plan={told['plan']}"
-        text += ["", *_wrapped(doing, width)]
+    if data.get("difference"):
+        text += ["", *(row for one in _difference(data["difference"]) for row in _wrapped(one, width))]
+    if data.get("plan"):
+        command = f"exactly this: salt-run fleet.roll {data['fleet']} plan={data['plan']}"
+        text += ["", *_wrapped(command, width)]
     return "\n".join(text)
 
 
@@ -187,25 +187,25 @@ def _action(number: int, action: Data) -> tuple[list[str], list[str]]:
     return [str(number), line(action["kind"]), line(who), line(action["reason"])], []
 
 
-def _difference(told: Data) -> Iterator[str]:
-    """Say how two images differ; of long lists the beginning."""
-    if told["same"]:
-        yield f"the image stays: {told['to']}"
+def _difference(data: Data) -> Iterator[str]:
+    """Yield the lines about how two images differ; long lists are cut off."""
+    if data["same"]:
+        yield f"the image stays: {data['to']}"
         return
-    yield f"from {told['from'] or 'no image'} to {told['to']}:"
+    yield f"from {data['from'] or 'no image'} to {data['to']}:"
     for part in ("packages", "states", "files", "recipes", "settings"):
-        for what, names in told.get(part, {}).items():
+        for what, names in data.get(part, {}).items():
             entries = [f"{name} {value}" for name, value in names.items()] if isinstance(names, Mapping) else names
-            more = [f"and {len(entries) - _SHOWN} more (--out=json)"] if len(entries) > _SHOWN else []
-            yield f"  {part} {what} ({len(entries)}): {', '.join([*entries[:_SHOWN], *more])}"
-    yield from (f"  also changed: {what}" for what in told.get("also", ()))
-    if told.get("size"):
-        yield f"  size: {told['size'] / 1e6:+.1f} MB"
-    yield from (f"  not known: {what}" for what in told.get("unknown", ()))
+            more = [f"and {len(entries) - _MAX_NAMED} more (--out=json)"] if len(entries) > _MAX_NAMED else []
+            yield f"  {part} {what} ({len(entries)}): {', '.join([*entries[:_MAX_NAMED], *more])}"
+    yield from (f"  also changed: {what}" for what in data.get("also", ()))
+    if data.get("size"):
+        yield f"  size: {data['size'] / 1e6:+.1f} MB"
+    yield from (f"  unknown: {what}" for what in data.get("unknown", ()))
 
 
 def span(seconds: float | None) -> str:
-    """Return how long something is in two units at most: ``3d 4h``, ``12m 5s``, ``4s``."""
+    """Return a duration in at most two units: ``3d 4h``, ``12m 5s``, ``4s``."""
     left, parts = int(seconds or 0), []
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         parts.append((left // size, unit))
@@ -214,12 +214,12 @@ def span(seconds: float | None) -> str:
     return " ".join(f"{count}{unit}" for count, unit in parts[first : first + 2] if count) or "0s"
 
 
-def line(said: str) -> str:
-    """Return what anybody said as one line that a terminal only prints."""
-    return " ".join(plain(said).split())
+def line(text: str) -> str:
+    """Return any text as one printable line."""
+    return " ".join(plain(text).split())
 
 
-def _wrapped(said: str, width: int, indent: int = 0) -> list[str]:
-    """Return a sentence in lines; what goes on stands two columns further right."""
-    begins = " " * (indent + len(said) - len(said.lstrip(" ")))
-    return wrap(line(said), width, initial_indent=begins, subsequent_indent=f"{begins}  ", break_on_hyphens=False)
+def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:
+    """Return a sentence wrapped into lines; continued lines are indented by two more columns."""
+    begins = " " * (indent + len(text) - len(text.lstrip(" ")))
+    return wrap(line(text), width, initial_indent=begins, subsequent_indent=f"{begins}  ", break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""One rollout, told afterwards or while it runs: where it went, what was ordered, and its journal."""
+"""The result of `fleet.show`: one rollout with its generations, orders and journal, finished or not."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from saltext.immutable.fleet.books.ledger import Generation, Ledger
 from saltext.immutable.fleet.decide.difference import leaves_moved
 from saltext.immutable.fleet.decide.state import Rollout
 from saltext.immutable.fleet.operations import Operations
-from saltext.immutable.fleet.show.report import date, entry, ordered, rolled
+from saltext.immutable.fleet.show.report import date, describe_entry, describe_rollout, list_orders
 from saltext.immutable.store.schema import rollouts
 
-_DIGITS = 18
-"""Longer numbers are none that a database keeps."""
+_MAX_DIGITS = 18
+"""Longer numbers do not fit into the column."""
 
 
 def show(operations: Operations, number: object, fleet: str | None = None) -> dict[str, Any]:
-    """Return a rollout with both generations, what differs in their launch settings, orders, failures and timeline."""
+    """Return a rollout with both generations, changed launch settings, orders, failures and timeline.
+
+    Raises ``SaltInvocationError`` if there is no rollout of this ``number`` (in ``fleet``).
+    """
     rollout = _find(operations, number, fleet)
     ledger = operations.ledger(rollout.fleet)
     known = ledger.generations()
-    timeline = [entry(one, rollout.started) for one in ledger.entries(rollout.id)]
-    ways = {way: known.get(at) if at is not None else None for way, at in _ways(rollout).items()}
+    timeline = [describe_entry(one, rollout.started) for one in ledger.entries(rollout.id)]
+    numbers = {"from": rollout.source, "to": rollout.target}
+    ends = {end: known.get(number) if number is not None else None for end, number in numbers.items()}
     return {
         "fleet": rollout.fleet,
-        **rolled(rollout),
-        **{way: _generation(operations, generation) for way, generation in ways.items()},
-        "settings_changed": list(leaves_moved(*(_settings(generation) for generation in ways.values()))),
+        **describe_rollout(rollout),
+        **{end: _generation(operations, generation) for end, generation in ends.items()},
+        "settings_changed": list(leaves_moved(*(_settings(generation) for generation in ends.values()))),
         "old_size": rollout.old_size,
         "direction": rollout.direction,
         "failures": {line["minion_id"]: line["reason"] for line in timeline if line["what"] == "failed"},
-        "orders": [order for order in ordered(operations, rollout.fleet) if order["rollout"] == rollout.id],
+        "orders": [order for order in list_orders(operations, rollout.fleet) if order["rollout"] == rollout.id],
         "timeline": timeline,
     }
 
 
-def _ways(rollout: Rollout) -> dict[str, int | None]:
-    return {"from": rollout.source, "to": rollout.target}
-
-
 def _find(operations: Operations, number: object, fleet: str | None) -> Rollout:
-    """Return the rollout of this number, which is of one fleet only."""
+    """Return the rollout of this number; numbers are unique across fleets."""
     digits = str(number)
-    known = int(digits) if digits.isdecimal() and len(digits) < _DIGITS else 0  # they begin with 1
+    known = int(digits) if digits.isdecimal() and len(digits) < _MAX_DIGITS else 0  # the first one has number 1
     with operations.store.read() as connection:
         found = connection.execute(sa.select(rollouts.c.fleet).where(rollouts.c.id == known)).scalar()
     if found is None or fleet not in (None, found):
-        of = f"; it is one of fleet {found}" if found else ""
+        other = f"; it is a rollout of fleet {found}" if found else ""
         raise SaltInvocationError(
-            f"fleet {fleet or 'all'}: there is no rollout {digits}{of}; "
+            f"fleet {fleet or 'all'}: there is no rollout {digits}{other}; "
             f"`salt-run fleet.history {fleet or 'all'}` shows the numbers"
         )
     return next(rollout for rollout in Ledger(operations.store, found).rollouts() if rollout.id == known)

@@ -1,4 +1,4 @@
-"""What people read at a terminal: right in content, whole at any width, harmless whatever machines say."""
+"""The text for terminals: correct, complete at any width, and safe whatever its content."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_fleet_on_a_wide_terminal():
         "fleet web: 2 of 3 machines, generation 2, web@111111111111",
         "roll 12: unfinished",
         "  [######..............] 2 of 6 healthy on generation 3, step 1 of 3 (2)",
-        "at work: pid 7 on master",
+        "held by: pid 7 on master",
         "",
         "MACHINE                           GEN  IMAGE             PHASE    AGE",
         "web-6f1c0d2a93b47e58.example.com  2    web@111111111111  serving  3d 4h",
@@ -83,7 +83,7 @@ def test_a_fleet_on_a_narrow_terminal_loses_nothing():
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "text"),
     [
         pytest.param({"rollout": None, "generation": None, "image": None}, "nothing was rolled out yet", id="new"),
         pytest.param({"wanted": None}, "fleet web: 2 machines, generation 2", id="gone from the pillar"),
@@ -113,8 +113,8 @@ def test_a_fleet_on_a_narrow_terminal_loses_nothing():
         ),
     ],
 )
-def test_the_head_says(changes, says):
-    assert says in tables.status({**WEB, **changes}, 120)
+def test_the_head_says(changes, text):
+    assert text in tables.status({**WEB, **changes}, 120)
 
 
 def test_all_fleets_and_what_no_fleet_launched():
@@ -159,7 +159,7 @@ def test_a_rollout_as_a_timeline():
         "settings changed: memory: 1G -> 2G",
         "verdict: 3 of 3 healthy on generation 2",
         "reason: nginx is dead",
-        "ordered 2026-11-28 02:00:30+00:00: back by jane (not taken up yet)",
+        "ordered 2026-11-28 02:00:30+00:00: back by jane (not applied yet)",
         "",
         " 0.0 s  launch   web-0a1b2c3d4e5f6071.example.com  1 of 3 on generation 3",
         " 9.3 s  console  web-0a1b2c3d4e5f6071.example.com",
@@ -223,7 +223,7 @@ def test_a_plan_names_actions_differences_and_the_command_that_does_it():
         "  states added (1): web.tls",
         "  also changed: the pillar of web",
         "  size: -1.5 MB",
-        "  not known: the weather",
+        "  unknown: the weather",
         "",
         "exactly this: salt-run fleet.roll web plan=p1a2b3c4d",
     ]
@@ -231,28 +231,28 @@ def test_a_plan_names_actions_differences_and_the_command_that_does_it():
 
 def test_a_plan_with_nothing_to_do():
     nothing = {"verdict": "done", "reason": "every machine is as it should be", "actions": []}
-    told = {**PLAN, **nothing, "plan": None, "difference": None, "warnings": []}
-    assert tables.plan(told, 80) == "fleet web: done: every machine is as it should be"
+    data = {**PLAN, **nothing, "plan": None, "difference": None, "warnings": []}
+    assert tables.plan(data, 80) == "fleet web: done: every machine is as it should be"
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [(None, "0s"), (0, "0s"), (0.9, "0s"), (59, "59s"), (3600, "1h"), (3661, "1h 1m"), (90_000, "1d 1h")],
 )
-def test_how_long(seconds, said):
-    assert tables.span(seconds) == said
+def test_how_long(seconds, text):
+    assert tables.span(seconds) == text
 
 
-@pytest.mark.parametrize(("done", "whole", "said"), [(0, 6, 0), (6, 6, 20), (9, 6, 20), (0, 0, 20), (1, 3, 6)])
-def test_a_bar_is_never_longer_than_itself(done, whole, said):
-    assert tables.bar(done, whole) == f"[{'#' * said}{'.' * (20 - said)}]"
+@pytest.mark.parametrize(("done", "whole", "full"), [(0, 6, 0), (6, 6, 20), (9, 6, 20), (0, 0, 20), (1, 3, 6)])
+def test_a_bar_has_always_the_same_width(done, whole, full):
+    assert tables.bar(done, whole) == f"[{'#' * full}{'.' * (20 - full)}]"
 
 
 ANYTHING = some.text(max_size=120) | some.sampled_from(["\x1b[2J", "a\nb", "\u202e", "x" * 200, "-" * 90])
 
 
 @hypothesis.given(ANYTHING, ANYTHING, ANYTHING, some.integers(0, 200))
-def test_whatever_is_said_fits_and_only_prints(one, two, three, width):
+def test_any_text_fits_and_is_printable(one, two, three, width):
     machine = {**MACHINES[0], "image": one, "tainted": [two], "protected": three, "note": one}
     fleet = {**WEB, "machines": [machine], "rollout": {**ROLLOUT, "reason": two, "verdict": three}}
     entry = {"at": 1.0, "what": "console", "minion_id": WEB_A, "reason": f"{one}\n{two}"}
@@ -264,7 +264,7 @@ def test_whatever_is_said_fits_and_only_prints(one, two, three, width):
         tables.plan({**PLAN, "actions": [action], "difference": difference}, width),
     ):
         for row in shown.splitlines():
-            assert len(row) <= max(width, tables.NARROWEST), row
+            assert len(row) <= max(width, tables.MIN_WIDTH), row
         assert shown.replace("\n", "").isprintable()
 
 
