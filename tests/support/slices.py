@@ -70,6 +70,11 @@ def divided(minutes: Mapping[str, float], of: int) -> list[list[str]]:
     return slices
 
 
+def may_hold(path: Path) -> bool:
+    """Tell whether a file may hold exhaustive tests: only such are collected for a slice."""
+    return path.suffix == ".py" and "full(" in path.read_text()
+
+
 def unit(item: pytest.Item) -> str | None:
     """Return with what a test goes into a slice: its file, or itself where it is apart; None: it is not exhaustive."""
     mark = item.get_closest_marker("full")
@@ -127,6 +132,9 @@ class Plugin:
     def pytest_report_header(self) -> str | None:
         return f"exhaustive tests: {self._about()}" if self._wanted else None
 
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        return True if self._wanted and collection_path.is_file() and not may_hold(collection_path) else None
+
     @pytest.hookimpl(tryfirst=True)  # before -k and -m: what is in a slice depends on neither
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         self._weights = weights(items)
@@ -146,6 +154,7 @@ class Plugin:
         if name := self._units.get(report.nodeid):
             self._seconds[name] += report.duration
 
+    @pytest.hookimpl(trylast=True)  # below the slowest durations
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say above pytest's closing line what was run, how long each unit took, and how to run it by hand."""
         if not self._wanted:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.slices import Slice, divided
+from support.slices import Slice, divided, may_hold
 
 ROOT = Path(__file__).parents[2]
 LONGEST = 20.0
@@ -90,7 +90,7 @@ def test_what_is_no_slice_is_named(text):
 @pytest.fixture(scope="module")
 def tree() -> dict[str, list]:
     """What pytest collects in all files that mark anything as exhaustive."""
-    files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "full(" in path.read_text()]
+    files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if may_hold(path)]
     files.remove(Path(__file__))
     words = [sys.executable, "-c", LISTING, str(OF), *map(str, files)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=environment())
@@ -151,6 +151,14 @@ def test_a_slice_runs_its_exhaustive_tests_and_says_how_to_run_it_by_hand(ran, n
     *_, last, closing = said.splitlines()
     assert re.fullmatch(rf"slice {number}/2 of commit \S+; by hand: make test-full SLICE={number}/2", last)
     assert f"{len(runs)} passed" in closing
+
+
+def test_files_without_exhaustive_tests_are_not_even_collected_for_a_slice(ran, tmp_path):
+    (tmp_path / "test_daily.py").write_text("raise AssertionError('collected')")
+    assert ran(IMMUTABLE_FULL="1")[0] == pytest.ExitCode.INTERRUPTED
+    code, said = ran("--durations=3", "-vv", IMMUTABLE_FULL="1", IMMUTABLE_SLICE="2/2")
+    assert (code, passed(said)) == (0, ["c[1]"])
+    assert said.splitlines()[-2].startswith("slice 2/2 of commit "), "also below the slowest"
 
 
 def test_what_is_in_a_slice_does_not_depend_on_what_else_is_asked_for(ran):
