@@ -63,6 +63,8 @@ class Listener(threading.Thread):
             self._up_to = data["at"]
         elif tag.startswith("immutable/"):
             self._event(tag, data)
+        elif tag.startswith("salt/job/") and "sealed: " in str(data.get("return")) and not data.get("success"):
+            self.onlooker.answer(REFUSED, (), {}, data["return"])
         elif tag.startswith(("salt/run/", "salt/job/")) and "return" in data:
             self._answer(str(data.get("fun")).removeprefix("runner."), data.get("fun_args", ()), data)
 
@@ -74,9 +76,7 @@ class Listener(threading.Thread):
             self.onlooker.event(tag, {name: one for name, one in sent.items() if not name.startswith("_")})
 
     def _answer(self, fun: str, args: Sequence[Any], data: Mapping[str, Any]) -> None:
-        answer, success = data["return"], data.get("success")
-        if not success and "sealed: " in str(answer):
-            self.onlooker.answer(REFUSED, (), {}, answer)
-        elif fun in self._functions and (success or isinstance(answer, dict)):
+        """Look at what a function of ours returned; an error is a text."""
+        if fun in self._functions and (data.get("success") or isinstance(data["return"], dict)):
             kwargs = dict(args[-1]) if args and isinstance(args[-1], dict) else {}
-            self.onlooker.answer(fun, args, kwargs, answer)
+            self.onlooker.answer(fun, args, kwargs, data["return"])
