@@ -1,5 +1,5 @@
 """
-Fleets in orchestration: ``salt-run state.orchestrate`` keeps them on the image of their channel.
+Fleets in orchestration: ``salt-run state.orchestrate`` brings them to the image of their channel.
 
 .. code-block:: yaml
 
@@ -22,7 +22,7 @@ def running(name):
     """
     Ensure that every machine of fleet ``name`` runs the image that the fleet's channel names.
 
-    An interrupted rollout is carried on. With ``test=True`` what would be launched and destroyed is named.
+    An interrupted rollout is continued. With ``test=True`` the changes are what would be launched and destroyed.
 
     .. code-block:: yaml
 
@@ -45,6 +45,6 @@ def running(name):
 
 
 def _run(fun, name):
-    """Run a runner function: (True, what it returned) or (False, what it said)."""
+    """Run a runner function: return (True, its result) or (False, its error)."""
     out = __salt__["saltutil.runner"](fun, arg=[name], full_return=True)
     return out.get("success", False) and isinstance(out["return"], dict), out.get("return")

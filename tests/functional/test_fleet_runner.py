@@ -398,7 +398,7 @@ def test_the_example_reactor_taints_what_has_drifted_and_nobody_else(run, rack, 
     ok, told = react(f"immutable/drift/{machines[0]}", {"items": []})
     assert ok and told["tainted"] == ["1 drifted: file /etc/motd changed"], told
     ok, said = react(f"immutable/drift/{machines[1]}", {"reason": "a forged event"})
-    assert not ok and f"no drift of {machines[1]} is written down" in said
+    assert not ok and f"no drift of {machines[1]} is recorded" in said
     injected = "x'\nboom:\n  runner.salt.cmd:\n    - args:\n      - cmd: id"
     ok, said = react(f"immutable/drift/{injected}", {})
     assert not ok and "is not a minion id" in said

@@ -126,7 +126,7 @@ def test_the_launch_phase_of_all_machines_is_run_again(estate):
 def test_wrong_input_is_a_sentence(estate):
     for words, says in (
         (("fleet.taint", "web-*", "reason=why"), "name one machine"),
-        (("fleet.taint", "stranger", "reason=why"), "is no machine of a fleet"),
+        (("fleet.taint", "stranger", "reason=why"), "is not a machine of a fleet"),
         (("fleet.break_glass", ids(estate)[0]), "reason: say why"),
     ):
         refused = estate.salt_run(*words, check=False)

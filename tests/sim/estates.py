@@ -69,7 +69,7 @@ class Estate:
             token=self.world.token,
             effects=lambda stopped: self.world if process is None else process,
             route=self.route,
-            nap=self.world.pass_time,
+            sleep=self.world.pass_time,
             settings=self.settings,
             **changes,
         )

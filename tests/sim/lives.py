@@ -163,7 +163,7 @@ class Life:
             another = Process(self.world)
             operations = self.estate.operations(another)
             try:
-                operations.carry_on(self.estate.fleet.name)
+                operations.continue_rollout(self.estate.fleet.name)
             except CommandExecutionError:
                 pass
             finally:
@@ -181,7 +181,7 @@ class Life:
         """Give one of the commands with arguments that chance draws."""
         web, chance = self.estate.fleet.name, self.chance
         if name in ("abort", "back", "approve"):
-            return self.give("steer", web, name)
+            return self.give("give_order", web, name)
         if name == "scale":
             return self.give("scale", web, chances.size(chance, self.estate.fleet))
         if name == "replace":

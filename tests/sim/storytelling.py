@@ -161,7 +161,7 @@ class _Teller:
         again = Process(self.world)
         try:
             by_name = self.kill is None or self.kill.commit % 2 == 0
-            if by_name or self.estate.operations(again).carry_on("web", now="now" in words) is None:
+            if by_name or self.estate.operations(again).continue_rollout("web", now="now" in words) is None:
                 return self._outcome(again, name, words)
             return "carried on"
         except Failed as err:
@@ -232,15 +232,15 @@ class Commands:
 
     @staticmethod
     def mend(teller: _Teller, operations: Any) -> Any:
-        return operations.mend("web")
+        return operations.repair("web")
 
     @staticmethod
     def resume(teller: _Teller, operations: Any) -> Any:
-        return operations.carry_on("web")
+        return operations.continue_rollout("web")
 
     @staticmethod
     def steer(teller: _Teller, operations: Any, what: str) -> Any:
-        return operations.steer("web", what, "because")
+        return operations.give_order("web", what, "because")
 
     @staticmethod
     def destroy(teller: _Teller, operations: Any) -> Any:

@@ -6,7 +6,7 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.fleet.books.plans import Plans
-from saltext.immutable.fleet.interventions import Care
+from saltext.immutable.fleet.interventions import Interventions
 from saltext.immutable.fleet.operations import Failed
 from saltext.immutable.fleet.show import report
 from saltext.immutable.spec.model import Amount, TrafficSpec, Window
@@ -45,7 +45,7 @@ def test_a_second_approval_does_not_approve_the_next_step(fleet):
 
     def approve_again():
         with pytest.raises(CommandExecutionError, match="has not reached step 2 yet"):
-            made.operations().steer("web", "approve")
+            made.operations().give_order("web", "approve")
         seen.append(made.ledger.unfinished().step)
 
     order(made, 100.0, "approve")
@@ -63,7 +63,7 @@ def test_a_step_that_is_not_reached_cannot_be_approved(fleet):
     with pytest.raises(Killed):
         made.operations().roll("web")
     with pytest.raises(CommandExecutionError, match="has not reached step 1"):
-        made.operations().steer("web", "approve")
+        made.operations().give_order("web", "approve")
 
 
 def test_a_rollback_that_came_too_late_says_what_to_do(fleet):
@@ -71,14 +71,14 @@ def test_a_rollback_that_came_too_late_says_what_to_do(fleet):
     made.publish(TWO)
     made.operations().roll("web")
     over = made.ledger.rollouts()[0]
-    with pytest.raises(Failed, match="was over before.*`salt-run fleet.status web`"):
-        made.operations().follow("web", over, ("rolled back",))
+    with pytest.raises(Failed, match="ended before.*`salt-run fleet.status web`"):
+        made.operations().wait_for_end("web", over, ("rolled back",))
 
 
 @pytest.mark.parametrize("reason", [4711, {"a": 1}, None, "bell\x07 and nul\x00"])
 def test_any_reason_can_be_written_down(fleet, reason):
     made = paused(fleet())
-    made.operations().steer("web", "abort", reason)
+    made.operations().give_order("web", "abort", reason)
     said = made.ledger.rollouts()[0].reason
     assert "\x07" not in said and "\x00" not in said
 
@@ -92,7 +92,7 @@ def test_an_abort_that_was_interrupted_names_its_way_out(fleet):
         made.operations().roll("web")
     with pytest.raises(CommandExecutionError, match="being aborted: .*`salt-run fleet.abort web`"):
         made.operations().resume("web")
-    made.operations().steer("web", "abort")
+    made.operations().give_order("web", "abort")
     assert outcomes(made) == [("roll", "aborted")]
 
 
@@ -102,14 +102,14 @@ def test_a_pause_is_heard_while_the_provider_is_silent(fleet):
     with pytest.raises(Killed):
         made.operations().roll("web")
     made.world.faults.list_fails = 1.0
-    made.operations().steer("web", "pause", "the provider is down")
+    made.operations().give_order("web", "pause", "the provider is down")
     assert made.ledger.unfinished().paused_by == "operator"
 
 
 def test_who_waits_for_a_rollout_does_not_resume_what_an_operator_pauses(fleet):
     made = paused(fleet())
     with pytest.raises(Failed, match="paused: pause by jane: because; `salt-run fleet.resume web`"):
-        made.operations().follow("web", made.ledger.unfinished())
+        made.operations().wait_for_end("web", made.ledger.unfinished())
     assert made.ledger.unfinished().paused_by == "operator"
 
 
@@ -137,7 +137,7 @@ def test_a_way_back_that_fails_is_not_tried_again_by_who_waits_for_it(fleet):
     made = paused(fleet())
     rollout = made.ledger.unfinished()
     with pytest.raises(Failed, match="roll paused"):
-        made.operations().follow("web", rollout, ("rolled back",))
+        made.operations().wait_for_end("web", rollout, ("rolled back",))
     assert made.ledger.unfinished() == rollout
 
 
@@ -164,7 +164,7 @@ def test_a_size_that_was_given_up_does_not_come_back(fleet):
 @pytest.mark.parametrize("size", [0, -1, "five", True, None])
 def test_a_trial_refuses_the_sizes_that_the_command_refuses(fleet, size):
     with pytest.raises(SaltInvocationError, match="size: "):
-        fleet().operations().foresee("web", "scale", size=size)
+        fleet().operations().forecast("web", "scale", size=size)
 
 
 def test_a_fleet_that_goes_is_not_scaled(fleet):
@@ -223,12 +223,12 @@ def test_a_rollback_to_a_deleted_image_says_so(fleet):
 @pytest.mark.parametrize("generation", ["1", True, -1, 1.5])
 def test_a_generation_is_a_whole_number(fleet, generation):
     made = rolled(fleet(), TWO)
-    for command in ("rollback", "foresee"):
+    for command in ("rollback", "forecast"):
         with pytest.raises(SaltInvocationError, match="generation: must be "):
             if command == "rollback":
                 made.operations().rollback("web", generation)
             else:
-                made.operations().foresee("web", "rollback", generation=generation)
+                made.operations().forecast("web", "rollback", generation=generation)
 
 
 def test_who_goes_already_is_not_protected_in_vain(fleet):
@@ -237,8 +237,10 @@ def test_who_goes_already_is_not_protected_in_vain(fleet):
     with pytest.raises(Killed):
         made.operations().roll("web")
     going = next(name for name, record in made.ledger.records().items() if record.doomed)
-    with pytest.raises(CommandExecutionError, match="goes already, and cannot be held back: generation 1 goes"):
-        Care(made.operations(), lambda message, tag, **data: None).protect(going, "a core dump")
+    with pytest.raises(
+        CommandExecutionError, match="is being destroyed, so it cannot be protected any more: generation 1 goes"
+    ):
+        Interventions(made.operations(), lambda message, tag, **data: None).protect(going, "a core dump")
     assert made.ledger.protected() == {}
 
 
@@ -270,7 +272,7 @@ def test_what_is_in_the_way_is_not_taken_for_nothing_to_do(fleet):
     made = fleet({"max_surge": Amount(0), "max_unavailable": Amount(1)})
     for name in made.ledger.records():
         made.ledger.protect(name, "a core dump", "jane", made.world.now)
-    foreseen = report.describe_forecast(made.operations().foresee("web", "roll"))
+    foreseen = report.describe_forecast(made.operations().forecast("web", "roll"))
     assert foreseen["verdict"] == "roll"
     assert "it would not end: " in foreseen["reason"] and "`salt-run fleet.unprotect`" in foreseen["reason"]
     with pytest.raises(Failed, match="3 protected"):
@@ -280,7 +282,7 @@ def test_what_is_in_the_way_is_not_taken_for_nothing_to_do(fleet):
 def test_a_plan_is_not_used_up_where_no_window_is_open(fleet):
     made = fleet(windows=(Window("0 2 * * sat", 3600.0),))
     made.publish(TWO)
-    foreseen = made.operations().foresee("web", "roll")
+    foreseen = made.operations().forecast("web", "roll")
     plan = Plans(made.store, "web").save(made.operations().ground(foreseen), foreseen.actions, made.world.now)
     with pytest.raises(CommandExecutionError, match="now=True"):
         made.operations().roll("web", plan=plan)
@@ -288,7 +290,7 @@ def test_a_plan_is_not_used_up_where_no_window_is_open(fleet):
     assert made.running() == [TWO] * 3
 
 
-# Upkeep
+# Reconcile
 
 
 def test_upkeep_that_carries_a_roll_on_takes_its_generation_for_the_last_good_one(fleet):
@@ -296,7 +298,7 @@ def test_upkeep_that_carries_a_roll_on_takes_its_generation_for_the_last_good_on
     _kill_after(made, "ready")
     with pytest.raises(Killed):
         made.operations().roll("web")
-    made.operations().mend("web")
+    made.operations().repair("web")
     assert made.running() == [TWO] * 3
     assert made.ledger.lineage() == [1, 2]
 

@@ -79,6 +79,6 @@ def test_a_machine_that_does_not_run_is_not_counted_while_the_next_list_is_waite
 def test_a_machine_that_stays_stopped_is_replaced(fleet):
     fleet.operations().roll("web")
     stopped(fleet.world, "web-005")
-    fleet.operations().mend("web")
+    fleet.operations().repair("web")
     assert fleet.running() == [TWO] * 3
     assert "web-005" not in fleet.world.machines

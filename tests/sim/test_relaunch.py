@@ -38,10 +38,10 @@ def run(made, test=False):
     return relaunch.relaunch(made.operations(), lambda *_, **__: None, "web", test)
 
 
-def told(made) -> str:
-    """Write the journal of deeds, the oldest first."""
-    deeds = made.operations().audit.entries("web")[::-1]
-    return "\n".join(f"{d.at - deeds[0].at:.1f} {d.what} {d.minion_id}: {d.reason}" for d in deeds)
+def log(made) -> str:
+    """Return the audit log as text, the oldest entry first."""
+    entries = made.operations().audit.entries("web")[::-1]
+    return "\n".join(f"{one.at - entries[0].at:.1f} {one.what} {one.minion_id}: {one.reason}" for one in entries)
 
 
 def story(text: str) -> str:
@@ -51,7 +51,7 @@ def story(text: str) -> str:
 def test_one_after_the_other_when_each_is_healthy_again(fleet):
     made = fleet()
     assert run(made) == {"fleet": "web", "order": ["web-001", "web-002", "web-003"], "at_a_time": 1, "result": True}
-    assert told(made) == story("""
+    assert log(made) == story("""
         0.0 relaunch web-001: 1 of 3
         1.1 relaunched web-001: healthy after 1.1 s
         1.1 relaunch web-002: 2 of 3
@@ -65,7 +65,7 @@ def test_one_after_the_other_when_each_is_healthy_again(fleet):
 def test_as_many_at_a_time_as_may_be_unavailable(fleet):
     made = fleet(5, max_unavailable=Amount(50, percent=True))
     assert run(made)["at_a_time"] == 2
-    assert told(made) == story("""
+    assert log(made) == story("""
         0.0 relaunch web-001: 1 of 5
         0.0 relaunch web-002: 2 of 5
         1.1 relaunched web-001: healthy after 1.1 s
@@ -104,7 +104,7 @@ def test_the_first_failure_ends_it_and_names_what_had_no_turn(fleet):
         run(made)
     assert str(failed.value) == (
         "fleet web: the launch phase failed: web-002: web-002: immutable.launch: the secret is not there"
-        "; not begun: web-003; `salt-run fleet.relaunch_phase web` begins anew"
+        "; not begun: web-003; `salt-run fleet.relaunch_phase web` starts again"
     )
     assert made.world.relaunched == ["web-001", "web-002"]
 
@@ -147,7 +147,7 @@ def _most_under_way(made) -> int:
 def test_who_is_told_to_stop_lets_those_under_way_end(fleet, monkeypatch):
     made = fleet()
     stop = lambda: bool(made.world.relaunched)  # noqa: E731
-    monkeypatch.setattr(relaunch, "signals", lambda: nullcontext(stop))
+    monkeypatch.setattr(relaunch, "stop_on_signal", lambda: nullcontext(stop))
     with pytest.raises(Interrupted, match="stopped; not begun: web-002, web-003; `salt-run fleet.relaunch_phase web`"):
         run(made)
     assert told_of(made) == ["relaunched", "relaunch"]

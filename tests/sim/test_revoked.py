@@ -6,7 +6,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.bake.commands.lifecycle import Lifecycle
-from saltext.immutable.fleet.reconcile import Upkeep
+from saltext.immutable.fleet.reconcile import FleetReconciler
 from saltext.immutable.fleet.show import report, tables
 
 from .simulated import Killed, Simulated
@@ -33,7 +33,7 @@ def revoke(made, digest, reason="openssl"):
 
 
 def look(made, test=False):
-    return Upkeep(made.operations(), lambda *_, **__: None, "web", lambda: False).tend(test)
+    return FleetReconciler(made.operations(), lambda *_, **__: None, "web", lambda: False).reconcile(test)
 
 
 def test_a_revoked_image_is_never_rolled(fleet):
@@ -41,7 +41,7 @@ def test_a_revoked_image_is_never_rolled(fleet):
     made.publish(TWO)
     told = revoke(made, TWO)
     assert (told["channels"], told["fleets"]) == (["web:stable"], {})
-    for command in (made.operations().roll, lambda name: made.operations().foresee(name, "roll")):
+    for command in (made.operations().roll, lambda name: made.operations().forecast(name, "roll")):
         with pytest.raises(CommandExecutionError, match="web@222222222222 was revoked .* openssl; promote another"):
             command("web")
     with pytest.raises(CommandExecutionError, match="openssl; take another"):
@@ -55,8 +55,8 @@ def test_no_generation_of_a_revoked_image_is_a_way_back(fleet):
     made.operations().roll("web")
     revoke(made, ONE)
     for foretold in (False, True):
-        with pytest.raises(CommandExecutionError, match="generation 1 of fleet web is no way back: .*openssl; name"):
-            made.operations().foresee("web", "rollback") if foretold else made.operations().rollback("web")
+        with pytest.raises(CommandExecutionError, match="fleet web cannot go back to generation 1: .*openssl; name"):
+            made.operations().forecast("web", "rollback") if foretold else made.operations().rollback("web")
     assert made.running() == [TWO] * 3
 
 
@@ -79,7 +79,7 @@ def test_an_interrupted_roll_to_a_revoked_image_is_not_carried_on_but_rolled_pas
         made.operations().roll("web")
     revoke(made, TWO)
     with pytest.raises(CommandExecutionError, match="roll is not carried on, since web@222222222222 was revoked"):
-        made.operations().carry_on("web")
+        made.operations().continue_rollout("web")
     told = look(made)
     assert (told["did"], told["result"]) == ("alarm", False)
     made.publish(THREE)
@@ -145,7 +145,7 @@ def test_an_image_that_is_deleted_while_a_roll_chooses_it_is_rolled_by_nobody(fl
         return digest
 
     operations._image = chosen_and_deleted
-    operations._look = lambda *args, **kwargs: made.operations().foresee("web", "destroy")  # there is work to do
+    operations._forecast = lambda *args, **kwargs: made.operations().forecast("web", "destroy")  # there is work to do
     with pytest.raises(CommandExecutionError, match="image 222222222222 of generation 2 of fleet web was deleted"):
         operations.roll("web")
     assert made.running() == [ONE] * 3

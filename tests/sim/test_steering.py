@@ -8,7 +8,7 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.fleet.books.ledger import Ledger, Record
-from saltext.immutable.fleet.interventions import Care
+from saltext.immutable.fleet.interventions import Interventions
 from saltext.immutable.fleet.operations import Failed
 from saltext.immutable.spec.model import Amount, Budgets, Strategy, Window
 
@@ -68,13 +68,13 @@ def test_a_pause_ends_calls_under_way_and_begins_nothing(fleet):
 
 def test_resume_goes_on_where_it_was(fleet):
     made = paused(fleet())
-    made.operations().carry_on("web")
+    made.operations().continue_rollout("web")
     assert outcomes(made) == [("roll", "done")]
     assert made.running() == [TWO] * 3
     made.assert_in_order()
 
 
-@pytest.mark.parametrize("command", ["roll", "mend", "replace"])
+@pytest.mark.parametrize("command", ["roll", "repair", "replace"])
 def test_nothing_begins_where_an_operator_said_pause(fleet, command):
     made = paused(fleet())
     target = "web" if command != "replace" else next(iter(made.ledger.records()))
@@ -108,7 +108,7 @@ def test_there_is_no_rollback_of_a_rollback(fleet):
     with pytest.raises(Failed, match="paused"):
         made.operations().rollback("web")
     with pytest.raises(CommandExecutionError, match="is a rollback, which cannot be rolled back"):
-        made.operations().steer("web", "back")
+        made.operations().give_order("web", "back")
 
 
 @pytest.mark.parametrize("how", ["running", "paused", "interrupted"])
@@ -125,7 +125,7 @@ def test_abort_leaves_what_serves_and_lets_newcomers_go_that_do_not(fleet, how):
         with pytest.raises(Failed, match="aborted: abort by jane"):
             made.operations().roll("web")
     if how != "running":
-        made.operations().steer("web", "abort", "enough")
+        made.operations().give_order("web", "abort", "enough")
     assert outcomes(made) == [("roll", "aborted")]
     assert len(made.running()) in (3, 4)
     assert made.ledger.lineage() == [1]
@@ -136,8 +136,8 @@ def test_abort_leaves_what_serves_and_lets_newcomers_go_that_do_not(fleet, how):
 
 @pytest.mark.parametrize("what", ["pause", "abort", "approve", "back"])
 def test_an_order_needs_a_rollout(fleet, what):
-    with pytest.raises(CommandExecutionError, match="fleet web has no rollout that is under way or paused"):
-        fleet().operations().steer("web", what)
+    with pytest.raises(CommandExecutionError, match="fleet web has no running or paused rollout"):
+        fleet().operations().give_order("web", what)
 
 
 def test_an_order_for_a_rollout_that_is_over_changes_nothing(fleet):
@@ -177,7 +177,7 @@ def test_an_approval_where_nobody_drives_carries_on(fleet):
     _kill_after(made, "ready")
     with pytest.raises(Killed):
         made.operations().roll("web")
-    made.operations().steer("web", "approve")
+    made.operations().give_order("web", "approve")
     assert made.running() == [TWO] * 3
 
 
@@ -205,7 +205,7 @@ def test_scale_is_taken_up_by_the_rollout_that_runs(fleet):
 def test_scale_of_a_paused_fleet_takes_effect_when_it_is_resumed(fleet):
     made = paused(fleet())
     assert made.operations().scale("web", 4).outcome == "paused"
-    made.operations().carry_on("web")
+    made.operations().continue_rollout("web")
     assert made.running() == [TWO] * 4
 
 
@@ -250,19 +250,19 @@ def test_a_protected_machine_is_skipped_where_the_strategy_says_so(fleet):
 def test_nothing_protected_is_destroyed_with_its_fleet(fleet):
     made = fleet()
     made.ledger.protect("web-002", "a core dump", "jane", made.world.now)
-    with pytest.raises(CommandExecutionError, match="web-002 must not be taken away"):
+    with pytest.raises(CommandExecutionError, match="fleet web has protected machines: web-002"):
         made.operations().destroy("web")
     assert len(made.running()) == 3
 
 
 def test_care_protects_and_tells(fleet):
     made, said = fleet(), []
-    care = Care(made.operations(), lambda message, tag, **data: said.append(tag))
-    assert care.protect("web-001", "a dump", test=True)["result"] is None
-    assert care.protect("web-001", "a dump")["changed"] is True
-    assert care.protect("web-001", "again")["changed"] is False
+    interventions = Interventions(made.operations(), lambda message, tag, **data: said.append(tag))
+    assert interventions.protect("web-001", "a dump", test=True)["result"] is None
+    assert interventions.protect("web-001", "a dump")["changed"] is True
+    assert interventions.protect("web-001", "again")["changed"] is False
     assert made.ledger.protected() == {"web-001": "a dump"}
-    assert care.unprotect("web-001")["changed"] is True
+    assert interventions.unprotect("web-001")["changed"] is True
     assert said == ["web/protected", "web/unprotected"]
 
 

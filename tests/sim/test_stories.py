@@ -164,7 +164,7 @@ def test_a_roll_that_is_carried_on_keeps_its_target_and_then_follows_the_channel
 def test_who_is_told_to_stop_finishes_what_is_under_way(fleet, monkeypatch):
     fleet.publish(TWO)
     heard = []
-    monkeypatch.setattr(fleets, "signals", lambda: nullcontext(lambda: "launch" in heard))
+    monkeypatch.setattr(fleets, "stop_on_signal", lambda: nullcontext(lambda: "launch" in heard))
     fleet.story.clear()
     with pytest.raises(Interrupted, match="`salt-run fleet.roll web` carries on"):
         _hear(fleet, heard).roll("web")
@@ -266,7 +266,7 @@ def test_a_destroy_without_an_answer_is_in_doubt(fleet):
 def test_dead_and_unknown_machines_are_replaced(fleet):
     fleet.world._die("web-002")
     fleet.world._create(ONE, Identity("web-999", "web", 1, fleet.store.installation))
-    foreseen = fleet.operations().foresee("web", "roll")
+    foreseen = fleet.operations().forecast("web", "roll")
     assert [a.minion_id for a in foreseen.actions] == ["web-002", "web-999", None]
     fleet.operations().roll("web")
     assert set(fleet.world.machines) == {"web-001", "web-003", "web-004"}
@@ -275,7 +275,7 @@ def test_dead_and_unknown_machines_are_replaced(fleet):
 
 def test_a_tainted_machine_is_replaced_by_a_roll_of_the_same_image(fleet):
     fleet.taint("web-002")
-    foreseen = report.describe_forecast(fleet.operations().foresee("web", "roll"))
+    foreseen = report.describe_forecast(fleet.operations().forecast("web", "roll"))
     assert (foreseen["verdict"], foreseen["changes"]) == ("roll", {"launch": 1, "destroy": ["web-002"]})
     fleet.operations().roll("web")
     assert set(fleet.world.machines) == {"web-001", "web-003", "web-004"}
@@ -340,7 +340,7 @@ def test_what_cannot_be_ours_is_left_alone(fleet, minion_id, installation):
     identity = Identity(minion_id, "web", 1, installation or fleet.store.installation)
     fleet.world.expect(minion_id)
     fleet.world._create(ONE, identity)
-    assert fleet.operations().foresee("web", "roll").nothing
+    assert fleet.operations().forecast("web", "roll").nothing
     fleet.publish(TWO)
     fleet.operations().roll("web")
     fleet.operations().destroy("web")
@@ -357,7 +357,7 @@ def test_the_size_of_the_pillar_is_followed(fleet, size):
 
 
 def test_a_fleet_can_be_destroyed_when_it_left_the_pillar(fleet):
-    names = [a.minion_id for a in fleet.operations().foresee("web", "destroy").actions]
+    names = [a.minion_id for a in fleet.operations().forecast("web", "destroy").actions]
     assert names == ["web-001", "web-002", "web-003"]
     fleet.pillar = {}
     fleet.operations().destroy("web")
@@ -458,7 +458,7 @@ def test_a_check_that_no_machine_could_pass_is_refused_before_anything_is_touche
     for refused in (
         lambda: operations.roll("web"),
         lambda: operations.rollback("web", 1),
-        lambda: operations.foresee("web", "roll"),
+        lambda: operations.forecast("web", "roll"),
         lambda: operations.definition("web"),
     ):
         with pytest.raises(SaltInvocationError, match=says):
@@ -470,7 +470,7 @@ def test_a_check_that_no_machine_could_pass_is_refused_before_anything_is_touche
 
 def test_a_forecast_says_only_what_is_so(fleet):
     fleet.world._die("web-002")
-    actions = report.describe_forecast(fleet.operations().foresee("web", "roll"))["actions"]
+    actions = report.describe_forecast(fleet.operations().forecast("web", "roll"))["actions"]
     assert actions == [
         {"kind": "destroy", "generation": 1, "reason": "it is gone or has stopped", "minion_id": "web-002"},
         {"kind": "launch", "generation": 1, "reason": "3 of 3 on generation 1"},

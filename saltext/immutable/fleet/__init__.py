@@ -1,5 +1,6 @@
-"""On the master: what operators ask of fleets, and what keeps fleets as they should be.
+"""Fleets: the commands of operators, and ``fleet.reconcile``, which keeps fleets as the pillar defines them.
 
-Called by the runner ``fleet.*`` and by the master's schedule. `decide` is pure, `books` remembers, `drive` acts,
-`show` tells. Machines are reached through ``providers`` and ``traffic``, never directly.
+The runner ``fleet.*`` and the master's schedule call it, on the master. `decide` is pure, `books` reads and writes the
+store, `drive` runs rollouts, `show` makes the results. It must never import ``builder`` or ``machines``: machines are
+reached through ``providers`` and ``traffic``.
 """

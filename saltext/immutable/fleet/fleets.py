@@ -1,13 +1,11 @@
-"""What every command on fleets needs: definitions, books, worlds, leases, and how a rollout is driven."""
+"""What all commands on fleets share: definitions, ledgers, leases, forecasts, and how a rollout is driven."""
 
 from __future__ import annotations
 
 import secrets
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,13 +26,14 @@ from saltext.immutable.fleet.drive.loop import Driver
 from saltext.immutable.fleet.drive.track import phase
 from saltext.immutable.fleet.drive.transaction import Say
 from saltext.immutable.fleet.drive.world import Minions, World
+from saltext.immutable.fleet.signals import stop_on_signal
 from saltext.immutable.providers import Instance, Provider
 from saltext.immutable.spec.model import Definitions, Fleet, ProviderSpec, Settings, TrafficSpec
 from saltext.immutable.store import Holder, Lease, Store
 from saltext.immutable.traffic import Traffic
 
-LAST_WORDS = 25
-"""Lines of a failed machine's console that an error shows."""
+CONSOLE_LINES = 25
+"""How many lines of a failed machine's console an error shows."""
 
 
 @dataclass(frozen=True)
@@ -44,30 +43,31 @@ class Forecast:
     fleet: str
     kind: Kind
     current: int | None
+    """Number of the current generation."""
     image: str | None
-    """Name of the image that would run; None: no machine would."""
+    """Name of the image that would run; None: no machine would run."""
     actions: tuple[Action, ...]
     continues: bool
-    """An interrupted rollout would be carried on."""
+    """Whether it would continue an interrupted rollout."""
     digest: str | None = None
     """Of the image that would run."""
     machines: tuple[Machine, ...] = ()
-    """What it was made from."""
+    """The machines that the forecast was made from."""
     stuck: str | None = None
-    """What it would wait for in vain."""
+    """What the rollout would wait for without end; None: it would end."""
 
     @property
     def nothing(self) -> bool:
-        """Tell whether all is as it should be."""
+        """Tell whether the command would do nothing."""
         return not self.actions and not self.continues and self.stuck is None
 
 
 class Failed(CommandExecutionError):  # type: ignore[misc]
-    """A rollout ended otherwise than it was asked to."""
+    """A rollout ended with another outcome than the command asked for."""
 
 
 class Fleets:
-    """The fleets of one master, with everything that is needed from the outside given to them."""
+    """The fleets of one master. Everything from outside (store, Salt, providers, clock ...) is passed in."""
 
     def __init__(
         self,
@@ -84,41 +84,44 @@ class Fleets:
         jid: str | None = None,
         settings: Settings | None = None,
         route: Callable[[TrafficSpec], Traffic] | None = None,
-        nap: Callable[[float], None] = time.sleep,
-        hear: Callable[[], AbstractContextManager[Callable[[], bool]]] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        stop_signals: Callable[[], AbstractContextManager[Callable[[], bool]]] | None = None,
     ) -> None:
         self.store, self.definitions, self.minions = store, definitions, minions
         self._load, self._say, self.clock, self._token = load, say, clock, token
         self.effects = effects or (lambda stopped: Pool(minions.poll, stopped))
         self.user, self.jid = user, jid
         self.taints, self.audit = Taints(store), AuditLog(store)
-        self._settings, self._nap = settings or Settings(), nap
+        self._settings, self._sleep = settings or Settings(), sleep
         self._route = route or router({})
-        self.hear = hear or signals
+        self.stop_signals = stop_signals or stop_on_signal
 
     def definition(self, name: str) -> Fleet:
-        """Return what the pillar says of a fleet whose machines are to be launched."""
+        """Return a fleet's definition in the pillar, for launching machines.
+
+        Raises ``SaltInvocationError`` if there is none, or if a health check of it would be refused by its machines.
+        """
         fleet = self.find(name)
         if why := unanswerable(fleet):
             raise SaltInvocationError(why)
         return fleet
 
     def closed(self, fleet: Fleet) -> str | None:
-        """Return why a fleet may not be changed by choice now."""
+        """Return why a fleet may not be changed by choice now; None if its windows are open."""
         return self.windows(fleet)(self.clock()).closed
 
     def names(self) -> list[str]:
-        """Return the fleets that are in the pillar or have machines."""
+        """Return the names of fleets that are in the pillar or have machines."""
         return sorted({*self.definitions.fleets, *fleets_with_machines(self.store)})
 
     def ledger(self, name: str) -> Ledger:
-        """Return the books of a fleet that is in the pillar or was there once."""
-        self.find(name, gone=True)
+        """Return the ledger of a fleet that is or was in the pillar."""
+        self.find(name, allow_removed=True)
         return Ledger(self.store, name)
 
     def instances(self, name: str) -> dict[str, Instance]:
-        """Return a fleet's machines as their providers list them, by minion id."""
-        world = self.world(self.find(name, gone=True), Ledger(self.store, name))
+        """Return minion id to instance of a fleet's machines, as their providers list them."""
+        world = self.world(self.find(name, allow_removed=True), Ledger(self.store, name))
         return {instance.minion_id: instance for instance in world.list()}
 
     def audit_entry(self, what: str, minion_id: str, fleet: str | None, reason: str) -> AuditEntry:
@@ -126,34 +129,35 @@ class Fleets:
         return AuditEntry(self.clock(), fleet, minion_id, what, reason, self.user, self.jid)
 
     def holder(self, name: str) -> Holder | None:
-        """Return who works on a fleet at the moment."""
+        """Return the process that works on a fleet now, or None."""
         return self.store.holder(f"fleet {name}")
 
     def image_name(self, generation: Generation | None) -> str | None:
-        """Return what people call a generation's image, also after it was deleted."""
+        """Return the short name of a generation's image, also if it was deleted."""
         if generation is None:
             return None
         known = {image.digest: image.name for image in self.store.images()}
         return known.get(generation.image, f"{generation.image[:12]} (deleted)")
 
-    # How
+    # Rollouts
 
     def _require_open(self, fleet: Fleet, now: bool) -> None:
-        """Refuse to roll outside the windows, unless ``now``."""
+        """Raise ``CommandExecutionError`` outside the fleet's windows, unless ``now``."""
         if not now and (closed := self.closed(fleet)):
             raise CommandExecutionError(f"fleet {fleet.name} is {closed}; now=True rolls it all the same")
 
     def _begin(
         self, fleet: Fleet, ledger: Ledger, lease: Lease, kind: Kind, target: int, now: bool = False
     ) -> Rollout | None:
-        """Begin a rollout and drive it; None: there is nothing to do."""
+        """Begin a rollout to generation ``target`` and drive it to its end; return None if there is nothing to do."""
         unfinished = ledger.unfinished()
-        foreseen = self._look(fleet, ledger, kind, target)
-        if unfinished is None and foreseen.nothing and kind != "reconcile":  # upkeep sees what no book tells
+        forecast_ = self._forecast(fleet, ledger, kind, target)
+        # fleet.reconcile acts on what it observed, which the ledger and one list do not show.
+        if unfinished is None and forecast_.nothing and kind != "reconcile":
             return None
         if kind == "roll":
             self._require_open(fleet, now)
-        replaces = sum(action.kind == "launch" for action in foreseen.actions)
+        replaces = sum(action.kind == "launch" for action in forecast_.actions)
         return self._drive(fleet, ledger, lease, ledger.begin(lease, kind, target, self.clock(), replaces), now=now)
 
     def _drive(
@@ -166,10 +170,11 @@ class Fleets:
         *,
         now: bool = False,
     ) -> Rollout:
+        """Drive a rollout to its end; raise ``Failed`` if the outcome is not one of ``expected``."""
         if rollout.outcome == "paused":
             ledger.drop_pauses(lease, rollout, self.clock())
         ledger.drop_size(lease, fleet.size)
-        with self.hear() as stopped:
+        with self.stop_signals() as stopped:
             driver = Driver(
                 fleet,
                 revived(rollout, self.clock()),
@@ -185,10 +190,10 @@ class Fleets:
                 budget=Budget(fleet.name, fleet.budgets, self._settings.budgets),
             )
             ended = driver.run()
-        return ended_as(ended, expected, ledger)
+        return require_outcome(ended, expected, ledger)
 
     def windows(self, fleet: Fleet) -> Callable[[float], Limits]:
-        """Return what tells whether the fleet may be changed by choice at a time."""
+        """Return a function from a time to whether the fleet may be changed by choice then."""
         levels = (
             Level(f"immutable:fleets:{fleet.name}:windows", fleet.windows),
             Level("config immutable:windows", self._settings.windows),
@@ -202,7 +207,7 @@ class Fleets:
 
         return limits
 
-    def _look(
+    def _forecast(
         self,
         fleet: Fleet,
         ledger: Ledger,
@@ -212,6 +217,10 @@ class Fleets:
         *,
         sized: bool = False,
     ) -> Forecast:
+        """Return what a rollout of this kind to generation ``target`` would do.
+
+        ``image``: digest, if the target generation does not exist yet; ``sized``: ``fleet`` has its effective size.
+        """
         now, unfinished, lineage = self.clock(), ledger.unfinished(), ledger.lineage()
         fleet = fleet if sized else ledger.with_effective_size(fleet)
         source = lineage[-1] if lineage else None
@@ -233,12 +242,15 @@ class Fleets:
         )
 
     def machines(self, fleet: Fleet, ledger: Ledger, now: float) -> list[Machine]:
-        """Return a fleet's machines as far as the books and one list tell."""
+        """Return a fleet's machines from the ledger and one list of the provider."""
         instances = {one.minion_id: one for one in self.world(fleet, ledger).list()}
         return list(_machines(ledger, instances, now))
 
     def world(self, fleet: Fleet, ledger: Ledger, *numbers: int | None) -> World:
-        """Return the fleet's world: generations that have machines, or get some, may have other settings."""
+        """Return the fleet's world with the providers of all generations that have machines.
+
+        ``numbers``: further generations, which will get machines. A generation may have another provider.
+        """
         generations = ledger.generations()
         needed = {record.generation for record in ledger.records().values()}.union(numbers)
         default = self._load(fleet.provider)
@@ -252,12 +264,15 @@ class Fleets:
         traffic = None if fleet.traffic is None else self._route(fleet.traffic)
         return World(fleet, ledger.installation, generations, by_number, default, self.minions, self.clock, traffic)
 
-    def find(self, name: str, gone: bool = False) -> Fleet:
-        """Return the definition of a fleet; of one that left the pillar, what is needed to destroy it."""
+    def find(self, name: str, allow_removed: bool = False) -> Fleet:
+        """Return the definition of a fleet; raise ``SaltInvocationError`` if it is not in the pillar.
+
+        ``allow_removed``: for a fleet that was removed from the pillar, return what is needed to destroy it.
+        """
         fleets = self.definitions.fleets
         if name in fleets:
             return fleets[name]
-        history = Ledger(self.store, name).generations() if gone else {}
+        history = Ledger(self.store, name).generations() if allow_removed else {}
         if not history:
             raise SaltInvocationError(
                 f"immutable:fleets:{name} is not in the pillar; there are: {', '.join(sorted(fleets)) or 'none'}"
@@ -268,15 +283,18 @@ class Fleets:
     def _image(self, fleet: Fleet, ref: str | None) -> str:
         return self.store.usable(ref or f"{fleet.recipe}:{fleet.channel}").digest
 
-    def _way_back(self, ledger: Ledger, number: int | None) -> int:
-        """Return the generation to roll back to; its image must be there."""
+    def _rollback_target(self, ledger: Ledger, number: int | None) -> int:
+        """Return the generation to roll back to; raise if there is none, or if its image cannot be rolled.
+
+        ``number``: the one that the operator named.
+        """
         lineage, unfinished = ledger.lineage(), ledger.unfinished()
         if number is None and unfinished and unfinished.kind == "rollback":
             number = unfinished.target
         if number is None:
-            # While a rollout to another generation is unfinished, the last good one is what it came from.
-            away = unfinished is not None and unfinished.target != unfinished.source
-            good = lineage if away or ledger.left_halfway() else lineage[:-1]
+            # While a rollout to another generation is unfinished, the last good generation is its source.
+            is_leaving = unfinished is not None and unfinished.target != unfinished.source
+            good = lineage if is_leaving or ledger.left_halfway() else lineage[:-1]
             if not good:
                 known = ", ".join(map(str, ledger.generations())) or "none"
                 raise SaltInvocationError(
@@ -295,27 +313,27 @@ class Fleets:
             )
         if revocation := self.store.revoked().get(generation.image):
             raise CommandExecutionError(
-                f"generation {generation.number} of fleet {generation.fleet} is no way back: {revocation}; "
+                f"fleet {generation.fleet} cannot go back to generation {generation.number}: {revocation}; "
                 f"name another with generation=N (`salt-run fleet.history {generation.fleet}` shows them)"
             )
 
     def lease(self, name: str) -> AbstractContextManager[Lease]:
-        """Return the right to work on a fleet."""
+        """Hold the lease of a fleet; raise ``Held`` if another process works on it."""
         return self.store.lease(f"fleet {name}", user=self.user, jid=self.jid)
 
 
 def loader(opts: Mapping[str, Any]) -> Callable[[ProviderSpec], Provider]:
-    """Return what loads the providers that are installed."""
+    """Return a function that loads installed providers."""
     return lambda spec: providers.load(spec.name, spec.settings, opts)
 
 
 def router(opts: Mapping[str, Any]) -> Callable[[TrafficSpec], Traffic]:
-    """Return what loads the adapters of those who send the visitors."""
+    """Return a function that loads installed traffic adapters."""
     return lambda spec: traffic.load(spec.name, spec.settings, opts)
 
 
 def last_good(ledger: Ledger) -> int:
-    """Return the generation that the fleet runs; raise if it has none."""
+    """Return the current generation of a fleet; raise ``CommandExecutionError`` if it has none."""
     lineage = ledger.lineage()
     if not lineage:
         raise CommandExecutionError(
@@ -324,15 +342,15 @@ def last_good(ledger: Ledger) -> int:
     return lineage[-1]
 
 
-def ended_as(ended: Rollout, expected: Sequence[Outcome], ledger: Ledger) -> Rollout:
-    """Return a rollout that ended as it was asked to; raise what came between."""
+def require_outcome(ended: Rollout, expected: Sequence[Outcome], ledger: Ledger) -> Rollout:
+    """Return the rollout if its outcome is ``expected`` (empty: any); raise ``Failed`` with the reason otherwise."""
     if expected and ended.outcome not in expected:
-        raise Failed(_told(ended, ledger.entries(ended.id)))
+        raise Failed(_describe(ended, ledger.entries(ended.id)))
     return ended
 
 
 def _machines(ledger: Ledger, instances: Mapping[str, Instance], now: float) -> Iterator[Machine]:
-    """Return the machines as far as one list tells: who serves is taken for healthy."""
+    """Yield the machines from the ledger and one list; machines that serve are assumed to be healthy."""
     records, taints, protected = ledger.records(), ledger.tainted(), ledger.protected()
     for record in records.values():
         instance = instances.get(record.minion_id)
@@ -360,31 +378,10 @@ def _machines(ledger: Ledger, instances: Mapping[str, Instance], now: float) -> 
             yield Machine(instance.minion_id, instance.generation, "booting", instance.born, since=now, fault=fault)
 
 
-def _told(rollout: Rollout, entries: list[Entry]) -> str:
-    """Say how a rollout ended and why, with the last words of the machines that failed."""
+def _describe(rollout: Rollout, entries: list[Entry]) -> str:
+    """Return how a rollout ended and why, with the end of the consoles of the machines that failed."""
     lines = [f"fleet {rollout.fleet}: {rollout.kind} {rollout.outcome}: {rollout.reason}"]
     for entry in entries:
         if entry.what == "console":
-            lines += [f"--- console of {entry.minion_id} ---", *entry.reason.rstrip().splitlines()[-LAST_WORDS:]]
+            lines += [f"--- console of {entry.minion_id} ---", *entry.reason.rstrip().splitlines()[-CONSOLE_LINES:]]
     return "\n".join(lines)
-
-
-@contextmanager
-def signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a wish to stop; a second one interrupts."""
-    wish = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield wish.is_set
-        return
-
-    def hear(signum: int, _frame: object) -> None:
-        if wish.is_set():
-            raise KeyboardInterrupt
-        wish.set()
-
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield wish.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,6 +1,6 @@
-"""Let a fleet's machines go through their launch phase again, a few at a time: for secrets that have changed.
+"""``fleet.relaunch_phase``: run the launch phase of a fleet's machines again, a few at a time, for changed secrets.
 
-Nothing has to be remembered: who was interrupted, or killed, begins anew, and the phase may run any number of times.
+No progress is saved: after an interruption the command starts again, since the phase may run any number of times.
 """
 
 from __future__ import annotations
@@ -15,187 +15,194 @@ from saltext.immutable.fleet.drive.effects import Call, Completion, Effects, Tas
 from saltext.immutable.fleet.drive.loop import Interrupted
 from saltext.immutable.fleet.drive.track import NEVER, UNWELL
 from saltext.immutable.fleet.drive.world import World
-from saltext.immutable.fleet.interventions import Tell
-from saltext.immutable.fleet.operations import Failed, Operations, signals
+from saltext.immutable.fleet.interventions import Notify
+from saltext.immutable.fleet.operations import Failed, Operations
+from saltext.immutable.fleet.signals import stop_on_signal
 from saltext.immutable.spec.model import Fleet
 from saltext.immutable.store import Lease
 from saltext.immutable.text import plain
 
 
 @dataclass
-class Turn:
-    """One machine's turn."""
+class MachineRelaunch:
+    """The relaunch of one machine."""
 
     record: Record
     address: str | None
-    well: bool
-    """It was healthy before."""
+    was_healthy: bool
+    """Before the command began."""
     phase: Literal["waiting", "applying", "settling", "done", "failed"] = "waiting"
     began: float = 0.0
     deadline: float = NEVER
     probe_at: float = NEVER
     busy: set[Call] = field(default_factory=set)
+    """Kinds of calls that have not come back."""
     note: str = "it did not answer"
 
     @property
-    def under_way(self) -> bool:
-        """Tell whether it may be out of service because of us."""
+    def active(self) -> bool:
+        """Tell whether the machine may be out of service because of this command."""
         return self.phase in ("applying", "settling")
 
 
-def relaunch(operations: Operations, tell: Tell, name: str, test: bool = False) -> dict[str, Any]:
-    """Run the launch phase of every machine of a fleet, and return in which order; raise ``Failed`` if one failed."""
+def relaunch(operations: Operations, notify: Notify, name: str, test: bool = False) -> dict[str, Any]:
+    """Run the launch phase of every machine of a fleet; return ``order`` and ``at_a_time``.
+
+    Raises ``Failed`` if a machine failed, ``Interrupted`` if told to stop. ``test``: only return the order.
+    """
     fleet, ledger = operations.definition(name), operations.ledger(name)
-    with signals() as stopped, operations.lease(name) as lease:
+    with stop_on_signal() as stopped, operations.lease(name) as lease:
         world = operations.world(fleet, ledger)
-        turns = _turns(world, [one for one in ledger.records().values() if _serves(one)])
+        machines = _in_order(world, [one for one in ledger.records().values() if _serves(one)])
         lease.renew()
-        told = {"fleet": name, "order": [turn.record.minion_id for turn in turns], "at_a_time": _room(fleet, turns)}
+        order = [one.record.minion_id for one in machines]
+        result = {"fleet": name, "order": order, "at_a_time": _max_at_once(fleet, machines)}
         if test:
-            return {**told, "result": None}
-        say = _Voice(operations, tell, name, lease)
-        Relaunch(fleet, turns, lease, world, operations.effects(stopped), operations.clock, say, stopped).run()
-    return {**told, "result": True}
+            return {**result, "result": None}
+        log = _Log(operations, notify, name, lease)
+        RelaunchLoop(fleet, machines, lease, world, operations.effects(stopped), operations.clock, log, stopped).run()
+    return {**result, "result": True}
 
 
-class Relaunch:
-    """The loop. Clock, effects and the wish to stop are given to it; only it touches the store."""
+class RelaunchLoop:
+    """The loop of the command: start, submit calls, wait, take completions. Only this loop uses the store."""
 
     def __init__(
         self,
         fleet: Fleet,
-        turns: Sequence[Turn],
+        machines: Sequence[MachineRelaunch],
         lease: Lease,
         world: World,
         effects: Effects,
         clock: Callable[[], float],
-        say: _Voice,
+        log: _Log,
         stopped: Callable[[], bool],
     ) -> None:
-        self._fleet, self._turns, self._lease = fleet, turns, lease
+        self._fleet, self._machines, self._lease = fleet, machines, lease
         self._world, self._effects = world, effects
-        self._clock, self._say, self._stopped = clock, say, stopped
-        self._beat_at = clock() + lease.ttl / 3
+        self._clock, self._log, self._stopped = clock, log, stopped
+        self._renew_at = clock() + lease.ttl / 3
 
     def run(self) -> None:
-        """Go on until every machine had its turn, or enough have failed, or we are told to stop."""
+        """Run until every machine is done, or too many have failed, or the command is told to stop."""
         try:
             while True:
                 self._begin()
-                if not any(turn.under_way for turn in self._turns):
+                if not any(one.active for one in self._machines):
                     break
                 self._submit()
-                completions, _ = self._effects.wait(self._next())
+                completions, _ = self._effects.wait(self._next_time())
                 for completion in completions:
-                    self._came(completion)
-                self._give_up()
-                self._beat()
+                    self._take(completion)
+                self._fail_overdue()
+                self._renew_lease()
         finally:
             self._effects.close()
-        self._end()
+        self._raise_failures()
 
-    def _beat(self) -> None:
-        if self._clock() >= self._beat_at:
+    def _renew_lease(self) -> None:
+        if self._clock() >= self._renew_at:
             self._lease.renew()
-            self._beat_at = self._clock() + self._lease.ttl / 3
+            self._renew_at = self._clock() + self._lease.ttl / 3
 
     def _begin(self) -> None:
-        """Let as many begin as may be out of service at once."""
-        if self._stopped() or self._fleet.strategy.max_failures.exceeded(len(self._failed()), len(self._turns)):
+        """Begin with as many machines as may be out of service at once."""
+        if self._stopped() or self._fleet.strategy.max_failures.exceeded(len(self._failed()), len(self._machines)):
             return
-        free = _room(self._fleet, self._turns) - sum(turn.under_way for turn in self._turns)
-        for turn in [turn for turn in self._turns if turn.phase == "waiting"][: max(0, free)]:
-            turn.phase, turn.began = "applying", self._clock()
-            turn.deadline = turn.began + self._fleet.strategy.ready_within
-            self._say("relaunch", f"{self._turns.index(turn) + 1} of {len(self._turns)}", turn.record.minion_id)
+        free = _max_at_once(self._fleet, self._machines) - sum(one.active for one in self._machines)
+        for one in [one for one in self._machines if one.phase == "waiting"][: max(0, free)]:
+            one.phase, one.began = "applying", self._clock()
+            one.deadline = one.began + self._fleet.strategy.ready_within
+            self._log("relaunch", f"{self._machines.index(one) + 1} of {len(self._machines)}", one.record.minion_id)
 
     def _submit(self) -> None:
         now = self._clock()
-        for turn in self._turns:
-            if turn.phase == "applying" and not turn.busy:
+        for one in self._machines:
+            if one.phase == "applying" and not one.busy:
                 within = self._fleet.strategy.ready_within
-                self._call("relaunch", turn, partial(self._world.relaunch, turn.record, within))
-            elif turn.phase == "settling" and not turn.busy and now >= turn.probe_at:
-                self._call("probe", turn, partial(self._world.probe, turn.record, turn.address, False))
+                self._call("relaunch", one, partial(self._world.relaunch, one.record, within))
+            elif one.phase == "settling" and not one.busy and now >= one.probe_at:
+                self._call("probe", one, partial(self._world.probe, one.record, one.address, False))
 
-    def _call(self, kind: Call, turn: Turn, call: Callable[[], Any]) -> None:
-        turn.busy.add(kind)
-        self._effects.submit(Task(kind, turn.record.minion_id, self._clock()), call)
+    def _call(self, kind: Call, machine: MachineRelaunch, call: Callable[[], Any]) -> None:
+        machine.busy.add(kind)
+        self._effects.submit(Task(kind, machine.record.minion_id, self._clock()), call)
 
-    def _came(self, completion: Completion) -> None:
-        [turn] = [turn for turn in self._turns if turn.record.minion_id == completion.task.minion_id]
-        turn.busy.discard(completion.task.kind)
-        if not turn.under_way:
+    def _take(self, completion: Completion) -> None:
+        [machine] = [one for one in self._machines if one.record.minion_id == completion.task.minion_id]
+        machine.busy.discard(completion.task.kind)
+        if not machine.active:
             return
         now = self._clock()
         if completion.error is not None:
-            self._fail(turn, plain(str(completion.error)))
+            self._fail(machine, plain(str(completion.error)))
         elif completion.task.kind == "relaunch":
-            turn.phase, turn.probe_at, turn.deadline = "settling", now, now + self._fleet.strategy.ready_within
+            machine.phase, machine.probe_at = "settling", now
+            machine.deadline = now + self._fleet.strategy.ready_within
         elif completion.value.health == "yes":
-            turn.phase = "done"
-            self._say("relaunched", f"healthy after {now - turn.began:.1f} s", turn.record.minion_id)
+            machine.phase = "done"
+            self._log("relaunched", f"healthy after {now - machine.began:.1f} s", machine.record.minion_id)
         else:
-            turn.note, turn.probe_at = completion.value.note, now + UNWELL
+            machine.note, machine.probe_at = completion.value.note, now + UNWELL
 
-    def _give_up(self) -> None:
-        for turn in self._turns:
-            if turn.under_way and self._clock() >= turn.deadline:
+    def _fail_overdue(self) -> None:
+        for one in self._machines:
+            if one.active and self._clock() >= one.deadline:
                 within = f"{self._fleet.strategy.ready_within:g} s"
-                state = "its launch phase has not ended" if turn.phase == "applying" else "not healthy"
-                self._fail(turn, f"{state} within {within}: {turn.note}")
+                state = "its launch phase has not ended" if one.phase == "applying" else "not healthy"
+                self._fail(one, f"{state} within {within}: {one.note}")
 
-    def _fail(self, turn: Turn, why: str) -> None:
-        turn.phase, turn.note = "failed", why
-        self._say("relaunch failed", why, turn.record.minion_id)
+    def _fail(self, machine: MachineRelaunch, why: str) -> None:
+        machine.phase, machine.note = "failed", why
+        self._log("relaunch failed", why, machine.record.minion_id)
 
-    def _failed(self) -> list[Turn]:
-        return [turn for turn in self._turns if turn.phase == "failed"]
+    def _failed(self) -> list[MachineRelaunch]:
+        return [one for one in self._machines if one.phase == "failed"]
 
-    def _next(self) -> float:
-        """Return when there is something to do even if nothing comes back."""
-        under_way = [turn for turn in self._turns if turn.under_way]
-        times = [turn.probe_at for turn in under_way if turn.phase == "settling" and not turn.busy]
-        return min([self._beat_at, *times, *(turn.deadline for turn in under_way)])
+    def _next_time(self) -> float:
+        """Return when the loop has something to do even if no call comes back."""
+        active = [one for one in self._machines if one.active]
+        probes = [one.probe_at for one in active if one.phase == "settling" and not one.busy]
+        return min([self._renew_at, *probes, *(one.deadline for one in active)])
 
-    def _end(self) -> None:
-        """Raise what an operator has to know."""
-        again = f"`salt-run fleet.relaunch_phase {self._fleet.name}` begins anew"
-        waiting = [turn.record.minion_id for turn in self._turns if turn.phase == "waiting"]
+    def _raise_failures(self) -> None:
+        """Raise ``Failed`` if a machine failed, ``Interrupted`` if machines are left."""
+        again = f"`salt-run fleet.relaunch_phase {self._fleet.name}` starts again"
+        waiting = [one.record.minion_id for one in self._machines if one.phase == "waiting"]
         rest = f"; not begun: {', '.join(waiting)}" if waiting else ""
         if failed := self._failed():
-            why = "\n".join(f"{turn.record.minion_id}: {turn.note}" for turn in failed)
+            why = "\n".join(f"{one.record.minion_id}: {one.note}" for one in failed)
             raise Failed(f"fleet {self._fleet.name}: the launch phase failed: {why}{rest}; {again}")
         if waiting:
             raise Interrupted(f"stopped{rest}; {again}")
 
 
-class _Voice:
-    """Writes down each step, while the lease is ours, and says it."""
+class _Log:
+    """Writes each step to the audit log, while the lease is held, and fires its event."""
 
-    def __init__(self, operations: Operations, tell: Tell, fleet: str, lease: Lease) -> None:
-        self._operations, self._tell, self._fleet, self._lease = operations, tell, fleet, lease
+    def __init__(self, operations: Operations, notify: Notify, fleet: str, lease: Lease) -> None:
+        self._operations, self._notify, self._fleet, self._lease = operations, notify, fleet, lease
 
     def __call__(self, what: str, reason: str, minion_id: str) -> None:
-        deed = self._operations.audit_entry(what, minion_id, self._fleet, reason)
-        self._operations.audit.write(deed, self._lease)
-        data = {"fleet": self._fleet, "minion_id": minion_id, "reason": reason, "at": deed.at}
-        self._tell(f"{what} {minion_id}: {reason}", f"{self._fleet}/{what.replace(' ', '-')}", **data)
+        entry = self._operations.audit_entry(what, minion_id, self._fleet, reason)
+        self._operations.audit.write(entry, self._lease)
+        data = {"fleet": self._fleet, "minion_id": minion_id, "reason": reason, "at": entry.at}
+        self._notify(f"{what} {minion_id}: {reason}", f"{self._fleet}/{what.replace(' ', '-')}", **data)
 
 
 def _serves(record: Record) -> bool:
     return record.ready_since is not None and not record.doomed
 
 
-def _turns(world: World, records: Sequence[Record]) -> list[Turn]:
-    """Return the machines in the order of their turns: what serves nobody comes first, then the oldest."""
+def _in_order(world: World, records: Sequence[Record]) -> list[MachineRelaunch]:
+    """Return the machines in the order in which they are relaunched: unhealthy ones first, then the oldest."""
     addresses = {instance.minion_id: instance.address for instance in world.list()}
-    looks = in_parallel({r.minion_id: partial(world.probe, r, addresses.get(r.minion_id), False) for r in records})
-    turns = [Turn(r, addresses.get(r.minion_id), looks[r.minion_id].health == "yes") for r in records]
-    return sorted(turns, key=lambda turn: (turn.well, turn.record.born, turn.record.minion_id))
+    probes = in_parallel({r.minion_id: partial(world.probe, r, addresses.get(r.minion_id), False) for r in records})
+    machines = [MachineRelaunch(r, addresses.get(r.minion_id), probes[r.minion_id].health == "yes") for r in records]
+    return sorted(machines, key=lambda one: (one.was_healthy, one.record.born, one.record.minion_id))
 
 
-def _room(fleet: Fleet, turns: Sequence[Turn]) -> int:
-    """Return how many may be out of service at once; what failed is out of service."""
-    failed = sum(turn.phase == "failed" for turn in turns)
-    return max(1, fleet.strategy.max_unavailable.down(len(turns)) - failed)
+def _max_at_once(fleet: Fleet, machines: Sequence[MachineRelaunch]) -> int:
+    """Return how many machines may be relaunched at once; those that failed are out of service already."""
+    failed = sum(one.phase == "failed" for one in machines)
+    return max(1, fleet.strategy.max_unavailable.down(len(machines)) - failed)

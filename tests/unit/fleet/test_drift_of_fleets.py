@@ -1,4 +1,4 @@
-"""What a fleet's machines say of their drift, and what is made of it: nobody's word counts for its own image."""
+"""``fleet.drift``: what the answers of machines come to, and what is recorded."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.fleet import drift as survey
-from saltext.immutable.fleet.drift import ITEMS, judged
+from saltext.immutable.fleet.drift import MAX_ITEMS, check, evaluate
 from saltext.immutable.fleet.drive.effects import AT_A_TIME, in_parallel
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.minions import NoAnswer
@@ -39,7 +38,9 @@ DIRTY = {**CLEAN, "drift": [MOTD], "counts": {"file": 1}}
         pytest.param(
             {**DIRTY, "proven": False}, [("image", "1" * 12), ("file", "/etc/motd")], {"image": 1, "file": 1}, id="both"
         ),
-        pytest.param({**CLEAN, "counts": {"file": 3}}, [("file", "3 that it does not name")], {"file": 3}, id="counts"),
+        pytest.param(
+            {**CLEAN, "counts": {"file": 3}}, [("file", "3 not named by the machine")], {"file": 3}, id="counts"
+        ),
         pytest.param({**DIRTY, "counts": {"file": -1}}, [("file", "/etc/motd")], {"file": 1}, id="counts that lie"),
         pytest.param({**DIRTY, "counts": "none"}, [("file", "/etc/motd")], {"file": 1}, id="counts of any shape"),
         pytest.param({**CLEAN, "drift": ["/etc/motd"]}, [("unknown", "'/etc/motd'")], {"unknown": 1}, id="any shape"),
@@ -47,18 +48,18 @@ DIRTY = {**CLEAN, "drift": [MOTD], "counts": {"file": 1}}
             {**CLEAN, "drift": [{"kind": "file", "what": "/a\n\x1b[2Jb"}]},
             [("file", "/a\\n\\x1b[2Jb")],
             {"file": 1},
-            id="no terminal obeys it",
+            id="it cannot control a terminal",
         ),
     ],
 )
 def test_what_an_answer_comes_to(answer, drift, counts):
-    found = judged(answer, ONE)
+    found = evaluate(answer, ONE)
     assert [(item["kind"], item["what"]) for item in found.drift] == drift
     assert (found.counts, found.unknown) == (counts, None)
 
 
-def test_silence_is_unknown_and_not_clean():
-    found = judged(NoAnswer("web-1 does not answer"), ONE)
+def test_without_an_answer_a_machine_is_unknown_and_not_clean():
+    found = evaluate(NoAnswer("web-1 does not answer"), ONE)
     assert (found.unknown, found.drift) == ("web-1 does not answer", ())
 
 
@@ -67,36 +68,36 @@ def test_silence_is_unknown_and_not_clean():
     [
         pytest.param(CommandExecutionError("this machine is not sealed"), "this machine is not sealed", id="no seal"),
         pytest.param(CommandExecutionError("broken\x1b[2J"), "broken\\x1b[2J", id="a failure"),
-        pytest.param("'immutable.drift' is not available.", "immutable.drift says", id="without the pack"),
-        pytest.param({"drift": "none", "proven": True}, "immutable.drift says", id="no list"),
-        pytest.param(None, "immutable.drift says None", id="nothing"),
+        pytest.param("'immutable.drift' is not available.", "immutable.drift returned", id="without the pack"),
+        pytest.param({"drift": "none", "proven": True}, "immutable.drift returned", id="no list"),
+        pytest.param(None, "immutable.drift returned None", id="nothing"),
     ],
 )
-def test_what_cannot_be_compared_is_not_as_its_image_says(answer, why):
-    found = judged(answer, ONE)
+def test_a_machine_that_cannot_be_compared_has_drift(answer, why):
+    found = evaluate(answer, ONE)
     [item] = found.drift
     assert (item["kind"], item["what"], found.counts, found.unknown) == ("image", "1" * 12, {"image": 1}, None)
     assert item["detail"].startswith(f"it cannot be compared with this image: {why}")
 
 
-def test_a_machine_cannot_flood_who_asks_it():
-    found = judged({**CLEAN, "drift": [{**MOTD, "what": "x" * 10_000}] * 10_000, "counts": {"file": 10_000}}, ONE)
-    assert len(found.drift) == ITEMS
+def test_a_machine_cannot_flood_the_master():
+    found = evaluate({**CLEAN, "drift": [{**MOTD, "what": "x" * 10_000}] * 10_000, "counts": {"file": 10_000}}, ONE)
+    assert len(found.drift) == MAX_ITEMS
     assert len(found.drift[0]["what"]) <= 1200
     assert found.counts == {"file": 10_000}
     assert len(found.summary) < 4000
 
 
 class Salt:
-    """Answers for machines as it is told to."""
+    """Salt with given answers of machines."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {"web-1": CLEAN, "web-2": DIRTY, "web-3": NoAnswer("web-3 does not answer")}
-        self.asked: dict[str, tuple[str, float, dict[str, Any]]] = {}
+        self.calls: dict[str, tuple[str, float, dict[str, Any]]] = {}
         self.meanwhile = lambda: None
 
     def ask(self, minion_id: str, fun: str, within: float, **kwargs: Any) -> Any:
-        self.asked[minion_id] = (fun, within, kwargs)
+        self.calls[minion_id] = (fun, within, kwargs)
         if minion_id == "web-3":
             self.meanwhile()
         if isinstance(self.answers[minion_id], Exception):
@@ -136,19 +137,19 @@ def operations(store, salt) -> Operations:
 
 
 @pytest.fixture
-def look(operations):
-    """Return what looks at a fleet: (what it returned, what was said)."""
+def checked(operations):
+    """Return a function that checks a fleet and returns the result and the events."""
 
-    def look(name="web", **how):
-        said: list[tuple[str, dict[str, Any]]] = []
-        return survey.survey(operations, lambda _, tag, **data: said.append((tag, data)), name, **how), said
+    def run(name="web", **options):
+        events: list[tuple[str, dict[str, Any]]] = []
+        return check(operations, lambda _, tag, **data: events.append((tag, data)), name, **options), events
 
-    return look
+    return run
 
 
-def test_each_machine_at_work_is_asked_for_the_image_that_the_books_say(look, salt):
-    found, said = look()
-    assert salt.asked == {
+def test_each_serving_machine_is_compared_with_the_image_in_the_store(checked, salt):
+    found, events = checked()
+    assert salt.calls == {
         "web-1": ("immutable.drift", 60.0, {"digest": ONE, "full": False}),
         "web-2": ("immutable.drift", 60.0, {"digest": TWO, "full": False}),
         "web-3": ("immutable.drift", 60.0, {"digest": ONE, "full": False}),
@@ -157,74 +158,76 @@ def test_each_machine_at_work_is_asked_for_the_image_that_the_books_say(look, sa
     assert found["machines"]["web-1"] == {"fleet": "web", "drift": [], "counts": {}, "proven": True, "seconds": 0.5}
     assert found["machines"]["web-2"]["drift"] == [MOTD]
     assert found["machines"]["web-3"] == {"fleet": "web", "unknown": "web-3 does not answer"}
-    [(tag, data)] = said
+    [(tag, data)] = events
     assert tag == "drift/web-2"
     assert data == {"fleet": "web", "minion_id": "web-2", "counts": {"file": 1}, "items": [MOTD]}
 
 
-def test_content_has_more_time(look, salt):
-    look(full=True)
-    assert salt.asked["web-1"] == ("immutable.drift", 900.0, {"digest": ONE, "full": True})
+def test_content_has_more_time(checked, salt):
+    checked(full=True)
+    assert salt.calls["web-1"] == ("immutable.drift", 900.0, {"digest": ONE, "full": True})
 
 
-def test_only_what_is_clean_and_answers_exits_with_0(look, salt):
+def test_only_what_is_clean_and_answers_exits_with_0(checked, salt):
     salt.answers |= {"web-2": CLEAN, "web-3": CLEAN}
-    assert look()[0]["retcode"] == 0
+    assert checked()[0]["retcode"] == 0
     salt.answers["web-3"] = NoAnswer("silence")
-    assert look()[0]["retcode"] == 1
+    assert checked()[0]["retcode"] == 1
     salt.answers["web-3"] = DIRTY
-    assert look()[0]["retcode"] == 1
+    assert checked()[0]["retcode"] == 1
 
 
-def test_all_looks_at_every_fleet(look, salt):
+def test_all_means_every_fleet(checked, salt):
     salt.answers["db-1"] = CLEAN
-    assert set(look("all")[0]["machines"]) == {"web-1", "web-2", "web-3", "db-1"}
+    assert set(checked("all")[0]["machines"]) == {"web-1", "web-2", "web-3", "db-1"}
 
 
-def test_one_machine_alone(look, salt):
-    assert set(look(minion="web-2")[0]["machines"]) == {"web-2"} == set(salt.asked)
-    with pytest.raises(SaltInvocationError, match="'web-9' is no machine at work; there are: web-1, web-2, web-3"):
-        look(minion="web-9")
+def test_one_machine_alone(checked, salt):
+    assert set(checked(minion="web-2")[0]["machines"]) == {"web-2"} == set(salt.calls)
+    with pytest.raises(
+        SaltInvocationError, match="'web-9' is not a machine that serves; there are: web-1, web-2, web-3"
+    ):
+        checked(minion="web-9")
 
 
-def test_what_drifted_is_tainted_where_that_is_wanted(look, operations):
-    look()
+def test_machines_with_drift_are_tainted_if_asked_for(checked, operations):
+    checked()
     assert operations.ledger("web").tainted() == {}
-    _, said = look(taint=True)
+    _, events = checked(taint=True)
     assert operations.ledger("web").tainted() == {"web-2": "1 drifted: file /etc/motd content changed"}
-    assert [tag for tag, _ in said] == ["drift/web-2", "web/tainted"]
-    assert [tag for tag, _ in look(taint=True)[1]] == ["drift/web-2"], "a taint is told of once"
+    assert [tag for tag, _ in events] == ["drift/web-2", "web/tainted"]
+    assert [tag for tag, _ in checked(taint=True)[1]] == ["drift/web-2"], "a taint fires one event"
 
 
-def test_the_journal_has_what_changed_and_not_each_look(look, salt, operations):
+def test_the_audit_log_has_only_what_changed(checked, salt, operations):
     def written():
-        return [(deed.what, deed.minion_id) for deed in operations.audit.entries("web")]
+        return [(entry.what, entry.minion_id) for entry in operations.audit.entries("web")]
 
-    look()
-    look()
+    checked()
+    checked()
     assert written() == [("drift", "web-2")]
     salt.answers["web-2"] = CLEAN
-    look()
-    look()
+    checked()
+    checked()
     assert written() == [("no drift", "web-2"), ("drift", "web-2")]
     salt.answers["web-2"] = DIRTY
-    look()
+    checked()
     salt.answers["web-2"] = NoAnswer("silence")
-    look()
+    checked()
     assert written() == [("drift", "web-2"), ("no drift", "web-2"), ("drift", "web-2")]
 
 
-def test_who_was_replaced_meanwhile_is_not_unknown(look, salt, store):
+def test_a_machine_that_was_replaced_meanwhile_is_not_unknown(checked, salt, store):
     def destroyed():
         with store.write() as tx:
             tx.execute(sa.delete(schema.machines).where(schema.machines.c.minion_id == "web-3"))
 
     salt.meanwhile = destroyed
-    found, _ = look()
+    found, _ = checked()
     assert (set(found["machines"]), found["unknown"]) == ({"web-1", "web-2"}, [])
 
 
-def test_questions_are_asked_at_once_but_not_all():
+def test_calls_run_in_parallel_but_not_all_at_once():
     now, most, lock, full = 0, 0, threading.Lock(), threading.Event()
 
     def call():
@@ -243,7 +246,7 @@ def test_questions_are_asked_at_once_but_not_all():
     assert most == AT_A_TIME
 
 
-def test_an_error_of_salts_is_an_answer_and_a_bug_is_raised():
+def test_a_salt_error_is_an_answer_and_a_bug_is_raised():
     error = NoAnswer("silence")
 
     def silent():

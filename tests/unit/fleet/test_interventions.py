@@ -1,4 +1,4 @@
-"""What is done to single machines: who may be tainted, what is written down, and when a machine opens."""
+"""The commands on single machines: who may be tainted, what is recorded, and when a machine opens."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.fleet.books.audit import AuditEntry
-from saltext.immutable.fleet.interventions import Care
+from saltext.immutable.fleet.interventions import Interventions
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.fleet.show import report
-from saltext.immutable.guard import token
+from saltext.immutable.guard.token import Grant, verify
 from saltext.immutable.minions import NoAnswer
 from saltext.immutable.spec.model import Definitions
 from saltext.immutable.store import Store, schema
@@ -30,10 +30,10 @@ CHALLENGE = {
 
 
 class Salt:
-    """A master that knows two keys, and the machine web-1, which answers as it is told to."""
+    """A master that has two keys, and the machine web-1 with the given answers."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, str, dict[str, Any]]] = []
+        self.calls: list[tuple[str, str, dict[str, Any]]] = []
         self.answers: dict[str, Any] = {"immutable.break_glass_challenge": CHALLENGE}
         self.before_answer = lambda: None
 
@@ -41,7 +41,7 @@ class Salt:
         return minion_id in ("web-1", "pet.example.com")
 
     def ask(self, minion_id: str, fun: str, within: float, **kwargs: Any) -> Any:
-        self.asked.append((minion_id, fun, kwargs))
+        self.calls.append((minion_id, fun, kwargs))
         self.before_answer()
         answer = self.answers.get(fun, True)
         if isinstance(answer, Exception):
@@ -67,62 +67,62 @@ def operations(salt) -> Operations:
 
 
 @pytest.fixture
-def said() -> list[tuple[str, dict[str, Any]]]:
+def events() -> list[tuple[str, dict[str, Any]]]:
     return []
 
 
 @pytest.fixture
-def care(operations, said) -> Care:
-    return Care(operations, lambda message, tag, **data: said.append((tag, data)))
+def interventions(operations, events) -> Interventions:
+    return Interventions(operations, lambda message, tag, **data: events.append((tag, data)))
 
 
-def deeds(operations, fleet="web") -> list[tuple[str, str]]:
-    return [(deed.what, deed.reason) for deed in operations.audit.entries(fleet)]
+def entries(operations, fleet="web") -> list[tuple[str, str]]:
+    return [(entry.what, entry.reason) for entry in operations.audit.entries(fleet)]
 
 
-def test_a_taint_is_written_down_told_and_not_repeated(care, operations, said):
-    first = care.taint("web-1", "vim /etc/motd")
+def test_a_taint_is_recorded_fires_an_event_and_is_not_repeated(interventions, operations, events):
+    first = interventions.taint("web-1", "vim /etc/motd")
     assert (first["fleet"], first["changed"], first["tainted"]) == ("web", True, ["vim /etc/motd"])
-    again = care.taint("web-1", "another reason")
+    again = interventions.taint("web-1", "another reason")
     assert (again["changed"], again["tainted"]) == (False, ["vim /etc/motd"])
     assert operations.audit.entries("web") == [
         AuditEntry(100.0, "web", "web-1", "tainted", "vim /etc/motd", "jane", "2026")
     ]
-    [(tag, data)] = said
+    [(tag, data)] = events
     assert tag == "web/tainted"
     assert data | {"minion_id": "web-1", "reason": "vim /etc/motd", "who": "jane", "kind": "hand"} == data
 
 
-def test_what_is_gone_meanwhile_is_not_tainted_for_ever(care, operations):
-    deed = operations.audit_entry("tainted", "web-1", "web", "why")
+def test_a_machine_that_is_gone_meanwhile_is_not_tainted(interventions, operations):
+    entry = operations.audit_entry("tainted", "web-1", "web", "why")
     with operations.store.write() as tx:
         tx.execute(sa.delete(schema.machines))
-    assert care.mark("drift", deed)["changed"] is False
+    assert interventions.add_taint("drift", entry)["changed"] is False
     assert operations.taints.of_machine("web-1") == []
 
 
-def test_a_dry_run_of_each_does_nothing(care, operations, salt, said):
-    assert care.taint("web-1", "why", test=True)["result"] is None
-    assert care.break_glass({}, "web-1", "why", test=True)["result"] is None
+def test_a_dry_run_of_each_does_nothing(interventions, operations, salt, events):
+    assert interventions.taint("web-1", "why", test=True)["result"] is None
+    assert interventions.break_glass({}, "web-1", "why", test=True)["result"] is None
     assert operations.taints.of_machine("web-1") == []
-    care.taint("web-1", "why")
-    assert care.untaint("web-1", test=True)["result"] is None
+    interventions.taint("web-1", "why")
+    assert interventions.untaint("web-1", test=True)["result"] is None
     assert operations.taints.of_machine("web-1")
-    assert (len(said), salt.asked) == (1, [])
+    assert (len(events), salt.calls) == (1, [])
 
 
-def test_untaint_takes_every_taint_but_that_of_broken_glass(care, operations):
-    care.taint("web-1", "why")
-    care.mark("drift", operations.audit_entry("tainted", "web-1", "web", "1 drifted"))
-    assert care.untaint("web-1", "false alarm")["tainted"] == []
-    assert care.untaint("web-1")["changed"] is False
-    assert deeds(operations) == [("untainted", "false alarm"), ("tainted", "1 drifted"), ("tainted", "why")]
+def test_untaint_removes_every_taint_except_that_of_break_glass(interventions, operations):
+    interventions.taint("web-1", "why")
+    interventions.add_taint("drift", operations.audit_entry("tainted", "web-1", "web", "1 drifted"))
+    assert interventions.untaint("web-1", "false alarm")["tainted"] == []
+    assert interventions.untaint("web-1")["changed"] is False
+    assert entries(operations) == [("untainted", "false alarm"), ("tainted", "1 drifted"), ("tainted", "why")]
 
 
-def test_what_is_done_to_machines_of_no_fleet_is_part_of_the_history_too(care, operations):
-    care.taint("pet.example.com", "why")
-    [deed] = report.history_of_all(operations)["adopted"]
-    assert deed == {
+def test_the_history_includes_machines_of_no_fleet(interventions, operations):
+    interventions.taint("pet.example.com", "why")
+    [entry] = report.history_of_all(operations)["adopted"]
+    assert entry == {
         "at": "1970-01-01 00:01:40+00:00",
         "minion_id": "pet.example.com",
         "what": "tainted",
@@ -132,43 +132,43 @@ def test_what_is_done_to_machines_of_no_fleet_is_part_of_the_history_too(care, o
     }
 
 
-def test_a_machine_that_no_fleet_launched_needs_a_key(care, operations, said):
-    assert care.taint("pet.example.com", "why")["fleet"] is None
-    assert said[0][0] == "adopted/tainted"
+def test_a_machine_that_no_fleet_launched_needs_a_key(interventions, operations, events):
+    assert interventions.taint("pet.example.com", "why")["fleet"] is None
+    assert events[0][0] == "adopted/tainted"
     assert list(operations.taints.of_fleet(None)) == ["pet.example.com"]
-    with pytest.raises(SaltInvocationError, match=r"stranger is no machine of a fleet \(web\), nor has it a key"):
-        care.taint("stranger", "why")
+    with pytest.raises(SaltInvocationError, match=r"stranger is not a machine of a fleet \(web\), and has no key"):
+        interventions.taint("stranger", "why")
 
 
 @pytest.mark.parametrize("minion_id", ["*", "web-*", "", "../web-1", "web-1 web-2", "G@os:Debian"])
 @pytest.mark.parametrize("do", ["taint", "untaint", "break_glass", "end_break_glass"])
-def test_a_command_is_about_one_machine(care, salt, do, minion_id):
+def test_a_command_is_about_one_machine(interventions, salt, do, minion_id):
     args = {"taint": (minion_id, "why"), "untaint": (minion_id,), "break_glass": ({}, minion_id, "why")}
     with pytest.raises(SaltInvocationError, match="minion_id: .*name one machine"):
-        getattr(care, do)(*args.get(do, (minion_id,)))
-    assert salt.asked == []
+        getattr(interventions, do)(*args.get(do, (minion_id,)))
+    assert salt.calls == []
 
 
 @pytest.mark.parametrize("reason", [None, "", "  ", "\n"])
-def test_a_reason_is_needed(care, reason):
+def test_a_reason_is_needed(interventions, reason):
     with pytest.raises(SaltInvocationError, match="reason: say why"):
-        care.taint("web-1", reason)
+        interventions.taint("web-1", reason)
     with pytest.raises(SaltInvocationError, match="reason: say why"):
-        care.break_glass({}, "web-1", reason)
+        interventions.break_glass({}, "web-1", reason)
 
 
-def test_an_event_taints_nobody_of_whom_no_drift_is_written_down(care, operations):
-    with pytest.raises(CommandExecutionError, match="no drift of web-1 is written down; `salt-run fleet.drift`"):
-        care.taint("web-1", "an event said so", kind="drift")
+def test_an_event_alone_taints_no_machine(interventions, operations):
+    with pytest.raises(CommandExecutionError, match="no drift of web-1 is recorded; `salt-run fleet.drift"):
+        interventions.taint("web-1", "an event events so", kind="drift")
     operations.audit.write(operations.audit_entry("drift", "web-1", "web", "1 drifted: file /etc/motd changed"))
-    told = care.taint("web-1", "an event said so", kind="drift")
-    assert told["tainted"] == ["1 drifted: file /etc/motd changed"]
-    care.untaint("web-1")
+    result = interventions.taint("web-1", "an event events so", kind="drift")
+    assert result["tainted"] == ["1 drifted: file /etc/motd changed"]
+    interventions.untaint("web-1")
     operations.audit.write(operations.audit_entry("no drift", "web-1", "web", ""))
     with pytest.raises(CommandExecutionError, match="no drift of web-1"):
-        care.taint("web-1", None, kind="drift")
+        interventions.taint("web-1", None, kind="drift")
     with pytest.raises(SaltInvocationError, match="kind: must be hand or drift, not 'break_glass'"):
-        care.taint("web-1", "why", kind="break_glass")
+        interventions.taint("web-1", "why", kind="break_glass")
 
 
 # Break-glass
@@ -186,74 +186,78 @@ def opts(tmp_path, key) -> dict[str, Any]:
     return {"pki_dir": str(tmp_path), "key_pass": "opensesame"}
 
 
-def test_a_machine_is_tainted_before_it_gets_a_token_that_the_master_signed(care, operations, salt, said, opts, key):
-    seen = []
-    salt.before_answer = lambda: seen.append([taint.kind for taint in operations.taints.of_machine("web-1")])
-    told = care.break_glass(opts, "web-1", "core dump", ttl="30m")
-    assert seen == [[], ["break_glass"]], "asked, tainted, opened"
-    (_, _, asked), (_, fun, sent) = salt.asked
-    assert (asked, fun) == ({"ttl": 1800.0}, "immutable.break_glass")
+def test_a_machine_is_tainted_before_it_gets_a_token_that_the_master_signed(
+    interventions, operations, salt, events, opts, key
+):
+    taints = []
+    salt.before_answer = lambda: taints.append([taint.kind for taint in operations.taints.of_machine("web-1")])
+    result = interventions.break_glass(opts, "web-1", "core dump", ttl="30m")
+    assert taints == [[], ["break_glass"]], "challenge, taint, token"
+    (_, _, arguments), (_, fun, sent) = salt.calls
+    assert (arguments, fun) == ({"ttl": 1800.0}, "immutable.break_glass")
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    assert token.verify(sent["token"], public) == token.Grant("web-1", "0" * 32, "b", 1000.5, "core dump", "jane")
-    assert told["tainted"] == ["break-glass for 1800 s: core dump"]
-    assert told["opens"] == ["every function of Salt"]
-    assert told["cannot"] == ["the root is mounted read-only\\x1b[2J"], "no terminal obeys a machine"
-    [(tag, data)] = said
+    assert verify(sent["token"], public) == Grant("web-1", "0" * 32, "b", 1000.5, "core dump", "jane")
+    assert result["tainted"] == ["break-glass for 1800 s: core dump"]
+    assert result["opens"] == ["every function of Salt"]
+    assert result["cannot"] == ["the root is mounted read-only\\x1b[2J"], "a machine cannot control a terminal"
+    [(tag, data)] = events
     assert tag == "break_glass/web-1"
     assert (data["who"], data["reason"], data["ttl"]) == ("jane", "break-glass for 1800 s: core dump", 1800.0)
-    assert sent["token"] not in repr((said, operations.audit.entries("web"), told))
+    assert sent["token"] not in repr((events, operations.audit.entries("web"), result))
 
 
-def test_a_machine_that_was_opened_is_tainted_for_ever_and_each_time_is_written_down(care, operations, opts):
-    care.break_glass(opts, "web-1", "first")
-    care.break_glass(opts, "web-1", "second", ttl=60)
+def test_an_opened_machine_is_tainted_for_ever_and_each_break_glass_is_recorded(interventions, operations, opts):
+    interventions.break_glass(opts, "web-1", "first")
+    interventions.break_glass(opts, "web-1", "second", ttl=60)
     with pytest.raises(CommandExecutionError, match="web-1 was opened by break-glass.*`salt-run fleet.roll web`"):
-        care.untaint("web-1", "it was nothing")
-    told = care.end_break_glass("web-1")
-    assert told["tainted"] == ["break-glass for 900 s: first"]
-    assert [what for what, _ in deeds(operations)] == ["end of break-glass", "break-glass", "break-glass"]
+        interventions.untaint("web-1", "it was nothing")
+    result = interventions.end_break_glass("web-1")
+    assert result["tainted"] == ["break-glass for 900 s: first"]
+    assert [what for what, _ in entries(operations)] == ["end of break-glass", "break-glass", "break-glass"]
 
 
 @pytest.mark.parametrize(
-    ("ttl", "says"),
+    ("ttl", "message"),
     [
-        pytest.param("5h", "ttl: 18000 s is longer than the 14400 s", id="too long"),
+        pytest.param("5h", "ttl: 18000 s is longer than the maximum of 14400 s", id="too long"),
         pytest.param("soon", "ttl: must be a duration", id="no duration"),
         pytest.param(0, "ttl: must be more than 0", id="nothing"),
     ],
 )
-def test_the_time_is_bounded(care, operations, salt, opts, ttl, says):
-    with pytest.raises(SaltInvocationError, match=says):
-        care.break_glass(opts, "web-1", "why", ttl=ttl)
-    assert (operations.taints.of_machine("web-1"), salt.asked) == ([], [])
+def test_the_time_is_bounded(interventions, operations, salt, opts, ttl, message):
+    with pytest.raises(SaltInvocationError, match=message):
+        interventions.break_glass(opts, "web-1", "why", ttl=ttl)
+    assert (operations.taints.of_machine("web-1"), salt.calls) == ([], [])
 
 
 @pytest.mark.parametrize(
-    ("answer", "says"),
+    ("answer", "message"),
     [
         pytest.param({**CHALLENGE, "machine": "web-2"}, "asks for a token of another machine", id="another machine's"),
-        pytest.param({**CHALLENGE, "nonce": None}, "makes no proper challenge", id="no nonce"),
-        pytest.param({**CHALLENGE, "until": "late"}, "makes no proper challenge", id="no time"),
+        pytest.param({**CHALLENGE, "nonce": None}, "sent a malformed challenge", id="no nonce"),
+        pytest.param({**CHALLENGE, "until": "late"}, "sent a malformed challenge", id="no time"),
         pytest.param("'immutable.break_glass_challenge' is not available.", "another machine", id="without the pack"),
         pytest.param(NoAnswer("web-1 does not answer"), "does not answer", id="silence"),
         pytest.param(CommandExecutionError("not sealed\x1b[2J"), r"not sealed\\x1b", id="not sealed"),
     ],
 )
-def test_what_a_machine_may_answer_opens_nothing_and_taints_nobody(care, operations, salt, opts, answer, says):
+def test_a_wrong_answer_opens_nothing_and_taints_nothing(interventions, operations, salt, opts, answer, message):
     salt.answers["immutable.break_glass_challenge"] = answer
-    with pytest.raises(CommandExecutionError, match=says):
-        care.break_glass(opts, "web-1", "why")
+    with pytest.raises(CommandExecutionError, match=message):
+        interventions.break_glass(opts, "web-1", "why")
     assert operations.taints.of_machine("web-1") == []
 
 
-def test_a_machine_that_did_not_take_the_token_is_tainted_all_the_same(care, operations, salt, opts):
+def test_a_machine_that_did_not_accept_the_token_is_tainted_all_the_same(interventions, operations, salt, opts):
     salt.answers["immutable.break_glass"] = NoAnswer("web-1 does not answer")
-    with pytest.raises(CommandExecutionError, match="does not answer .it is tainted all the same, and may be open"):
-        care.break_glass(opts, "web-1", "why")
+    with pytest.raises(
+        CommandExecutionError, match="does not answer .the machine is tainted all the same, and may be open"
+    ):
+        interventions.break_glass(opts, "web-1", "why")
     assert [taint.kind for taint in operations.taints.of_machine("web-1")] == ["break_glass"]
 
 
-def test_without_the_masters_key_nothing_is_asked(care, operations, salt, tmp_path):
+def test_without_the_masters_key_no_machine_is_called(interventions, operations, salt, tmp_path):
     with pytest.raises(CommandExecutionError, match="the master's key .*master.pem cannot be read"):
-        care.break_glass({"pki_dir": str(tmp_path)}, "web-1", "why")
-    assert (operations.taints.of_machine("web-1"), salt.asked) == ([], [])
+        interventions.break_glass({"pki_dir": str(tmp_path)}, "web-1", "why")
+    assert (operations.taints.of_machine("web-1"), salt.calls) == ([], [])

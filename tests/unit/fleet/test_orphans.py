@@ -1,4 +1,4 @@
-"""What nobody wants is found, told of, remembered and removed; what is wanted, or cannot be seen, is left."""
+"""Orphans are found, reported, recorded and removed; what is needed, or cannot be seen, is left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.fleet.books.audit import AuditEntry, AuditLog
 from saltext.immutable.fleet.books.ledger import Entry, Ledger, Record
-from saltext.immutable.fleet.orphans import Book, Orphans
+from saltext.immutable.fleet.orphans import Orphans, OrphanStore
 from saltext.immutable.providers import Instance
 from saltext.immutable.spec.model import Definitions, Fleet, ProviderSpec
 from saltext.immutable.store import Store
@@ -33,7 +33,7 @@ class Estate:
     lists: bool = True
     stubborn: bool = False
     settles: float = 0.0
-    said: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
     definitions: Definitions = field(default_factory=lambda: Definitions({}, {"web": FLEET}))
 
     def __post_init__(self) -> None:
@@ -82,8 +82,8 @@ class Estate:
         )
         self.keys.add(minion_id)
 
-    def note(self, minion_id: str, booked: bool = False) -> None:
-        """Let the journal, or a book too, know an id."""
+    def record(self, minion_id: str, booked: bool = False) -> None:
+        """Write an id into the journal and, if ``booked``, into the table of machines."""
         ledger = Ledger(self.store, "web")
         with self.store.lease("fleet web") as lease:
             rollout = ledger.begin(lease, "roll", 1, self.now)
@@ -92,7 +92,7 @@ class Estate:
             ledger.commit(lease, rollout, [record] if booked else [], [], [entry])
 
     def collect(self, name: str = "all", **more: Any) -> list[tuple[str, str]]:
-        orphans = Orphans(self, lambda spec: self, lambda message, tag, **data: self.said.append(tag))  # type: ignore
+        orphans = Orphans(self, lambda spec: self, lambda message, tag, **data: self.events.append(tag))  # type: ignore
         return [(one["minion_id"], one["done"]) for one in orphans.collect(name, **more)]
 
 
@@ -104,23 +104,23 @@ def estate():
 
 
 def test_the_journal_of_this_test_is_the_stores(estate):
-    estate.note(ONE)
+    estate.record(ONE)
     with estate.store.read() as connection:
         assert connection.execute(sa.select(journal.c.minion_id)).scalars().all() == [ONE]
         assert connection.execute(sa.select(rollouts.c.fleet)).scalars().all() == ["web"]
 
 
-def test_a_key_of_ours_is_told_of_once_and_removed_after_the_grace(estate):
-    estate.note(ONE)
+def test_a_key_of_this_installation_is_reported_once_and_removed_after_the_grace(estate):
+    estate.record(ONE)
     estate.keys = {ONE, "builder", "web-pet"}
     assert estate.collect() == [(ONE, "reported")]
     estate.now += 99
-    assert estate.collect() == [(ONE, "reported")] and estate.said == ["web/orphan"]
+    assert estate.collect() == [(ONE, "reported")] and estate.events == ["web/orphan"]
     estate.now += 1
     assert estate.collect(test=True) == [(ONE, "would be removed")] and ONE in estate.keys
     assert estate.collect() == [(ONE, "removed")]
-    assert estate.keys == {"builder", "web-pet"} and Book(estate.store).remembered() == {}
-    assert [deed.what for deed in estate.audit.entries("web")] == ["orphan removed", "orphan"]
+    assert estate.keys == {"builder", "web-pet"} and OrphanStore(estate.store).known() == {}
+    assert [entry.what for entry in estate.audit.entries("web")] == ["orphan removed", "orphan"]
     assert estate.collect() == []
 
 
@@ -131,35 +131,35 @@ def test_a_key_that_the_journal_does_not_know_stays_for_ever(estate):
     assert estate.collect() == [(ONE, "reported")] and estate.keys == {ONE}
 
 
-def test_what_is_in_a_book_or_listed_is_wanted(estate):
-    estate.note(ONE, booked=True)
-    estate.note(TWO)
+def test_machines_in_the_store_or_in_a_list_are_no_orphans(estate):
+    estate.record(ONE, booked=True)
+    estate.record(TWO)
     estate.keys = {ONE}
     estate.launch(TWO, installation="another master's")
     assert estate.collect() == [(TWO, "reported")], "another's machine keeps no key here"
     estate.instances.clear()
     estate.launch(TWO)
-    assert estate.collect() == [(TWO, "reported")] and list(Book(estate.store).remembered()) == [("machine", TWO)]
+    assert estate.collect() == [(TWO, "reported")] and list(OrphanStore(estate.store).known()) == [("machine", TWO)]
 
 
-def test_what_comes_back_into_the_books_is_forgotten_as_an_orphan(estate):
-    estate.note(ONE)
+def test_a_machine_that_comes_back_into_the_store_is_no_orphan_any_more(estate):
+    estate.record(ONE)
     estate.keys = {ONE}
     estate.collect()
-    estate.note(ONE, booked=True)
+    estate.record(ONE, booked=True)
     estate.now += 1000
     assert estate.collect() == [] and estate.keys == {ONE}
-    assert Book(estate.store).remembered() == {}
+    assert OrphanStore(estate.store).known() == {}
 
 
 @pytest.mark.parametrize("fleet", ["web", "gone"])
-def test_a_machine_in_no_book_goes_after_the_grace_with_its_key(estate, fleet):
+def test_a_machine_that_is_not_in_the_store_is_destroyed_after_the_grace_with_its_key(estate, fleet):
     estate.launch(GHOST, fleet)
     assert estate.collect() == [(GHOST, "reported")]
     estate.now += 3600
     assert estate.collect() == [(GHOST, "removed")]
-    assert (estate.instances, estate.keys, Book(estate.store).remembered()) == ({}, set(), {})
-    assert estate.said == [f"{fleet}/orphan", f"{fleet}/orphan-removed"]
+    assert (estate.instances, estate.keys, OrphanStore(estate.store).known()) == ({}, set(), {})
+    assert estate.events == [f"{fleet}/orphan", f"{fleet}/orphan-removed"]
 
 
 def test_its_key_waits_until_no_list_that_lags_could_miss_it(estate):
@@ -173,7 +173,7 @@ def test_its_key_waits_until_no_list_that_lags_could_miss_it(estate):
     assert estate.collect() == [] and estate.keys == {GHOST}
     estate.now += 1
     assert estate.collect() == [] and estate.keys == set()
-    assert Book(estate.store).remembered() == {}
+    assert OrphanStore(estate.store).known() == {}
 
 
 def test_one_that_cannot_be_destroyed_stays_and_is_tried_again(estate):
@@ -186,7 +186,7 @@ def test_one_that_cannot_be_destroyed_stays_and_is_tried_again(estate):
 
 
 def test_a_provider_that_does_not_list_stops_it(estate):
-    estate.note(ONE)
+    estate.record(ONE)
     estate.keys = {ONE}
     estate.collect()
     estate.now, estate.lists = estate.now + 3600, False
@@ -195,19 +195,19 @@ def test_a_provider_that_does_not_list_stops_it(estate):
     assert estate.keys == {ONE}
 
 
-def test_fleets_that_are_left_alone_and_others_are_not_looked_at(estate):
-    estate.note(ONE)
+def test_excluded_and_other_fleets_are_left_alone(estate):
+    estate.record(ONE)
     estate.keys = {ONE}
     estate.launch(GHOST, "gone")
-    assert estate.collect(but={"web"}) == [(GHOST, "reported")]
+    assert estate.collect(exclude={"web"}) == [(GHOST, "reported")]
     assert estate.collect("web") == [(ONE, "reported")]
     estate.now += 3600
-    assert estate.collect("web", but={"web"}) == [] and ONE in estate.keys
+    assert estate.collect("web", exclude={"web"}) == [] and ONE in estate.keys
     assert estate.collect("web") == [(ONE, "removed")] and GHOST in estate.instances
-    assert [key for key in Book(estate.store).remembered()] == [("machine", GHOST)]
+    assert [key for key in OrphanStore(estate.store).known()] == [("machine", GHOST)]
 
 
-def test_another_masters_machine_and_one_that_is_a_glob_are_none_of_ours(estate):
+def test_machines_of_another_master_and_those_whose_id_is_a_glob_are_left_alone(estate):
     estate.launch(GHOST, "gone", installation="another")
     estate.launch("*", "gone")
     estate.keys = {"builder"}
@@ -217,10 +217,10 @@ def test_another_masters_machine_and_one_that_is_a_glob_are_none_of_ours(estate)
     assert len(estate.instances) == 2 and estate.keys == {"builder"}
 
 
-def test_a_look_that_only_tells_remembers_nothing(estate):
+def test_a_dry_run_records_nothing(estate):
     estate.launch(GHOST, "gone")
     assert estate.collect(test=True) == [(GHOST, "reported")]
-    assert Book(estate.store).remembered() == {} and estate.said == []
+    assert OrphanStore(estate.store).known() == {} and estate.events == []
 
 
 def test_the_pillars_grace_counts(estate):

@@ -20,7 +20,7 @@ def propose(operations: Operations, name: str, image: str | None = None) -> dict
 
     ``image``: another image than the channel's.
     """
-    forecast = operations.foresee(name, "roll", image=image)
+    forecast = operations.forecast(name, "roll", image=image)
     result = {**describe_forecast(forecast), "difference": None, "plan": None}
     if forecast.digest is not None:
         lineage = operations.ledger(name).lineage()

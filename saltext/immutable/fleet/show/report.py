@@ -86,7 +86,7 @@ def status(operations: Operations, name: str, now: float) -> dict[str, Any]:
     holder = operations.holder(name)
     records, (instances, unlisted) = list(ledger.records().values()), _listed(operations, name)
     taints = operations.taints.of_fleet(name)
-    fleet = ledger.with_effective_size(operations.find(name, gone=True))
+    fleet = ledger.with_effective_size(operations.find(name, allow_removed=True))
     return {
         "fleet": name,
         "generation": generation.number if generation else None,

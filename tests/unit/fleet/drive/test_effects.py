@@ -12,7 +12,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.fleet.drive.effects import Completion, Pool, Task
-from saltext.immutable.fleet.operations import signals
+from saltext.immutable.fleet.signals import stop_on_signal
 from saltext.immutable.minions import Event
 
 TASK = Task("launch", "web-1", 0.0)
@@ -117,7 +117,7 @@ def test_an_idle_thread_asks_the_next_question(pool):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_is_a_wish_and_the_second_interrupts(number):
     before = signal.getsignal(number)
-    with signals() as stopped:
+    with stop_on_signal() as stopped:
         assert not stopped()
         signal.raise_signal(number)
         assert stopped()

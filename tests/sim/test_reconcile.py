@@ -1,4 +1,4 @@
-"""Upkeep in virtual time: a schedule that looks every five minutes at a fleet whose machines die, fall ill or drift."""
+"""``fleet.reconcile`` every five minutes in virtual time, for a fleet whose machines die, fall ill or drift."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from saltext.immutable.fleet.drive.loop import Interrupted
 from saltext.immutable.fleet.orphans import Orphans
-from saltext.immutable.fleet.reconcile import Upkeep
+from saltext.immutable.fleet.reconcile import FleetReconciler
 from saltext.immutable.spec.model import Amount, Strategy, TrafficSpec, Window
 
 from .simulated import Faults, Killed, Simulated
@@ -21,17 +21,17 @@ EVERY = 300.0
 
 @dataclass
 class Schedule:
-    """The master's schedule, and what it heard."""
+    """The master's schedule, and the tags of the events that it saw."""
 
     estate: Any
-    said: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
 
-    def tell(self, message: str, tag: str, **data: Any) -> None:
-        self.said.append(tag)
+    def notify(self, message: str, tag: str, **data: Any) -> None:
+        self.events.append(tag)
 
-    def look(self, test: bool = False) -> dict[str, Any]:
-        """Look once, as the schedule does."""
-        return Upkeep(self.estate.operations(), self.tell, "web", lambda: False).tend(test)
+    def reconcile(self, test: bool = False) -> dict[str, Any]:
+        """Reconcile once, as the schedule does."""
+        return FleetReconciler(self.estate.operations(), self.notify, "web", lambda: False).reconcile(test)
 
     def wait(self, seconds: float = EVERY) -> None:
         self.estate.world.wait(self.estate.world.now + seconds) if not self.estate.world._heap else self._pass(seconds)
@@ -42,15 +42,15 @@ class Schedule:
             self.estate.world.wait(until)
 
     def again(self, times: int = 1, every: float = EVERY) -> dict[str, Any]:
-        """Look a few times more, and return the last answer."""
+        """Reconcile a few times more, and return the last result."""
         for _ in range(times):
             self._pass(every)
-            told = self.look()
-        return told
+            result = self.reconcile()
+        return result
 
     @property
-    def deeds(self) -> list[str]:
-        return [deed.what for deed in reversed(self.estate.operations().audit.entries("web"))]
+    def audit(self) -> list[str]:
+        return [entry.what for entry in reversed(self.estate.operations().audit.entries("web"))]
 
 
 @pytest.fixture
@@ -73,10 +73,10 @@ def machines(schedule: Schedule) -> list[str]:
 def test_a_fleet_that_is_well_is_left_alone(rolled):
     schedule = rolled()
     before, rollouts = machines(schedule), len(schedule.estate.ledger.rollouts())
-    told = schedule.again(5)
-    assert (told["did"], told["result"]) == ("nothing", True)
+    result = schedule.again(5)
+    assert (result["did"], result["result"]) == ("nothing", True)
     assert machines(schedule) == before and len(schedule.estate.ledger.rollouts()) == rollouts
-    assert schedule.said == [] and schedule.deeds == []
+    assert schedule.events == [] and schedule.audit == []
 
 
 @pytest.mark.parametrize("how", ["stops", "vanishes"])
@@ -87,9 +87,9 @@ def test_a_dead_machine_is_replaced_at_the_next_look(rolled, how):
         schedule.estate.world._die(victim)
     else:
         del schedule.estate.world.machines[victim]
-    assert schedule.look(test=True)["did"] == "would mend" and victim in machines(schedule)
-    told = schedule.look()
-    assert (told["did"], told["result"]) == ("mended", True), told
+    assert schedule.reconcile(test=True)["did"] == "would mend" and victim in machines(schedule)
+    result = schedule.reconcile()
+    assert (result["did"], result["result"]) == ("mended", True), result
     assert len(machines(schedule)) == 5 and victim not in machines(schedule)
     schedule.estate.assert_in_order()
     assert schedule.estate.ledger.rollouts()[0].kind == "reconcile"
@@ -100,7 +100,7 @@ def test_a_machine_that_a_lagging_list_misses_is_no_dead_one(rolled):
     schedule._pass(60)
     victim = machines(schedule)[0]
     hidden = schedule.estate.world.machines.pop(victim)
-    assert schedule.look()["did"] == "nothing"
+    assert schedule.reconcile()["did"] == "nothing"
     schedule.estate.world.machines[victim] = hidden
     assert schedule.again(2)["did"] == "nothing" and victim in machines(schedule)
 
@@ -113,13 +113,13 @@ def test_a_machine_that_runs_is_replaced_after_a_while(rolled, ill):
         world.machines[victim].up = False
     else:
         world.sick.add(victim)
-    first = schedule.look()
+    first = schedule.reconcile()
     assert (first["did"], list(first["sick"])) == ("nothing", [victim])
     assert schedule.again()["did"] == "nothing"
-    told = schedule.again()
-    assert (told["did"], told["sick"][victim]["for"]) == ("mended", 600), told
+    result = schedule.again()
+    assert (result["did"], result["sick"][victim]["for"]) == ("mended", 600), result
     assert victim not in machines(schedule) and len(machines(schedule)) == 5
-    assert schedule.deeds == ["tainted"] and schedule.said == ["web/tainted"]
+    assert schedule.audit == ["tainted"] and schedule.events == ["web/tainted"]
     schedule.estate.assert_in_order()
     assert schedule.again()["did"] == "nothing"
 
@@ -131,12 +131,12 @@ def test_one_that_is_ill_meanwhile_does_not_hold_up_what_replaces_another(rolled
     schedule.estate.world._die(dead)
     schedule.estate.world.machines[silent].up = False
     schedule.estate.world.sick.add(ill)
-    told = schedule.look()
-    assert (told["did"], set(told["sick"])) == ("mended", {dead, silent, ill}), told
+    result = schedule.reconcile()
+    assert (result["did"], set(result["sick"])) == ("mended", {dead, silent, ill}), result
     assert dead not in machines(schedule) and {silent, ill} < set(machines(schedule))
-    told = schedule.again(2)
-    assert told["did"] == "mended" and not {silent, ill} & set(machines(schedule))
-    assert schedule.deeds == ["tainted", "tainted"]
+    result = schedule.again(2)
+    assert result["did"] == "mended" and not {silent, ill} & set(machines(schedule))
+    assert schedule.audit == ["tainted", "tainted"]
     schedule.estate.assert_in_order()
 
 
@@ -145,11 +145,11 @@ def test_one_that_recovers_is_not_replaced(rolled):
     victim = machines(schedule)[2]
     for _ in range(3):
         schedule.estate.world.sick.add(victim)
-        schedule.look()
+        schedule.reconcile()
         schedule.again()
         schedule.estate.world.sick.discard(victim)
         schedule.again()
-    assert victim in machines(schedule) and schedule.deeds == []
+    assert victim in machines(schedule) and schedule.audit == []
 
 
 def test_a_network_that_is_gone_replaces_nobody(rolled):
@@ -157,13 +157,13 @@ def test_a_network_that_is_gone_replaces_nobody(rolled):
     before, world = machines(schedule), schedule.estate.world
     for machine in world.machines.values():
         machine.up = False
-    told = schedule.again(20)
-    assert (told["did"], told["result"]) == ("alarm", False) and "could be the master" in told["reason"]
+    result = schedule.again(20)
+    assert (result["did"], result["result"]) == ("alarm", False) and "could be the master" in result["reason"]
     assert machines(schedule) == before
     for machine in world.machines.values():
         machine.up = True
     assert schedule.again(2)["did"] == "nothing" and machines(schedule) == before
-    assert schedule.deeds == ["alarm", "alarm over"] and schedule.said == ["web/alarm"] * 20
+    assert schedule.audit == ["alarm", "alarm over"] and schedule.events == ["web/alarm"] * 20
 
 
 def test_a_master_that_was_down_replaces_nobody_at_its_first_look(rolled):
@@ -181,12 +181,12 @@ def test_too_many_sick_machines_are_not_replaced_until_somebody_looked(rolled):
     world, before = schedule.estate.world, machines(schedule)
     for name in before[:2]:
         world._die(name)
-    told = schedule.again(4)
-    assert (told["did"], told["result"]) == ("alarm", False) and "2 machines of 5 are sick" in told["reason"]
-    assert machines(schedule) == before and schedule.deeds == ["alarm"]
+    result = schedule.again(4)
+    assert (result["did"], result["result"]) == ("alarm", False) and "2 machines of 5 are sick" in result["reason"]
+    assert machines(schedule) == before and schedule.audit == ["alarm"]
     schedule.estate.fleet = replace(schedule.estate.fleet, sick_limit=Amount(2))
     assert schedule.again()["did"] == "mended"
-    assert schedule.deeds == ["alarm", "alarm over"]
+    assert schedule.audit == ["alarm", "alarm over"]
     schedule.estate.assert_in_order()
 
 
@@ -196,11 +196,11 @@ def test_tainted_and_old_machines_are_replaced_in_a_window_and_dead_ones_at_any_
     schedule.estate.fleet = replace(schedule.estate.fleet, windows=(closed,), max_age=3 * 86400.0)
     tainted, dead = machines(schedule)[:2]
     schedule.estate.taint(tainted)
-    told = schedule.look()
-    assert told["did"] == "nothing" and "vim /etc/motd" in told["waits"][0] and "closed" in told["waits"][0]
+    result = schedule.reconcile()
+    assert result["did"] == "nothing" and "vim /etc/motd" in result["waits"][0] and "closed" in result["waits"][0]
     schedule.estate.world._die(dead)
-    told = schedule.again()
-    assert told["did"] == "mended", told
+    result = schedule.again()
+    assert result["did"] == "mended", result
     assert tainted in machines(schedule) and dead not in machines(schedule)
     assert len(machines(schedule)) == 5 and schedule.again()["did"] == "nothing"
     schedule.estate.fleet = replace(schedule.estate.fleet, windows=())
@@ -218,9 +218,9 @@ def test_one_that_is_tainted_and_ill_is_replaced_outside_windows_too(rolled):
     schedule.estate.taint(well)
     schedule.estate.taint(ill)
     schedule.estate.world.sick.add(ill)
-    schedule.look()
-    told = schedule.again(2)
-    assert told["did"] == "mended" and well in machines(schedule) and ill not in machines(schedule), told
+    schedule.reconcile()
+    result = schedule.again(2)
+    assert result["did"] == "mended" and well in machines(schedule) and ill not in machines(schedule), result
     assert len(machines(schedule)) == 5 and schedule.again()["did"] == "nothing"
     schedule.estate.assert_in_order()
 
@@ -228,9 +228,9 @@ def test_one_that_is_tainted_and_ill_is_replaced_outside_windows_too(rolled):
 def test_the_size_is_corrected(rolled):
     schedule = rolled()
     schedule.estate.resize(3)
-    assert schedule.look()["did"] == "mended" and len(machines(schedule)) == 3
+    assert schedule.reconcile()["did"] == "mended" and len(machines(schedule)) == 3
     schedule.estate.resize(6)
-    assert schedule.look()["did"] == "mended" and len(machines(schedule)) == 6
+    assert schedule.reconcile()["did"] == "mended" and len(machines(schedule)) == 6
     schedule.estate.assert_in_order()
 
 
@@ -242,9 +242,9 @@ def test_a_roll_that_was_killed_is_carried_on(rolled):
         schedule.estate.operations().roll("web")
     schedule.estate.say = schedule.estate.story.append
     free(schedule)
-    assert schedule.look(test=True)["did"] == "would carry on"
-    told = schedule.look()
-    assert (told["did"], told["result"]) == ("carried on", True)
+    assert schedule.reconcile(test=True)["did"] == "would carry on"
+    result = schedule.reconcile()
+    assert (result["did"], result["result"]) == ("carried on", True)
     assert schedule.estate.running() == ["2" * 64] * 5
     schedule.estate.assert_in_order()
 
@@ -270,19 +270,22 @@ def test_machines_that_haproxy_forgot_have_visitors_again(rolled):
     schedule = rolled(traffic=TrafficSpec("simulated"))
     before, visitors = machines(schedule), schedule.estate.world.visitors
     visitors.reload()
-    dry = schedule.look(test=True)
+    dry = schedule.reconcile(test=True)
     assert dry["did"] == "would mend" and dry["reason"].count("is sent no visitors") == 5
-    assert schedule.look()["did"] == "mended"
+    assert schedule.reconcile()["did"] == "mended"
     assert (machines(schedule), sorted(visitors.servers)) == (before, before)
-    assert schedule.look()["did"] == "nothing"
+    assert schedule.reconcile()["did"] == "nothing"
 
 
 def test_nothing_is_done_about_visitors_while_nobody_knows_who_has_some(rolled):
     schedule = rolled(traffic=TrafficSpec("simulated"))
     schedule.estate.world.faults.traffic_fails = 1.0
     rollouts = len(schedule.estate.ledger.rollouts())
-    told = schedule.look()
-    assert (told["did"], told["reason"]) == ("nothing", "nobody knows who has visitors: the socket cannot be reached")
+    result = schedule.reconcile()
+    assert (result["did"], result["reason"]) == (
+        "nothing",
+        "the state of the traffic cannot be read: the socket cannot be reached",
+    )
     schedule.estate.world.faults.traffic_fails = 0.0
     assert len(schedule.estate.ledger.rollouts()) == rollouts
 
@@ -291,9 +294,9 @@ def test_who_is_driven_is_left_alone(rolled):
     schedule = rolled()
     schedule.estate.world._die(machines(schedule)[0])
     with schedule.estate.store.lease("fleet web"):
-        told = schedule.look()
-        assert (told["did"], told["result"]) == ("busy", True)
-    assert schedule.look()["did"] == "mended"
+        result = schedule.reconcile()
+        assert (result["did"], result["result"]) == ("busy", True)
+    assert schedule.reconcile()["did"] == "mended"
 
 
 def test_a_fleet_that_left_the_pillar_is_never_touched(rolled):
@@ -301,9 +304,9 @@ def test_a_fleet_that_left_the_pillar_is_never_touched(rolled):
     schedule.estate.world._die(machines(schedule)[0])
     schedule.estate.pillar = {}
     before = machines(schedule)
-    told = schedule.again(3)
-    assert (told["did"], told["result"]) == ("alarm", False) and "not in the pillar" in told["reason"]
-    assert machines(schedule) == before and schedule.deeds == ["alarm"]
+    result = schedule.again(3)
+    assert (result["did"], result["result"]) == ("alarm", False) and "not in the pillar" in result["reason"]
+    assert machines(schedule) == before and schedule.audit == ["alarm"]
 
 
 def test_mending_that_fails_alarms_and_is_tried_ever_more_rarely(rolled):
@@ -314,14 +317,14 @@ def test_mending_that_fails_alarms_and_is_tried_ever_more_rarely(rolled):
     began = []
     for _ in range(30):
         before = len(schedule.estate.ledger.rollouts())
-        told = schedule.again()
+        result = schedule.again()
         if len(schedule.estate.ledger.rollouts()) > before:
             began.append(world.now)
-        if told["did"] == "mended":
+        if result["did"] == "mended":
             break
-    assert told["did"] == "mended" and len(began) == 4
-    assert schedule.deeds.count("alarm") <= 3 and schedule.deeds[-1] == "alarm over"
-    assert schedule.said.count("web/alarm") > 3, "it is told of at each look"
+    assert result["did"] == "mended" and len(began) == 4
+    assert schedule.audit.count("alarm") <= 3 and schedule.audit[-1] == "alarm over"
+    assert schedule.events.count("web/alarm") > 3, "it is result of at each look"
     schedule.estate.assert_in_order()
 
 
@@ -332,16 +335,16 @@ def test_a_roll_that_failed_is_left_to_its_operator(rolled):
     with pytest.raises(Exception, match="paused"):
         schedule.estate.operations().roll("web")
     count = len(schedule.estate.ledger.rollouts())
-    told = schedule.again(3)
-    assert (told["did"], told["result"]) == ("left", True) and "fleet.rollback web" in told["reason"]
+    result = schedule.again(3)
+    assert (result["did"], result["result"]) == ("left", True) and "fleet.rollback web" in result["reason"]
     assert len(schedule.estate.ledger.rollouts()) == count
 
 
 def test_ctrl_c_while_looking_ends_it(rolled):
     schedule = rolled()
     with pytest.raises(Interrupted):
-        Upkeep(schedule.estate.operations(), schedule.tell, "web", lambda: True).tend()
-    assert schedule.look()["did"] == "nothing"
+        FleetReconciler(schedule.estate.operations(), schedule.notify, "web", lambda: True).reconcile()
+    assert schedule.reconcile()["did"] == "nothing"
 
 
 def test_orphans_go_with_their_keys_after_the_grace(rolled):
@@ -349,10 +352,10 @@ def test_orphans_go_with_their_keys_after_the_grace(rolled):
     world = schedule.estate.world
     gone = machines(schedule)[0]
     world._die(gone)
-    schedule.look()
+    schedule.reconcile()
 
     def collect() -> list[tuple[str, str]]:
-        orphans = Orphans(schedule.estate.operations(), schedule.estate.load, schedule.tell)
+        orphans = Orphans(schedule.estate.operations(), schedule.estate.load, schedule.notify)
         return [(one["what"], one["done"]) for one in orphans.collect("all")]
 
     assert collect() == []
@@ -390,12 +393,12 @@ def test_whatever_befalls_a_fleet_it_is_mended_once_the_world_is_calm(rolled, se
             schedule.again()
         world.faults.killed = 0.0
     calm(schedule)
-    told = {}
+    result = {}
     for _ in range(40):
-        told = schedule.again()
-        if told["did"] == "nothing":
+        result = schedule.again()
+        if result["did"] == "nothing":
             break
-    assert told["did"] == "nothing" and len(machines(schedule)) == 6, f"seed {seed}: {told}"
+    assert result["did"] == "nothing" and len(machines(schedule)) == 6, f"seed {seed}: {result}"
     estate.assert_in_order()
 
 
