@@ -64,7 +64,8 @@ class Onlooker:
         with _ONE_AT_A_TIME:
             data, section = (_written_down() if WRITE else self._data)[part], _PARTS[part]
             seen, shapes = shape_of(json.loads(json.dumps(document))), copy.deepcopy(data["shapes"])
-            known = data[section].get(name)
+            # A dry run that is not written down answers as the function itself.
+            known = data[section].get(name, data[section].get(name.removesuffix(" test=True")))
             found = seen if known is None else merged(known, seen, shapes)
             if (known, data["shapes"]) == (found, shapes):
                 return
