@@ -112,7 +112,7 @@ def test_the_glass_is_broken_for_a_while_and_the_token_counts_once(pet):
     assert pet.salt("immutable.end_break_glass") == {"changed": True}
     assert pet.refuses("cmd.run", "true")
     replayed = pet.estate.salt(PET, "immutable.break_glass", token, check=False)
-    assert "answers no challenge" in replayed.stdout + replayed.stderr
+    assert "does not answer the last challenge" in replayed.stdout + replayed.stderr
     pet.shell(f"printf %s '{token[:-8]}AAAAAAAA' > /run/immutable/glass")
     assert pet.refuses("cmd.run", "true")
     assert pet.salt("immutable.status")["counts"]["changed"]["cmd.run"] == 1
