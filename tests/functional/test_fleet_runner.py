@@ -548,6 +548,6 @@ def test_people_read_text(opts, run, rack, store, machines):
     assert status["data"].startswith("fleet web: 3 of 3 machines, generation 1, web@111111111111\n")
     assert all(machine in status["data"] for machine in machines)
     plan = run("fleet.plan", "web")[1]["data"]
-    assert "exactly this: salt-run fleet.roll web plan=p" in plan
+    assert "run exactly this plan: salt-run fleet.roll web plan=p" in plan
     assert run("fleet.show", 1)[1]["data"].startswith("roll 1 of fleet web: done\n")
     assert run("fleet.status", "all")[1]["data"].startswith("fleet web: 3 of 3 machines, generation 1")

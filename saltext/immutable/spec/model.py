@@ -192,7 +192,7 @@ class Strategy:
     unhealthy_for: float = 10.0
     """Seconds after which a new machine that was ready and is unhealthy has failed."""
     progress_within: float = 1200.0
-    """Seconds without progress after which a rollout pauses. Default: 2 * ready_within + min_ready + drain_within."""
+    """Seconds without progress after which a rollout failed. Default: 2 * ready_within + min_ready + drain_within."""
     max_failures: Amount = Amount(0)
     """How many failed machines a rollout tolerates; a percentage is of the machines to replace."""
     on_failure: Literal["rollback", "pause"] = "rollback"

@@ -177,7 +177,7 @@ def plan(data: Data, width: int) -> str:
     if data.get("difference"):
         text += ["", *(row for one in _difference(data["difference"]) for row in _wrapped(one, width))]
     if data.get("plan"):
-        command = f"exactly this: salt-run fleet.roll {data['fleet']} plan={data['plan']}"
+        command = f"run exactly this plan: salt-run fleet.roll {data['fleet']} plan={data['plan']}"
         text += ["", *_wrapped(command, width)]
     return "\n".join(text)
 

@@ -225,7 +225,7 @@ def test_a_plan_names_actions_differences_and_the_command_that_does_it():
         "  size: -1.5 MB",
         "  unknown: the weather",
         "",
-        "exactly this: salt-run fleet.roll web plan=p1a2b3c4d",
+        "run exactly this plan: salt-run fleet.roll web plan=p1a2b3c4d",
     ]
 
 
