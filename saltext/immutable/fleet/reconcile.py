@@ -98,7 +98,7 @@ class FleetReconciler:
         if not test:
             self._log.save(rhythm.looked(seen.at) if rhythm else Rhythm(seen.at), found.sick)
         details = {
-            "sick": {one.minion_id: {"why": one.told, "for": round(seen.at - one.since)} for one in found.sick},
+            "sick": {one.minion_id: {"why": one.reason, "for": round(seen.at - one.since)} for one in found.sick},
             "waits": [*found.waits, *filter(None, [stuck(fleet, revoked)])],
         }
         return {**self._act(found, test), **{key: value for key, value in details.items() if value}}
@@ -121,7 +121,7 @@ class FleetReconciler:
     def _repair(self, taints: Sequence[Sickness], reason: str) -> dict[str, Any]:
         interventions = Interventions(self._operations, self._notify)
         for one in taints:
-            entry = self._operations.audit_entry("tainted", one.minion_id, self._name, one.told)
+            entry = self._operations.audit_entry("tainted", one.minion_id, self._name, one.reason)
             interventions.add_taint("sick", entry)
         try:
             return self._run(self._operations.repair, "mended", reason)

@@ -68,7 +68,7 @@ class Sickness:
     seen_at: float
 
     @property
-    def told(self) -> str:
+    def reason(self) -> str:
         """Return what ails it, in words."""
         return f"{SAID[self.ailment]}: {self.note}" if self.note else SAID[self.ailment]
 
@@ -151,13 +151,13 @@ def diagnose(fleet: Fleet, look: FleetSeen, before: Mapping[str, Sickness], brok
     return Diagnosis(
         tuple(sick),
         tuple(one for one in ripe if one.ailment in UNWELL),
-        (*(f"{one.minion_id}: {one.told}" for one in ripe), *_unsettled(fleet, look, members), *chosen),
+        (*(f"{one.minion_id}: {one.reason}" for one in ripe), *_unsettled(fleet, look, members), *chosen),
         (*(_waits(one, protected) for one in sick if one not in ripe), *waiting, *filter(None, [look.obstacle])),
     )
 
 
 def _waits(sickness: Sickness, protected: Collection[str]) -> str:
-    said = f"{sickness.minion_id}: {sickness.told}"
+    said = f"{sickness.minion_id}: {sickness.reason}"
     return f"{said}; it is protected" if sickness.minion_id in protected else said
 
 

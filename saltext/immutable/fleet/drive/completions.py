@@ -171,7 +171,7 @@ def _on_verify(run: Run, track: Track, completion: Completion, now: float) -> No
         track.suspect(now)
     elif completion.value and not track.contested:
         track.contested = True
-        why = "somebody knocked under its id with another key"
+        why = "a minion with another key claims its id"
         run.books.note("alarm", why, track.record.minion_id)
         if track.record.ready_since is None:
             track.fault = why
