@@ -131,8 +131,8 @@ def test_it_boots_to_a_sealed_minion_grows_and_survives_a_power_cut(estate, imag
     os.truncate(disk, 2 << 30)
     with running(estate, disk) as machine:
         machine.wait()
-        standing = machine.ask("immutable.status")
-        assert (standing["digest"], standing["sealed"], standing["problems"]) == (image["digest"], True, [])
+        status = machine.ask("immutable.status")
+        assert (status["digest"], status["sealed"], status["problems"]) == (image["digest"], True, [])
         refused = machine.ask("state.highstate", check=False)
         assert "sealed" in str(refused)
         mounts = machine.ask("mount.active")

@@ -228,35 +228,35 @@ def test_no_visitor_is_lost_while_every_machine_is_replaced(balancer, machines, 
             traffic.attach(new[0], new[1].server_address[0])
             wait_for(lambda new=new: visitors.seen[new[1].server_address[0]] > 20, 20)
             traffic.drain(old[0])
-            wait_for(lambda old=old: traffic.standing()[old[0]].sessions == 0, 20)
+            wait_for(lambda old=old: traffic.status()[old[0]].sessions == 0, 20)
             traffic.remove(old[0])
             old[1].destroy()
     assert visitors.lost == []
     assert all(visitors.seen[machine.server_address[0]] for machine in machines)
-    assert set(traffic.standing()) == set(names[5:])
+    assert set(traffic.status()) == set(names[5:])
 
 
 def test_a_request_under_way_is_a_session_and_ends_well_while_its_machine_is_drained(traffic, balancer, addresses):
     traffic.attach(FIRST, addresses[0])
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(visit, f"{balancer.url}slow")
-        wait_for(lambda: traffic.standing()[FIRST].sessions == 1, 5)
+        wait_for(lambda: traffic.status()[FIRST].sessions == 1, 5)
         traffic.drain(FIRST)
-        assert traffic.standing()[FIRST].state == "draining"
-        assert traffic.standing()[FIRST].sessions == 1
+        assert traffic.status()[FIRST].state == "draining"
+        assert traffic.status()[FIRST].sessions == 1
         assert call.result(10) == addresses[0]
-    wait_for(lambda: traffic.standing()[FIRST].sessions == 0, 5)
+    wait_for(lambda: traffic.status()[FIRST].sessions == 0, 5)
 
 
 def test_a_machine_that_is_removed_lets_go_of_its_visitors_at_once(traffic, balancer, addresses):
     traffic.attach(FIRST, addresses[0])
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(visit, f"{balancer.url}slow")
-        wait_for(lambda: traffic.standing()[FIRST].sessions == 1, 5)
+        wait_for(lambda: traffic.status()[FIRST].sessions == 1, 5)
         began = time.monotonic()
         traffic.remove(FIRST)
         assert time.monotonic() - began < 1.0
-        assert traffic.standing() == {}
+        assert traffic.status() == {}
         with pytest.raises(urllib.error.HTTPError, match="502|503"):
             call.result(10)
 
@@ -264,30 +264,30 @@ def test_a_machine_that_is_removed_lets_go_of_its_visitors_at_once(traffic, bala
 def test_their_own_check_is_told(traffic, machines, addresses):
     traffic.attach(FIRST, addresses[0])
     traffic.attach(SECOND, addresses[1])
-    wait_for(lambda: all(one.up for one in traffic.standing().values()), 5)
+    wait_for(lambda: all(one.up for one in traffic.status().values()), 5)
     machines[0].sick = True
-    wait_for(lambda: traffic.standing()[FIRST].up is False, 5)
+    wait_for(lambda: traffic.status()[FIRST].up is False, 5)
     traffic.drain(FIRST)
-    assert (traffic.standing()[FIRST].state, traffic.standing()[FIRST].up) == ("draining", False)
+    assert (traffic.status()[FIRST].state, traffic.status()[FIRST].up) == ("draining", False)
     machines[0].sick = False
-    wait_for(lambda: traffic.standing()[FIRST].up is True, 5)
-    assert (state(traffic, FIRST), traffic.standing()[SECOND].up) == ("draining", True)
+    wait_for(lambda: traffic.status()[FIRST].up is True, 5)
+    assert (state(traffic, FIRST), traffic.status()[SECOND].up) == ("draining", True)
 
 
 def test_without_a_check_there_is_no_verdict(balancer, addresses):
     traffic = adapter(balancer, check=False)
     traffic.attach(FIRST, addresses[0])
     assert visit(balancer.url) == addresses[0]
-    assert (state(traffic, FIRST), traffic.standing()[FIRST].up) == ("in", None)
+    assert (state(traffic, FIRST), traffic.status()[FIRST].up) == ("in", None)
 
 
 def test_after_a_reload_nobody_stands_until_attached_again(traffic, balancer, addresses):
     traffic.attach(FIRST, addresses[0])
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(visit, f"{balancer.url}slow")
-        wait_for(lambda: traffic.standing()[FIRST].sessions == 1, 5)
+        wait_for(lambda: traffic.status()[FIRST].sessions == 1, 5)
         balancer.reload()
-        assert traffic.standing() == {}
+        assert traffic.status() == {}
         traffic.drain(FIRST)
         traffic.remove(FIRST)
         traffic.attach(FIRST, addresses[0])
@@ -305,7 +305,7 @@ def test_a_server_in_the_config_under_our_name_outlives_a_reload_and_can_be_remo
         assert visit(balancer.url) == addresses[0]
         traffic.drain(FIRST)
         traffic.remove(FIRST)
-        assert traffic.standing() == {}
+        assert traffic.status() == {}
 
 
 def test_servers_of_others_stay_as_they_are(tmp_path, addresses):
@@ -313,7 +313,7 @@ def test_servers_of_others_stay_as_they_are(tmp_path, addresses):
         traffic = adapter(balancer)
         for call in (traffic.drain, traffic.remove):
             call("pet")
-        assert traffic.standing() == {}
+        assert traffic.status() == {}
         assert visit(balancer.url) == addresses[0]
         traffic.attach("pet", addresses[1])
         assert {visit(balancer.url) for _ in range(8)} == set(addresses[:2])
@@ -325,7 +325,7 @@ def test_two_fleets_share_a_backend(balancer, addresses):
     ours, theirs = adapter(balancer), adapter(balancer, prefix="canary")
     ours.attach(FIRST, addresses[0])
     theirs.attach(SECOND, addresses[1])
-    assert (set(ours.standing()), set(theirs.standing())) == ({FIRST}, {SECOND})
+    assert (set(ours.status()), set(theirs.status())) == ({FIRST}, {SECOND})
     assert {visit(balancer.url) for _ in range(8)} == set(addresses[:2])
 
 
@@ -358,7 +358,7 @@ def test_an_option_that_haproxy_does_not_know_is_named(balancer, addresses):
     traffic = adapter(balancer, options={"maxcon": 5})
     with pytest.raises(CommandExecutionError, match="unknown keyword 'maxcon'.*; correct options in the pillar"):
         traffic.attach(FIRST, addresses[0])
-    assert traffic.standing() == {}
+    assert traffic.status() == {}
 
 
 def test_nothing_that_is_said_can_hold_a_second_command(traffic, balancer, addresses):
@@ -368,7 +368,7 @@ def test_nothing_that_is_said_can_hold_a_second_command(traffic, balancer, addre
             traffic.attach(bad, addresses[1])
         with pytest.raises(CommandExecutionError):
             traffic.attach(SECOND, bad)
-    assert set(traffic.standing()) == {FIRST}
+    assert set(traffic.status()) == {FIRST}
     assert visit(balancer.url) == addresses[0]
 
 
@@ -376,15 +376,15 @@ def test_one_haproxy_that_is_gone_is_an_error_and_the_other_is_told_all_the_same
     with Balancer(tmp_path / "other") as other:
         both = adapter(balancer, other)
         both.attach(FIRST, addresses[0])
-    for call in (both.standing, lambda: both.attach(SECOND, addresses[1]), lambda: both.drain(FIRST)):
+    for call in (both.status, lambda: both.attach(SECOND, addresses[1]), lambda: both.drain(FIRST)):
         with pytest.raises(CommandExecutionError, match=f"no HAProxy answers at {other.socket}"):
             call()
     alone = adapter(balancer)
     assert (state(alone, FIRST), state(alone, SECOND)) == ("draining", "in")
     with other:
-        assert both.standing()[SECOND].state == "out"
+        assert both.status()[SECOND].state == "out"
         both.attach(SECOND, addresses[1])
-        assert both.standing()[SECOND].state == "in"
+        assert both.status()[SECOND].state == "in"
         assert visit(other.url) == addresses[1]
 
 
@@ -406,5 +406,5 @@ def test_a_haproxy_that_hangs_does_not_hang_us(tmp_path, monkeypatch, drips):
             threading.Thread(target=drip, daemon=True).start()
         began = time.monotonic()
         with pytest.raises(CommandExecutionError, match="did not answer within 0.5 s"):
-            HAProxy({"socket": str(tmp_path / "mute.sock"), "backend": "web"}, {}).standing()
+            HAProxy({"socket": str(tmp_path / "mute.sock"), "backend": "web"}, {}).status()
         assert time.monotonic() - began < 2.0

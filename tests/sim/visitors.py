@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.traffic import Standing
+from saltext.immutable.traffic import TrafficStatus
 
 if TYPE_CHECKING:
     from .simulated import Simulated
@@ -32,9 +32,9 @@ class Visitors:
         self.longest = 8.0
         """Seconds that a visitor may stay."""
 
-    def standing(self) -> Mapping[str, Standing]:
+    def status(self) -> Mapping[str, TrafficStatus]:
         self._perhaps_fail()
-        return {name: Standing(one.state, self._up(name), one.sessions) for name, one in self.servers.items()}
+        return {name: TrafficStatus(one.state, self._up(name), one.sessions) for name, one in self.servers.items()}
 
     def _up(self, name: str) -> bool | None:
         if name in self.slandered:

@@ -246,7 +246,7 @@ class Estate(ABC):
         (self.pillar / f"{name}.sls").write_text(json.dumps(data, indent=1))
 
     def keys(self) -> list[str]:
-        """Return the minion ids that have a key of any standing, or a stub that would accept one."""
+        """Return the minion ids that have a key of any state, or a stub that would accept one."""
         kinds = ("minions", "minions_pre", "minions_rejected", "minions_denied", "minions_autosign")
         found = (file.name for kind in kinds for file in self.pki.glob(f"{kind}/*"))
         return sorted(name for name in found if not name.startswith("."))

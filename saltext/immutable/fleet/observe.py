@@ -83,7 +83,7 @@ def _cut_off(world: World, members: Sequence[Record]) -> tuple[frozenset[str], s
     if not world.routed:
         return frozenset(), None
     try:
-        states = world.standing()
+        states = world.status()
     except CommandExecutionError as err:
         return frozenset(), f"the state of the traffic cannot be read: {plain(str(err))}"
     attached = [one.minion_id for one in members if one.traffic == "in"]

@@ -19,7 +19,7 @@ from saltext.immutable.fleet.books import revoked as revoked_images
 from saltext.immutable.fleet.books.audit import AuditEntry
 from saltext.immutable.fleet.books.sickness import SicknessLog
 from saltext.immutable.fleet.decide.diagnosis import Diagnosis, Rhythm, Sickness, diagnose
-from saltext.immutable.fleet.decide.reconcile import Revoked, Standing, stuck, trials, way
+from saltext.immutable.fleet.decide.reconcile import FleetStatus, Revoked, decide, failed_attempts, stuck
 from saltext.immutable.fleet.drive.loop import Interrupted
 from saltext.immutable.fleet.interventions import Interventions, Notify
 from saltext.immutable.fleet.observe import Stopped, observe
@@ -58,31 +58,31 @@ class FleetReconciler:
 
     def _reconcile(self, test: bool) -> dict[str, Any]:
         fleet = self._operations.find(self._name, allow_removed=True)
-        standing = self._standing(fleet)
-        decision = way(fleet, standing, self._operations.clock())
-        if decision.course == "look":
-            return self._observe(standing.revoked, test)
-        if decision.course == "roll" and not test:
+        status = self._status(fleet)
+        decision = decide(fleet, status, self._operations.clock())
+        if decision.action == "observe":
+            return self._observe(status.revoked, test)
+        if decision.action == "roll" and not test:
             return self._run(self._operations.roll, "rolled", decision.reason)
-        if decision.course in ("carry on", "roll") and test:
-            return _outcome(f"would {decision.course}", decision.reason)
-        if decision.course == "carry on":
+        if decision.action in ("carry on", "roll") and test:
+            return _outcome(f"would {decision.action}", decision.reason)
+        if decision.action == "carry on":
             return self._run(self._operations.continue_rollout, "carried on", decision.reason)
         if decision.failed and not test:
-            self._alarm(decision.reason, record=decision.course != "rest")  # the failed attempt is recorded already
+            self._alarm(decision.reason, record=decision.action != "rest")  # the failed attempt is recorded already
         wait = {} if decision.until is None else {"again_in": round(decision.until - self._operations.clock())}
-        did = {"leave": "left"}.get(decision.course, decision.course)
+        did = {"leave": "left"}.get(decision.action, decision.action)
         return {**_outcome(did, decision.reason, failed=decision.failed), **wait}
 
-    def _standing(self, fleet: Fleet) -> Standing:
+    def _status(self, fleet: Fleet) -> FleetStatus:
         ledger, holder = self._operations.ledger(self._name), self._operations.holder(self._name)
-        return Standing(
+        return FleetStatus(
             wanted=self._name in self._operations.definitions.fleets,
             held_by=str(holder) if holder else None,
             unfinished=ledger.unfinished(),
             settled=bool(ledger.lineage()),
             machines=bool(ledger.records()),
-            trials=trials(ledger.rollouts()),
+            failed_attempts=failed_attempts(ledger.rollouts()),
             closed=self._operations.closed(fleet),
             revoked=revoked_images.of_fleet(self._operations.store, fleet, ledger),
         )

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from saltext.immutable.fleet.books.ledger import Record
 from saltext.immutable.fleet.drive.effects import Call, Completion, Effects, Task, in_parallel
 from saltext.immutable.fleet.drive.loop import Interrupted
-from saltext.immutable.fleet.drive.track import NEVER, UNWELL
+from saltext.immutable.fleet.drive.track import NEVER, PROBE_UNWELL
 from saltext.immutable.fleet.drive.world import World
 from saltext.immutable.fleet.interventions import Notify
 from saltext.immutable.fleet.operations import Failed, Operations
@@ -143,7 +143,7 @@ class RelaunchLoop:
             machine.phase = "done"
             self._log("relaunched", f"healthy after {now - machine.began:.1f} s", machine.record.minion_id)
         else:
-            machine.note, machine.probe_at = completion.value.note, now + UNWELL
+            machine.note, machine.probe_at = completion.value.note, now + PROBE_UNWELL
 
     def _fail_overdue(self) -> None:
         for one in self._machines:

@@ -6,6 +6,6 @@ import bakes, fleets or the store.
 
 from __future__ import annotations
 
-from saltext.immutable.traffic.adapter import GROUP, Standing, Traffic, load
+from saltext.immutable.traffic.adapter import GROUP, Traffic, TrafficStatus, load
 
-__all__ = ["GROUP", "Standing", "Traffic", "load"]
+__all__ = ["GROUP", "TrafficStatus", "Traffic", "load"]

@@ -18,7 +18,7 @@ GROUP = "saltext.immutable.traffic"
 
 
 @dataclass(frozen=True)
-class Standing:
+class TrafficStatus:
     """The state of one machine in the load balancer."""
 
     state: Literal["in", "draining", "out"]
@@ -35,7 +35,7 @@ class Traffic(Protocol):
     Several threads call it. A machine is identified by its minion id.
     """
 
-    def standing(self) -> Mapping[str, Standing]:
+    def status(self) -> Mapping[str, TrafficStatus]:
         """Return every machine that was attached and not removed since; raise if the list is incomplete."""
 
     def attach(self, minion_id: str, address: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.spec import reading
-from saltext.immutable.traffic import Standing
+from saltext.immutable.traffic import TrafficStatus
 from saltext.immutable.traffic.runtime import WORD, Runtime
 
 State = Literal["in", "draining", "out"]
@@ -71,10 +71,10 @@ class HAProxy:
         found = read(settings)
         self._backends = [Backend(runtime(socket), found) for socket in found.sockets]
 
-    def standing(self) -> Mapping[str, Standing]:
+    def status(self) -> Mapping[str, TrafficStatus]:
         """Return the machines of this fleet; if several HAProxies differ, the state with the least traffic."""
-        seen = [backend.standing() for backend in self._backends]
-        out = Standing("out")
+        seen = [backend.status() for backend in self._backends]
+        out = TrafficStatus("out")
         return {
             minion_id: _combined([each.get(minion_id, out) for each in seen])
             for minion_id in sorted({minion_id for each in seen for minion_id in each})
@@ -112,12 +112,12 @@ class Backend:
         self._socket = runtime.socket
         self._settings = settings
 
-    def standing(self) -> dict[str, Standing]:
+    def status(self) -> dict[str, TrafficStatus]:
         """Return the machines of this fleet in this HAProxy."""
         states = self._servers()
         stats = self._stats()
         return {
-            name.partition(":")[2]: _standing(state, stats.get(name, {}))
+            name.partition(":")[2]: _status(state, stats.get(name, {}))
             for name, state in states.items()
             if name.startswith(f"{self._settings.prefix}:")
         }
@@ -209,21 +209,21 @@ class Backend:
         return CommandExecutionError(f"the answer of HAProxy at {self._socket} is cut off")
 
 
-def _standing(server: Mapping[str, str], stats: Mapping[str, str]) -> Standing:
+def _status(server: Mapping[str, str], stats: Mapping[str, str]) -> TrafficStatus:
     admin = int(server["srv_admin_state"])
     state: State = "out" if admin & _MAINTENANCE else "draining" if admin & _DRAIN else "in"
     was_checked = stats.get("check_status", "").removeprefix("* ") not in _NO_RESULT
-    return Standing(
+    return TrafficStatus(
         state=state,
         up=int(server["srv_op_state"]) != 0 if was_checked and state != "out" else None,
         sessions=int(stats.get("scur") or 0) + int(stats.get("qcur") or 0),
     )
 
 
-def _combined(seen: list[Standing]) -> Standing:
+def _combined(seen: list[TrafficStatus]) -> TrafficStatus:
     """Return the state with the least traffic; up only if all are up; the sum of the sessions."""
     ups = [each.up for each in seen]
-    return Standing(
+    return TrafficStatus(
         state=min((each.state for each in seen), key=_STATES.index),
         up=False if False in ups else None if None in ups else True,
         sessions=sum(each.sessions for each in seen),

@@ -17,7 +17,7 @@ from saltext.immutable.traffic.haproxy import HAProxy
 
 PROTOCOLS = (providers.Provider, traffic.Traffic)
 """What third parties implement."""
-VALUES = (providers.Identity, providers.Instance, traffic.Standing)
+VALUES = (providers.Identity, providers.Instance, traffic.TrafficStatus)
 """What goes in and comes out there."""
 LIBRARY = Path(str(saltext.immutable.__file__)).parent
 TABLES = metadata.sorted_tables

@@ -9,7 +9,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from support.traffic_contract import TrafficContract
 
 from saltext.immutable import traffic as traffics
-from saltext.immutable.traffic import Standing, haproxy, runtime
+from saltext.immutable.traffic import TrafficStatus, haproxy, runtime
 from saltext.immutable.traffic.haproxy import HAProxy
 
 TITLES = "# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_check_result"
@@ -152,39 +152,39 @@ def test_without_a_check_none_is_enabled():
 
 
 @pytest.mark.parametrize(
-    ("bits", "down", "stats", "standing"),
+    ("bits", "down", "stats", "status"),
     [
-        pytest.param(0, False, ("L7OK", 2, 1), Standing("in", True, 3), id="visitors that wait in its queue count"),
-        pytest.param(0, False, ("INI", 0, 0), Standing("in", None, 0), id="no verdict before the first check ends"),
-        pytest.param(0, False, ("* L7OK", 0, 0), Standing("in", True, 0), id="the last verdict holds during a check"),
-        pytest.param(0, False, ("", 0, 0), Standing("in", None, 0), id="no check, no verdict"),
-        pytest.param(0, True, ("L4CON", 0, 0), Standing("in", False, 0), id="down is told apart from drained"),
-        pytest.param(8, True, ("L4TOUT", 4, 0), Standing("draining", False, 4), id="drained and down"),
-        pytest.param(16, False, ("L4OK", 0, 0), Standing("draining", True, 0), id="drained by whom it tracks"),
-        pytest.param(1, True, ("L4OK", 0, 0), Standing("out", None, 0), id="maintenance"),
-        pytest.param(4, True, ("", 0, 0), Standing("out", None, 0), id="maintenance by config"),
-        pytest.param(9, True, ("", 1, 0), Standing("out", None, 1), id="maintenance outdoes draining"),
+        pytest.param(0, False, ("L7OK", 2, 1), TrafficStatus("in", True, 3), id="its queue counts"),
+        pytest.param(0, False, ("INI", 0, 0), TrafficStatus("in", None, 0), id="no result before the first check"),
+        pytest.param(0, False, ("* L7OK", 0, 0), TrafficStatus("in", True, 0), id="the last result holds in a check"),
+        pytest.param(0, False, ("", 0, 0), TrafficStatus("in", None, 0), id="no check, no verdict"),
+        pytest.param(0, True, ("L4CON", 0, 0), TrafficStatus("in", False, 0), id="down is told apart from drained"),
+        pytest.param(8, True, ("L4TOUT", 4, 0), TrafficStatus("draining", False, 4), id="drained and down"),
+        pytest.param(16, False, ("L4OK", 0, 0), TrafficStatus("draining", True, 0), id="drained by whom it tracks"),
+        pytest.param(1, True, ("L4OK", 0, 0), TrafficStatus("out", None, 0), id="maintenance"),
+        pytest.param(4, True, ("", 0, 0), TrafficStatus("out", None, 0), id="maintenance by config"),
+        pytest.param(9, True, ("", 1, 0), TrafficStatus("out", None, 1), id="maintenance outdoes draining"),
     ],
 )
-def test_the_state_of_a_server_is_read(bits, down, stats, standing):
+def test_the_state_of_a_server_is_read(bits, down, stats, status):
     found, (one,) = pretended()
     name = "immutable:web-1"
     one.admin[name], one.stats[name] = bits, stats
     one.down = {name} if down else set()
-    assert found.standing() == {"web-1": standing}
+    assert found.status() == {"web-1": status}
 
 
 def test_a_server_that_has_no_statistics_yet_has_no_sessions():
     found, (one,) = pretended()
     one.admin["immutable:web-1"] = 0
-    assert found.standing() == {"web-1": Standing("in", None, 0)}
+    assert found.status() == {"web-1": TrafficStatus("in", None, 0)}
 
 
 def test_another_list_than_the_known_one_is_an_error():
     found, (one,) = pretended()
     one._show = lambda *rest: "2\n# something else"
     with pytest.raises(CommandExecutionError, match="unknown format"):
-        found.standing()
+        found.status()
 
 
 def test_servers_of_others_are_neither_shown_nor_touched():
@@ -192,7 +192,7 @@ def test_servers_of_others_are_neither_shown_nor_touched():
     before = dict(one.admin)
     found.drain("static")
     found.remove("static")
-    assert (found.standing(), one.admin) == ({}, before)
+    assert (found.status(), one.admin) == ({}, before)
     assert not [command for command in one.sent if "web/static" in command]
 
 
@@ -200,7 +200,7 @@ def test_two_fleets_in_one_backend_have_each_their_prefix():
     found, (one,) = pretended(prefix="shop")
     one.admin["immutable:web-1"] = 0
     found.attach("web-2", "10.0.0.2")
-    assert set(found.standing()) == {"web-2"}
+    assert set(found.status()) == {"web-2"}
     assert "shop:web-2" in one.admin
 
 
@@ -214,11 +214,11 @@ def test_of_several_haproxies_the_state_with_the_least_traffic_counts():
         each.stats["immutable:web-0"] = ("L4OK", 2, 0)
     one.stats["immutable:web-3"], other.stats["immutable:web-3"] = ("L4OK", 0, 0), ("L4CON", 0, 0)
     other.down = {"immutable:web-3"}
-    assert found.standing() == {
-        "web-0": Standing("in", True, 4),
-        "web-1": Standing("draining", None, 0),
-        "web-2": Standing("out", None, 0),
-        "web-3": Standing("in", False, 0),
+    assert found.status() == {
+        "web-0": TrafficStatus("in", True, 4),
+        "web-1": TrafficStatus("draining", None, 0),
+        "web-2": TrafficStatus("out", None, 0),
+        "web-3": TrafficStatus("in", False, 0),
     }
 
 
@@ -229,7 +229,7 @@ def test_all_haproxies_are_called_even_if_one_fails():
         found.attach("web-1", "10.0.0.2")
     assert other.admin["immutable:web-1"] == 0
     with pytest.raises(CommandExecutionError, match="/run/a"):
-        found.standing()
+        found.status()
 
 
 def test_what_was_left_half_done_is_done_by_the_next_call():
@@ -237,10 +237,10 @@ def test_what_was_left_half_done_is_done_by_the_next_call():
     one.broken = "state ready"
     with pytest.raises(CommandExecutionError):
         found.attach("web-1", "10.0.0.2")
-    assert found.standing()["web-1"].state == "out"
+    assert found.status()["web-1"].state == "out"
     one.broken = ""
     found.attach("web-1", "10.0.0.2")
-    assert found.standing()["web-1"].state == "in"
+    assert found.status()["web-1"].state == "in"
 
 
 def test_a_refused_server_is_an_error():
@@ -248,7 +248,7 @@ def test_a_refused_server_is_an_error():
     one.broken = "add server"
     with pytest.raises(CommandExecutionError):
         found.attach("web-1", "10.0.0.2")
-    assert found.standing() == {}
+    assert found.status() == {}
 
 
 def test_sessions_are_shut_down_when_a_server_is_removed(clock):
@@ -256,7 +256,7 @@ def test_sessions_are_shut_down_when_a_server_is_removed(clock):
     found.attach("web-1", "10.0.0.2")
     one.busy = 3
     found.remove("web-1")
-    assert found.standing() == {}
+    assert found.status() == {}
     assert one.sent.count("shutdown sessions server web/immutable:web-1") == 3
 
 
@@ -267,7 +267,7 @@ def test_a_server_that_cannot_be_deleted_is_an_error_after_a_while_and_gets_no_s
     with pytest.raises(CommandExecutionError, match="still has connections"):
         found.remove("web-1")
     assert haproxy.DELETE_WITHIN <= clock.now < haproxy.DELETE_WITHIN + 0.2
-    assert found.standing()["web-1"].state == "out"
+    assert found.status()["web-1"].state == "out"
 
 
 @pytest.mark.parametrize("bad", ["web-1; disable frontend f", "web-1\nquit", "", "web 1", "-x", "ä", "web-1\n"])
@@ -405,4 +405,4 @@ def test_an_answer_that_breaks_off_is_an_error(what):
 
     found._backends[0]._command = torn
     with pytest.raises(CommandExecutionError, match="the answer of HAProxy at /run/a is cut off"):
-        found.standing()
+        found.status()

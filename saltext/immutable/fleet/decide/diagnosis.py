@@ -207,7 +207,7 @@ def _unsettled(fleet: Fleet, look: FleetSeen, members: Sequence[MachineSeen]) ->
     if look.leaving:
         yield f"machines that have to go are still there: {look.leaving}"
     if look.unfinished:
-        yield "an earlier trial to mend it did not end"
+        yield "an earlier attempt to repair it did not end"
 
 
 def _chosen(

@@ -1,4 +1,4 @@
-"""Whether a fleet is reconciled, carried on or left to its operators: pure, from the books to what to do, and why."""
+"""Decide whether a fleet is observed and repaired, its rollout continued, or left to its operators. Pure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Literal
 from saltext.immutable.fleet.decide.state import Rollout
 from saltext.immutable.spec.model import Fleet
 
-LONGEST_REST = 3600.0
-"""Seconds between two attempts to mend a fleet, at most."""
+MAX_REST = 3600.0
+"""The longest time in seconds between two attempts to repair a fleet."""
 
-Course = Literal["alarm", "busy", "leave", "rest", "carry on", "roll", "look", "nothing"]
+ActionKind = Literal["alarm", "busy", "leave", "rest", "carry on", "roll", "observe", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -30,53 +30,53 @@ class Revoked:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What the books say of a fleet."""
+class FleetStatus:
+    """What the store says of a fleet."""
 
     wanted: bool
     """The pillar defines it."""
     held_by: str | None
-    """Who drives it now."""
+    """Which process works on it now."""
     unfinished: Rollout | None
     settled: bool
     """It has a good generation."""
     machines: bool
-    """The books have machines of it."""
-    trials: int = 0
-    """Rollouts of kind reconcile that ended otherwise than done, one after the other, up to now."""
+    """The store has machines of it."""
+    failed_attempts: int = 0
+    """How many of the last rollouts, all of kind reconcile, failed one after the other."""
     closed: str | None = None
     """Why no window is open."""
     revoked: Revoked = Revoked()
 
 
 @dataclass(frozen=True)
-class Way:
+class Decision:
     """What to do with a fleet, and why."""
 
-    course: Course
+    action: ActionKind
     reason: str
     until: float | None = None
     """When the next attempt begins."""
 
     @property
     def failed(self) -> bool:
-        """Tell whether an operator has to know."""
-        return self.course in ("alarm", "rest")
+        """Tell whether an operator has to act."""
+        return self.action in ("alarm", "rest")
 
 
-def way(fleet: Fleet, standing: Standing, now: float) -> Way:
-    """Return whether a fleet is observed and mended, carried on, or left alone."""
-    found = _way(fleet, standing, now)
-    revoked, rollout = standing.revoked, standing.unfinished
-    if found.course == "carry on" and rollout and revoked.target:
-        return Way("alarm", no_further(fleet, rollout, revoked.target))
-    if found.course == "look" and fleet.revoked == "replace" and not standing.closed and not stuck(fleet, revoked):
-        return Way("roll", f"{revoked.runs}; {_channel(fleet)} names {revoked.instead}") if revoked.runs else found
+def decide(fleet: Fleet, status: FleetStatus, now: float) -> Decision:
+    """Return what to do with a fleet, and why."""
+    found = _decide(fleet, status, now)
+    revoked, rollout = status.revoked, status.unfinished
+    if found.action == "carry on" and rollout and revoked.target:
+        return Decision("alarm", no_further(fleet, rollout, revoked.target))
+    if found.action == "observe" and fleet.revoked == "replace" and not status.closed and not stuck(fleet, revoked):
+        return Decision("roll", f"{revoked.runs}; {_channel(fleet)} names {revoked.instead}") if revoked.runs else found
     return found
 
 
 def stuck(fleet: Fleet, revoked: Revoked) -> str | None:
-    """Return why a fleet stays on a revoked image that it should leave by itself; None: it does not."""
+    """Return why a fleet cannot leave a revoked image by itself (``revoked: replace``), or None."""
     if fleet.revoked != "replace" or not revoked.runs:
         return None
     promote = f"promote another: salt-run image.promote {fleet.recipe}@... channel={fleet.channel}"
@@ -88,7 +88,7 @@ def stuck(fleet: Fleet, revoked: Revoked) -> str | None:
 
 
 def no_further(fleet: Fleet, rollout: Rollout, revoked: str) -> str:
-    """Say why a rollout to a revoked image is not carried on, and what leads out of it."""
+    """Return why a rollout to a revoked image is not continued, and what the operator can do."""
     return (
         f"its {rollout.kind} is not carried on, since {revoked}; `salt-run fleet.roll {fleet.name}` goes to what "
         f"{_channel(fleet)} names, `salt-run fleet.rollback {fleet.name}` goes back"
@@ -99,38 +99,38 @@ def _channel(fleet: Fleet) -> str:
     return f"{fleet.recipe}:{fleet.channel}"
 
 
-def _way(fleet: Fleet, standing: Standing, now: float) -> Way:
-    """Return it as if nothing were revoked."""
-    rollout = standing.unfinished
-    if not standing.wanted:
-        return Way("alarm", _abandoned(fleet.name))
-    if standing.held_by:
-        return Way("busy", f"{standing.held_by} works on it")
+def _decide(fleet: Fleet, status: FleetStatus, now: float) -> Decision:
+    """Return what to do with a fleet as if no image were revoked."""
+    rollout = status.unfinished
+    if not status.wanted:
+        return Decision("alarm", _abandoned(fleet.name))
+    if status.held_by:
+        return Decision("busy", f"{status.held_by} works on it")
     if rollout and rollout.outcome == "paused":
-        return _paused(fleet, rollout, standing, now)
+        return _paused(fleet, rollout, status, now)
     if rollout and rollout.kind != "reconcile":
-        return Way("carry on", f"its {rollout.kind} was interrupted: {rollout.verdict or 'nothing was done yet'}")
-    if not standing.settled and not standing.machines:
-        return Way("nothing", f"it never was rolled; `salt-run fleet.roll {fleet.name}` launches it")
-    if not standing.settled:
-        return Way("leave", f"no roll of it has ended well; `salt-run fleet.roll {fleet.name}` tries again")
-    return Way("look", "nobody works on it")
+        return Decision("carry on", f"its {rollout.kind} was interrupted: {rollout.verdict or 'nothing was done yet'}")
+    if not status.settled and not status.machines:
+        return Decision("nothing", f"it never was rolled; `salt-run fleet.roll {fleet.name}` launches it")
+    if not status.settled:
+        return Decision("leave", f"no roll of it has ended well; `salt-run fleet.roll {fleet.name}` tries again")
+    return Decision("observe", "nobody works on it")
 
 
-def _paused(fleet: Fleet, rollout: Rollout, standing: Standing, now: float) -> Way:
+def _paused(fleet: Fleet, rollout: Rollout, status: FleetStatus, now: float) -> Decision:
     if rollout.paused_by == "window":
         if rollout.kind == "reconcile":
-            return Way("look", "a window paused its upkeep")
-        if standing.closed:
-            return Way("leave", f"its {rollout.kind} waits for a window: {standing.closed}")
-        return Way("carry on", f"its {rollout.kind} waited for a window, and one is open")
+            return Decision("observe", "a window paused its upkeep")
+        if status.closed:
+            return Decision("leave", f"its {rollout.kind} waits for a window: {status.closed}")
+        return Decision("carry on", f"its {rollout.kind} waited for a window, and one is open")
     if rollout.kind != "reconcile" or rollout.paused_by == "operator":
         who = "an operator paused" if rollout.paused_by == "operator" else "a failure paused"
-        return Way("leave", f"{who} its {rollout.kind}: {rollout.reason}")
-    again = (rollout.ended or rollout.started) + rest(fleet, standing.trials)
+        return Decision("leave", f"{who} its {rollout.kind}: {rollout.reason}")
+    again = (rollout.ended or rollout.started) + rest(fleet, status.failed_attempts)
     if now < again:
-        return Way("rest", f"trial {standing.trials} to mend it failed: {rollout.reason}", until=again)
-    return Way("look", f"trial {standing.trials} to mend it failed, and it is tried again")
+        return Decision("rest", f"attempt {status.failed_attempts} to mend it failed: {rollout.reason}", until=again)
+    return Decision("observe", f"attempt {status.failed_attempts} to mend it failed, and it is tried again")
 
 
 def _abandoned(name: str) -> str:
@@ -140,12 +140,12 @@ def _abandoned(name: str) -> str:
     )
 
 
-def rest(fleet: Fleet, trials: int) -> float:
-    """Return the seconds to wait after ``trials`` failed ones: ``ready_within``, doubled each time, at most an hour."""
-    return float(min(fleet.strategy.ready_within * 2 ** min(max(0, trials - 1), 30), LONGEST_REST))
+def rest(fleet: Fleet, failed_attempts: int) -> float:
+    """Return the seconds to wait after so many failures: ``ready_within``, doubled each time, at most MAX_REST."""
+    return float(min(fleet.strategy.ready_within * 2 ** min(max(0, failed_attempts - 1), 30), MAX_REST))
 
 
-def trials(rollouts: Sequence[Rollout]) -> int:
+def failed_attempts(rollouts: Sequence[Rollout]) -> int:
     """Return how many attempts to mend a fleet failed one after the other; ``rollouts``: the newest first."""
     failed = 0
     for rollout in rollouts:

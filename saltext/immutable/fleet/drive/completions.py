@@ -1,4 +1,4 @@
-"""What comes back to a driver: the completion of a call, by its kind, and the events of Salt."""
+"""Update a run from completed calls, by their kind, and from Salt's events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from saltext.immutable.fleet.books.ledger import Record, TrafficIntent
 from saltext.immutable.fleet.drive.effects import CHANGES, Completion
 from saltext.immutable.fleet.drive.run import Run
 from saltext.immutable.fleet.drive.timers import LISTED
-from saltext.immutable.fleet.drive.track import NEVER, OUT, REPLACED, RETRY, SERVING, Track
+from saltext.immutable.fleet.drive.track import NEVER, OUT, PROBE_REPLACED, PROBE_SERVING, RETRY, Track
 from saltext.immutable.minions import Event, NoAnswer
 from saltext.immutable.providers import Instance
 
@@ -18,33 +18,33 @@ LIST_EVERY = 2.0
 LIST_EVERY_DOOMED = 0.5
 TRAFFIC_EVERY = 5.0
 TRAFFIC_EVERY_MOVING = 1.0
-"""Seconds between two questions to the traffic, while machines come and go."""
+"""Seconds between two calls for the state of the traffic while machines are attached or drained."""
 PROBES = 50
-"""Probes of healthy machines in a second, at most: those of a large fleet are probed less often."""
+"""Probes of healthy machines a second, at most: machines of a large fleet are probed less often."""
 
 Handler = Callable[[Run, Track, Completion, float], None]
-"""Takes in what came back for one machine, at a time."""
+"""Updates one machine from a completed call; the last argument is the time now."""
 
 
 def on_event(run: Run, event: Event) -> None:
-    """Take in what Salt said of a machine. It is a hint: any minion can say it."""
+    """Update a run from an event about a machine. It is only a hint: any minion can send it."""
     track = run.picture.tracks.get(event.minion_id)
     if track is None or track.record.doomed:
         return
     if event.kind == "denied":
-        track.suspect(run.clock())
-    elif not track.started:  # a minion that says so all day is probed no more often than others
+        track.on_key_denied(run.clock())
+    elif not track.started:  # only the first start event counts: a minion could send them all day
         track.started, track.probe_at = True, run.clock()
-        track.busy.discard("probe")  # one that was made before the minion was up may hang for long
+        track.busy.discard("probe")  # a probe from before the minion started may hang for long
     run.picture.changed(event.minion_id)
 
 
 def on_completion(run: Run, completion: Completion, now: float) -> None:
-    """Take in a call that came back; ``now``: when those that came together are taken in."""
+    """Update a run from a completed call. ``now``: the time of this step of the loop."""
     task = completion.task
     kind = task.kind
     run.changing -= kind in CHANGES
-    if kind in ("list", "traffic", "probe") and not run.awake_since <= task.asked <= now:
+    if kind in ("list", "traffic", "probe") and not run.valid_since <= task.asked <= now:
         _ask_again(run, completion, now)
     elif kind == "list":
         _on_list(run, completion)
@@ -57,21 +57,21 @@ def on_completion(run: Run, completion: Completion, now: float) -> None:
         run.picture.changed(task.minion_id)
 
 
-def see_list(run: Run, instances: list[Instance], asked: float) -> None:
-    """Take in a list of the provider that was asked for at ``asked``; what is tagged as ours but in no book goes."""
+def observe_list(run: Run, instances: list[Instance], asked: float) -> None:
+    """Update a run from a list that was asked for at ``asked``; destroy what is tagged as ours but not in the store."""
     now = run.clock()
-    for instance in run.picture.strangers(instances, asked):
+    for instance in run.picture.unknown_instances(instances, asked):
         reason = "it is tagged as ours but is in no book"
         record = Record(
             instance.minion_id, run.fleet.name, instance.generation, "doomed", instance.born, reason=reason
         )
         run.picture.add(Track(record, since=now, probe_at=NEVER))
         run.books.note("destroy", reason, instance.minion_id)
-    run.picture.see_list(instances, asked, now, run.world.settles)
+    run.picture.update_from_list(instances, asked, now, run.world.settles)
 
 
 def _ask_again(run: Run, completion: Completion, now: float) -> None:
-    """Leave an answer alone that is from before the clock jumped."""
+    """Ignore an answer from before the clock jumped, and ask again."""
     if completion.task.kind == "list":
         run.timers.list_soon(now, len(run.picture))
     elif completion.task.kind == "traffic":
@@ -82,7 +82,7 @@ def _on_list(run: Run, completion: Completion) -> None:
     pause = max(LIST_EVERY_DOOMED if run.picture.any_doomed else LIST_EVERY, len(run.picture) / LISTED)
     run.timers.list_at = min(run.timers.list_at, run.clock() + pause)
     if completion.error is None:
-        see_list(run, completion.value, completion.task.asked)
+        observe_list(run, completion.value, completion.task.asked)
 
 
 def _on_traffic(run: Run, completion: Completion) -> None:
@@ -92,12 +92,12 @@ def _on_traffic(run: Run, completion: Completion) -> None:
     pause = TRAFFIC_EVERY_MOVING if moving else TRAFFIC_EVERY
     run.timers.traffic_at = min(run.timers.traffic_at, now + pause)
     for name, track in run.picture.tracks.items():
-        standing = None if completion.error is not None else completion.value.get(name, OUT)
+        status = None if completion.error is not None else completion.value.get(name, OUT)
         if completion.task.asked < track.route_at - RETRY:
             continue  # it was attached or drained since
-        was_in = track.standing is not None and track.standing.state == "in"
-        came_in = standing is not None and standing.state == "in" and not was_in
-        if track.stand(standing, now):
+        was_in = track.traffic_status is not None and track.traffic_status.state == "in"
+        came_in = status is not None and status.state == "in" and not was_in
+        if track.set_traffic(status, now):
             run.picture.changed(name)
             if came_in and track.record.traffic == "in" and track.health == "yes":
                 run.progressed(now)
@@ -108,7 +108,7 @@ def _on_traffic(run: Run, completion: Completion) -> None:
 
 def _on_launch(run: Run, track: Track, completion: Completion, now: float) -> None:
     minion_id = track.record.minion_id
-    track.touch(now)
+    track.on_launch_returned(now)
     run.timers.list_soon(now, len(run.picture))
     track.retry_at = now + RETRY
     if isinstance(completion.error, NoAnswer):  # it may have come: the next list tells
@@ -150,13 +150,13 @@ def _on_forget(run: Run, track: Track, completion: Completion, now: float) -> No
 
 def _on_probe(run: Run, track: Track, completion: Completion, now: float) -> None:
     minion_id, before = track.record.minion_id, track.health
-    track.answer(completion.value, completion.task.asked, now, _pause(run, track))
+    track.on_probe(completion.value, completion.task.asked, now, _pause(run, track))
     if track.record.doomed:
         return
     if track.health == "yes" and track.record.ready_since is None:
         traffic: TrafficIntent = "out" if run.world.routed else "in"
         track.record = replace(track.record, ready_since=now, healthy_since=now, traffic=traffic)
-        track.since, track.probe_at = now, now + max(SERVING, _pause(run, track))
+        track.since, track.probe_at = now, now + max(PROBE_SERVING, _pause(run, track))
         run.progressed(now)
         seconds = now - track.record.born
         after = f" after {seconds:.1f} s" if seconds >= 0 else ""  # the clock may have been set back
@@ -168,7 +168,7 @@ def _on_probe(run: Run, track: Track, completion: Completion, now: float) -> Non
 def _on_verify(run: Run, track: Track, completion: Completion, now: float) -> None:
     track.verified = now
     if completion.error is not None:
-        track.suspect(now)
+        track.on_key_denied(now)
     elif completion.value and not track.contested:
         track.contested = True
         why = "a minion with another key claims its id"
@@ -195,9 +195,9 @@ def _on_route(run: Run, track: Track, what: str, completion: Completion, now: fl
 
 
 def _pause(run: Run, track: Track) -> float:
-    """Return how many seconds, at least, a healthy machine is left alone after a probe."""
+    """Return the shortest time in seconds between two probes of a healthy machine."""
     of_target = track.record.generation == run.rollout.target
-    return max(0.0 if of_target else REPLACED, len(run.picture) / PROBES)
+    return max(0.0 if of_target else PROBE_REPLACED, len(run.picture) / PROBES)
 
 
 class Handlers(TypedDict):

@@ -15,12 +15,12 @@ _ROUTES = frozenset({"attach", "drain"})
 
 
 def submit_due(run: Run, effects: Effects, now: float) -> None:
-    """Submit what is due now; what only lacks a free call waits for one."""
+    """Submit the calls that are due. Where the provider's limit is reached, the machine waits in a queue."""
     timers, tracks = run.timers, run.picture.tracks
     if timers.is_time_to_list(now):
         effects.submit(Task("list", "", now), run.world.list)
     if timers.is_time_for_traffic(now):
-        effects.submit(Task("traffic", "", now), run.world.standing)
+        effects.submit(Task("traffic", "", now), run.world.status)
     for track in timers.take_due(tracks, now):
         _submit_for(run, effects, track, now)
     while run.changing < run.world.concurrency:
@@ -31,9 +31,9 @@ def submit_due(run: Run, effects: Effects, now: float) -> None:
 
 
 def _submit_for(run: Run, effects: Effects, track: Track, now: float) -> None:
-    """Submit what is due for one machine."""
+    """Submit the calls that are due for one machine."""
     name = track.record.minion_id
-    if track.doubt(now):
+    if track.expire_probe(now):
         run.picture.changed_by_time(name)
     for kind, call in _due(run, track, now):
         if kind in CHANGES and run.changing >= run.world.concurrency:
@@ -75,10 +75,7 @@ def _routes(run: Run, track: Track) -> Iterator[tuple[Call, Callable[[], Any]]]:
 
 
 def _next_of(run: Run, track: Track, now: float) -> float:
-    """Return when there is something to do for a machine even if nothing is heard of it.
-
-    What is due already is under way, or waits for something that will come back.
-    """
+    """Return when a machine is due next even if no call returns. (What is due now runs, or waits for a call.)"""
     if track.record.doomed:
         gone = NEVER if track.absent_since is None else track.absent_since + run.world.settles
         times = [track.retry_at, gone]

@@ -1,4 +1,4 @@
-"""Calls that run in threads, and what comes back: their completions, and events of Salt."""
+"""Run calls in threads, and return their completions and Salt's events."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from saltext.immutable.minions import Event
 
 Call = Literal["list", "traffic", "launch", "attach", "drain", "destroy", "forget", "probe", "verify", "relaunch"]
 CHANGES = frozenset({"launch", "destroy", "forget"})
-"""Calls of which so many may be under way at once as the provider takes."""
+"""Calls that change something: the provider limits how many run at the same time."""
 QUESTIONS = frozenset({"list", "traffic", "probe", "verify"})
-"""Calls that change nothing: the end of the process may cut them off."""
+"""Calls that change nothing: they may be cut off when the process ends."""
 
 TICK = 0.05
-"""Seconds between two looks at Salt's event bus."""
+"""Seconds between two reads of Salt's event bus."""
 AT_A_TIME = 32
-"""Questions that are asked at once."""
+"""How many questions run at the same time."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One call that is under way."""
+    """One running call."""
 
     kind: Call
     minion_id: str
     asked: float
-    """When it was submitted: an answer may be older than what has been done since."""
+    """When it was submitted: its answer may be older than a later change."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    """A call that came back, with its value or with the error of Salt or of the provider."""
+    """A completed call, with its value or its error."""
 
     task: Task
     value: Any = None
@@ -47,20 +47,20 @@ class Completion:
 
 
 class Effects(Protocol):
-    """Where calls run. A simulation has its own, in virtual time."""
+    """Runs calls. A simulation has its own, in virtual time."""
 
     def submit(self, task: Task, call: Callable[[], Any]) -> None:
         """Start a call."""
 
     def wait(self, until: float) -> tuple[list[Completion], list[Event]]:
-        """Return what came back as soon as there is something, or nothing at ``until``."""
+        """Wait until a call completes or an event comes, at most until ``until``, and return them."""
 
     def close(self) -> None:
-        """Start no more; do not wait for calls that only ask."""
+        """Start no more calls; do not wait for questions."""
 
 
-class Askers:
-    """Threads that the end of the process does not wait for; as many as there were calls at once."""
+class QuestionThreads:
+    """Daemon threads for questions, at most ``workers``: the end of the process does not wait for them."""
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
@@ -70,14 +70,14 @@ class Askers:
         self._closed = False
 
     def submit(self, call: Callable[[], None]) -> None:
-        """Let an idle thread, or a new one, make a call; with all of them busy, the first that is free again."""
+        """Run a call in an idle thread, in a new one, or in the first that becomes idle."""
         self._todo.put(call)
         if not self._idle.acquire(blocking=False) and self._threads < self._workers:
             self._threads += 1
             threading.Thread(target=self._work, name="fleet asks", daemon=True).start()
 
     def close(self) -> None:
-        """Start no more calls, and let the idle threads end."""
+        """Start no more calls, and end the idle threads."""
         self._closed = True
         for _ in range(self._threads):
             self._todo.put(lambda: None)
@@ -89,20 +89,20 @@ class Askers:
 
 
 class Pool:
-    """Calls in threads. The end of the process waits for those that change something, whatever ends it.
+    """Runs calls in threads. The end of the process waits for calls that change something, and not for questions.
 
-    It does not wait for a question: that may be about a machine that is gone by now, and answered by nobody.
+    (A question about a machine that is gone by now would run into its time-out.)
     """
 
     def __init__(self, poll: Callable[[], list[Event]], stopped: Callable[[], bool], workers: int = 32) -> None:
         self._poll = poll
         self._stopped = stopped
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="fleet")
-        self._askers = Askers(workers)
+        self._questions = QuestionThreads(workers)
         self._done: queue.SimpleQueue[Completion | BaseException] = queue.SimpleQueue()
 
     def submit(self, task: Task, call: Callable[[], Any]) -> None:
-        """Start a call; what is not an error of Salt's is a bug and is raised where the driver waits."""
+        """Start a call. An error that is not Salt's is a bug: `wait` raises it."""
 
         def run() -> None:
             try:
@@ -113,12 +113,12 @@ class Pool:
                 self._done.put(err)
 
         if task.kind in QUESTIONS:
-            self._askers.submit(run)
+            self._questions.submit(run)
         else:
             self._threads.submit(run)
 
     def wait(self, until: float) -> tuple[list[Completion], list[Event]]:
-        """Return as soon as a call came back, an event came, or the driver is told to stop."""
+        """Wait until a call completes, an event comes or the driver is told to stop, at most until ``until``."""
         while True:
             patience = max(0.0, min(TICK, until - time.time()))
             completions = self._taken(patience)
@@ -129,7 +129,7 @@ class Pool:
     def close(self) -> None:
         """Start no more calls."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._askers.close()
+        self._questions.close()
 
     def _taken(self, patience: float) -> list[Completion]:
         taken: list[Completion] = []
@@ -145,7 +145,7 @@ class Pool:
 
 
 def in_parallel(calls: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-    """Return what the calls return, or the error of Salt's that they raised. An interrupt does not wait for them."""
+    """Run calls in threads; return key to result, or to the Salt error that it raised. Ctrl-C does not wait."""
     todo: queue.SimpleQueue[str] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     for key in calls:

@@ -1,4 +1,4 @@
-"""What others wrote into the books meanwhile: orders of operators, taints, protections, another size."""
+"""What other processes wrote to the store: orders of operators, taints, protections, another size."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from saltext.immutable.fleet.drive.run import Run
 
 
 class Inbox:
-    """The books of a fleet, read for what is new. ``declared``: the size in the pillar."""
+    """Reads changes from the store of one fleet. ``declared``: the size in the pillar."""
 
     def __init__(self, ledger: Ledger, declared: int) -> None:
         self._ledger, self._declared = ledger, declared
         self._marks: tuple[dict[str, str], dict[str, str]] = ({}, {})
-        """Taints and protections as they were read last."""
+        """The taints and protections that were read last."""
 
     def read(self, run: Run) -> None:
-        """Take in what is new."""
+        """Read the store, and apply what changed to the run."""
         updates = self._ledger.updates(self._declared)
         marks = (dict(updates.taints), dict(updates.protections))
         if marks != self._marks:
@@ -38,4 +38,4 @@ def _apply(run: Run, orders: Sequence[Order]) -> None:
     for order in orders:
         if order.rollout == before.id:
             run.books.note("order", str(order))
-    run.note_turn(before)
+    run.note_outcome(before)

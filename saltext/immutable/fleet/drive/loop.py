@@ -1,8 +1,8 @@
-"""Walk a rollout to its end: observe, plan, commit, act.
+"""Drive a rollout to its end: observe, plan, commit, act.
 
-Only the driver touches the store. A call is submitted after its intent is committed, and every call may be repeated,
-so that whoever comes after a killed driver carries on from the store and the provider's list. What is done a step is
-proportional to what has happened since the last one, not to the size of the fleet.
+Only the driver writes to the store. A call is submitted after its intent is committed, and every call may be repeated,
+so that the next driver after a killed one carries on from the store and the provider's list. The cost of a step is
+proportional to what has changed since the last one, not to the size of the fleet.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from salt.exceptions import CommandExecutionError
 from saltext.immutable.fleet.books.budgets import Budget
 from saltext.immutable.fleet.books.ledger import Intent, Ledger, Record
 from saltext.immutable.fleet.decide.state import MENDING, UNLIMITED, Action, Limits, Plan, Rollout
-from saltext.immutable.fleet.drive.completions import on_completion, on_event, see_list
+from saltext.immutable.fleet.drive.completions import observe_list, on_completion, on_event
 from saltext.immutable.fleet.drive.due import submit_due
 from saltext.immutable.fleet.drive.effects import Completion, Effects
 from saltext.immutable.fleet.drive.inbox import Inbox
@@ -23,7 +23,7 @@ from saltext.immutable.fleet.drive.picture import Picture
 from saltext.immutable.fleet.drive.planning import Planner
 from saltext.immutable.fleet.drive.run import Run
 from saltext.immutable.fleet.drive.timers import Timers
-from saltext.immutable.fleet.drive.track import SILENT, Track
+from saltext.immutable.fleet.drive.track import PROBE_SILENT, Track
 from saltext.immutable.fleet.drive.transaction import Say, Transaction
 from saltext.immutable.fleet.drive.world import World
 from saltext.immutable.minions import Event
@@ -31,19 +31,19 @@ from saltext.immutable.spec.model import Fleet
 from saltext.immutable.store import Lease
 
 SMALL = 50
-"""Machines of a fleet that is planned anew whenever something comes back."""
+"""A fleet of at most so many machines is planned again whenever a call returns."""
 CROWD = 5_000
-"""Machines with which a plan is made once a second; with fewer, more often."""
+"""Machines of a fleet that is planned once a second; a smaller one is planned more often."""
 SET_BACK = 1.0
-"""Seconds that the clock may go back: time servers do that."""
+"""Seconds by which the clock may go back without a reset: time servers do that."""
 
 
 class Interrupted(CommandExecutionError):  # type: ignore[misc]
-    """The driver was told to stop; everything is written down."""
+    """The driver was told to stop; its state is committed."""
 
 
 class Driver:
-    """One rollout's loop. Clock, effects, names, limits and the wish to stop are given to it."""
+    """The loop of one rollout. Its clock, effects, new ids, limits and signal to stop are passed in."""
 
     def __init__(
         self,
@@ -77,18 +77,18 @@ class Driver:
         for minion_id in records:
             timers.due(minion_id)
         self._run = Run(
-            ledger.with_effective_size(fleet), rollout, world, books, picture, timers, clock, awake_since=now
+            ledger.with_effective_size(fleet), rollout, world, books, picture, timers, clock, valid_since=now
         )
         self._observed_at = now
         self._inbox.read(self._run)
 
     def run(self) -> Rollout:
-        """Go on until the rollout has an outcome, and return it."""
+        """Drive the rollout until it has an outcome, and return it."""
         run = self._run
         try:
-            if not run.rollout.outcome:  # a pause must not depend on the provider
+            if not run.rollout.outcome:  # a pause that was ordered must not depend on the provider
                 asked = self._clock()
-                see_list(run, run.world.list(), asked)
+                observe_list(run, run.world.list(), asked)
             while not run.rollout.outcome:
                 if self._stopped():
                     return self._stop()
@@ -111,7 +111,7 @@ class Driver:
         raise Interrupted(f"stopped with {rollout.verdict}; `salt-run fleet.{again} {rollout.fleet}` carries on")
 
     def _finish(self) -> None:
-        """Wait for the calls under way that change something, and write down what they did."""
+        """Wait for the running calls that change something, and commit their results."""
         while self._run.changing:
             self._observe(*self._effects.wait(self._run.books.beat_at))
             self._commit()
@@ -120,18 +120,18 @@ class Driver:
     # Observe
 
     def _wait(self, until: float) -> None:
-        """Wait for something to happen; what happens at about the same time to a large fleet is taken together."""
+        """Wait until something happens. In a large fleet, collect for a moment what happens next."""
         self._observe(*self._effects.wait(until))
         machines = self._run.picture
         soon = self._clock() + len(machines) / CROWD
         while len(machines) > SMALL and self._clock() < soon and not self._stopped():
-            self._act(self._clock())  # what is written down already need not wait for the next plan
+            self._act(self._clock())  # what is committed already need not wait for the next plan
             self._observe(*self._effects.wait(soon))
 
     def _observe(self, completions: Sequence[Completion], events: Sequence[Event]) -> None:
         now = self._clock()
         if not self._observed_at - SET_BACK < now < self._observed_at + self._ttl:
-            self._run.wake(now)
+            self._run.reset_observations(now)
         self._observed_at = now
         for event in events:
             on_event(self._run, event)
@@ -141,7 +141,7 @@ class Driver:
     # Plan and commit
 
     def _take(self, step: Plan) -> None:
-        """Make the plan's actions intents, and note what changed about the rollout."""
+        """Turn the plan's actions into intents, and write changes of the rollout to the journal."""
         run = self._run
         before, run.rollout = run.rollout, step.rollout
         for action in step.actions:
@@ -150,15 +150,15 @@ class Driver:
             run.books.note("step", f"{before.step + 1} is passed: {before.verdict}")
         if step.rollout.switched_at != before.switched_at:
             run.books.note("switch", "all newcomers are healthy: the traffic moves to them")
-        run.note_turn(before)
+        run.note_outcome(before)
 
     def _intend(self, action: Action) -> None:
         run, now = self._run, self._clock()
         if action.minion_id is None:
             minion_id = self._new_id()
-            born = max(now, run.rollout.started)  # also where the clock went back: it is one of this rollout's
+            born = max(now, run.rollout.started)  # never before its rollout, even if the clock went back
             record = Record(minion_id, run.fleet.name, action.generation, "launch", born, reason=action.reason)
-            run.picture.add(Track(record, since=now, probe_at=now + SILENT, listed=True))
+            run.picture.add(Track(record, since=now, probe_at=now + PROBE_SILENT, listed=True))
             run.books.note("launch", action.reason, minion_id)
             return
         track = run.picture.tracks[action.minion_id]
@@ -172,14 +172,14 @@ class Driver:
     # Act
 
     def _act(self, now: float) -> None:
-        """Submit the calls that are due; what others wrote into the books is read first, as often as lists are."""
-        if self._run.timers.is_time_for_news(now):
+        """Submit the calls that are due; before, as often as lists are read, read what others wrote to the store."""
+        if self._run.timers.is_time_to_read_books(now):
             self._inbox.read(self._run)
         submit_due(self._run, self._effects, now)
 
 
 def _intended(record: Record, action: Action) -> Record:
-    """Return the record of a machine after an action was decided."""
+    """Return the record of a machine with the intent of an action."""
     if action.kind == "attach":
         return replace(record, traffic="in", drain_since=None, kept_until=None)
     if action.kind == "drain":

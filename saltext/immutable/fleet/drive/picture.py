@@ -1,4 +1,4 @@
-"""The picture of a fleet: each machine as the books have it and as this run has seen it."""
+"""The picture of a fleet: each machine as the store has it and as this run has observed it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from saltext.immutable.providers import Instance
 
 
 class Picture:
-    """What is known of the machines of one fleet; what the plan sees of each is made anew only after a change.
+    """What is known of the machines of one fleet. What the plan sees of a machine is made again only after a change.
 
     ``changed`` is called with the id of each machine of which something changed. Times are seconds since the epoch.
     """
@@ -21,23 +21,23 @@ class Picture:
     ) -> None:
         self.tracks = {key: Track(record, since=now, probe_at=now) for key, record in records.items()}
         for track in self.tracks.values():
-            track.forget(now)  # what is written down may be of a time that has not come
-        self.moved = True
-        """Whether what the plan sees of any machine has changed since this was last set to False."""
+            track.reset(now)  # times in the store may lie in the future, where a clock was set back
+        self.has_changed = True
+        """Whether anything that the plan sees has changed since this was last set to False."""
         self._routed, self._on_change = routed, changed
         self._machines: dict[str, Machine] = {}
         self._stale = dict.fromkeys(self.tracks)
-        """Machines of which something changed, in the order in which it did."""
+        """Ids of the machines that changed since `machines` was called, in the order of their changes."""
         self._listed_at = -NEVER
-        """When the newest list that was taken in was asked for."""
+        """When the newest list was asked for."""
         self._removed: dict[str, float] = {}
-        """Machines that are gone for good, and since when: an older list may still show them."""
+        """Ids of the machines that are gone for good, and since when: an older list may still show them."""
 
     def __len__(self) -> int:
         return len(self.tracks)
 
     def record(self, minion_id: str) -> Record | None:
-        """Return what is wanted of a machine; None where the fleet has none of this id."""
+        """Return the record of a machine, or None if the fleet has none of this id."""
         return self.tracks[minion_id].record if minion_id in self.tracks else None
 
     def machine(self, minion_id: str) -> Machine:
@@ -50,7 +50,7 @@ class Picture:
             machine = self.tracks[name].machine(self._routed) if name in self.tracks else None
             if machine == self._machines.get(name):
                 continue
-            self.moved = True
+            self.has_changed = True
             if machine is not None:
                 self._machines[name] = machine
             else:
@@ -60,16 +60,16 @@ class Picture:
 
     @property
     def any_doomed(self) -> bool:
-        """Tell whether, as `machines` returned them last, a machine has to go."""
+        """Tell whether a machine is doomed, as `machines` returned them last."""
         return any(machine.phase == "doomed" for machine in self._machines.values())
 
     def changed(self, minion_id: str) -> None:
-        """Look at a machine again: something about it is new."""
+        """Note that something about a machine changed, for the plan, the store and the timers."""
         self._stale[minion_id] = None
         self._on_change(minion_id)
 
     def changed_by_time(self, minion_id: str) -> None:
-        """Let the plan see a machine anew, of which there is nothing to write or to do."""
+        """Note that something about a machine changed for the plan alone: there is nothing to write or to do."""
         self._stale[minion_id] = None
 
     def add(self, track: Track) -> None:
@@ -82,16 +82,16 @@ class Picture:
         del self.tracks[minion_id]
         self._removed[minion_id] = now
 
-    def forget(self, now: float) -> None:
-        """Take what was seen for unknown: nobody knows how long ago it was."""
+    def reset(self, now: float) -> None:
+        """Reset what was observed: after a jump of the clock its age is unknown."""
         self._listed_at = -NEVER
         for minion_id, track in self.tracks.items():
-            track.forget(now)
+            track.reset(now)
             track.timer = NEVER
             self.changed(minion_id)
 
-    def strangers(self, instances: Iterable[Instance], asked: float) -> list[Instance]:
-        """Return what a list shows that is in no book."""
+    def unknown_instances(self, instances: Iterable[Instance], asked: float) -> list[Instance]:
+        """Return the machines in a list that are not in the store."""
         if asked < self._listed_at:
             return []
         removed = self._removed
@@ -101,25 +101,25 @@ class Picture:
             if one.minion_id not in self.tracks and asked > removed.get(one.minion_id, -1.0)
         ]
 
-    def see_list(self, instances: Iterable[Instance], asked: float, now: float, settles: float) -> None:
-        """Take in a complete list of the provider, which was asked for at ``asked``.
+    def update_from_list(self, instances: Iterable[Instance], asked: float, now: float, settles: float) -> None:
+        """Update all machines from a complete list of the provider, which was asked for at ``asked``.
 
         ``settles``: seconds for which a machine must be absent from lists to be gone.
         """
         if asked < self._listed_at:
-            return  # a newer one overtook it, and may have shown what came meanwhile
+            return  # a newer list came first, and may show machines that came meanwhile
         self._listed_at = asked
         there = {instance.minion_id: instance for instance in instances}
         for minion_id, track in self.tracks.items():
             if minion_id in there:
-                is_new = track.see(there[minion_id], settled=asked >= track.touched, now=now)
+                is_new = track.on_listed(there[minion_id], settled=asked >= track.launch_returned_at, now=now)
             else:
-                is_new = track.miss(asked, now, settles)
+                is_new = track.on_missing(asked, now, settles)
             if is_new:
                 self.changed(minion_id)
 
     def set_marks(self, taints: Mapping[str, str], protections: Mapping[str, str]) -> None:
-        """Take in which machines the books call tainted or protected, and why."""
+        """Set which machines are tainted or protected, and why."""
         for minion_id, track in self.tracks.items():
             marks = taints.get(minion_id), protections.get(minion_id)
             if marks != (track.taint, track.protect):

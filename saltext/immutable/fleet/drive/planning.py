@@ -1,4 +1,4 @@
-"""Ask the plan, within what windows and budgets leave."""
+"""Make the plan, within what windows and budgets allow."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from saltext.immutable.spec.model import Fleet
 from saltext.immutable.store import Lease
 
 PLAN_EVERY = 5.0
-"""Seconds after which a plan is made anew though nothing happened."""
+"""Seconds after which a plan is made again even if nothing changed."""
 
 
 class Planner:
-    """The plans of one run. ``windows`` says what may be begun at a time."""
+    """Makes the plans of one run. ``windows`` returns what may be started at a time."""
 
     def __init__(self, windows: Callable[[float], Limits], budget: Budget, lease: Lease) -> None:
         self._windows, self._budget, self._lease = windows, budget, lease
         self._made_from: tuple[Rollout, Fleet, Limits] | None = None
-        """What, beside machines, the last plan was made from."""
+        """The input of the last plan, apart from the machines."""
         self._made_at = self._again_at = -NEVER
 
     def plan(self, run: Run, now: float) -> Plan:
-        """Return the plan; what it would begin is reserved first where budgets are kept.
+        """Return the plan. If the fleet has budgets, what the plan would start is reserved first.
 
-        Where nothing is new, the plan of a moment ago holds: it said until when.
+        If nothing changed, the last plan holds until its own time to wake.
         """
         machines, limits = run.picture.machines(), self._windows(now)
         made_from = (run.rollout, run.fleet, limits)
-        if not run.picture.moved and made_from == self._made_from and self._made_at <= now < self._again_at:
+        if not run.picture.has_changed and made_from == self._made_from and self._made_at <= now < self._again_at:
             return Plan((), run.rollout, self._again_at)
         step = plan(run.fleet, run.rollout, machines, limits, now)
-        run.picture.moved, self._made_from, self._made_at = False, (step.rollout, run.fleet, limits), now
+        run.picture.has_changed, self._made_from, self._made_at = False, (step.rollout, run.fleet, limits), now
         self._again_at = min(NEVER if step.wake is None else step.wake, now + PLAN_EVERY)
         need = _need(run, step)
         if not self._budget or need == Need():
@@ -44,13 +44,13 @@ class Planner:
         granted = self._reserve(run, need, now)
         if granted == need:
             return step
-        run.picture.moved = True  # the budgets are asked again whether or not anything happens meanwhile
+        run.picture.has_changed = True  # so that the budgets are asked again even if nothing else changes
         limits = replace(limits, launches=granted.launches, disruptions=granted.disruptions)
-        step = _patient(run.fleet, plan(run.fleet, run.rollout, machines, limits, now), now)
+        step = _extend_progress(run.fleet, plan(run.fleet, run.rollout, machines, limits, now), now)
         return replace(step, wake=min(step.wake, run.timers.budget_at) if step.wake is not None else None)
 
     def _reserve(self, run: Run, need: Need, now: float) -> Need:
-        """Return what the budgets grant; where they granted less a moment ago, they are not asked again yet."""
+        """Return what the budgets grant: nothing until ``budget_at``, if they granted less than was needed."""
         if now < run.timers.budget_at:
             return Need()
         run.books.reserved = True
@@ -60,8 +60,8 @@ class Planner:
         return granted
 
 
-def _patient(fleet: Fleet, step: Plan, now: float) -> Plan:
-    """Hold it against no rollout that other fleets have spent the budgets: that is no lack of progress of its own."""
+def _extend_progress(fleet: Fleet, step: Plan, now: float) -> Plan:
+    """Count time in which other fleets hold the budgets as progress, so that the rollout does not fail for its lack."""
     patience = fleet.strategy.progress_within / 4
     if step.actions or step.rollout.outcome or now < step.rollout.progress_at + patience:
         return step
@@ -69,7 +69,7 @@ def _patient(fleet: Fleet, step: Plan, now: float) -> Plan:
 
 
 def _need(run: Run, step: Plan) -> Need:
-    """Return what a plan takes of the budgets: launches, and healthy serving machines that it takes away."""
+    """Return what a plan needs of the budgets: launches, and removals of healthy serving machines."""
     taken = [run.picture.machine(a.minion_id) for a in step.actions if a.minion_id and a.kind in ("drain", "destroy")]
     return Need(
         sum(action.kind == "launch" for action in step.actions),

@@ -1,4 +1,4 @@
-"""One run of a driver: what its loop, its calls and what comes back from them share."""
+"""One run of a driver: what the loop, the calls and their completions share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saltext.immutable.spec.model import Fleet
 
 @dataclass
 class Run:
-    """A rollout that is driven. Only the driver's own thread touches it."""
+    """The state of one run. Only the driver's own thread reads and writes it."""
 
     fleet: Fleet
     rollout: Rollout
@@ -24,29 +24,29 @@ class Run:
     picture: Picture
     timers: Timers
     clock: Callable[[], float]
-    awake_since: float
-    """Answers to what was asked before this are not believed: the clock jumped since."""
+    valid_since: float
+    """Answers to calls from before this are ignored: the clock jumped since."""
     changing: int = 0
-    """Calls under way that change something."""
+    """How many calls that change something are running."""
 
     def progressed(self, now: float) -> None:
-        """Take in that the rollout came further; that may have left room in the budgets."""
+        """Note that the rollout made progress; that may have left room in the budgets."""
         self.timers.budget_at = now
         self.rollout = replace(self.rollout, progress_at=now)
 
-    def note_turn(self, before: Rollout) -> None:
-        """Put into the journal that the rollout turned, or ended, since ``before``."""
+    def note_outcome(self, before: Rollout) -> None:
+        """Write to the journal if the direction or the outcome of the rollout differs from ``before``."""
         if self.rollout.direction != before.direction:
             self.books.note(self.rollout.direction, self.rollout.reason)
         if self.rollout.outcome != before.outcome and self.rollout.outcome:
             self.books.note(self.rollout.outcome, self.rollout.reason or self.rollout.verdict)
 
-    def wake(self, now: float) -> None:
-        """Take what was known for unknown: the clock jumped, or this process slept, nobody knows for how long."""
-        self.awake_since = self.books.beat_at = now
+    def reset_observations(self, now: float) -> None:
+        """Reset what was observed: the clock jumped, or this process was suspended."""
+        self.valid_since = self.books.beat_at = now
         self.timers.restart(now)
         reached = self.rollout.step_reached_at
         self.rollout = replace(
             self.rollout, progress_at=now, step_reached_at=None if reached is None else min(reached, now)
         )
-        self.picture.forget(now)
+        self.picture.reset(now)

@@ -1,4 +1,4 @@
-"""When a driver has something to do though nothing comes back. Times are seconds since the epoch."""
+"""When the driver has to act even if no call returns. Times are seconds since the epoch."""
 
 from __future__ import annotations
 
@@ -7,53 +7,53 @@ import heapq
 from saltext.immutable.fleet.drive.track import NEVER, Track
 
 LISTED = 2_000
-"""Machines that are listed a second, at most: a large fleet is listed less often."""
+"""How many machines are listed a second, at most: a large fleet is listed less often."""
 
 
 class Timers:
-    """What is due when: the list, the traffic, the books, and each machine.
+    """When the list, the traffic, the store and each machine are due.
 
-    ``beat``: seconds after which the books are read, at the latest, for what others wrote into them.
+    ``beat``: the longest time in seconds between two reads of the store, for what other processes wrote.
     """
 
     def __init__(self, now: float, beat: float, routed: bool) -> None:
         self._beat, self._routed = beat, routed
         self.list_at, self.last_list = now, -NEVER
         self.traffic_at = now if routed else NEVER
-        self.news_at = now + beat
+        self.books_at = now + beat
         self.budget_at = now
-        """Others hold what the budgets allow: before this they are not asked again."""
+        """Before this the budgets are not asked again: other fleets hold all they allow."""
         self._of_machines: list[tuple[float, str]] = []
         self._due: set[str] = set()
         self._waiting: dict[str, None] = {}
-        """Machines that only lack a free call, the first ones first."""
+        """Ids of the machines that wait until fewer calls are running, in their order."""
 
     def restart(self, now: float) -> None:
-        """Let everything be due: the clock jumped."""
+        """Make everything due: the clock jumped."""
         self.list_at = self.budget_at = now
         self.traffic_at = now if self._routed else NEVER
         self._of_machines.clear()
 
     def list_soon(self, now: float, machines: int) -> None:
-        """Ask what the provider lists: something has changed. The list of a large fleet takes its time."""
+        """Make the list due soon, because something changed; a large fleet is listed less often."""
         self.list_at = min(self.list_at, max(now, self.last_list + machines / LISTED))
 
-    def is_time_for_news(self, now: float) -> bool:
-        """Tell whether the books are to be read, with each list or where one does not come back; then set the next."""
-        if now < min(self.list_at, self.news_at):
+    def is_time_to_read_books(self, now: float) -> bool:
+        """Tell whether the store is to be read: with each list, or after ``beat``. Then set the next time."""
+        if now < min(self.list_at, self.books_at):
             return False
-        self.news_at = now + self._beat
+        self.books_at = now + self._beat
         return True
 
     def is_time_to_list(self, now: float) -> bool:
-        """Tell whether the provider is to be asked; then wait for its answer."""
+        """Tell whether to ask the provider for its list; if so, do not ask again until it has answered."""
         if now < self.list_at:
             return False
         self.list_at, self.last_list = NEVER, now
         return True
 
     def is_time_for_traffic(self, now: float) -> bool:
-        """Tell whether the traffic is to be asked; then wait for its answer."""
+        """Tell whether to ask the traffic adapter; if so, do not ask again until it has answered."""
         if now < self.traffic_at:
             return False
         self.traffic_at = NEVER
@@ -62,17 +62,17 @@ class Timers:
     # Machines
 
     def due(self, minion_id: str) -> None:
-        """Let a machine be looked at next."""
+        """Make a machine due."""
         self._due.add(minion_id)
 
     def set(self, track: Track, at: float) -> None:
-        """Look at a machine at ``at``, if nothing makes it due earlier."""
+        """Make a machine due at ``at``, unless it is due earlier."""
         if at < track.timer:
             track.timer = at
             heapq.heappush(self._of_machines, (at, track.record.minion_id))
 
     def take_due(self, tracks: dict[str, Track], now: float) -> list[Track]:
-        """Return the machines that are due, by id; each is due no more."""
+        """Return the machines that are due, sorted by id, and make them due no more."""
         while self._of_machines and self._of_machines[0][0] <= now:
             _, name = heapq.heappop(self._of_machines)
             if name in tracks:
@@ -84,11 +84,11 @@ class Timers:
         return [tracks[name] for name in due]
 
     def wait_for_a_call(self, minion_id: str) -> None:
-        """Let a machine have the next call that is free, after those that wait already."""
+        """Put a machine at the end of the queue of those that wait until fewer calls are running."""
         self._waiting[minion_id] = None
 
     def next_waiting(self, tracks: dict[str, Track]) -> Track | None:
-        """Return the machine that has waited longest for a free call, and let it wait no more; None: none waits."""
+        """Take the first machine from the queue of `wait_for_a_call`; None if the queue is empty."""
         while self._waiting:
             name = next(iter(self._waiting))
             del self._waiting[name]
@@ -97,7 +97,7 @@ class Timers:
         return None
 
     def next(self, wake: float | None, acted_at: float, tracks: dict[str, Track]) -> float:
-        """Return when there is something to do even if nothing comes back."""
+        """Return when the driver has to act even if no call returns."""
         times = [self.list_at, self.traffic_at, acted_at + self._beat, NEVER if wake is None else wake]
         if self._of_machines:
             times.append(self._of_machines[0][0])

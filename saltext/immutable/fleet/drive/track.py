@@ -1,4 +1,4 @@
-"""What the driver has seen of one machine."""
+"""What the driver knows of one machine: its record, and what lists, probes and the traffic adapter said of it."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from saltext.immutable.fleet.decide.checks import PROBE_WITHIN
 from saltext.immutable.fleet.decide.state import Health, Machine, Phase
 from saltext.immutable.fleet.drive.world import Probe
 from saltext.immutable.providers import Instance
-from saltext.immutable.traffic import Standing
+from saltext.immutable.traffic import TrafficStatus
 
 NEVER = float("inf")
 RETRY = 2.0
-"""Seconds before a call about a machine is made again: a launch, a destroy, an attach or a drain."""
+"""Seconds before a launch, destroy, attach or drain of one machine is repeated."""
 
-# Seconds between two probes of a machine.
-SERVING = 5.0
-REPLACED = 10.0
-"""One that is healthy and that the rollout is to replace: nothing waits for it to stay so."""
-UNWELL = 2.0
-STARTED = 0.5
-"""Its minion is up; services may need another moment."""
-SILENT = 5.0
-"""Its start event has not come. A probe of it may take long to time out."""
-OVERDUE = PROBE_WITHIN + 5.0
-"""Seconds after which a probe that is under way makes the health unknown."""
-VERIFY = 2.0
-"""Seconds between two questions whether an id is contested: any minion can raise that alarm on the bus."""
-CONFIRMED = 2.0
-"""Seconds for which lists have to say that a machine which was ready does not run."""
-OUT = Standing("out")
+# Seconds between two probes of a machine, by its state.
+PROBE_SERVING = 5.0
+PROBE_REPLACED = 10.0
+"""A healthy machine that the rollout will replace: nothing waits for its health."""
+PROBE_UNWELL = 2.0
+PROBE_STARTED = 0.5
+"""Its minion has started; its services may need a moment longer."""
+PROBE_SILENT = 5.0
+"""Its start event has not come: a probe would probably run into its time-out."""
+PROBE_OVERDUE = PROBE_WITHIN + 5.0
+"""Seconds after which a running probe is overdue and the health becomes unknown."""
+VERIFY_EVERY = 2.0
+"""Seconds between two checks whether an id is contested: any minion can send that event."""
+CONFIRMED_AFTER = 2.0
+"""Seconds for which lists must say that a machine which was ready does not run."""
+OUT = TrafficStatus("out")
 
 
 def phase(record: Record) -> Phase:
-    """Return what a machine is to the plan, as far as the books tell."""
+    """Return the phase of a machine, by its record."""
     if record.doomed:
         return "doomed"
     if record.ready_since is None:
@@ -46,36 +46,36 @@ def phase(record: Record) -> Phase:
 
 @dataclass(slots=True)
 class Track:
-    """One machine: the record of what we want of it, and what was observed in this run."""
+    """One machine: the record of what is wanted of it, and what this run has observed."""
 
     record: Record
     since: float
-    """Since when ``health`` is what it is; before it is ready: since when we wait for it."""
+    """Since when ``health`` has its value; before the machine is ready: since when the driver waits for it."""
     probe_at: float
     instance: Instance | None = None
-    touched: float = 0.0
-    """When its launch came back: a list that was asked for earlier says nothing of it."""
+    launch_returned_at: float = 0.0
+    """When its launch call returned: a list that was asked for earlier says nothing about it."""
     absent_since: float | None = None
     lost_since: float | None = None
-    """Since when lists say that it does not run, or is gone."""
+    """Since when lists say that it does not run, or do not show it; None: they show that it runs."""
     listed: bool = False
-    """A list that was asked for late enough has been seen, with it or without it."""
+    """Whether a list has come that was asked for after its launch, with it or without it."""
     health: Health = "unknown"
     note: str = ""
     fault: str | None = None
     taint: str | None = None
-    """Why it is no longer what its image says, as the books have it."""
+    """Why it is tainted, as the store says."""
     protect: str | None = None
-    """Why it must not be taken away, as the books have it."""
-    standing: Standing | None = None
-    """How the traffic adapter sees it; None: unknown."""
+    """Why it is protected, as the store says."""
+    traffic_status: TrafficStatus | None = None
+    """Its state in the traffic adapter; None: unknown."""
     started: bool = False
     proven: bool = False
-    """Its minion named the right digest in this run."""
+    """Its minion reported the right digest in this run."""
     asked: float = 0.0
     """When the newest probe was submitted."""
     verify_at: float = NEVER
-    """When to ask Salt whether its id is contested."""
+    """When to ask Salt whether its id is contested: a minion with another key tried to enrol with it."""
     verified: float = 0.0
     """When that was last asked."""
     contested: bool = False
@@ -84,18 +84,18 @@ class Track:
     route_at: float = 0.0
     """Before this the traffic adapter is not called again."""
     complaint: str = ""
-    """The error of the last such call; the journal gets each once."""
+    """The error of the last such call. An error that stays the same is written to the journal once."""
     timer: float = NEVER
-    """When the driver looks at it at the latest."""
+    """When `Timers` makes it due."""
     busy: set[str] = field(default_factory=set)
 
     def machine(self, routed: bool) -> Machine:
         """Return what the plan needs to know. ``routed``: the fleet has a traffic adapter."""
-        record, standing = self.record, self.standing
+        record, status = self.record, self.traffic_status
         attached: bool | None = True
         if routed:
-            attached = None if standing is None else standing.state == "in" and standing.up is not False
-        sessions = None if standing is None else standing.sessions if standing.state != "in" else None
+            attached = None if status is None else status.state == "in" and status.up is not False
+        sessions = None if status is None else status.sessions if status.state != "in" else None
         if not routed:
             sessions = 0
         return Machine(
@@ -117,14 +117,14 @@ class Track:
             self.protect,
         )
 
-    def forget(self, now: float) -> None:
-        """Take in that the clock jumped: the machine is probed anew, and waited for anew."""
+    def reset(self, now: float) -> None:
+        """Reset what depends on the clock, which has jumped: the machine is probed again, and its waits start again."""
         self.since = self.probe_at = self.asked = now
         if self.health == "yes":
-            self.health, self.note = "unknown", "nobody has looked at it since the clock jumped"
-        self.standing = None
+            self.health, self.note = "unknown", "it was not probed since the clock jumped"
+        self.traffic_status = None
         self.retry_at = self.route_at = 0.0
-        self.touched = min(self.touched, now)
+        self.launch_returned_at = min(self.launch_returned_at, now)
         self.absent_since = None if self.absent_since is None else now
         self.busy.discard("probe")
         record = self.record
@@ -134,15 +134,18 @@ class Track:
             drain_since=None if record.drain_since is None else min(record.drain_since, now),
         )
 
-    def see(self, instance: Instance, settled: bool, now: float) -> bool:
-        """Take in that the provider lists it; tell whether that is news."""
+    def on_listed(self, instance: Instance, settled: bool, now: float) -> bool:
+        """Update it from a list that shows it; return whether anything changed.
+
+        ``settled``: the list was asked for after its launch returned.
+        """
         known = self.instance == instance and self.absent_since is None and self.listed
         if known and self.record.ref is not None and (instance.running or self.fault is not None):
             return False
         self.absent_since = None
         self.listed = self.listed or settled
         if self.record.ref is None and not self.record.doomed and not instance.running:
-            return True  # half made by somebody who was killed: its launch, which may be repeated, mends that
+            return True  # its launch was killed half-way: the next launch, which may be repeated, completes it
         self.instance = instance
         if self.record.ref is None:
             intent = self.record.intent if self.record.doomed else "launched"
@@ -153,14 +156,17 @@ class Track:
         return True
 
     def _is_lost(self, now: float) -> bool:
-        """Tell whether lists say for long enough that it does not run: one list may be wrong, and take a fleet."""
+        """Tell whether lists have said for long enough that it does not run: one wrong list destroys nothing."""
         if self.lost_since is None or self.record.doomed or self.fault is not None:
             return False
-        return self.record.ready_since is None or now >= self.lost_since + CONFIRMED
+        return self.record.ready_since is None or now >= self.lost_since + CONFIRMED_AFTER
 
-    def miss(self, asked: float, now: float, settles: float) -> bool:
-        """Take in that a complete list, asked for at ``asked``, is without it; tell whether that is news."""
-        if asked < self.touched:
+    def on_missing(self, asked: float, now: float, settles: float) -> bool:
+        """Update it from a complete list that does not show it; return whether anything changed.
+
+        ``asked``: when the list was asked for. ``settles``: seconds of absence after which a machine is gone.
+        """
+        if asked < self.launch_returned_at:
             return False
         self.listed = True
         if self.record.ref is not None:
@@ -173,55 +179,55 @@ class Track:
         return True
 
     def absent_for(self, now: float, settles: float) -> bool:
-        """Tell whether it has been absent for long enough to be gone."""
+        """Tell whether it has been absent from lists for ``settles`` seconds, so that it is gone."""
         return self.absent_since is not None and now >= self.absent_since + settles
 
-    def touch(self, now: float) -> None:
-        """Take in that its launch came back: what lists said before does not count."""
-        self.touched = now
+    def on_launch_returned(self, now: float) -> None:
+        """Note that its launch call returned: lists from before do not count."""
+        self.launch_returned_at = now
         self.absent_since = None
         self.listed = False
 
-    def stand(self, standing: Standing | None, now: float) -> bool:
-        """Take in how the traffic adapter sees it; tell whether that is new."""
-        news = standing != self.standing
-        self.standing = standing
-        drained = standing is not None and standing.state != "in" and self.record.traffic == "drain"
+    def set_traffic(self, status: TrafficStatus | None, now: float) -> bool:
+        """Update its state in the traffic adapter; return whether it changed."""
+        changed = status != self.traffic_status
+        self.traffic_status = status
+        drained = status is not None and status.state != "in" and self.record.traffic == "drain"
         if drained and self.record.drain_since is None:
             self.record = replace(self.record, drain_since=now)
-        return news
+        return changed
 
     @property
     def to_attach(self) -> bool:
         """Tell whether it has to be attached."""
         record = self.record
         wanted = record.traffic == "in" and record.ready_since is not None and not record.doomed
-        return wanted and self.standing is not None and self.standing.state != "in"
+        return wanted and self.traffic_status is not None and self.traffic_status.state != "in"
 
     @property
     def to_drain(self) -> bool:
         """Tell whether it has to be drained."""
-        return self.record.traffic != "in" and self.standing is not None and self.standing.state == "in"
+        return self.record.traffic != "in" and self.traffic_status is not None and self.traffic_status.state == "in"
 
-    def suspect(self, now: float) -> None:
-        """Take in an event which says that a second minion tried to enrol with its id."""
+    def on_key_denied(self, now: float) -> None:
+        """Plan to verify an event which says that a minion with another key tried to enrol with its id."""
         if not self.contested:
-            self.verify_at = min(self.verify_at, max(now, self.verified + VERIFY))
+            self.verify_at = min(self.verify_at, max(now, self.verified + VERIFY_EVERY))
 
     def overdue_at(self) -> float:
-        """Return when the probe that is under way has taken so long that the health is unknown."""
-        return self.asked + OVERDUE if "probe" in self.busy and self.health != "unknown" else NEVER
+        """Return when the running probe is overdue, so that the health becomes unknown."""
+        return self.asked + PROBE_OVERDUE if "probe" in self.busy and self.health != "unknown" else NEVER
 
-    def doubt(self, now: float) -> bool:
-        """Take in the time: a probe that does not come back must not leave a machine healthy."""
+    def expire_probe(self, now: float) -> bool:
+        """Set the health to unknown if the running probe is overdue; return whether it was."""
         if now < self.overdue_at():
             return False
         self.health, self.since = "unknown", now
-        self.note = f"a look at it takes longer than {OVERDUE:g} s"
+        self.note = f"its probe takes longer than {PROBE_OVERDUE:g} s"
         return True
 
-    def answer(self, probe: Probe, asked: float, now: float, patience: float) -> None:
-        """Take in what a probe learned; a newer probe outdates an older one that did not find the machine healthy."""
+    def on_probe(self, probe: Probe, asked: float, now: float, patience: float) -> None:
+        """Update its health from a probe. An outdated probe counts only if it found the machine healthy."""
         if asked < self.asked and probe.health != "yes":
             return
         self.proven = self.proven or probe.health == "yes"
@@ -231,17 +237,17 @@ class Track:
             self.health = probe.health
             self.since = now if self.record.ready_since is not None else self.since
         self.note = probe.note
-        self._remember(now)
-        self.probe_at = now + (max(patience, self._patience()) if self.health == "yes" else self._patience())
+        self._note_health(now)
+        self.probe_at = now + (max(patience, self._probe_pause()) if self.health == "yes" else self._probe_pause())
 
-    def _remember(self, now: float) -> None:
-        """Write down since when no probe found it unhealthy: the next driver need not wait anew."""
+    def _note_health(self, now: float) -> None:
+        """Keep in the record since when it is healthy, so that the next driver does not start to count again."""
         if self.health == "yes" and self.record.healthy_since is None:
             self.record = replace(self.record, healthy_since=now)
         elif self.health == "no" and self.record.healthy_since is not None:
             self.record = replace(self.record, healthy_since=None)
 
-    def _patience(self) -> float:
+    def _probe_pause(self) -> float:
         if self.record.ready_since is None:
-            return STARTED if self.started else SILENT
-        return SERVING if self.health == "yes" else UNWELL
+            return PROBE_STARTED if self.started else PROBE_SILENT
+        return PROBE_SERVING if self.health == "yes" else PROBE_UNWELL

@@ -1,4 +1,4 @@
-"""What a driver has to write down since its last commit: one transaction at each of its steps."""
+"""What a driver has to write since its last commit: one transaction for each step of the loop."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class Transaction:
         self._ledger, self._lease = ledger, lease
         self._clock, self._say = clock, say
         self._rollout, self._records = rollout, dict(records)
-        """As they are written down."""
+        """As the store has them."""
         self._entries: list[Entry] = []
         self._taken: list[int] = []
         self._changed: set[str] = set()
         self.reserved = True
-        """Whether budgets may hold a reservation of this fleet: the driver before this one may have left one."""
+        """Whether the budgets may hold a reservation of this fleet, perhaps one of an earlier driver."""
         self.beat_at = clock() + lease.ttl / 3
-        """When the lease has to be renewed, whether or not anything is to be written."""
+        """When the lease must be renewed even if there is nothing to write."""
 
     def note(self, what: str, reason: str, minion_id: str | None = None) -> None:
-        """Put an entry into the journal."""
+        """Add an entry to the journal."""
         self._entries.append(Entry(self._clock(), what, minion_id, reason))
 
     def changed(self, minion_id: str) -> None:
-        """Compare the record of a machine with the written one at the next commit."""
+        """Note that the record of a machine may differ from the store's."""
         self._changed.add(minion_id)
 
     def take_up(self, orders: Sequence[Order]) -> None:
@@ -49,7 +49,7 @@ class Transaction:
         self._taken += [order.id for order in orders]
 
     def commit(self, rollout: Rollout, record_of: Callable[[str], Record | None]) -> None:
-        """Write what changed in one transaction, then report it; without a change, only keep the lease."""
+        """Write what changed in one transaction, then report it; if nothing changed, only renew the lease in time."""
         there = {name: record_of(name) for name in self._changed}
         changed = [record for name, record in there.items() if record and record != self._records.get(name)]
         gone = [name for name, record in there.items() if record is None and name in self._records]

@@ -18,60 +18,60 @@ from saltext.immutable.providers import Identity, Instance, Provider
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Fleet, FunctionCheck, HttpCheck
 from saltext.immutable.text import plain
-from saltext.immutable.traffic import Standing, Traffic
+from saltext.immutable.traffic import Traffic, TrafficStatus
 
 CONSOLE = 20_000
-"""Of its console, the last ones."""
+"""How many characters of a console are kept, the last ones."""
 
 
 class Minions(Protocol):
-    """What a driver needs of Salt. An error of ``image_of`` or ``check`` means that nothing was learned in time."""
+    """What a driver needs of Salt. An error of ``image_of`` or ``check`` means that the answer is unknown."""
 
     def expect(self, minion_id: str) -> None:
-        """Let exactly this id enrol once; idempotent."""
+        """Let this id enrol once; idempotent."""
 
     def forget(self, minion_id: str) -> None:
-        """Remove every trace of an id; idempotent."""
+        """Remove the stub and all keys of an id; idempotent."""
 
     def poll(self) -> list[Event]:
         """Return the events since the last call. Any minion can send any event."""
 
     def contested(self, minion_id: str) -> bool:
-        """Tell whether a second minion tried to enrol with this id and another key."""
+        """Tell whether a minion with another key tried to enrol with this id."""
 
     def known(self) -> set[str]:
-        """Return the ids that have a stub or a key of any standing."""
+        """Return the ids that have a stub, or a key of any state."""
 
     def accepted(self, minion_id: str) -> bool:
         """Tell whether a minion of this id has a key that the master accepted."""
 
     def ask(self, minion_id: str, fun: str, within: float, **kwargs: Any) -> Any:
-        """Run one function and return its result; ``NoAnswer`` when it did not come ``within`` seconds."""
+        """Run one function and return its result; raise ``NoAnswer`` if it does not come ``within`` seconds."""
 
     def image_of(self, minion_id: str, within: float) -> str:
-        """Return the digest of the image that the machine says it runs; ``LaunchFailed`` if it will never serve."""
+        """Return the digest of the image that a machine reports; raise ``LaunchFailed`` if its launch failed."""
 
     def check_all(self, minion_id: str, checks: Sequence[FunctionCheck], within: float) -> tuple[str, list[str | None]]:
-        """Return both the image and what each of some checks says, in one job; each has another function."""
+        """Return the digest and the result of each check, by one job; the checks have different functions."""
 
     def check(
         self, minion_id: str, address: str | None, check: FunctionCheck | HttpCheck, within: float
     ) -> str | None:
-        """Return None when healthy, else why it is not."""
+        """Return why the machine is not healthy, or None if it is."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a probe of a machine learned."""
+    """The result of a probe of one machine."""
 
     health: Literal["yes", "no", "unknown"]
     note: str = ""
     wrong: bool = False
-    """It runs another image, or its launch phase failed: no patience mends that."""
+    """It runs another image, or its launch phase failed: it does not help to wait longer."""
 
 
 class BelowFloor(CommandExecutionError):  # type: ignore[misc]
-    """The traffic adapter sees fewer healthy machines than the driver: none may be drained."""
+    """No machine may be drained: the traffic adapter has fewer healthy machines than the floor."""
 
 
 class World:
@@ -109,7 +109,7 @@ class World:
         return provider.launch(published, identity)
 
     def relaunch(self, record: Record, within: float) -> None:
-        """Let a machine go through its launch phase again; raise what went wrong."""
+        """Run the launch phase of a machine again; raise ``CommandExecutionError`` if it fails."""
         said = self._minions.ask(record.minion_id, "immutable.launch", within)
         if not isinstance(said, Mapping) or said.get("ok") is not True:
             raise CommandExecutionError(f"immutable.launch says {said!r}")
@@ -119,54 +119,53 @@ class World:
         """Tell whether the fleet has a traffic adapter."""
         return self._traffic is not None
 
-    def standing(self) -> Mapping[str, Standing]:
-        """Return the machines as the traffic adapter sees them."""
-        return {} if self._traffic is None else self._traffic.standing()
+    def status(self) -> Mapping[str, TrafficStatus]:
+        """Return the state of each machine in the traffic adapter; empty if the fleet has none."""
+        return {} if self._traffic is None else self._traffic.status()
 
     def attach(self, record: Record, address: str) -> None:
-        """Let a machine have visitors."""
+        """Send traffic to a machine."""
         if self._traffic is not None:
             self._traffic.attach(record.minion_id, address)
 
     def drain(self, record: Record, floor: int) -> None:
-        """Send a machine no new visitors, unless fewer than ``floor`` others would get them."""
+        """Send a machine no new sessions; raise ``BelowFloor`` if fewer than ``floor`` others would get them."""
         if self._traffic is None:
             return
-        standing = self._traffic.standing()
+        status = self._traffic.status()
         others = sum(
-            one.state == "in" and one.up is not False for key, one in standing.items() if key != record.minion_id
+            one.state == "in" and one.up is not False for key, one in status.items() if key != record.minion_id
         )
-        mine = standing.get(record.minion_id)
+        mine = status.get(record.minion_id)
         if mine is not None and mine.state == "in" and mine.up is not False and others < floor:
-            raise BelowFloor(f"without it {others} would have visitors, and the floor is {floor}")
+            raise BelowFloor(f"without it {others} would get traffic, and the floor is {floor}")
         self._traffic.drain(record.minion_id)
 
     def destroy(self, record: Record) -> str:
-        """Ask for the end of a machine; return the end of the console of one that failed, else ''."""
+        """Destroy a machine; return the end of the console of one that failed, else ''."""
         provider = self._provider(record)
         assert record.ref is not None
         if self._traffic is not None:
-            with suppress(CommandExecutionError):  # it is told again before the machine is forgotten
+            with suppress(CommandExecutionError):  # `forget` removes it again
                 self._traffic.remove(record.minion_id)
         words = self._console(provider, record.ref) if record.intent == "failed" else ""
         provider.destroy(record.ref)
         return words
 
     def forget(self, minion_id: str) -> None:
-        """Delete what is left of a machine that is gone: its place in the traffic and its keys."""
+        """Delete what is left of a machine that is gone: its entry in the traffic adapter and its keys."""
         if self._traffic is not None:
             self._traffic.remove(minion_id)
         self._minions.forget(minion_id)
 
     def contested(self, minion_id: str) -> bool:
-        """Tell whether Salt knows of a second key for this id."""
+        """Tell whether a minion with another key tried to enrol with this id."""
         return self._minions.contested(minion_id)
 
     def list(self) -> list[Instance]:
-        """Return the fleet's machines, whatever settings they were launched with.
+        """Return the fleet's machines, from every provider that its generations use.
 
-        Another master's are none of ours, even where its fleet has the same name. Nor is what bears no minion id:
-        we launched no such thing, and keys are deleted by globs.
+        Machines of another installation are left out, even if its fleet has the same name.
         """
         found: dict[str, Instance] = {}
         for provider in {id(one): one for one in (self._default, *self._providers.values())}.values():
@@ -179,23 +178,23 @@ class World:
     def probe(self, record: Record, address: str | None, proven: bool) -> Probe:
         """Ask a machine which image it runs (unless that is proven) and whether it is healthy.
 
-        Whatever the machine answers becomes a probe: it must not be able to stop those who look at it.
+        Any answer becomes a probe: a machine must not be able to stop the driver.
         """
         minion_id, deadline = record.minion_id, self._clock() + PROBE_WITHIN
         checks, found = self._fleet.health, list[str | None]()
         try:
             if not proven or not checks:
                 wanted = self._generations[record.generation].image
-                told, found = self._minions.check_all(minion_id, _at_once(checks), PROBE_WITHIN)
-                if told != wanted:
-                    return Probe("no", plain(f"it runs image {told[:12]}, not {wanted[:12]}"), wrong=True)
+                digest, found = self._minions.check_all(minion_id, _at_once(checks), PROBE_WITHIN)
+                if digest != wanted:
+                    return Probe("no", plain(f"it runs image {digest[:12]}, not {wanted[:12]}"), wrong=True)
             if ill := next(filter(None, found), None):
                 return Probe("no", plain(ill))
             for check in checks[len(found) :]:
                 if why := self._minions.check(minion_id, address, check, self._left(deadline)):
                     return Probe("no", plain(why))
         except LaunchFailed as err:
-            # One that was ready and whose phase failed when it was run again may serve all the same.
+            # A machine that was ready may still serve if the phase failed when it was run again.
             return Probe("no", plain(str(err)), wrong=record.ready_since is None)
         except SaltException as err:
             return Probe("unknown", plain(str(err)))
@@ -220,7 +219,7 @@ class World:
 
 
 def _at_once(checks: Sequence[FunctionCheck | HttpCheck]) -> list[FunctionCheck]:
-    """Return the first of the checks that one job can make: a job tells its functions apart by their names."""
+    """Return the leading checks that fit in one job: it tells its functions apart by their names."""
     found: list[FunctionCheck] = []
     for check in checks:
         if isinstance(check, HttpCheck) or check.fun in {one.fun for one in found}:
@@ -230,13 +229,13 @@ def _at_once(checks: Sequence[FunctionCheck | HttpCheck]) -> list[FunctionCheck]
 
 
 def is_ours(instance: Instance, installation: str) -> bool:
-    """Tell whether a machine is this installation's; what bears no id was launched by nobody, and keys go by globs."""
+    """Tell whether a machine is this installation's, and its tag a valid minion id. (Salt deletes keys by globs.)"""
     return instance.installation == installation and _is_minion_id(instance.minion_id)
 
 
 @lru_cache(maxsize=1 << 16)
 def _is_minion_id(name: str) -> bool:
-    """Tell whether this is one id; each list asks it of each machine."""
+    """Tell whether a name is a valid minion id."""
     try:
         reading.minion_id(name)
     except ValueError:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from saltext.immutable.fleet.decide.reconcile import Revoked, Standing, stuck, way
+from saltext.immutable.fleet.decide.reconcile import FleetStatus, Revoked, decide, stuck
 from saltext.immutable.fleet.decide.state import Rollout
 from saltext.immutable.spec.model import Fleet, ProviderSpec
 
@@ -22,28 +22,28 @@ def unfinished(kind="roll", outcome=None, by=None):
     return Rollout(1, "shop", kind, 1, 2, 5, **more)
 
 
-def standing(rollout=None, revoked=REVOKED, held_by=None, **more):
-    return Standing(True, held_by, rollout, settled=True, machines=True, revoked=revoked, **more)
+def status(rollout=None, revoked=REVOKED, held_by=None, **more):
+    return FleetStatus(True, held_by, rollout, settled=True, machines=True, revoked=revoked, **more)
 
 
 @pytest.mark.parametrize(
-    ("fleet", "state", "course", "says"),
+    ("fleet", "state", "action", "says"),
     [
-        pytest.param(REPLACE, standing(), "roll", f"{BAD}; web:stable names web@222222222222", id="it was asked to"),
-        pytest.param(KEEP, standing(), "look", "", id="it was not: machines stay, and are kept well"),
-        pytest.param(REPLACE, standing(revoked=Revoked()), "look", "", id="nothing is revoked"),
-        pytest.param(REPLACE, standing(revoked=Revoked(runs=BAD)), "look", "", id="nowhere to go"),
-        pytest.param(REPLACE, standing(closed="no window"), "look", "", id="outside its windows"),
-        pytest.param(REPLACE, standing(revoked=replace(REVOKED, failed="ill")), "look", "", id="it failed before"),
-        pytest.param(REPLACE, standing(unfinished("reconcile")), "roll", BAD, id="in place of upkeep that was killed"),
-        pytest.param(REPLACE, standing(unfinished("roll")), "carry on", "1 booting", id="it is on its way already"),
-        pytest.param(REPLACE, standing(unfinished("roll", "paused", "operator")), "leave", "", id="paused by hand"),
-        pytest.param(REPLACE, standing(held_by="pid 7"), "busy", "", id="somebody works on it"),
+        pytest.param(REPLACE, status(), "roll", f"{BAD}; web:stable names web@222222222222", id="it was asked to"),
+        pytest.param(KEEP, status(), "observe", "", id="it was not: machines stay, and are kept well"),
+        pytest.param(REPLACE, status(revoked=Revoked()), "observe", "", id="nothing is revoked"),
+        pytest.param(REPLACE, status(revoked=Revoked(runs=BAD)), "observe", "", id="nowhere to go"),
+        pytest.param(REPLACE, status(closed="no window"), "observe", "", id="outside its windows"),
+        pytest.param(REPLACE, status(revoked=replace(REVOKED, failed="ill")), "observe", "", id="it failed before"),
+        pytest.param(REPLACE, status(unfinished("reconcile")), "roll", BAD, id="in place of upkeep that was killed"),
+        pytest.param(REPLACE, status(unfinished("roll")), "carry on", "1 booting", id="it is on its way already"),
+        pytest.param(REPLACE, status(unfinished("roll", "paused", "operator")), "leave", "", id="paused by hand"),
+        pytest.param(REPLACE, status(held_by="pid 7"), "busy", "", id="somebody works on it"),
     ],
 )
-def test_a_fleet_that_runs_a_revoked_image(fleet, state, course, says):
-    found = way(fleet, state, NOW)
-    assert found.course == course
+def test_a_fleet_that_runs_a_revoked_image(fleet, state, action, says):
+    found = decide(fleet, state, NOW)
+    assert found.action == action
     assert says in found.reason
 
 
@@ -51,8 +51,8 @@ def test_a_fleet_that_runs_a_revoked_image(fleet, state, course, says):
     "rollout", [unfinished("roll"), unfinished("rollback"), unfinished("roll", "paused", "window")]
 )
 def test_a_rollout_to_a_revoked_image_is_not_carried_on_and_somebody_is_told_the_way_out(rollout):
-    found = way(KEEP, standing(rollout, Revoked(target=BAD)), NOW)
-    assert (found.course, found.failed) == ("alarm", True)
+    found = decide(KEEP, status(rollout, Revoked(target=BAD)), NOW)
+    assert (found.action, found.failed) == ("alarm", True)
     for words in (BAD, "`salt-run fleet.roll shop` goes to what web:stable names", "`salt-run fleet.rollback shop`"):
         assert words in found.reason
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saltext.immutable.fleet.decide.diagnosis import Diagnosis, FleetSeen, MachineSeen, Rhythm, Sickness, diagnose
-from saltext.immutable.fleet.decide.orphans import Orphan, decide, orphan_keys
-from saltext.immutable.fleet.decide.reconcile import Standing, rest, trials, way
+from saltext.immutable.fleet.decide.orphans import Orphan, orphan_keys
+from saltext.immutable.fleet.decide.orphans import decide as decide_orphans
+from saltext.immutable.fleet.decide.reconcile import FleetStatus, decide, failed_attempts, rest
 from saltext.immutable.fleet.decide.state import Rollout
 from saltext.immutable.spec.model import Amount, Fleet, ProviderSpec, Strategy
 
@@ -33,8 +34,8 @@ def unfinished(kind: str, outcome: str | None = None, by: str | None = None, **m
     return Rollout(1, "web", kind, 1, 2, 5, outcome=outcome, paused_by=by, **{**known, **more})  # type: ignore
 
 
-def standing(rollout: Rollout | None = None, **changes: object) -> Standing:
-    return replace(Standing(True, None, rollout, settled=True, machines=True), **changes)  # type: ignore[arg-type]
+def status(rollout: Rollout | None = None, **changes: object) -> FleetStatus:
+    return replace(FleetStatus(True, None, rollout, settled=True, machines=True), **changes)  # type: ignore[arg-type]
 
 
 RESTED = unfinished("reconcile", "paused", "failure", ended=NOW - 600)
@@ -42,49 +43,49 @@ TIRED = unfinished("reconcile", "paused", "failure", ended=NOW - 599)
 
 
 @pytest.mark.parametrize(
-    ("state", "course", "says"),
+    ("state", "action", "says"),
     [
         pytest.param(
-            standing(wanted=False), "alarm", "`salt-run fleet.destroy web`", id="not in the pillar: never touched"
+            status(wanted=False), "alarm", "`salt-run fleet.destroy web`", id="not in the pillar: never touched"
         ),
-        pytest.param(standing(wanted=False, held_by="pid 7"), "alarm", "not in the pillar", id="also when held"),
-        pytest.param(standing(held_by="pid 7"), "busy", "pid 7 works on it", id="somebody drives"),
-        pytest.param(standing(unfinished("roll"), held_by="pid 7"), "busy", "pid 7", id="somebody drives a roll"),
-        pytest.param(standing(unfinished("roll")), "carry on", "1 booting", id="a roll that was killed"),
-        pytest.param(standing(unfinished("rollback")), "carry on", "rollback", id="a rollback that was killed"),
-        pytest.param(standing(unfinished("destroy")), "carry on", "destroy", id="a destroy that was killed"),
-        pytest.param(standing(unfinished("scale")), "carry on", "scale", id="a scale that was killed"),
-        pytest.param(standing(unfinished("reconcile")), "look", "", id="upkeep that was killed looks first"),
-        pytest.param(standing(unfinished("roll", "paused", "operator")), "leave", "an operator", id="paused by hand"),
-        pytest.param(standing(unfinished("roll", "paused", "failure")), "leave", "no capacity", id="paused by failure"),
+        pytest.param(status(wanted=False, held_by="pid 7"), "alarm", "not in the pillar", id="also when held"),
+        pytest.param(status(held_by="pid 7"), "busy", "pid 7 works on it", id="somebody drives"),
+        pytest.param(status(unfinished("roll"), held_by="pid 7"), "busy", "pid 7", id="somebody drives a roll"),
+        pytest.param(status(unfinished("roll")), "carry on", "1 booting", id="a roll that was killed"),
+        pytest.param(status(unfinished("rollback")), "carry on", "rollback", id="a rollback that was killed"),
+        pytest.param(status(unfinished("destroy")), "carry on", "destroy", id="a destroy that was killed"),
+        pytest.param(status(unfinished("scale")), "carry on", "scale", id="a scale that was killed"),
+        pytest.param(status(unfinished("reconcile")), "observe", "", id="upkeep that was killed looks first"),
+        pytest.param(status(unfinished("roll", "paused", "operator")), "leave", "an operator", id="paused by hand"),
+        pytest.param(status(unfinished("roll", "paused", "failure")), "leave", "no capacity", id="paused by failure"),
         pytest.param(
-            standing(unfinished("scale", "paused", "failure")), "leave", "its scale", id="a scale that failed"
+            status(unfinished("scale", "paused", "failure")), "leave", "its scale", id="a scale that failed"
         ),
-        pytest.param(standing(unfinished("roll", "paused", "window")), "carry on", "is open", id="the window is open"),
+        pytest.param(status(unfinished("roll", "paused", "window")), "carry on", "is open", id="the window is open"),
         pytest.param(
-            standing(unfinished("roll", "paused", "window"), closed="opens Sat"), "leave", "opens Sat",
+            status(unfinished("roll", "paused", "window"), closed="opens Sat"), "leave", "opens Sat",
             id="still closed",
         ),
         pytest.param(
-            standing(unfinished("reconcile", "paused", "window"), closed="opens Sat"),
-            "look",
+            status(unfinished("reconcile", "paused", "window"), closed="opens Sat"),
+            "observe",
             "",
             id="upkeep that waits for a window looks for the dead meanwhile",
         ),
-        pytest.param(standing(unfinished("reconcile", "paused", "operator")), "leave", "", id="upkeep paused by hand"),
-        pytest.param(standing(TIRED, trials=1), "rest", "trial 1", id="upkeep that failed rests"),
-        pytest.param(standing(RESTED, trials=1), "look", "tried again", id="and begins anew"),
-        pytest.param(standing(RESTED, trials=2), "rest", "trial 2", id="the second time after twice as long"),
-        pytest.param(standing(settled=False, machines=False), "nothing", "never was rolled", id="never rolled"),
-        pytest.param(standing(settled=False), "leave", "fleet.roll web", id="its first roll failed"),
-        pytest.param(standing(), "look", "nobody works on it", id="nobody works on it"),
+        pytest.param(status(unfinished("reconcile", "paused", "operator")), "leave", "", id="upkeep paused by hand"),
+        pytest.param(status(TIRED, failed_attempts=1), "rest", "attempt 1", id="upkeep that failed rests"),
+        pytest.param(status(RESTED, failed_attempts=1), "observe", "tried again", id="and begins anew"),
+        pytest.param(status(RESTED, failed_attempts=2), "rest", "attempt 2", id="the second time after twice as long"),
+        pytest.param(status(settled=False, machines=False), "nothing", "never was rolled", id="never rolled"),
+        pytest.param(status(settled=False), "leave", "fleet.roll web", id="its first roll failed"),
+        pytest.param(status(), "observe", "nobody works on it", id="nobody works on it"),
     ],
 )
-def test_whose_turn_it_is(state, course, says):
-    found = way(FLEET, state, NOW)
-    assert found.course == course and says in found.reason, found
-    assert found.failed == (course in ("alarm", "rest"))
-    assert (found.until is not None and found.until > NOW) == (course == "rest")
+def test_whose_turn_it_is(state, action, says):
+    found = decide(FLEET, state, NOW)
+    assert found.action == action and says in found.reason, found
+    assert found.failed == (action in ("alarm", "rest"))
+    assert (found.until is not None and found.until > NOW) == (action == "rest")
 
 
 @pytest.mark.parametrize(("number", "seconds"), [(0, 600), (1, 600), (2, 1200), (3, 2400), (4, 3600), (5000, 3600)])
@@ -111,7 +112,7 @@ def test_trials_that_fail_come_ever_more_rarely_but_once_an_hour(number, seconds
     ],
 )
 def test_how_many_trials_failed(rollouts, number):
-    assert trials(rollouts) == number
+    assert failed_attempts(rollouts) == number
 
 
 # Diagnosis
@@ -179,7 +180,7 @@ LONG = seen("e", "unreachable", 600)
         pytest.param(asked("yes yes yes yes"), "", "", True, id="one too few"),
         pytest.param(asked("yes yes yes yes yes yes"), "", "", True, id="one too many"),
         pytest.param(asked("yes yes yes yes yes", leaving=1), "", "", True, id="one has to go still"),
-        pytest.param(asked("yes yes yes yes yes", unfinished=True), "", "", True, id="an earlier trial did not end"),
+        pytest.param(asked("yes yes yes yes yes", unfinished=True), "", "", True, id="an earlier attempt did not end"),
     ],
 )
 def test_who_is_sick_and_what_has_to_be_mended(found, sick, taints, mends):
@@ -366,7 +367,7 @@ def test_fleets_that_share_their_ids_have_each_stray_once():
 )
 def test_what_nobody_wants_is_told_of_and_then_removed(known, ago, removed, says):
     before = {} if ago is None else {("key", OURS): NOW - ago}
-    (found,) = decide([Orphan(OURS, "key", "web", known)], before, {"web": FLEET}, NOW)
+    (found,) = decide_orphans([Orphan(OURS, "key", "web", known)], before, {"web": FLEET}, NOW)
     assert found.remove == removed and says in found.reason
 
 
@@ -380,7 +381,7 @@ def test_what_nobody_wants_is_told_of_and_then_removed(known, ago, removed, says
 )
 def test_when_too_many_machines_are_in_no_book_none_is_removed(fleets, number, removed):
     orphans = [Orphan(f"web-{one:016x}", "machine", "web") for one in range(number)]
-    found = decide(orphans, {("machine", one.minion_id): NOW - 9000 for one in orphans}, fleets, NOW)
+    found = decide_orphans(orphans, {("machine", one.minion_id): NOW - 9000 for one in orphans}, fleets, NOW)
     assert sum(one.remove for one in found) == removed
 
 
@@ -391,7 +392,7 @@ def test_nothing_goes_that_was_not_seen_for_the_whole_grace(history, grace):
         now += 1000
         orphans = [Orphan(OURS, "key", "web", known)] if there else []
         first = (first or now) if there else None
-        found = decide(orphans, before, {"web": replace(FLEET, orphan_grace=grace)}, now)
+        found = decide_orphans(orphans, before, {"web": replace(FLEET, orphan_grace=grace)}, now)
         before = {(one.orphan.what, one.orphan.minion_id): one.since for one in found}
         for one in found:
             assert not one.remove or (known and first is not None and first < now and now - first >= grace)

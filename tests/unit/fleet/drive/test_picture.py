@@ -32,52 +32,52 @@ def picture(changes) -> Picture:
 
 def test_the_plan_sees_each_machine_and_whether_anything_moved(picture):
     assert [machine.minion_id for machine in picture.machines()] == ["web-a", "web-b"]
-    assert picture.moved
-    picture.moved = False
+    assert picture.has_changed
+    picture.has_changed = False
     picture.machines()
-    assert not picture.moved
+    assert not picture.has_changed
 
 
 def test_only_a_change_that_the_plan_sees_moves_the_picture(picture, changes):
     picture.machines()
-    picture.moved = False
+    picture.has_changed = False
     picture.changed("web-a")
     picture.machines()
-    assert changes == ["web-a"] and not picture.moved
+    assert changes == ["web-a"] and not picture.has_changed
     picture.set_marks({"web-a": "drift"}, {})
-    assert picture.machines()[0].taint == "drift" and picture.moved
+    assert picture.machines()[0].taint == "drift" and picture.has_changed
     assert changes == ["web-a"], "there is nothing to write of a mark, and nothing to do"
 
 
 def test_who_is_listed_but_in_no_book_is_a_stranger(picture):
     listed = [instance("web-a"), instance("web-x")]
-    assert picture.strangers(listed, NOW) == [instance("web-x")]
+    assert picture.unknown_instances(listed, NOW) == [instance("web-x")]
 
 
 def test_who_was_removed_is_no_stranger_in_an_older_list(picture):
     picture.remove("web-a", NOW + 2)
-    assert picture.strangers([instance("web-a")], NOW + 1) == []
-    assert picture.strangers([instance("web-a")], NOW + 3) == [instance("web-a")]
+    assert picture.unknown_instances([instance("web-a")], NOW + 1) == []
+    assert picture.unknown_instances([instance("web-a")], NOW + 3) == [instance("web-a")]
 
 
 def test_a_list_that_a_newer_one_overtook_says_nothing(picture):
     both = [instance("web-a"), instance("web-b")]
-    picture.see_list(both, NOW + 2, NOW + 2, SETTLES)
-    picture.see_list([], NOW + 1, NOW + 3, SETTLES)
-    assert picture.strangers([instance("web-x")], NOW + 1) == []
+    picture.update_from_list(both, NOW + 2, NOW + 2, SETTLES)
+    picture.update_from_list([], NOW + 1, NOW + 3, SETTLES)
+    assert picture.unknown_instances([instance("web-x")], NOW + 1) == []
     assert picture.tracks["web-a"].absent_since is None
 
 
 def test_who_is_absent_for_long_enough_is_gone(picture):
-    picture.see_list([instance("web-b")], NOW + 1, NOW + 1, SETTLES)
-    picture.see_list([instance("web-b")], NOW + 7, NOW + 7, SETTLES)
+    picture.update_from_list([instance("web-b")], NOW + 1, NOW + 1, SETTLES)
+    picture.update_from_list([instance("web-b")], NOW + 7, NOW + 7, SETTLES)
     gone, there = picture.machines()
     assert (gone.fault, there.fault) == ("it is gone", None)
 
 
 def test_a_jump_of_the_clock_makes_health_unknown(picture, changes):
     picture.tracks["web-a"].health = "yes"
-    picture.forget(NOW + 100)
+    picture.reset(NOW + 100)
     assert [machine.health for machine in picture.machines()] == ["unknown", "unknown"]
     assert changes == ["web-a", "web-b"]
 

@@ -42,9 +42,9 @@ def test_a_small_fleet_is_listed_at_once_when_something_changed(timers):
 
 
 def test_the_books_are_read_also_where_a_list_does_not_come_back(timers):
-    assert timers.is_time_for_news(100.0) and timers.is_time_to_list(100.0)
-    assert not timers.is_time_for_news(100.0 + BEAT - 1)
-    assert timers.is_time_for_news(100.0 + BEAT)
+    assert timers.is_time_to_read_books(100.0) and timers.is_time_to_list(100.0)
+    assert not timers.is_time_to_read_books(100.0 + BEAT - 1)
+    assert timers.is_time_to_read_books(100.0 + BEAT)
 
 
 def test_a_fleet_without_traffic_never_asks_for_it():
