@@ -1,4 +1,4 @@
-"""Which health checks can be answered at all by machines that run an image."""
+"""Find health checks that machines of an image can never pass. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from saltext.immutable.guard import policy
 from saltext.immutable.spec.model import Fleet, FunctionCheck, HttpCheck
 
 PROBE_WITHIN = 15.0
-"""Seconds for all questions of one look at a machine. salt-run cannot end while one is under way."""
+"""Seconds for all questions of one probe of a machine."""
 
 
 def unanswerable(fleet: Fleet) -> str | None:

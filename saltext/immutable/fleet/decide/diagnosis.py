@@ -1,11 +1,11 @@
-"""Diagnose a fleet: pure, from what was seen now and earlier to what has to be mended, and why.
+"""Diagnose a fleet from what was observed now and earlier: what must be repaired, and why. Pure.
 
 Rules that hold for every diagnosis:
 
-* a machine that cannot be seen is not ill: when no machine answers this master it waits, and after a break it counts
-  anew;
+* a machine that cannot be observed is not sick: if no machine answers this master, nothing is done, and after a
+  break in the observations the time counts from the start;
 * a machine that runs is replaced for its health only after ``unreachable_for``, and if two diagnoses found it so;
-* with more sick machines than ``sick_limit`` none is replaced, for whatever reason: an operator has to look.
+* with more sick machines than ``sick_limit`` none is replaced for any reason: an operator has to decide.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from saltext.immutable.fleet.decide.state import Health, by_age
 from saltext.immutable.spec.model import Fleet
 
 LEAST_GAP = 60.0
-"""Seconds: observations that follow each other sooner, by hand, count as this far apart."""
+"""The shortest time in seconds that counts as the usual one between two observations."""
 BREAK = 3.0
-"""How many times longer than usual the time between observations may be, before it is a break."""
+"""A time between observations that is so many times the usual one is a break."""
 NAMED = 5
-"""Machines that a sentence names."""
+"""How many machines a sentence names."""
 
 Ailment = Literal["stopped", "absent", "unreachable", "unhealthy"]
 SAID: Mapping[Ailment, str] = {
@@ -32,33 +32,33 @@ SAID: Mapping[Ailment, str] = {
     "unhealthy": "it answers, and is not healthy",
 }
 UNWELL = frozenset({"unreachable", "unhealthy"})
-"""Ailments of a machine that runs: each may become the other."""
+"""Ailments of a machine that runs. A change from one to the other does not restart the time."""
 
 
 @dataclass(frozen=True)
 class MachineSeen:
-    """What was seen of one machine that is in the books and is to stay."""
+    """What was observed of one machine that is in the store and is not doomed."""
 
     minion_id: str
     there: Literal["running", "stopped", "absent"]
-    """What the provider says."""
+    """Its state in the provider's list."""
     born: float
     health: Health = "unknown"
-    """``yes`` and ``no`` are answers; ``unknown``: it did not answer, or not all that was asked."""
+    """``unknown``: it did not answer, or not to every question."""
     note: str = ""
     taint: str | None = None
     protect: str | None = None
     kept_until: float | None = None
-    """Until when it stays for a rollback; it is no part of the fleet."""
+    """Until when it is kept for a rollback; it does not belong to the fleet meanwhile."""
     left: bool = False
-    """A rollout that ended left it before it was ready, or out of the traffic."""
+    """A rollout ended before it was ready, or while it had no traffic."""
     cut_off: bool = False
-    """It should have visitors, but the traffic adapter does not know it: a reload of HAProxy forgets it."""
+    """It should have traffic, but the traffic adapter does not know it. (A reload of HAProxy forgets it.)"""
 
 
 @dataclass(frozen=True)
 class Sickness:
-    """Since when a machine has been sick, as far as observations without a break tell."""
+    """Since when a machine has been sick, in observations without a break."""
 
     minion_id: str
     fleet: str
@@ -69,13 +69,13 @@ class Sickness:
 
     @property
     def reason(self) -> str:
-        """Return what ails it, in words."""
+        """Return what is wrong with it, in words."""
         return f"{SAID[self.ailment]}: {self.note}" if self.note else SAID[self.ailment]
 
 
 @dataclass(frozen=True)
 class Rhythm:
-    """When a fleet was observed last, and how often that happens usually."""
+    """When a fleet was observed last, and the usual time between two observations."""
 
     at: float
     usual: float | None = None
@@ -98,42 +98,42 @@ class Rhythm:
 
 @dataclass(frozen=True)
 class FleetSeen:
-    """What was seen of a fleet, and what is known besides."""
+    """What was observed of a fleet."""
 
     at: float
     machines: tuple[MachineSeen, ...]
     heard: bool
-    """Any machine at all answered this master, of this fleet or another."""
+    """Whether any machine, of this fleet or another, answered this master."""
     settles: float = 0.0
-    """Seconds after which one that is absent is gone."""
+    """Seconds of absence from lists after which a machine is gone."""
     leaving: int = 0
-    """Machines with an unresolved order to go."""
+    """How many machines are doomed."""
     unfinished: bool = False
-    """An earlier attempt to mend it did not end."""
+    """Whether an earlier attempt to repair it did not end."""
     closed: str | None = None
     """Why no window is open."""
     obstacle: str | None = None
-    """Why not everything could be seen."""
+    """Why not everything could be observed."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What ails a fleet, and what follows from it."""
+    """What is wrong with a fleet, and what follows from it."""
 
     sick: tuple[Sickness, ...]
-    """All machines that are sick now: to be remembered."""
+    """All machines that are sick now; the store keeps them for the next diagnosis."""
     taints: tuple[Sickness, ...] = ()
-    """Machines that run, and are to be replaced for their health."""
+    """Running machines to replace for their health."""
     reasons: tuple[str, ...] = ()
-    """Why the fleet has to be mended; none: it need not be."""
+    """Why the fleet must be repaired; empty: nothing to do."""
     waits: tuple[str, ...] = ()
-    """What is not as it should be, and is left for now."""
+    """What is wrong and is left for now."""
     alarm: str | None = None
-    """Why nothing may be done: an operator has to look."""
+    """Why nothing may be done: an operator has to decide."""
 
 
 def diagnose(fleet: Fleet, look: FleetSeen, before: Mapping[str, Sickness], broken: bool) -> Diagnosis:
-    """Return what has to be mended. ``broken``: nothing is known of the time since ``before`` was observed."""
+    """Return what must be repaired. ``broken``: the observations had a break since ``before``."""
     look = replace(look, machines=tuple(by_age(look.machines)))
     members = [machine for machine in look.machines if machine.kept_until is None]
     sick = [found for machine in members if (found := _sickness(fleet, machine, look.at, {} if broken else before))]
@@ -162,7 +162,7 @@ def _waits(sickness: Sickness, protected: Collection[str]) -> str:
 
 
 def _sickness(fleet: Fleet, machine: MachineSeen, now: float, before: Mapping[str, Sickness]) -> Sickness | None:
-    """Return what ails a machine, and since when; None for one that is healthy, or was left."""
+    """Return what is wrong with a machine, and since when; None if it is healthy, or left by a rollout."""
     ailment = _ailment(machine)
     if ailment is None:
         return None
@@ -193,7 +193,7 @@ def _ripe(fleet: Fleet, look: FleetSeen, sickness: Sickness) -> bool:
 
 
 def _unsettled(fleet: Fleet, look: FleetSeen, members: Sequence[MachineSeen]) -> Iterator[str]:
-    """Say what else only a driver can put right, at any time."""
+    """Yield why a driver is needed apart from sick machines, at any time."""
     if len(members) != fleet.size:
         yield f"{len(members)} machines, {fleet.size} are wanted"
     for machine in members:
@@ -213,7 +213,7 @@ def _unsettled(fleet: Fleet, look: FleetSeen, members: Sequence[MachineSeen]) ->
 def _chosen(
     fleet: Fleet, look: FleetSeen, members: Sequence[MachineSeen], ripe: Collection[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return machines to replace by choice, and those that wait: for a window, or because they are protected."""
+    """Return why healthy machines must be replaced, and why others wait: for a window, or protected."""
     found, waiting = [], []
     for machine in members:
         why = _by_choice(fleet, machine, look.at)
@@ -243,7 +243,7 @@ def _deaf(silent: int) -> str:
 
 
 def _too_many(fleet: Fleet, sick: Sequence[Sickness], limit: int) -> str:
-    # Without what each of them says: this is written down once, as long as it stays the same.
+    # without their notes, so that the alarm stays the same and is recorded once
     named = ", ".join(f"{one.minion_id} ({SAID[one.ailment]})" for one in sick[:NAMED])
     more = f" and {len(sick) - NAMED} more" if len(sick) > NAMED else ""
     return (

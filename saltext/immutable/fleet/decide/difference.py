@@ -1,4 +1,4 @@
-"""How two images differ, and what has moved since a plan was made: pure, in words that people read."""
+"""How two images differ, and what changed since a plan was made, in words. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 Tree = Mapping[str, Any]
 
 _HASHED = {"states": "sls", "files": "files"}
-"""What is told of the states, and where a recipe's contents have the hashes."""
+"""The parts of a recipe's inputs that are compared by hash: name to key in its contents."""
 _NAMED = 5
-"""Machines that one sentence names; the others are counted."""
+"""How many machines one sentence names; the others are counted."""
 
 
 def difference(old: Tree, new: Tree) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _changes(old: Tree, new: Tree) -> dict[str, dict[str, Any]]:
 
 
 def _names(changes: Mapping[str, Tree]) -> dict[str, list[str]]:
-    """Leave out the values: hashes tell people nothing."""
+    """Return names without hashes, which mean nothing to people."""
     return {what: list(entries) for what, entries in changes.items()}
 
 
@@ -76,7 +76,7 @@ def _all(states: Tree, what: str) -> dict[str, str]:
 
 
 def _also(old: Tree, new: Tree) -> Iterator[str]:
-    """Say what else changed of which no more than a hash is known."""
+    """Yield what else changed, of which only a hash is known."""
     for recipe in sorted(set(old) & set(new)):
         before, after = old[recipe], new[recipe]
         if before["pillar"] != after["pillar"]:
@@ -101,7 +101,7 @@ def _leaf(value: Any) -> str:
 
 
 def moved(then: Tree, now: Tree) -> list[str]:
-    """Return what of the ground that a plan stands on is no longer as it was, a sentence each.
+    """Return a sentence for each input of a plan that has changed since.
 
     Ground has ``image`` (name), ``digest``, ``generation``, ``unfinished`` (a rollout in words, or None), ``fleet``
     (the pillar's definition as data) and ``machines``: facts of each, by minion id.
@@ -123,7 +123,7 @@ def _image_moved(then: Tree, now: Tree) -> Iterator[str]:
 
 
 def leaves_moved(then: Tree, now: Tree) -> Iterator[str]:
-    """Yield what in nested data is not what it was, by its path: ``strategy.soak is 5, it was none``."""
+    """Yield each changed value of nested data, by its path: ``strategy.soak is 5, it was none``."""
     before, after = _flat(then), _flat(now)
     for path in sorted(set(before) | set(after)):
         if before.get(path) != after.get(path):
@@ -145,7 +145,7 @@ def _machines_moved(then: Mapping[str, Tree], now: Mapping[str, Tree]) -> Iterat
 
 
 def _fact(fact: str, before: Any, after: Any) -> str:
-    """Say how a fact about a machine changed: ``tainted now``, ``no longer protected``, ``booting, not serving``."""
+    """Return how a fact about a machine changed: ``tainted now``, ``no longer protected``, ``booting, not serving``."""
     if isinstance(before, bool) or isinstance(after, bool):
         return f"{fact} now" if after else f"no longer {fact}"
     return f"of {fact} {after}, not {before}"

@@ -1,4 +1,4 @@
-"""Everything that a rollout would do, if all goes well: pure."""
+"""All actions of a rollout, if everything goes well. Pure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def forecast(
             return actions, None
         if not step.actions:
             if step.wake >= rollout.progress_at + fleet.strategy.progress_within:
-                return actions, rollout.verdict  # nothing but patience would end
+                return actions, rollout.verdict  # only time could change it
             now = step.wake
 
 

@@ -1,4 +1,4 @@
-"""What a rollout is after at the moment: pure, from the fleet's strategy and how far the rollout is."""
+"""The goal of a rollout in its present step, from the fleet's strategy. Pure."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ ALL = (Amount(100, percent=True),)
 
 @dataclass(frozen=True)
 class Goal:
-    """What a rollout is after."""
+    """The goal of a rollout in its present step."""
 
     generation: int | None
-    """What new machines are launched from; None: none is launched."""
+    """The generation of new machines; None: no machine is launched."""
     size: int
-    """Machines in the end."""
+    """Machines of the fleet when the rollout is done."""
     wanted: int
-    """How many of them shall fit the goal after the present step."""
+    """How many of these must fit the goal at the end of the present step."""
     floor: int
-    """Healthy serving machines that have to remain."""
+    """Healthy serving machines that must remain."""
     places: int
-    """Machines that may exist, the kept and the doomed apart."""
+    """How many machines may exist; kept and doomed ones do not count."""
     stays: int = 0
-    """How many machines of the source generation serve on during the present step."""
+    """How many machines of the source generation go on serving in the present step."""
     source: int | None = None
-    """The source generation: what lost ones of these are launched from."""
+    """The source generation, from which lost ones of these are launched."""
     mending: bool = False
-    """Machines of any generation fit."""
+    """The rollout repairs: machines of any generation fit."""
     switch: bool = False
-    """Blue-green: the traffic moves at once, when all newcomers are healthy."""
+    """Blue-green: all traffic moves at once, when all new machines are healthy."""
     stayed: float | None = None
-    """On the way back: what was born before this stays as it is, tainted or not."""
+    """Direction ``back``: machines that were born before this stay, tainted or not."""
     youngest_old: float = 0.0
-    """What was born before this is too old, or is replaced because everything is."""
+    """Machines that were born before this are replaced: for their age, or because all are."""
     spares: bool = False
-    """Protected machines are left alone, and fit."""
+    """Protected machines are not replaced: they fit."""
 
     def has(self, machine: Machine) -> bool:
         """Tell whether a machine fits the goal."""
@@ -63,7 +63,7 @@ class Goal:
 
 
 def goal(fleet: Fleet, rollout: Rollout) -> Goal:
-    """Return what the rollout is after: its target, or on the way back what the fleet had before."""
+    """Return the goal: the rollout's target, or in direction ``back`` what the fleet had before."""
     strategy, forward = fleet.strategy, rollout.direction == "forward"
     size = fleet.size if rollout.kind != "destroy" else 0
     floor = max(0, min(rollout.old_size, size) - strategy.max_unavailable.down(size))
@@ -92,7 +92,7 @@ def goal(fleet: Fleet, rollout: Rollout) -> Goal:
 
 
 def _youngest_old(fleet: Fleet, rollout: Rollout) -> float:
-    """Return the birth before which a machine is replaced, whatever its generation."""
+    """Return the time before which a machine must be born to be replaced, whatever its generation."""
     if rollout.kind == "roll" and not fleet.strategy.skip_matching:
         return rollout.started
     aged = rollout.kind in ("roll", "reconcile", "replace") and fleet.max_age is not None
@@ -100,8 +100,9 @@ def _youngest_old(fleet: Fleet, rollout: Rollout) -> float:
 
 
 def is_quick(fleet: Fleet, rollout: Rollout) -> bool:
-    """Tell whether it takes no steps and no soak: mending, the way back to what was good not long ago, and where
-    nothing serves yet, so that no visitor has anything to lose.
+    """Tell whether a rollout has no steps and no soak.
+
+    So do repairs, a way back, a rollback by at most ``fast_rollback`` generations, and a fleet without machines.
     """
     if rollout.old_size == 0:
         return True
@@ -115,10 +116,10 @@ def is_quick(fleet: Fleet, rollout: Rollout) -> bool:
 
 
 def steps(fleet: Fleet, rollout: Rollout) -> tuple[Amount, ...]:
-    """Return the steps that this rollout takes; the last one is all."""
+    """Return the steps of this rollout; the last one is all machines."""
     return ALL if is_quick(fleet, rollout) else fleet.strategy.steps or ALL
 
 
 def soak(fleet: Fleet, rollout: Rollout) -> float:
-    """Return for how many seconds the machines of a step have to stay healthy."""
+    """Return the seconds for which the machines of a step must stay healthy."""
     return 0.0 if is_quick(fleet, rollout) else fleet.strategy.soak

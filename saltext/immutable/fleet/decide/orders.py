@@ -1,4 +1,4 @@
-"""What operators order of a rollout that another process may drive: may it be given, and what does it change. Pure."""
+"""Orders of operators to a running rollout: whether one may be given, and what it changes. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Order:
     reason: str
     who: str | None
     step: int | None = None
-    """At which step the rollout was: only a step that the operator saw is approved."""
+    """The step of the rollout at that time: an approval counts only for the step that the operator saw."""
 
     def __str__(self) -> str:
         by = f" by {self.who}" if self.who else ""
@@ -31,10 +31,10 @@ class Order:
 
 
 def applied(rollout: Rollout, orders: Sequence[Order], now: float) -> Rollout:
-    """Return the rollout after the orders; one that no longer fits it changes nothing."""
+    """Return the rollout after the orders; an order that no longer fits the rollout changes nothing."""
     for order in orders:
         if order.rollout == rollout.id and refusal(rollout, order.what) is None:
-            # An abort or a way back, ordered after another operator's pause, holds.
+            # An abort or a rollback that was ordered after another operator's pause stays in force.
             rollout = _applied(revived(rollout, now) if rollout.outcome else rollout, order, now)
     return rollout
 
@@ -54,7 +54,7 @@ def _applied(rollout: Rollout, order: Order, now: float) -> Rollout:
 
 
 def refusal(rollout: Rollout, what: What | None) -> str | None:
-    """Say why an order cannot be given to this rollout; None: to go on."""
+    """Return why an order cannot be given to this rollout, or None. ``None`` as order: to continue."""
     name = f"rollout {rollout.id} of fleet {rollout.fleet}"
     if rollout.outcome not in (None, "paused"):
         return f"{name} has ended: {rollout.outcome}"

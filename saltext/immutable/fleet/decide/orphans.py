@@ -1,4 +1,4 @@
-"""Keys and machines without an owner: pure, from what is there and what the books say to what goes, when and why.
+"""Which keys and machines without an owner are removed, when and why. Pure.
 
 They are reported first, and go when they are still there without an owner after ``orphan_grace``.
 """
@@ -16,14 +16,14 @@ from saltext.immutable.spec.model import Fleet
 
 @dataclass(frozen=True)
 class Orphan:
-    """A key or a machine that is in no book."""
+    """A key or a machine that is not in the store."""
 
     minion_id: str
     what: Literal["key", "machine"]
     fleet: str
     """The fleet that its id or its tag names."""
     known: bool = True
-    """It was ours: our journal names the key, or the machine bears our installation's tag."""
+    """It was ours: our journal has the key, or the machine has our installation's tag."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Decision:
 def orphan_keys(
     ids: Collection[str], fleets: Collection[Fleet], there: Collection[str], named: Collection[str]
 ) -> list[Orphan]:
-    """Return the ids with a key that could only be those of machines of these fleets, and are not.
+    """Return the ids with a key that have the form of these fleets' machines and are none of them.
 
     ``there``: minion ids in a book or in a provider's list; ``named``: those that our journal knows.
     """
@@ -54,7 +54,7 @@ def orphan_keys(
 
 
 def _pattern(fleet: Fleet) -> re.Pattern[str] | None:
-    """Return what exactly the ids of a fleet's machines look like; None: the pillar does not say."""
+    """Return the pattern of the ids of a fleet's machines, or None if the pillar does not define it."""
     before, token, after = fleet.minion_id.partition("{token}")
     return re.compile(f"{re.escape(before)}[0-9a-f]{{16}}{re.escape(after)}") if token else None
 
@@ -62,7 +62,7 @@ def _pattern(fleet: Fleet) -> re.Pattern[str] | None:
 def decide(
     orphans: Sequence[Orphan], before: Mapping[tuple[str, str], float], fleets: Mapping[str, Fleet], now: float
 ) -> list[Decision]:
-    """Decide what goes: what was ours, and is still without an owner after its fleet's grace.
+    """Return what is removed: what was ours and still has no owner after its fleet's ``orphan_grace``.
 
     ``before``: since when each (what, minion id) is seen.
     """
@@ -72,7 +72,7 @@ def decide(
 
 
 def _few(fleet: Fleet) -> int:
-    """Return how many machines may have been lost from the books: more, and the books are what is wrong."""
+    """Return how many machines may be missing from the store; if more are, the store is what is wrong."""
     return max(1, fleet.sick_limit.up(fleet.size))
 
 

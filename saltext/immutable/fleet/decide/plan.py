@@ -1,14 +1,14 @@
-"""What to do next with a fleet: pure, from what is wanted and what is there to named actions with reasons.
+"""Plan what to do next with a fleet: actions with machines and reasons, from its goal and its machines. Pure.
 
 Rules that hold for every plan:
 
 * a healthy serving machine is taken out only if at least ``min(old size, new size) - max_unavailable`` healthy
   serving ones remain; one whose health is unknown is neither counted nor less protected;
 * nothing is launched when ``size + max_surge`` machines occupy a place; kept and doomed ones are counted apart;
-* a rollout ends done, rolled back, aborted or paused, and ``progress_within`` makes silence impossible.
+* a rollout ends done, rolled back, aborted or paused; without progress it is paused after ``progress_within``.
 
-`goal` says what a rollout is after, `pools` sorts the machines by that, `verdicts` says how far it is and how it
-ends; each function below names one kind of action. The cost is one walk over the machines, and sorting those that
+`goal` is the aim of the present step, `pools` sorts the machines by it, `verdicts` says how far the rollout is and how
+it ends; each function below returns one kind of action. The cost is one walk over the machines, and sorting those that
 may go.
 """
 
@@ -32,7 +32,7 @@ USEFULNESS: tuple[tuple[Health, bool], ...] = tuple(product(("no", "unknown", "y
 
 @dataclass(frozen=True)
 class Moment:
-    """All that a plan is made from, its machines sorted into pools."""
+    """The input of a plan, its machines sorted into pools."""
 
     fleet: Fleet
     rollout: Rollout
@@ -43,19 +43,19 @@ class Moment:
 
     @property
     def soaked(self) -> bool:
-        """Tell whether the machines of the step have been healthy for long enough."""
+        """Tell whether enough machines of the step have been healthy for ``min_ready``."""
         reached = self.rollout.step_reached_at
         return reached is not None and self.now >= reached + soak(self.fleet, self.rollout)
 
     @property
     def idle_since(self) -> float:
-        """Return since when the rollout has made no progress; a soak does not count."""
+        """Return since when the rollout has made no progress; time of a soak does not count."""
         reached = self.rollout.step_reached_at
         return max(self.rollout.progress_at, -FAR if reached is None else reached + soak(self.fleet, self.rollout))
 
     @property
     def stays(self) -> int:
-        """Return how many old machines serve on in this step."""
+        """Return how many old machines go on serving in this step."""
         return 0 if self.aim.mending else max(0, self.aim.size - max(self.aim.wanted, len(self.found.wanted)))
 
     @property
@@ -108,7 +108,7 @@ def _wake(at: Moment) -> float:
 
 
 def _stepped(at: Moment, machines: Sequence[Machine]) -> Moment:
-    """Return the moment with the step that is reached, and the next one where soak and approval allow it."""
+    """Return the input with the step that was reached, or the next one if soak and approval allow it."""
     while at.rollout.direction == "forward":
         at = replace(at, rollout=_reached(at))
         last = at.rollout.step >= len(steps(at.fleet, at.rollout)) - 1
@@ -120,7 +120,7 @@ def _stepped(at: Moment, machines: Sequence[Machine]) -> Moment:
 
 
 def _reached(at: Moment) -> Rollout:
-    """Return the rollout with the time since which the step is reached, and at which blue-green moves the traffic."""
+    """Return the rollout with the time since which its step is reached, and of the switch of blue-green."""
     rollout, reached = at.rollout, at.found.available_new >= at.aim.wanted
     if at.aim.switch and rollout.switched_at is None:
         ready = at.found.green >= at.aim.size and not at.patient and not closed(rollout, at.limits)
@@ -148,7 +148,7 @@ def _actions(at: Moment) -> Iterator[Action]:
 
 
 def _restored(at: Moment) -> Iterator[Action]:
-    """Stop here: machines that were being drained serve again; after an abort machines that do not serve yet go."""
+    """Stop here: draining machines serve again; after an abort, machines that do not serve yet are destroyed."""
     for machine in (*at.found.returning, *at.found.draining):
         if machine.health != "no":
             yield _act("attach", machine, "nothing more is replaced: it serves on")
@@ -171,7 +171,7 @@ def _surplus(at: Moment) -> list[Machine]:
 
 
 def _attached(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
-    """Let healthy newcomers serve, and bring back machines that were drained or kept."""
+    """Attach healthy new machines, and machines that were drained or kept and fit again."""
     too_many = {machine.minion_id for machine in surplus}
     for machine in at.found.returning:
         if machine.minion_id not in too_many:
@@ -188,7 +188,7 @@ def _attached(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
 
 
 def _useless(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
-    """Name machines that do not serve: they may go at any time."""
+    """Destroy machines that do not serve and do not fit: at any time."""
     for machine in at.found.idle:
         yield _act("destroy", machine, at.aim.against(machine))
     for machine in at.found.refill[max(0, at.stays - len(at.found.old)) :]:
@@ -199,10 +199,10 @@ def _useless(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
 
 
 def _victims(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
-    """Name serving machines that may be taken out now, the least useful first, and never below the floor."""
+    """Drain serving machines, the least useful first, and never below the floor."""
     stay = at.stays
     if at.aim.switch and (at.rollout.switched_at is None or not (at.fleet.traffic or at.soaked)):
-        stay = at.aim.size  # more than these would take the places of newcomers for ever
+        stay = at.aim.size  # any more would keep new machines from being launched
     quota = len(at.found.old) - stay
     room = _Room(at.aim.floor, at.found.available, at.found.serving, at.limits.disruptions)
     kind = "drain" if at.fleet.traffic else "destroy"
@@ -223,7 +223,7 @@ def _available(at: Moment, machine: Machine) -> bool:
 
 
 def _least_useful_first(machines: Sequence[Machine], likely: int) -> Iterator[Machine]:
-    """Yield the ill, the unknown, then the healthy, the tainted and older of each first.
+    """Yield unhealthy, then unknown, then healthy machines; of each the tainted and the oldest first.
 
     ``likely``: how many will be taken; only these are sorted.
     """
@@ -235,7 +235,7 @@ def _least_useful_first(machines: Sequence[Machine], likely: int) -> Iterator[Ma
 
 
 def _may_go(at: Moment, machine: Machine) -> bool:
-    """Tell whether the windows let a machine go: an unhealthy one may go outside of them."""
+    """Tell whether the windows allow to remove a machine: an unhealthy one may be removed at any time."""
     return not closed(at.rollout, at.limits) or (at.aim.mending and not _may_be_well(at, machine))
 
 
@@ -246,7 +246,7 @@ def _may_be_well(at: Moment, machine: Machine) -> bool:
 
 
 class _Room:
-    """How many machines may still be taken out."""
+    """How many machines may still be removed."""
 
     def __init__(self, floor: int, available: int, serving: int, disruptions: int | None) -> None:
         self._floor, self._available, self._serving = floor, available, serving
@@ -254,12 +254,14 @@ class _Room:
 
     @property
     def left(self) -> int:
-        """Return how many may be taken out at most; none may where this is not above 0."""
+        """Return how many may still be removed, at most; 0 or less: none."""
         return self._serving - self._floor
 
     def take(self, machine: Machine, available: bool) -> bool:
-        """Take one out if enough remains. What is known to be ill may go while enough machines of any health remain:
-        a check that is itself wrong must not empty the fleet before one new machine has passed it.
+        """Count a machine as removed if enough remain; return whether it may be removed.
+
+        An unhealthy machine may be removed only while enough machines of any health remain: a health check that is
+        wrong must not empty the fleet before one new machine has passed it.
         """
         if machine.health == "no":
             allowed = self._serving - 1 >= self._floor
@@ -275,7 +277,7 @@ class _Room:
 def _drained(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
     """Destroy drained machines, or keep them for a rollback."""
     if at.aim.switch and at.rollout.switched_at is not None and not at.soaked:
-        return  # the way back is moving the traffic back
+        return  # the rollout goes back: they serve again
     kept_for = at.fleet.strategy.keep_old
     forward = at.rollout.kind == "roll" and at.rollout.direction == "forward"
     room = at.aim.size - len(at.found.kept) - at.found.doomed if kept_for and forward else 0
@@ -297,10 +299,10 @@ def _is_drained(at: Moment, machine: Machine) -> bool:
 
 
 def _expired(at: Moment, attached: Sequence[Action]) -> Iterator[Action]:
-    """Destroy kept machines whose time is over, or that no rollback would bring back."""
+    """Destroy kept machines whose time is over, or that no rollback can use."""
     back_again = {action.minion_id for action in attached}
     ways, room = {at.rollout.source, at.rollout.target}, at.aim.size
-    stays = at.aim.mending or len(ways) == 1  # what came before this generation is not known here
+    stays = at.aim.mending or len(ways) == 1  # whether an older generation could be rolled back to is not known here
     for machine in at.found.kept:
         if machine.minion_id in back_again or machine.kept_until is None:
             continue
@@ -316,7 +318,7 @@ def _expired(at: Moment, attached: Sequence[Action]) -> Iterator[Action]:
 
 
 def _launches(at: Moment, attached: Sequence[Action], leaving: Sequence[Action]) -> Iterator[Action]:
-    """Launch machines for the free places, also those of machines that go right now."""
+    """Launch machines for the free places, including those of machines that are removed by this plan."""
     kept = {machine.minion_id for machine in at.found.kept}
     gone = sum(action.kind != "drain" and action.minion_id not in kept for action in leaving)
     returned = sum(action.minion_id in kept for action in attached)
@@ -334,22 +336,22 @@ def _launches(at: Moment, attached: Sequence[Action], leaving: Sequence[Action])
 
 
 def _refills(at: Moment, places: int, begun: int) -> Iterator[Action]:
-    """Launch old machines in place of lost ones while a step lasts: a soak or an approval may take days."""
+    """Launch machines of the source generation for lost ones, because a soak or an approval may take days."""
     lacking = at.stays - len(at.found.old) - len(at.found.refill)
     if at.aim.stays == 0 or at.aim.source in (None, at.aim.generation):
-        return  # where all are replaced by their like, a refill would be a newcomer of a later step
+        return  # source and target are equal: such a machine would belong to a later step
     for _ in range(min(lacking, places, places if at.limits.launches is None else at.limits.launches - begun)):
         yield Action("launch", at.aim.source, f"{at.stays} of generation {at.aim.source} serve on in this step")
 
 
 def _unlooked(at: Moment) -> int:
-    """Count kept machines that may come back as soon as they were probed."""
+    """Return how many kept machines may serve again once they are probed."""
     patience = at.fleet.strategy.unhealthy_for
     return sum(m.health == "unknown" and _may_return(at, m) and at.now < m.since + patience for m in at.found.kept)
 
 
 def _may_return(at: Moment, machine: Machine) -> bool:
-    """Tell whether a kept machine may serve again; a tainted one may serve on, but never comes back."""
+    """Tell whether a kept machine may serve again. (A tainted one may go on serving, but is never attached again.)"""
     return at.aim.has(machine) and machine.taint is None
 
 

@@ -1,4 +1,4 @@
-"""The machines of a fleet, sorted by what the plan may do with them: pure, in one walk.
+"""The machines of a fleet, sorted in one walk by what the plan may do with them. Pure.
 
 Machines come in any order. Each list that something is chosen from is `by_age`; ``wanted`` and ``old``, which are long,
 are not, because the plan orders only those of them that may go.
@@ -18,48 +18,48 @@ FAR = float("inf")
 
 @dataclass
 class Pools:
-    """Machines by what they are to the goal. Faulty and doomed ones are in no other list."""
+    """Machines by how they fit the goal. Faulty and doomed ones are in no other list."""
 
     faulty: list[tuple[Machine, str, bool]] = field(default_factory=list)
-    """Machines that must go for a fault of their own: why, and whether that counts as a failure of the rollout."""
+    """Machines that must be destroyed for a fault: why, and whether it counts as a failure of the rollout."""
     doomed: int = 0
     kept: list[Machine] = field(default_factory=list)
-    """Drained, and there only for a rollback."""
+    """Drained, and kept for a rollback."""
     wanted: list[Machine] = field(default_factory=list)
     """All that fit the goal, whatever their phase."""
     booting: list[Machine] = field(default_factory=list)
     standby: list[Machine] = field(default_factory=list)
-    """Fit the goal, are ready, and have no visitors."""
+    """Fit the goal, are ready, and have no traffic."""
     returning: list[Machine] = field(default_factory=list)
-    """Fit the goal, and are being drained by an order that no longer holds."""
+    """Fit the goal, and are draining by an intent that no longer applies."""
     refill: list[Machine] = field(default_factory=list)
-    """Do not fit the goal, but will replace old machines that were lost while a step lasts."""
+    """Do not fit the goal, but replace old machines that were lost during a step."""
     idle: list[Machine] = field(default_factory=list)
     """Do not fit the goal, and do not serve."""
     old: list[Machine] = field(default_factory=list)
     """Do not fit the goal, but serve."""
     draining: list[Machine] = field(default_factory=list)
     available: int = 0
-    """Healthy serving machines, for long enough."""
+    """Serving machines that have been healthy for ``min_ready``."""
     available_new: int = 0
     """Of these, those that fit the goal."""
     green: int = 0
-    """Those that fit the goal and have been healthy for long enough, with visitors or without."""
+    """Machines that fit the goal and have been healthy for ``min_ready``, with or without traffic."""
     serving: int = 0
     unknown: int = 0
     """Serving machines whose health is unknown."""
     unwell: int = 0
     wake: float = FAR
-    """When time alone changes this."""
+    """When time alone changes these lists."""
 
     @property
     def occupying(self) -> int:
-        """Count the places that are taken: by all machines but the kept and the doomed."""
+        """Return how many places are taken: by all machines except kept and doomed ones."""
         return sum(map(len, (self.wanted, self.refill, self.idle, self.old, self.draining)))
 
 
 def sort_machines(fleet: Fleet, rollout: Rollout, aim: Goal, machines: Sequence[Machine], now: float) -> Pools:
-    """Return the machines of a fleet, sorted by what they are to the goal."""
+    """Return the machines of a fleet, sorted by how they fit the goal."""
     found = Pools()
     strategy, wake, well_for = fleet.strategy, FAR, fleet.strategy.min_ready
     has, watched = aim.has, rollout.started
@@ -115,7 +115,7 @@ def sort_machines(fleet: Fleet, rollout: Rollout, aim: Goal, machines: Sequence[
 
 
 def _ordered(found: Pools) -> Pools:
-    """Give the lists that something is chosen from their total order."""
+    """Sort the lists from which machines are chosen by their total order."""
     found.faulty.sort(key=lambda one: AGE(one[0]))
     for chosen_from in (found.kept, found.booting, found.standby, found.returning, found.refill, found.idle):
         chosen_from.sort(key=AGE)
@@ -134,7 +134,7 @@ def is_available(fleet: Fleet, machine: Machine, now: float) -> bool:
 
 
 def _fault(strategy: Strategy, machine: Machine, counts: bool, now: float) -> tuple[str | None, float]:
-    """Return why a machine must go for a fault of its own, else None and when that will be so."""
+    """Return why a machine must be destroyed for a fault, or None and the time when that will be so."""
     if machine.fault is not None:
         return machine.fault, FAR
     patience, state = strategy.ready_within, "ready"
@@ -151,6 +151,6 @@ def _fault(strategy: Strategy, machine: Machine, counts: bool, now: float) -> tu
 
 
 def _in_watch(strategy: Strategy, machine: Machine, at: float) -> bool:
-    """Tell whether a failure of a newcomer at ``at`` counts against its image; a later one is an ordinary loss."""
+    """Tell whether a failure of a new machine at ``at`` counts against its image; a later one is an ordinary loss."""
     watch = max(strategy.ready_within, strategy.min_ready + strategy.soak)
     return machine.ready_since is None or at < machine.ready_since + watch

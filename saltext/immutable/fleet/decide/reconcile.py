@@ -146,7 +146,7 @@ def rest(fleet: Fleet, failed_attempts: int) -> float:
 
 
 def failed_attempts(rollouts: Sequence[Rollout]) -> int:
-    """Return how many attempts to mend a fleet failed one after the other; ``rollouts``: the newest first."""
+    """Return how many attempts to repair a fleet failed one after the other; ``rollouts``: the newest first."""
     failed = 0
     for rollout in rollouts:
         if rollout.kind != "reconcile" or rollout.outcome not in ("paused", "aborted"):

@@ -1,4 +1,4 @@
-"""What a plan is made from and what it says: rollouts, machines, limits, actions. Times are seconds since the epoch."""
+"""Input and output of a plan: rollouts, machines, limits, actions. Times are seconds since the epoch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Health = Literal["yes", "no", "unknown"]
 Phase = Literal["booting", "standby", "serving", "draining", "doomed"]
 
 MENDING = ("scale", "replace", "reconcile")
-"""Kinds that keep every sound machine, of whatever generation, and fill up with the last good one."""
+"""Kinds that keep every sound machine of any generation, and launch the last good generation."""
 
 
 @dataclass(frozen=True)
@@ -26,21 +26,21 @@ class Rollout:
     fleet: str
     kind: Kind
     source: int | None
-    """Generation that the fleet comes from; None: it had none."""
+    """Generation of the fleet before; None: it had none."""
     target: int | None
-    """Pinned generation that it goes to; None: every machine goes."""
+    """Generation of the fleet afterwards, pinned; None: every machine is destroyed."""
     old_size: int
     """Machines of the fleet when this rollout began."""
     started: float
     progress_at: float
-    """When the rollout last came further."""
+    """When the rollout last made progress."""
     direction: Direction = "forward"
-    """``back``: the new machines go, the old stay. ``hold``: only what failed goes, then it is paused.
-    ``stop``: what does not serve yet goes, the rest stays as it is."""
+    """``back``: new machines are destroyed, old ones stay. ``hold``: failed ones are destroyed, then it is paused.
+    ``stop``: machines that do not serve yet are destroyed, the others stay."""
     held_from: Direction | None = None
-    """Where it was going when it was held."""
+    """Its direction before ``hold``."""
     step: int = 0
-    """Which of the strategy's steps it is at, from 0."""
+    """The index of the strategy's present step, from 0."""
     step_reached_at: float | None = None
     """Since when all machines of the step are healthy."""
     approved: int = 0
@@ -48,11 +48,11 @@ class Rollout:
     switched_at: float | None = None
     """When a blue-green rollout moved the traffic."""
     replaces: int = 0
-    """Machines that had to be replaced or added when it began; ``max_failures`` as a share is a share of these."""
+    """How many machines it had to replace or add when it began; ``max_failures`` in percent is a share of these."""
     failures: Mapping[str, float] = field(default_factory=dict)
     """New machines that failed in this direction, and when."""
     verdict: str = ""
-    """What the last plan said: how far it is, and what it waits for."""
+    """From the last plan: how far it is, and what it waits for."""
     outcome: Outcome | None = None
     paused_by: PausedBy | None = None
     reason: str = ""
@@ -67,35 +67,35 @@ class Machine:
     minion_id: str
     generation: int
     phase: Phase
-    """``booting`` from when the launch is wanted; ``standby`` and ``draining``: it was ready, but gets no (new)
-    visitors; ``serving`` otherwise; ``doomed``: it goes."""
+    """``booting``: from its intent to launch until it is ready. ``standby``, ``draining``: it was ready, but gets no
+    (new) sessions. ``serving``: otherwise. ``doomed``: it is to be destroyed."""
     born: float
     since: float
-    """Since when ``health`` is what it is; of a booting machine: since when it is waited for."""
+    """Since when ``health`` has its value; of a booting machine: since when the driver waits for it."""
     health: Health = "unknown"
     note: str = ""
     """Why the health is not ``yes``."""
     fault: str | None = None
-    """Why it will never serve (again)."""
+    """Why it can never serve (again)."""
     taint: str | None = None
-    """Why it is no longer what its image says: it serves until a newcomer takes its place."""
+    """Why it is tainted: it serves until a new machine takes its place."""
     ready_since: float | None = None
     """When it was ready for the first time."""
     healthy_since: float | None = None
     """Since when no probe found it unhealthy; None: since ``since``."""
     attached: bool | None = True
-    """Whether visitors are sent to it, as the traffic adapter says; None: unknown."""
+    """Whether the traffic adapter sends it traffic; None: unknown."""
     drain_since: float | None = None
     sessions: int | None = None
-    """Visitors that a draining machine still has; None: unknown."""
+    """Sessions that a draining machine still has; None: unknown."""
     kept_until: float | None = None
-    """How long it stays for a rollback; it is no part of the fleet meanwhile."""
+    """Until when it is kept for a rollback; it does not belong to the fleet meanwhile."""
     protect: str | None = None
-    """Why it must not be taken out while it is healthy."""
+    """Why it must not be removed while it is healthy."""
 
 
 class Aged(Protocol):
-    """A value with an age and an id: a machine, or what was seen of one."""
+    """A value with an age and an id: a machine, or what was observed of one."""
 
     @property
     def minion_id(self) -> str: ...
@@ -106,18 +106,18 @@ class Aged(Protocol):
 
 SomeAged = TypeVar("SomeAged", bound=Aged)
 AGE = attrgetter("born", "minion_id")
-"""The total order of machines: the oldest first, of equally old ones by minion id, which no two share."""
+"""The total order of machines: by age, the oldest first, then by minion id."""
 
 
 def by_age(machines: Iterable[SomeAged]) -> list[SomeAged]:
-    """Return the machines in their total order, so that no choice depends on the order in which they came."""
+    """Return the machines in their total order, so that no choice depends on the order of the input."""
     return sorted(machines, key=AGE)
 
 
 def oldest_first(machines: Sequence[SomeAged], likely: int) -> Iterator[SomeAged]:
     """Yield the machines `by_age`. Only the ``likely`` oldest are sorted, and the others where more are asked for.
 
-    A plan takes out a tenth of a fleet at a time: births are found in one quick sort of plain numbers.
+    (A plan usually removes a tenth of a fleet, and sorting plain numbers is quick.)
     """
     if not 0 < likely < len(machines):
         yield from by_age(machines)
@@ -132,9 +132,9 @@ class Limits:
     """What windows and budgets leave to this fleet."""
 
     launches: int | None = None
-    """More launches that may be begun now; None: any number."""
+    """How many more launches may be started now; None: any number."""
     disruptions: int | None = None
-    """More healthy machines that may be taken out now."""
+    """How many more healthy machines may be removed now; None: any number."""
     closed: str | None = None
     """Why nothing may be changed by choice now."""
     until: float | None = None
@@ -156,12 +156,12 @@ class Action:
     failed: bool = False
     """The machine failed before it was ready, so that its console is kept."""
     until: float | None = None
-    """How long a drained machine is kept."""
+    """Until when a drained machine is kept."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do now, what to remember, and when to ask again at the latest."""
+    """What to do now, the rollout afterwards, and when to plan again at the latest."""
 
     actions: tuple[Action, ...]
     rollout: Rollout

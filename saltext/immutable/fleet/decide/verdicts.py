@@ -1,4 +1,4 @@
-"""How far a rollout is, what it waits for, and how it ends: pure."""
+"""How far a rollout is, what it waits for, and how it ends. Pure."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def judged(fleet: Fleet, rollout: Rollout, failed: Sequence[Action], idle_since:
 
 
 def _turned(fleet: Fleet, rollout: Rollout, why: str, otherwise: Direction | None, now: float) -> Rollout:
-    """Turn a rollout back where the strategy says so and it is possible, else stop it."""
+    """Roll back if the strategy says so and it is possible, else stop."""
     forward = rollout.direction == "forward"
     reason = why if forward else f"{why} (on the way {rollout.direction} because of {rollout.reason})"
-    nowhere = rollout.source is None and rollout.old_size > 0  # it never was well, but some of it serves
+    nowhere = rollout.source is None and rollout.old_size > 0  # no good generation, but some machines serve
     if forward and rollout.kind == "roll" and fleet.strategy.on_failure == "rollback" and not nowhere:
         return turned_back(rollout, reason, now)
     if otherwise == "hold":
@@ -44,12 +44,12 @@ def _turned(fleet: Fleet, rollout: Rollout, why: str, otherwise: Direction | Non
 
 
 def turned_back(rollout: Rollout, reason: str, now: float) -> Rollout:
-    """Send a rollout back to where it came from."""
+    """Set the direction ``back``."""
     return replace(rollout, direction="back", failures={}, step_reached_at=None, progress_at=now, reason=reason)
 
 
 def paused(rollout: Rollout, by: PausedBy, now: float) -> Rollout:
-    """Stop a rollout; its reason names the commands that lead on."""
+    """Stop a rollout; its reason names the commands that continue it."""
     ways = {"resume": "carries on"}
     if by == "failure" and rollout.kind in ("roll", "rollback", "destroy"):
         ways = {rollout.kind: "tries again", **ways}
@@ -60,7 +60,7 @@ def paused(rollout: Rollout, by: PausedBy, now: float) -> Rollout:
 
 
 def revived(rollout: Rollout, now: float) -> Rollout:
-    """Let a rollout that was paused or interrupted go on; failures before the pause do not count."""
+    """Continue a rollout that was paused or interrupted; failures before the pause do not count."""
     if rollout.outcome is None:
         return replace(rollout, progress_at=now)
     direction = rollout.held_from or "forward" if rollout.direction == "hold" else rollout.direction
@@ -128,12 +128,12 @@ def _came_back(rollout: Rollout, aim: Goal, found: Pools, now: float) -> Rollout
 
 
 def _waits_for_windows(rollout: Rollout) -> bool:
-    """Tell whether windows hold this rollout: what restores a fleet, or an operator asked for, waits for none."""
+    """Tell whether windows apply to this rollout: not if it repairs, or if an operator said ``now``."""
     return rollout.direction == "forward" and rollout.kind in ("roll", "reconcile")
 
 
 def closed(rollout: Rollout, limits: Limits) -> bool:
-    """Tell whether the windows let nothing begin."""
+    """Tell whether the windows are closed for this rollout."""
     return limits.closed is not None and _waits_for_windows(rollout)
 
 

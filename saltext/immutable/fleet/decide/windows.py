@@ -1,10 +1,10 @@
-"""When may a fleet be changed: pure, from windows and a time to open or closed, until when, and why.
+"""When a fleet may be changed: open or closed, until when, and why, from windows and a time. Pure.
 
 The fleet has windows and so has the master: within one list any open window will do, all lists must be open (the most
 restrictive wins), and a freeze closes whatever others say. A list without windows, or of freezes only, is open
-otherwise. What cannot be understood is closed.
+otherwise. A window that cannot be understood is closed.
 
-Cron is Debian's, by cronsim. A fixed time that the clock leaps over comes when the clock leaps; one that the clock
+Cron is Debian's, by cronsim. A fixed time that a change of the clock skips comes at the change; one that the clock
 shows twice comes once, the first time. Crons whose minute or hour begins with ``*`` follow real time. A duration is
 elapsed time, whatever the clock does.
 """
@@ -22,16 +22,16 @@ from cronsim import CronSim, CronSimError
 from saltext.immutable.spec.model import Window
 
 YEAR = 366 * 86400.0
-"""How far ahead we look."""
+"""How far ahead windows are searched."""
 _JOINS = 400
-"""How many windows we follow, one after the other, before we stop looking."""
+"""How many windows that follow each other without a gap are searched."""
 _LEAP = 3 * 3600.0
-"""More than any clock is moved at once."""
+"""Seconds: more than any change of a clock."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """One list of windows, and the path that people know it by: ``immutable:fleets:web:windows``."""
+    """One list of windows, and its path for messages: ``immutable:fleets:web:windows``."""
 
     path: str
     windows: tuple[Window, ...]
@@ -39,7 +39,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Opening:
-    """Whether something may begin, and how long this answer holds. Times are seconds since the epoch."""
+    """Whether a change may start, and how long this answer holds. Times are seconds since the epoch."""
 
     is_open: bool
     reason: str
@@ -50,7 +50,7 @@ class Opening:
 
 
 def opening(levels: Iterable[Level], now: float) -> Opening:
-    """Decide whether something may begin now."""
+    """Return whether a change may start now."""
     used = [level for level in levels if level.windows]
     wrong = [sentence for level in used for sentence in _mistakes(level)]
     if wrong:
@@ -77,7 +77,7 @@ def _opened(used: Sequence[Level], now: float) -> Opening:
 
 @dataclass(frozen=True)
 class _Obstacle:
-    """Why a level is closed, and the first moment at which this alone may be over."""
+    """Why a level is closed, and the first moment at which this may end."""
 
     reason: str
     over: float | None
@@ -108,7 +108,7 @@ def _next(used: Sequence[Level], now: float) -> float | None:
 
 
 def _closes(level: Level, now: float) -> float:
-    """Return when a level that is open closes; at least so far it is open."""
+    """Return when an open level closes, at the earliest."""
     windows, freeze = _windows(level), _earliest(_freezes(level), now)
     end = _lasts(windows, now) if windows else now + YEAR
     return end if freeze is None else min(end, freeze)
@@ -154,7 +154,7 @@ def _start(cron: str, timezone: str, minute: float, back: bool) -> float | None:
     """Return the last start up to this minute, or the first after it.
 
     Cronsim is asked for what a clock shows, and never for the zone: it misses starts where a clock is moved by half an
-    hour. Near such a moment what is shown and what comes next are in different orders, so that we look further there.
+    hour. Near such a moment the order of clock times differs from that of moments, so the search goes further.
     """
     at, zone = minute * 60, ZoneInfo(timezone)
     margin, fits, found = _margin(zone, at), list[float](), None
@@ -172,9 +172,9 @@ def _face(zone: ZoneInfo, at: float) -> datetime:
 
 
 def _moments(zone: ZoneInfo, face: datetime, real_time: bool) -> Sequence[float]:
-    """Return when a clock shows this: once as a rule, twice or never where it is moved.
+    """Return when a clock shows this: usually once, twice or never at a change of the clock.
 
-    What is fixed comes once all the same: the first time, or when the clock leaps over it.
+    A fixed time always comes once: the first time, or at the change that skips it.
     """
     first, second = (face.replace(tzinfo=zone, fold=fold).timestamp() for fold in (0, 1))
     if _face(zone, first) == face:
@@ -187,17 +187,17 @@ def _moments(zone: ZoneInfo, face: datetime, real_time: bool) -> Sequence[float]
 
 
 def _real_time(cron: str) -> bool:
-    """Tell whether it comes round and round, so that a moved clock neither adds nor drops a turn: so does Debian."""
+    """Tell whether a cron follows real time, so that a change of the clock does not matter (as in Debian)."""
     return any(field.startswith("*") for field in cron.split()[:2])
 
 
 def _margin(zone: ZoneInfo, at: float) -> timedelta:
-    """Return how far around a moment the clock may show times in another order than they come."""
+    """Return how far around a moment a change of the clock may put clock times in another order."""
     before, after = (datetime.fromtimestamp(at + side, zone).utcoffset() for side in (-_LEAP, _LEAP))
     return timedelta(seconds=0 if before == after else _LEAP)
 
 
-# What people write and read
+# Messages
 
 
 def _mistakes(level: Level) -> list[str]:
@@ -227,6 +227,6 @@ def _mistake(cron: str, timezone: str) -> tuple[tuple[str, str], ...]:
 
 
 def _said(level: Level, at: float) -> str:
-    """Return a moment on the clock that the level's first window goes by."""
+    """Return a moment in the time zone of the level's first window."""
     zone = level.windows[0].timezone
     return f"{datetime.fromtimestamp(at, ZoneInfo(zone)):%a %Y-%m-%d %H:%M} {zone}"
