@@ -228,7 +228,7 @@ def test_a_look_that_does_not_come_back_leaves_nobody_healthy(fleet, monkeypatch
     monkeypatch.setattr(world, "submit", hanging)
     uniform = world.random.uniform
     world.random.uniform = lambda *a: 27.0 if a == (1, 4) and world.names == 5 else uniform(*a)
-    with pytest.raises(Failed, match="web-004: not healthy for 30 s: a look at it takes longer than 20 s"):
+    with pytest.raises(Failed, match="web-004: not healthy for 30 s: its probe takes longer than 20 s"):
         fleet.operations().roll("web")
     assert fleet.running() == [ONE] * 3
     assert [entry.minion_id for entry in fleet.story if entry.what == "destroy"] == ["web-001", "web-005"]
