@@ -60,7 +60,7 @@ def seal(guard=None, mutable=None, test=False):
     ``immutable.drift`` compares with. Its scheduled jobs stop; a systemd timer updates its mine instead.
 
     guard
-        As in a recipe: ``{allow: [...], deny: [...], dry_runs: true, allow_dangerous: false}``.
+        As in a recipe: ``{allow: [...], deny: [...], dry_runs: true, returners: [], allow_dangerous: false}``.
 
     mutable
         Paths (globs) that change by design, besides the usual ones.

@@ -106,7 +106,7 @@ def show(image):
     """
     Show one image: its layers, how long each took, versions, channels, and the policy of its machines.
 
-    ``policy`` holds what the recipe and its parents fixed: ``guard`` (allow, deny, dry_runs), ``at_launch``,
+    ``policy`` holds what the recipe and its parents fixed: ``guard`` (allow, deny, dry_runs, returners), ``at_launch``,
     ``writable``, ``mutable``, ``states``. ``dangerous`` in it names the allowed functions that run any command, write
     any file or call any function.
 

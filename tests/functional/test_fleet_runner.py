@@ -216,7 +216,7 @@ def run(opts, rack):
 
 
 def publish(store, digest):
-    guard = {"allow": [], "deny": [], "dry_runs": True}
+    guard = {"allow": [], "deny": [], "dry_runs": True, "returners": []}
     policy = {"guard": guard, "at_launch": [], "writable": [], "mutable": [], "states": []}
     store.add_image(Image(digest, "web", (digest,), time.time(), True, {"policy": policy}))
     store.set_channel("web", "stable", digest)

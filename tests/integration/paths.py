@@ -6,8 +6,9 @@ prints.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Outcome = Literal["refused", "read-only", "never runs", "found"]
 From = Literal["master", "job id", "returner", "runner", "machine", "pillar", "bus"]
@@ -45,6 +46,11 @@ class Row:
 def master(name: str, tried: str) -> Row:
     """Return a job on the machine that is refused."""
     return Row(name, "master", tried, "refused")
+
+
+def returned(name: str, returner: str, fun: str = "test.ping", **options: Any) -> Row:
+    """Return a job with a returner that is refused."""
+    return Row(name, "returner", json.dumps({"fun": fun, "ret": returner, "ret_kwargs": options}), "refused")
 
 
 def call(name: str, tried: str) -> Row:
@@ -128,7 +134,25 @@ ROWS = (
     master("a second seal", "immutable.seal"),
     master("executor splay", f"--module-executors=[splay,direct_call] cmd.run '{TOUCH}'"),
     master("executor splay alone", f"--module-executors=splay cmd.run '{TOUCH}'"),
-    Row("a returner with a file of the caller's", "returner", f"filename={VAR}", "found", ("file", VAR)),
+    # Envelopes
+    returned("a returner", "highstate"),
+    returned("a returner that writes", "rawfile_json"),
+    returned("a returner with a file of the caller's", "rawfile_json", filename=VAR),
+    returned("a returner that calls a function", "highstate", success_function="immutable.unseal"),
+    returned("a returner that writes a report", "highstate", report_delivery="file", file_output=VAR),
+    returned("several returners", "local,rawfile_json", filename=VAR),
+    returned("a returner of a function that is unknown", "rawfile_json", fun="no.such_function", filename=VAR),
+    returned("a returner of a job of several functions", "rawfile_json", fun="test.ping,test.version", filename=VAR),
+    master("an executor that runs the call elsewhere", "--module-executors=transactional_update test.ping"),
+    # Units
+    master("a mount", "service.stop tmp.mount"),
+    master("the mount of a file", "service.stop etc-hosts.mount"),
+    master("units by a glob", "service.stop 'tm*'"),
+    master("the target that unmounts", "service.start umount.target"),
+    master("other files over the programs", "service.start systemd-sysext"),
+    master("the guard's own unit", "service.stop immutable-mine.timer"),
+    master("the minion itself", "service.stop salt-minion"),
+    master("a unit that is not the image's", "service.start evil"),
     # The master's other ways
     Row("the runner salt.execute", "runner", f"salt.execute {{id}} cmd.run arg=['{TOUCH}']", "refused"),
     Row("an orchestration", "runner", "state.orchestrate attack.orchestrated pillar='{target: {id}}'", "refused"),
@@ -152,8 +176,9 @@ ROWS = (
     # Past Salt's executors
     found("salt-call with a test.ping of one's own", f"{OWN_PING} salt-call --local -m /tmp/own test.ping",
           ("file", VAR)),
-    Row("a job whose id is a path", "job id", "../../../../../var/lib/dpkg/statoverride", "found",
-        ("file", "/var/lib/dpkg/statoverride")),
+    Row("a job whose id is a path", "job id", "../../../../../var/lib/dpkg/statoverride", "refused"),
+    Row("a job whose id is the path of a key", "job id", "../../../lib/salt/pki/minion/minion.pem", "refused"),
+    Row("a job whose id only begins as one", "job id", "20261129200000123456/../../../../lib/marked", "refused"),
     Row("the scheduler, by pillar", "pillar", "schedule", "never runs"),
     Row("functions of the mine, by pillar", "pillar", "mine_functions", "refused"),
     Row("a beacon that calls functions, by pillar", "pillar", "beacons", "found", ("file", VAR)),

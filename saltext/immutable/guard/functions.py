@@ -138,6 +138,34 @@ PLAIN_NAMES = "service"
 """The module whose arguments must be plain names and not paths: on a host without systemd, ``service.start`` executes
 the file of that name."""
 
+UNIT_TYPES = "automount device mount path scope service slice socket swap target timer"
+"""The types of systemd's units. A name without one is that of a service."""
+
+OPERATED_TYPES = "service socket target timer"
+"""The types of units that may be started, stopped, restarted and reloaded. Stopping a mount changes what is where."""
+
+NEVER_OPERATED: Mapping[str, str] = {
+    "immutable-*": "it is a unit of the guard itself",
+    "systemd-confext*": "it puts other files over /etc",
+    "systemd-sysext*": "it puts other files over /usr",
+    "systemd-*-generator*": "it makes units",
+    "systemd-machine-id-commit*": "it writes to the root",
+    "systemd-remount-fs*": "it changes mounts",
+    "systemd-soft-reboot*": "it ends this machine, or starts another system in it",
+    "systemd-*halt*": "it ends this machine",
+    "systemd-kexec*": "it ends this machine",
+    "systemd-poweroff*": "it ends this machine",
+}
+"""Units (globs) that are not operated, and why."""
+
+SYSTEM_TARGETS = """
+    basic cryptsetup default emergency exit factory-reset final graphical halt hibernate hybrid-sleep initrd initrd-fs
+    initrd-root-device initrd-root-fs initrd-switch-root initrd-usr-fs integritysetup kexec local-fs local-fs-pre
+    multi-user network network-online network-pre poweroff reboot remote-fs remote-fs-pre rescue shutdown sigpwr sleep
+    soft-reboot suspend suspend-then-hibernate swap sysinit system-update umount veritysetup
+"""
+"""Targets of systemd itself, which mount, unmount or end the system: they are not operated."""
+
 TAGS_OF_THE_MINION = (
     "_",
     "beacons_refresh",

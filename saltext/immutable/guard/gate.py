@@ -8,12 +8,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from saltext.immutable.guard import policy, seal
+from saltext.immutable.guard import policy, seal, units
 
 MAX_COUNTED = 200
 """How many functions are counted by name; calls of any further function are counted as OTHERS."""
@@ -35,7 +36,15 @@ def refusal(
         return policy.damaged(fun, str(err))
     if sealed is None:  # removed since the executor saw it
         return None
-    reason = policy.refusal(fun, args, kwargs, sealed) or _mine_refusal(opts, fun, sealed)
+    if why := _envelope_refusal(data, fun):
+        refused = policy.sentence(why, sealed)
+        _record("refused", opts, data, fun, refused)
+        return refused
+    reason = (
+        policy.refusal(fun, args, kwargs, sealed)
+        or _mine_refusal(opts, fun, sealed)
+        or _unit_refusal(fun, args, kwargs, sealed)
+    )
     if reason is None:
         if policy.classify(fun, args, kwargs, sealed) == "operate":
             _record("operated", opts, data, fun)
@@ -63,6 +72,16 @@ def _sealed(opts: Mapping[str, Any]) -> policy.Sealed | None:
     )
 
 
+def _envelope_refusal(data: Mapping[str, Any], fun: str) -> str | None:
+    """Return why a job is refused for its envelope (see `envelope`), whatever its function is; None for a salt-call."""
+    if found := data.get("immutable_refused"):
+        return str(found)
+    judges = getattr(sys.modules.get("saltext.immutable.guard.intake"), "installed", False)
+    if "tgt" in data and not judges and fun not in policy.ALWAYS:
+        return "this minion does not judge whole jobs yet: restart it (systemctl restart salt-minion)"
+    return None
+
+
 def _mine_refusal(opts: Mapping[str, Any], fun: str, sealed: policy.Sealed) -> str | None:
     """Return why ``mine.update`` may not run: it calls the functions of config and pillar without any executor."""
     if fun != "mine.update":
@@ -71,6 +90,14 @@ def _mine_refusal(opts: Mapping[str, Any], fun: str, sealed: policy.Sealed) -> s
         if reason := policy.refusal(called, args, kwargs, sealed):
             return f"{reason} (it is in mine_functions of the config or the pillar)"
     return None
+
+
+def _unit_refusal(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: policy.Sealed) -> str | None:
+    """Return why a unit may not be operated: it, or a part of it, is not the image's."""
+    if not policy.operates_unit(fun) or not os.path.isdir("/run/systemd/system"):
+        return None
+    found = units.foreign(str(policy.unit(args, kwargs)))
+    return policy.sentence(f"{fun} operates only units of the image, unlike {found}", sealed) if found else None
 
 
 def mine_functions(opts: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[Any], Mapping[str, Any]]]:

@@ -23,6 +23,7 @@ from saltext.immutable.guard.functions import (
     TAGS_OF_THE_MINION,
     TRAPS,
 )
+from saltext.immutable.guard.units import unfit
 
 Class = Literal["read", "operate", "change"]
 
@@ -48,6 +49,7 @@ _DRY_RUNS = {
 _PREVIEW = "immutable.preview"
 _SINGLE_WORDS = frozenset(full_names(SINGLE_WORDS))
 _PLAIN_NAMES = frozenset(fun for fun in _CLASSES if fun.startswith(f"{PLAIN_NAMES}."))
+_OF_UNITS = frozenset(fun for fun in _PLAIN_NAMES if _CLASSES[fun] == "operate")
 _WORD = re.compile(r"[^-\s]\S*")
 _NAME = re.compile(r"[^-/\s][^/\s]*")
 
@@ -78,8 +80,13 @@ def refusal(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Se
     """
     if classify(fun, args, kwargs, sealed) != "change":
         return None
+    return sentence(_why(fun, args, kwargs, sealed), sealed)
+
+
+def sentence(why: str, sealed: Sealed) -> str:
+    """Return the sentence of a refusal: which image and fleet, why, and what to do instead."""
     whose = f" of fleet {sealed.fleet}" if sealed.fleet else ""
-    return f"sealed: image {sealed.image}{whose}: {_why(fun, args, kwargs, sealed)}; {_instead(sealed)}"
+    return f"sealed: image {sealed.image}{whose}: {why}; {_instead(sealed)}"
 
 
 def classify(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Sealed | None = None) -> Class:
@@ -115,9 +122,21 @@ def _harmful_arguments(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any])
         return f"on a sealed machine it takes {_arguments(*_LIMITED[fun])}: {LIMITED[fun][2]}"
     if fun in _PLAIN_NAMES and not _all(_NAME, args, kwargs):
         return "on a sealed machine it takes only plain names: anything else could be an option or a path"
+    if fun in _OF_UNITS and (why := unfit(unit(args, kwargs), stops=fun == "service.stop")):
+        return why
     if fun in _SINGLE_WORDS and not _all(_WORD, args, kwargs):
         return "on a sealed machine it takes only single words: anything else could hold options"
     return _harmful_event(args, kwargs) if fun == "event.send" else None
+
+
+def operates_unit(fun: str) -> bool:
+    """Tell whether a function operates a unit of systemd."""
+    return fun in _OF_UNITS
+
+
+def unit(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Return the name of the unit that a call operates."""
+    return args[0] if args else kwargs.get("name")
 
 
 def _harmful_event(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:

@@ -66,6 +66,8 @@ class Guard:
     """Functions that the tables allow and these machines refuse; wins over ``allow``."""
     dry_runs: bool = True
     """Whether states may run with ``test=True``."""
+    returners: tuple[str, ...] = ()
+    """Names of Salt's returners that jobs may name (``salt --return``), beside the answer to the master."""
     allow_dangerous: bool = False
     """Whether ``allow`` may match functions that run any command or code."""
 

@@ -11,8 +11,8 @@ from saltext.immutable.spec.model import Recipe
 def policy(chain: Sequence[Recipe]) -> dict[str, Any]:
     """Return the policy of an image, as data for JSON; ``chain``: its recipes, the root first.
 
-    Keys: ``guard`` (allow, deny, dry_runs); ``writable``; ``mutable``; ``states``: what the bake applied, a list of
-    mappings with ``sls`` (``highstate`` or a list), ``saltenv`` and ``pillarenv``; ``at_launch``: a list like that.
+    Keys: ``guard`` (allow, deny, dry_runs, returners); ``writable``; ``mutable``; ``states``: what the bake applied, a
+    list of mappings with ``sls`` (``highstate`` or a list), ``saltenv`` and ``pillarenv``; ``at_launch``: such a list.
     A child inherits all of it; dry runs are refused if one of the recipes refuses them.
     """
     return {
@@ -20,6 +20,7 @@ def policy(chain: Sequence[Recipe]) -> dict[str, Any]:
             "allow": _merged(recipe.guard.allow for recipe in chain),
             "deny": _merged(recipe.guard.deny for recipe in chain),
             "dry_runs": all(recipe.guard.dry_runs for recipe in chain),
+            "returners": _merged(recipe.guard.returners for recipe in chain),
         },
         "at_launch": _at_launch(chain),
         "writable": _merged(recipe.writable for recipe in chain),

@@ -15,6 +15,7 @@ from saltext.immutable.spec.sources import PATH, matching
 from saltext.immutable.spec.tests import tests
 
 _GLOB = r"([A-Za-z0-9_*?-]|\[!?[A-Za-z0-9_-]+\])+"
+_RETURNER = r"[a-z][a-z0-9_]*"
 _FUNCTION = rf"{_GLOB}\.{_GLOB}"
 # A path must also be valid in a systemd unit and in the options of an overlay mount.
 _DIRECTORY = r"(/[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*|/\.[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*)+"
@@ -92,6 +93,7 @@ def _guard(section: Section) -> Guard:
         allow=section.take("allow", _functions, ()),
         deny=section.take("deny", _functions, ()),
         dry_runs=section.take("dry_runs", reading.flag, True),
+        returners=section.take("returners", _returners, ()),
         allow_dangerous=section.take("allow_dangerous", reading.flag, False),
     )
     section.close()
@@ -113,6 +115,11 @@ def _functions(value: object) -> tuple[str, ...]:
     return tuple(
         matching(_FUNCTION, word, "a function; write service.stop or service.*") for word in reading.words(value)
     )
+
+
+def _returners(value: object) -> tuple[str, ...]:
+    what = "the name of a returner; write mysql"
+    return tuple(matching(_RETURNER, word, what) for word in reading.words(value))
 
 
 def _paths(value: object) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from salt.exceptions import CommandExecutionError
 from salt.utils.crypt import pem_finger
 
 from saltext.immutable.executors import direct_call, splay, sudo
-from saltext.immutable.guard import break_glass, gate, seal
+from saltext.immutable.guard import break_glass, gate, intake, seal
 from saltext.immutable.guard.token import MAX_TTL, Grant, sign
 
 MINE = {"mine_functions": {"network.ip_addrs": ["eth0"], "leak": [{"mine_function": "cmd.run"}, "id"]}}
@@ -262,3 +262,42 @@ def test_a_damaged_library_refuses_all_but_the_functions_that_report_it(machine,
         )
         with pytest.raises(CommandExecutionError, match="is damaged"):
             executor.execute({}, {"fun": fun}, lambda: None, [], {})
+
+
+# Whole jobs
+
+JOB = {"user": "ada", "jid": "7", "tgt": "web-*", "ret": ""}
+
+
+def receive(machine: SimpleNamespace, fun: str, *args: Any, **fields: Any) -> str | None:
+    return gate.refusal(machine.opts, {**JOB, **fields}, fun, args, {})
+
+
+def test_a_job_that_the_intake_refused_is_refused_whatever_it_calls(machine, monkeypatch):
+    monkeypatch.setattr(intake, "installed", True)
+    assert receive(machine, "test.ping") is None
+    said = receive(machine, "test.ping", immutable_refused="the returner 'x' would run past the guard")
+    assert str(said).startswith("sealed: image web@3f2a9c1d04be of fleet shop: the returner 'x'")
+    [(tag, _)] = machine.events
+    assert tag == "immutable/refused" and gate.counts() == {"refused": {"test.ping": 1}}
+
+
+def test_broken_glass_opens_no_such_job(machine, monkeypatch):
+    monkeypatch.setattr(intake, "installed", True)
+    break_glass.apply_token(machine.opts, token(machine))
+    assert receive(machine, "cmd.run", "id") is None
+    assert receive(machine, "cmd.run", "id", immutable_refused="its job id is none") is not None
+
+
+def test_a_minion_that_does_not_judge_whole_jobs_says_so_and_answers_only_what_manages_it(machine, monkeypatch):
+    monkeypatch.setattr(intake, "installed", False)
+    assert "restart it" in str(receive(machine, "grains.items"))
+    assert receive(machine, "immutable.status") is receive(machine, "test.ping") is None
+    assert ask(machine, "grains.items") is None, "salt-call takes no job"
+
+
+def test_only_units_of_the_image_are_operated(machine, monkeypatch):
+    monkeypatch.setattr(gate.os.path, "isdir", lambda path: True)
+    monkeypatch.setattr(gate.units, "foreign", lambda name: "/run/systemd/system/evil.service")
+    assert "unlike /run/systemd/system/evil.service" in str(ask(machine, "service.start", "evil"))
+    assert ask(machine, "service.status", "evil") is None

@@ -1,0 +1,63 @@
+"""Judge each job as the minion receives it, before Salt acts on its envelope.
+
+Salt writes a file named after the job id before it calls an executor, and calls returners after it, so an executor
+comes too late and too early. `install` therefore puts a check around `salt.minion.Minion._handle_decoded_payload`, the
+one method through which a minion takes a job: from the master, from its queue on the disk, and its own. The grain
+``immutable`` calls `install`, because Salt loads grains in the process that receives jobs, before the first job.
+
+Standard library only, until a job comes to a sealed machine.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any
+
+SEAL_PATH = "/etc/immutable/seal.json"
+
+installed = False
+"""Whether this process, or the one it was forked from, judges jobs as it receives them."""
+
+Handle = Callable[[Any, Any], Awaitable[Any]]
+
+
+def install() -> None:
+    """Judge the jobs of the minion that this process runs, if it runs one. It does no harm to repeat this."""
+    global installed
+    minion = sys.modules.get("salt.minion")
+    if installed or minion is None:
+        return
+    minion.Minion._handle_decoded_payload = _judging(minion.Minion._handle_decoded_payload)
+    installed = True
+
+
+def _judging(handle: Handle) -> Handle:
+    @wraps(handle)
+    def judging(minion: Any, load: Any) -> Awaitable[Any]:
+        return handle(minion, judged(load))
+
+    return judging
+
+
+def judged(load: Any) -> Any:
+    """Return a job as the minion may act on it; unchanged on a host without a seal."""
+    if not os.path.lexists(SEAL_PATH):
+        return load
+    from saltext.immutable.guard import envelope, seal
+
+    try:
+        found = seal.read(seal.SEAL_PATH)
+        returners = tuple(found.policy["guard"].get("returners", ())) if found else ()
+    except seal.SealDamaged:  # the executor refuses the call
+        returners = ()
+    return envelope.checked(load, returners, new_id=_new_id())
+
+
+def _new_id() -> str:
+    """Return a job id of the form that Salt makes."""
+    now = time.time()
+    return time.strftime("%Y%m%d%H%M%S", time.gmtime(now)) + f"{int(now % 1 * 1_000_000):06d}"

@@ -1,0 +1,111 @@
+"""Which units of systemd an operator may start, stop, restart and reload on a sealed machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from saltext.immutable.guard import policy
+from saltext.immutable.guard.units import foreign, unfit
+
+LIB, ETC = "usr/lib/systemd/system", "etc/systemd/system"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["nginx", "nginx.service", "php8.2-fpm", "ssh.socket", "apt-daily.timer", "app.target", "app@1.service", "a@b-c.d"]
+    + ["salt-minion", "systemd-resolved", r"dev\x2dx"],
+)
+def test_services_timers_sockets_and_targets_may_be_operated(name):
+    assert unfit(name, stops=False) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        pytest.param("tmp.mount", "of type mount", id="a mount"),
+        pytest.param("-.mount", "plain name", id="the root"),
+        pytest.param("etc-hosts.mount", "of type mount", id="the mount of a file"),
+        pytest.param("proc-sys-fs-binfmt_misc.automount", "of type automount", id="an automount"),
+        pytest.param("dev-sda.swap", "of type swap", id="swap"),
+        pytest.param("dev-sda.device", "of type device", id="a device"),
+        pytest.param("x.path", "of type path", id="a path"),
+        pytest.param("system.slice", "of type slice", id="a slice"),
+        pytest.param("init.scope", "of type scope", id="a scope"),
+        pytest.param("umount.target", "systemd itself", id="the target that unmounts"),
+        pytest.param("emergency.target", "systemd itself", id="the target that ends all others"),
+        pytest.param("immutable-launch", "guard itself", id="the launch phase"),
+        pytest.param("immutable-mine.timer", "guard itself", id="the timer of the mine"),
+        pytest.param("systemd-sysext", "/usr", id="what puts other files over the programs"),
+        pytest.param("systemd-confext.service", "/etc", id="and over the config"),
+        pytest.param("systemd-poweroff", "ends this machine", id="the end"),
+        pytest.param("*", "plain name", id="a glob"),
+        pytest.param("tm[p].mount", "plain name", id="a glob that is a mount"),
+        pytest.param("nginx tmp.mount", "plain name", id="two names"),
+        pytest.param("--root=/x", "plain name", id="an option"),
+        pytest.param("/run/evil.service", "plain name", id="a path"),
+        pytest.param("nginx\n", "plain name", id="another line"),
+        pytest.param(["nginx", "tmp.mount"], "plain name", id="a list"),
+        pytest.param("", "plain name", id="nothing"),
+    ],
+)
+def test_nothing_else_may_be(name, says):
+    assert says in str(unfit(name, stops=False))
+    for fun in ("service.start", "service.stop", "service.restart", "service.reload", "service.force_reload"):
+        assert policy.classify(fun, [name], {}) == policy.classify(fun, [], {"name": name}) == "change"
+
+
+def test_salt_may_be_restarted_and_not_stopped():
+    assert "nobody could reach this machine" in str(unfit("salt-minion", stops=True))
+    assert policy.classify("service.stop", ["salt-minion.service"], {}) == "change"
+    assert policy.classify("service.restart", ["salt-minion.service"], {}) == "operate"
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """An image with nginx, an instance, an alias, a script, and a unit that is enabled."""
+    files = (f"{LIB}/nginx.service", f"{LIB}/app@.service", f"{LIB}/ssh.service", "etc/init.d/old", "etc/init.d/gone")
+    for file in (*files, "run/systemd/generator.late/old.service"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    (tmp_path / ETC).mkdir(parents=True)
+    (tmp_path / ETC / "sshd.service").symlink_to("/usr/lib/systemd/system/ssh.service")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["nginx", "nginx.service", "app@1", "sshd", "ssh.service", "old"])
+def test_a_unit_of_the_image(root, name):
+    assert foreign(name, str(root)) is None
+
+
+@pytest.mark.parametrize("name", ["evil", "nginx.timer", "app", "gone", "evil@1"])
+def test_a_unit_that_the_image_does_not_have(root, name):
+    assert "no unit of this image" in str(foreign(name, str(root)))
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("run/systemd/system/evil.service", "evil"),
+        ("run/systemd/system/nginx.service", "nginx"),
+        ("run/systemd/system/nginx.service.d", "nginx"),
+        ("run/systemd/system/app@.service.d", "app@1"),
+        ("run/systemd/system/app@1.service", "app@1"),
+        ("run/systemd/system/ssh.service.d", "sshd"),
+        ("run/systemd/transient/nginx.service", "nginx"),
+        ("run/systemd/system.control/nginx.service.d", "nginx"),
+        ("run/systemd/generator/nginx.service", "nginx"),
+        ("run/systemd/generator.early/nginx.service", "nginx"),
+        ("etc/systemd/system.control/nginx.service", "nginx"),
+    ],
+)
+def test_a_unit_that_came_later_or_was_changed(root, path, name):
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).touch()
+    assert foreign(name, str(root)) == f"/{path}"
+
+
+def test_what_the_images_own_generators_add_counts_as_the_images(root):
+    (root / "run/systemd/generator/nginx.service.d").mkdir(parents=True)
+    assert foreign("nginx", str(root)) is None
