@@ -24,6 +24,7 @@ try:
     from saltext.immutable.fleet import drift as fleet_drift
     from saltext.immutable.fleet import operations, relaunch
     from saltext.immutable.fleet import reconcile as fleet_reconcile
+    from saltext.immutable.fleet import settings as fleet_settings
     from saltext.immutable.fleet.interventions import Interventions
     from saltext.immutable.fleet.orphans import Orphans
     from saltext.immutable.fleet.show import proposal, report, tables, timeline
@@ -64,7 +65,7 @@ def _operations(name, stopped=None, like=None):
         yield (
             operations.Operations(
                 store,
-                like.definitions if like else minions.definitions(__opts__),
+                like.definitions if like else fleet_settings.checked(minions.definitions(__opts__)),
                 salt,
                 operations.loader(__opts__),
                 report_entry,
@@ -84,7 +85,8 @@ def plan(name, image=None):
 
     Returns fleet, verdict (``done``, ``roll`` or ``continue``), reason, the current generation, the image that would
     run, changes, actions, difference (how that image differs from the current one), plan (an id: ``fleet.roll web
-    plan=ID`` does exactly this, or nothing), and warnings about the master's config.
+    plan=ID`` does exactly this, or nothing), and warnings: about the master's config, and windows that
+    cannot be understood and are therefore never open.
 
     image
         Another image than the channel's, as for ``fleet.roll``.
@@ -97,7 +99,8 @@ def plan(name, image=None):
     """
     with _operations(name) as (fleet, _):
         proposed = proposal.propose(fleet, name, image)
-    return output(__opts__, {**proposed, "warnings": report.warnings(__opts__)}, tables.plan)
+        warnings = [*report.warnings(__opts__), *fleet.window_mistakes(fleet.definition(name))]
+    return output(__opts__, {**proposed, "warnings": warnings}, tables.plan)
 
 
 def roll(name, image=None, test=False, plan=None, now=False):

@@ -167,6 +167,7 @@ def rack(bus, monkeypatch):
     rack = Rack()
     monkeypatch.setattr(minions, "Minions", lambda opts: rack)
     monkeypatch.setattr(providers, "load", lambda name, settings, opts: rack)
+    monkeypatch.setattr(providers, "check", lambda name, settings: None)
     return rack
 
 
@@ -250,6 +251,22 @@ def test_plan_roll_status_rollback_destroy(run, rack, store, bus):
     assert run("fleet.destroy", "web")[1]["size"] == 0
     assert not rack.machines
     assert not rack.keys
+
+
+def test_a_window_that_cannot_be_understood_is_said_aloud(run, rack, store, opts):
+    publish(store, ONE)
+    pillar = Path(opts["pillar_roots"]["base"][0], "immutable.sls")
+    mars = {"cron": "0 2 * * sat", "duration": "4h", "timezone": "Mars/Olympus"}
+    fleet = {**PILLAR["immutable"]["fleets"]["web"], "windows": [mars]}
+    pillar.write_text(yaml.safe_dump({"immutable": {**PILLAR["immutable"], "fleets": {"web": fleet}}}))
+    said = (
+        "immutable:fleets:web:windows:0:timezone: there is no time zone 'Mars/Olympus'; write Europe/Berlin or UTC; "
+        "until then nothing is changed by choice"
+    )
+    assert run("fleet.plan", "web")[1]["warnings"] == [said]
+    assert run("fleet.status", "web")[1]["warnings"] == [said]
+    pillar.write_text(yaml.safe_dump(PILLAR))
+    assert run("fleet.status", "web")[1]["warnings"] == []
 
 
 def test_a_failed_roll_is_an_error_that_shows_the_reason_and_the_console(run, rack, store):

@@ -37,6 +37,7 @@ def rack(bus, monkeypatch):
     rack = Racks()
     monkeypatch.setattr(minions, "Minions", lambda opts: rack)
     monkeypatch.setattr(providers, "load", lambda name, settings, opts: rack)
+    monkeypatch.setattr(providers, "check", lambda name, settings: None)
     return rack
 
 

@@ -26,6 +26,8 @@ FULL_TIMEOUT = 900.0
 """Seconds for a check that reads all content."""
 MAX_ITEMS = 200
 """How many items of one machine are kept; the counts include all."""
+MAX_COUNT = 10**9
+"""The largest number of items that is believed."""
 MAX_EVENT_ITEMS = 20
 """How many items an event has."""
 MAX_SUMMARY_ITEMS = 3
@@ -111,8 +113,13 @@ def evaluate(answer: object, image: str) -> Finding:
         counts["image"] = counts.get("image", 0) + 1
     if counts and not items:
         items = [{"kind": kind, "what": f"{number} not named by the machine"} for kind, number in counts.items()]
-    seconds = answer.get("seconds")
-    return Finding(tuple(items), counts, proven, float(seconds) if isinstance(seconds, int | float) else 0.0)
+    return Finding(tuple(items), counts, proven, _seconds(answer.get("seconds")))
+
+
+def _seconds(reported: object) -> float:
+    """Return a time that a machine reports; 0 for what is none, such as NaN."""
+    right = isinstance(reported, int | float) and not isinstance(reported, bool) and 0 <= reported <= FULL_TIMEOUT
+    return float(reported) if right else 0.0  # type: ignore[arg-type]
 
 
 def _item(item: object) -> dict[str, str]:
@@ -128,8 +135,8 @@ def _counts(reported: object, items: Sequence[object]) -> dict[str, int]:
     for item in map(_item, items):
         counts[item["kind"]] = counts.get(item["kind"], 0) + 1
     for kind, number in list(reported.items())[:50] if isinstance(reported, Mapping) else []:
-        if isinstance(number, int) and number > 0:
-            counts[_line(str(kind))] = max(number, counts.get(_line(str(kind)), 0))
+        if isinstance(number, int) and not isinstance(number, bool) and number > 0:
+            counts[_line(str(kind))] = max(min(number, MAX_COUNT), counts.get(_line(str(kind)), 0))
     return counts
 
 

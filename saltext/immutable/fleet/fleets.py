@@ -20,7 +20,7 @@ from saltext.immutable.fleet.decide.checks import unanswerable
 from saltext.immutable.fleet.decide.forecast import forecast
 from saltext.immutable.fleet.decide.state import UNLIMITED, Action, Kind, Limits, Machine, Outcome, Rollout
 from saltext.immutable.fleet.decide.verdicts import revived
-from saltext.immutable.fleet.decide.windows import Level, opening
+from saltext.immutable.fleet.decide.windows import Level, mistakes, opening
 from saltext.immutable.fleet.drive.effects import Effects, Pool
 from saltext.immutable.fleet.drive.loop import Driver
 from saltext.immutable.fleet.drive.track import phase
@@ -192,12 +192,19 @@ class Fleets:
             ended = driver.run()
         return require_outcome(ended, expected, ledger)
 
-    def windows(self, fleet: Fleet) -> Callable[[float], Limits]:
-        """Return a function from a time to whether the fleet may be changed by choice then."""
-        levels = (
+    def window_mistakes(self, fleet: Fleet) -> list[str]:
+        """Return a sentence for each window of a fleet that cannot be understood, so that it is never open."""
+        return mistakes(self._levels(fleet))
+
+    def _levels(self, fleet: Fleet) -> tuple[Level, ...]:
+        return (
             Level(f"immutable:fleets:{fleet.name}:windows", fleet.windows),
             Level("config immutable:windows", self._settings.windows),
         )
+
+    def windows(self, fleet: Fleet) -> Callable[[float], Limits]:
+        """Return a function from a time to whether the fleet may be changed by choice then."""
+        levels = self._levels(fleet)
         if not any(level.windows for level in levels):
             return lambda _: UNLIMITED
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import cache
+
+from saltext.immutable.guard.functions import LIMITED, OPERATE, PLAIN_NAMES, SINGLE_WORDS
 
 CHANGE: Mapping[str, str] = {
     "aliases": "rm_alias set_target",
@@ -123,116 +126,14 @@ REFUSED_MODULES = """
 """
 """Modules of which no function is allowed, with their aliases."""
 
-DANGEROUS: Mapping[str, str] = {
-    "aliases": "set_target",
-    "alternatives": "auto install set",
-    "ansible": "*",
-    "archive": "*",
-    "at": "*",
-    "augeas": "*",
-    "beacons": "add enable enable_beacon modify reset save",
-    "buildout": "*",
-    "chef": "*",
-    "chroot": "*",
-    "cmd": "*",
-    "composer": "*",
-    "config": "gather_bootstrap_script",
-    "container_resource": "*",
-    "cp": "*",
-    "cron": "raw_cron rm rm_env rm_job rm_special set_env set_job set_special write_cron_file write_cron_file_verbose",
-    "debconf": "set_file set_template",
-    "devinfo": "*",
-    "docker": "*",
-    "dockercompose": "*",
-    "dockerng": "*",
-    "environ": "setenv setval",
-    "event": "fire fire_master send",
-    "file": """append apply_template_on_contents blockreplace check_file_meta check_managed check_managed_changes
-        check_perms chgrp chown comment comment_line copy extract_hash find get_diff get_managed get_source_sum grep
-        lchown line link manage_file mkdir makedirs makedirs_perms mknod mknod_blkdev mknod_chrdev mknod_fifo move patch
-        prepend psed remove rename replace restore_backup restorecon rmdir sed seek_write set_mode set_perms
-        set_selinux_context source_list symlink touch truncate uncomment write""",
-    "gem": "*",
-    "git": "*",
-    "grains": "append set setval setvals",
-    "guestfs": "*",
-    "hg": "*",
-    "highstate_doc": "*",
-    "http": "*",
-    "idem": "*",
-    "imgadm": "*",
-    "incron": "*",
-    "ini": "remove_option remove_section set_option",
-    "inspector": "*",
-    "ip": "apply_network_settings build_bond build_interface build_network_settings build_routes",
-    "jinja": "*",
-    "k8s": "*",
-    "kmod": "load",
-    "kubernetes": "*",
-    "linux_service": "*",
-    "logrotate": "set",
-    "lxc": "*",
-    "lxd": "*",
-    "mine": "send update",
-    "moby": "*",
-    "mount": "mount remount set_automaster set_filesystems set_fstab set_vfstab",
-    "napalm": "*",
-    "npm": "*",
-    "nspawn": "*",
-    "openscap": "*",
-    "pecl": "*",
-    "pillar": "ext",
-    "pip": "*",
-    "pkg": """add_repo add_repo_key autoremove del_repo download group_install groupinstall install mod_repo purge
-        refresh_db remove restore set_selections update upgrade""",
-    "pkgbuild": "*",
-    "postgres": "*",
-    "publish": "*",
-    "puppet": "*",
-    "pyenv": "*",
-    "rbenv": "*",
-    "rsync": "*",
-    "runit": "*",
-    "rvm": "*",
-    "saltcheck": "*",
-    "saltutil": """cmd cmd_iter mmodule runner sync_all sync_beacons sync_clouds sync_engines sync_executors sync_grains
-        sync_log_handlers sync_matchers sync_modules sync_output sync_outputters sync_pillar sync_proxymodules
-        sync_renderers sync_resources sync_returners sync_sdb sync_serializers sync_states sync_thorium sync_tops
-        sync_utils sync_wrapper update wheel""",
-    "schedule": """add build_schedule_item copy disable_job enable enable_job modify move postpone_job reload run_job
-        save skip_job""",
-    "scp": "*",
-    "sdb": "*",
-    "seed": "*",
-    "selinux": "install_semod setenforce",
-    "service": "create run",
-    "slsutil": "*",
-    "snapper": "run undo undo_jid",
-    "ssh": "recv_known_host_entries set_auth_key set_auth_key_from_file set_known_host",
-    "state": """apply get_pauses graph graph_highstate high highstate id_exists low orchestrate pkg request run_request
-        show_highstate show_low_sls show_lowstate show_sls show_state_usage show_states show_top single sls sls_exists
-        sls_id template template_str test top""",
-    "status": "custom",
-    "supervisord": "*",
-    "svn": "*",
-    "sysctl": "assign persist",
-    "sysfs": "write",
-    "syslog_ng": "*",
-    "system": "set_boot_arch",
-    "temp": "dir file",
-    "test": "cross_test try",
-    "transactional_update": "*",
-    "udev": "*",
-    "uwsgi": "*",
-    "vagrant": "*",
-    "virt": "*",
-    "virtualenv": "*",
-    "winrepo": "*",
-    "x509": "create_certificate create_crl create_csr create_private_key write_pem",
-    "xml": "set_attribute set_value",
+NARROW: Mapping[str, str] = {
+    "kmod": "remove",
+    "service": "disable enable mask systemctl_reload unmask",
+    "system": "halt poweroff shutdown",
 }
-"""Module to its functions (``*``: all) that run any command or code, write any file, or call any function. If a recipe
-allows one of them, the seal protects nothing."""
+"""Module to the functions of Salt that a recipe may allow though they change the machine: each does one thing, without
+a command, a file or a host of the caller's choice. Any other function of Salt that the guard refuses, or that only its
+arguments hold back, is dangerous to allow."""
 
 RUNS = {"apply", "call", "cmd", "do", "eval", "exec", "exec_code", "execute", "run", "run_all", "script", "shell"}
 """Names of functions that run any command or code; in custom modules, too, they count as dangerous."""
@@ -245,10 +146,25 @@ def dangerous(globs: Iterable[str]) -> list[str]:
 
 def _dangerous(glob: str) -> Sequence[str]:
     module_glob, _, name_glob = glob.partition(".")
-    modules = {module: names for module, names in DANGEROUS.items() if fnmatchcase(module, module_glob)}
-    known = [f"{module}.{name}" for module, names in modules.items() for name in _matching(names, name_glob)]
+    known = [f"{module}.{name}" for module, name in _restricted() if _fits(module, name, module_glob, name_glob)]
+    known += [f"{module}.{name_glob}" for module in REFUSED_MODULES.split() if fnmatchcase(module, module_glob)]
     return known or ([glob] if name_glob in RUNS else [])
 
 
-def _matching(names: str, name_glob: str) -> Sequence[str]:
-    return [name_glob] if names == "*" else [name for name in names.split() if fnmatchcase(name, name_glob)]
+@cache
+def _restricted() -> Sequence[tuple[str, str]]:
+    """Return module and name of each function that is refused, or that only its arguments hold back."""
+    own = [(module, name) for module, names in CHANGE.items() for name in names.split()]
+    plain = [("service", name) for name in OPERATE[PLAIN_NAMES].split()]
+    limited = [(module, name) for module, _, name in (fun.partition(".") for fun in LIMITED)]
+    words = [(module, name) for module, names in SINGLE_WORDS.items() for name in names.split()]
+    events = [("event", "send")]
+    return [one for one in dict.fromkeys([*own, *plain, *limited, *words, *events]) if one[1] not in _narrow(one[0])]
+
+
+def _narrow(module: str) -> Sequence[str]:
+    return NARROW.get(module, "").split()
+
+
+def _fits(module: str, name: str, module_glob: str, name_glob: str) -> bool:
+    return fnmatchcase(module, module_glob) and fnmatchcase(name, name_glob)

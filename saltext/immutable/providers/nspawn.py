@@ -15,6 +15,7 @@ from saltext.immutable.images import sign, verify
 from saltext.immutable.machines import commands, network
 from saltext.immutable.minions import machine_config
 from saltext.immutable.providers import Identity, Instance
+from saltext.immutable.text import quoted
 from saltext.immutable.worker import Functions, Worker
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -37,18 +38,25 @@ class Nspawn:
     concurrency = 8
 
     def __init__(self, settings: Mapping[str, Any], opts: Mapping[str, Any]) -> None:
-        unknown = set(settings) - {"memory", "cpus", "minion"}
-        if unknown:
-            raise SaltInvocationError(
-                f"provider: unknown setting of nspawn: {', '.join(sorted(unknown))}; it has memory, cpus, minion"
-            )
         self._memory = memory(settings.get("memory", "1G"))
         self._cpus = cpus(settings.get("cpus"))
         self._settings = spec.settings(opts)
         master = self._settings.master or network.gateway(self._settings.network)
-        more = _mapping(settings.get("minion") or {})
-        self._minion = {**machine_config(opts, master), **more}
+        # A generation of an older version may have more in its settings; those have no effect.
+        own = {key: value for key, value in (settings.get("minion") or {}).items() if key in minion_config.SETTABLE}
+        self._minion = {**own, **machine_config(opts, master)}
         self._host = Worker(opts, self._settings, "machine", _LOCAL)
+
+    @staticmethod
+    def check(settings: Mapping[str, Any]) -> None:
+        """Raise ``SaltInvocationError`` if a setting is wrong."""
+        unknown = set(settings) - {"memory", "cpus", "minion"}
+        if unknown:
+            names = ", ".join(sorted(map(quoted, unknown)))
+            raise SaltInvocationError(f"provider: unknown setting of nspawn: {names}; it has memory, cpus, minion")
+        memory(settings.get("memory", "1G"))
+        cpus(settings.get("cpus"))
+        _mapping(settings.get("minion") or {})
 
     def publish(self, image: str) -> str:
         """Return the digest itself, since the layers are on the host already; raise unless their signature is valid."""
@@ -94,7 +102,7 @@ def memory(value: Any) -> int:
     text = str(value).strip().upper()
     number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "")
     if not number.isdigit() or int(number) == 0:
-        raise SaltInvocationError(f"provider:memory: {value!r} is not a size; write 512M or 1G")
+        raise SaltInvocationError(f"provider:memory: {quoted(value)} is not a size; write 512M or 1G")
     return int(number) * _UNITS.get(unit, 1)
 
 
@@ -103,15 +111,15 @@ def cpus(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise SaltInvocationError(f"provider:cpus: {value!r} is not a number of CPUs; write 2 or 0.5")
+        raise SaltInvocationError(f"provider:cpus: {quoted(value)} is not a number of CPUs; write 2 or 0.5")
     return float(value)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise SaltInvocationError(
-            f"provider:minion: {value!r} is not a mapping of minion config; write {{log_level: info}}"
+            f"provider:minion: {quoted(value)} is not a mapping of minion config; write {{log_level: info}}"
         )
-    if found := list(minion_config.violations(value)):
-        raise SaltInvocationError(f"provider:minion: {'; '.join(found)}")
+    if found := list(minion_config.not_settable(value)):
+        raise SaltInvocationError("\n".join(f"provider:minion: {each}" for each in found))
     return value

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol
 
 from salt.exceptions import SaltInvocationError
+
+from saltext.immutable.text import quoted
 
 GROUP = "saltext.immutable.providers"
 
@@ -74,12 +76,25 @@ class Provider(Protocol):
         """Return the end of the machine's console output, also after it is destroyed; '' if unknown."""
 
 
+def check(name: str, settings: Mapping[str, Any]) -> None:
+    """Raise ``SaltInvocationError`` if the provider ``name`` is not installed or says that a setting is wrong.
+
+    The object of the entry point may have a method ``check(settings)`` for this; one without is asked by ``load``.
+    """
+    if checker := getattr(_point(name).load(), "check", None):
+        checker(settings)
+
+
 def load(name: str, settings: Mapping[str, Any], opts: Mapping[str, Any]) -> Provider:
     """Return the provider ``name`` with these settings; raise ``SaltInvocationError`` if one of them is wrong."""
+    provider: Provider = _point(name).load()(settings, opts)
+    return provider
+
+
+def _point(name: str) -> EntryPoint:
     found = {point.name: point for point in entry_points(group=GROUP)}
     if name not in found:
         raise SaltInvocationError(
-            f"provider {name!r} is not installed; known here: {', '.join(sorted(found)) or 'none'}"
+            f"provider {quoted(name)} is not installed; known here: {', '.join(sorted(found)) or 'none'}"
         )
-    provider: Provider = found[name].load()(settings, opts)
-    return provider
+    return found[name]

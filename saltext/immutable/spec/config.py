@@ -14,6 +14,7 @@ from saltext.immutable.spec import reading
 from saltext.immutable.spec.limits import master_budgets, windows
 from saltext.immutable.spec.model import Network, Settings
 from saltext.immutable.spec.reading import Section
+from saltext.immutable.text import quoted
 
 _BRIDGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
 """An interface's name has at most 15 bytes (IFNAMSIZ)."""
@@ -59,7 +60,7 @@ def _network(read: Section) -> Network:
 def _path(value: object) -> Path:
     found = Path(reading.text(value))
     if not found.is_absolute() or ".." in found.parts:
-        raise ValueError(f"must be an absolute path, not {str(value)!r}; write /var/lib/immutable")
+        raise ValueError(f"must be an absolute path, not {quoted(str(value))}; write /var/lib/immutable")
     return found
 
 
@@ -70,14 +71,14 @@ def _paths(value: object) -> tuple[Path, ...]:
 def _store(value: object) -> str:
     found = reading.text(value)
     if "://" not in found:
-        raise ValueError(f"must be an SQLAlchemy URL, not {found!r}; write sqlite:////path/store.sqlite")
+        raise ValueError(f"must be an SQLAlchemy URL, not {quoted(found)}; write sqlite:////path/store.sqlite")
     return found
 
 
 def _bridge(value: object) -> str:
     found = reading.text(value)
     if not _BRIDGE.fullmatch(found):
-        raise ValueError(f"{found!r} is not an interface name; use at most 15 letters, digits, '.', '-', '_'")
+        raise ValueError(f"{quoted(found)} is not an interface name; use at most 15 letters, digits, '.', '-', '_'")
     return found
 
 
@@ -86,9 +87,9 @@ def _subnet(value: object) -> str:
     try:
         network = ipaddress.IPv4Interface(found).network
     except ValueError as err:
-        raise ValueError(f"{found!r} is not an IPv4 network; write 10.117.0.0/24") from err
+        raise ValueError(f"{quoted(found)} is not an IPv4 network; write 10.117.0.0/24") from err
     if network.with_prefixlen != found:
-        raise ValueError(f"must be the network itself, not {found!r}; write {network}")
+        raise ValueError(f"must be the network itself, not {quoted(found)}; write {network}")
     if network.prefixlen > 29:
         raise ValueError(f"{found} has too few addresses; write a /29 or a larger network")
     return found

@@ -9,6 +9,7 @@ from saltext.immutable.spec.limits import budgets, windows
 from saltext.immutable.spec.model import Fleet, FunctionCheck, HttpCheck, ProviderSpec, TrafficSpec
 from saltext.immutable.spec.reading import Section
 from saltext.immutable.spec.strategy import conflicts, strategy
+from saltext.immutable.text import quoted
 
 _RESERVED = {
     "all": "commands take it for every fleet",
@@ -52,7 +53,8 @@ def fleet(name: str, read: Section) -> Fleet:
 def _minion_id(value: object) -> str:
     found = reading.text(value)
     if found.count("{token}") != 1:
-        raise ValueError(f"must hold {{token}} once, not {found!r}: each machine gets an id that was never used before")
+        why = "each machine gets an id that was never used before"
+        raise ValueError(f"must hold {{token}} once, not {quoted(found)}: {why}")
     reading.minion_id(found.replace("{token}", "0"))
     return found
 
@@ -91,9 +93,17 @@ def _check(read: Section) -> FunctionCheck | HttpCheck:
 def _function(read: Section) -> FunctionCheck:
     return FunctionCheck(
         fun=read.take("fun", _fun, ""),
-        args=read.take("args", reading.sequence, ()),
-        kwargs=read.take("kwargs", reading.mapping, {}),
+        args=read.take("args", _arguments, ()),
+        kwargs=read.take("kwargs", _keywords, {}),
     )
+
+
+def _arguments(value: object) -> tuple[object, ...]:
+    return tuple(reading.data(item) for item in reading.sequence(value))
+
+
+def _keywords(value: object) -> dict[str, object]:
+    return {key: reading.data(item) for key, item in reading.mapping(value).items()}
 
 
 def _http(read: Section) -> HttpCheck:
@@ -105,14 +115,14 @@ def _fun(value: object) -> str:
     found = reading.text(value)
     module, dot, function = found.partition(".")
     if not (module and dot and function):
-        raise ValueError(f"must be a Salt function, not {found!r}; write module.function")
+        raise ValueError(f"must be a Salt function, not {quoted(found)}; write module.function")
     return found
 
 
 def _url(value: object) -> str:
     found = reading.text(value)
     if not found.startswith(("http://", "https://")):
-        raise ValueError(f"must begin with http:// or https://, not {found!r}")
+        raise ValueError(f"must begin with http:// or https://, not {quoted(found)}")
     fields = {field for _, field, _, _ in string.Formatter().parse(found) if field is not None}
     for field in sorted(fields - {"address", "minion_id"}):
         raise ValueError(f"{{{field}}} is unknown; use {{address}} or {{minion_id}}")

@@ -12,6 +12,7 @@ from saltext.immutable.spec import recipes as _recipes
 from saltext.immutable.spec.fleets import fleet
 from saltext.immutable.spec.model import Definitions
 from saltext.immutable.spec.reading import Section, nearest
+from saltext.immutable.text import quoted
 
 ROOT = "immutable"
 
@@ -63,4 +64,4 @@ def _unresolved(found: Definitions) -> Iterator[str]:
     for fleet_ in found.fleets.values():
         if fleet_.recipe not in found.recipes:
             hint = nearest(fleet_.recipe, found.recipes)
-            yield f"{ROOT}:fleets:{fleet_.name}:recipe: no recipe {fleet_.recipe!r}; {hint}"
+            yield f"{ROOT}:fleets:{fleet_.name}:recipe: no recipe {quoted(fleet_.recipe)}; {hint}"

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from saltext.immutable.spec.model import Amount
+from saltext.immutable.text import plain, quoted
 
 T = TypeVar("T")
 Reader = Callable[[Any], T]
@@ -28,6 +29,9 @@ _MAX_NAME = 63
 """Characters: a name becomes part of the names of files, units and hosts."""
 _MAX_MINION_ID = 200
 """Characters: with prefixes and suffixes, a minion id is the name of a file."""
+_MAX_PATH, _MAX_SENTENCE = 200, 500
+"""Characters of a path and of a sentence in a message: the pillar may hold values of any length."""
+_ENVIRONMENT = re.compile(r"(?!/|.*(^|/)\.\.(/|$))[^\s\0]+")
 
 
 class Section:
@@ -55,9 +59,7 @@ class Section:
 
     def problem(self, key: str, sentence: str) -> None:
         """Report that the value of ``key`` is wrong; '': this mapping itself."""
-        self._problems.append(
-            f"{_printable(self.path)}:{_printable(key)}: {sentence}" if key else f"{self.path}: {sentence}"
-        )
+        self._report(f"{self.path}:{key}" if key else self.path, sentence)
 
     def need(self, key: str, reader: Reader[T], example: object) -> T:
         """Return the value of ``key``; if it is absent, report a problem that shows ``example``."""
@@ -115,7 +117,11 @@ class Section:
         try:
             yield
         except ValueError as err:
-            self._problems.append(f"{_printable(path)}: {err}")
+            self._report(path, str(err))
+
+    def _report(self, path: str, sentence: str) -> None:
+        """Add a problem, printable and of a length that people read: a mend stands at the end of its sentence."""
+        self._problems.append(f"{_shortened(path, _MAX_PATH)}: {_shortened(sentence, _MAX_SENTENCE)}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -127,7 +133,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def described(value: object) -> str:
     """Return type and value for a sentence: ``str '3'``; ``empty`` for null."""
-    return "empty" if value is None else f"{type(value).__name__} {value!r}"
+    return "empty" if value is None else f"{type(value).__name__} {quoted(value)}"
 
 
 def mapping(value: object) -> Mapping[str, Any]:
@@ -136,14 +142,15 @@ def mapping(value: object) -> Mapping[str, Any]:
         raise ValueError(f"must be a mapping, not {described(value)}")
     for key in value:
         if not isinstance(key, str):
-            raise ValueError(f"the key {key!r} must be text; quote it")
+            raise ValueError(f"the key {quoted(key)} must be text; quote it")
     return value
 
 
 def sequence(value: object) -> tuple[Any, ...]:
     """Read a list."""
     if not isinstance(value, list | tuple):
-        raise ValueError(f"must be a list, not {described(value)}; write [{'' if value is None else value}]")
+        example = "" if value is None else plain(str(value))[:80]
+        raise ValueError(f"must be a list, not {described(value)}; write [{example}]")
     return tuple(value)
 
 
@@ -165,7 +172,7 @@ def name(value: object) -> str:
     """Read the name of a recipe, fleet or channel: it becomes part of paths, events and units."""
     found = text(value)
     if not _NAME.fullmatch(found):
-        raise ValueError(f"{found!r} is not a name; use small letters, digits and '-', a letter or digit first")
+        raise ValueError(f"{quoted(found)} is not a name; use small letters, digits and '-', a letter or digit first")
     return _short(found, _MAX_NAME)
 
 
@@ -173,18 +180,41 @@ def minion_id(value: object) -> str:
     """Read a minion id: it must be a file name, a host name, and not a glob."""
     found = text(value)
     if not _MINION_ID.fullmatch(found):
-        raise ValueError(f"{found!r} is not a minion id; use letters, digits, '.', '-' and '_'")
+        raise ValueError(f"{quoted(found)} is not a minion id; use letters, digits, '.', '-' and '_'")
     return _short(found, _MAX_MINION_ID)
 
 
-def _printable(path: str) -> str:
-    """Return a path with unprintable characters escaped, since keys of a pillar can hold any."""
-    return path if path.isprintable() else repr(path)[1:-1]
+def environment(value: object) -> str:
+    """Read the name of an environment (saltenv): it becomes a folder in the minion's cache."""
+    found = text(value)
+    if not _ENVIRONMENT.fullmatch(found):
+        raise ValueError(f"{quoted(found)} is not an environment; write a name without spaces and '..', such as base")
+    return found
+
+
+def data(value: object) -> object:
+    """Read a value that a job can carry: text, number, boolean, null, and lists and mappings of such."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, list | tuple):
+        return [data(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: data(item) for key, item in mapping(value).items()}
+    raise ValueError(f"{described(value)} cannot be sent in a job; quote it")
+
+
+def _shortened(words: str, most: int) -> str:
+    """Return text without characters that a terminal acts on; of a long one, beginning and end."""
+    ends = words if len(words) <= 2 * most else words[:most] + words[-most:]
+    shown = plain(ends).replace("\n", "\\n")
+    return shown if len(shown) <= most else f"{shown[: most // 2]} ... {shown[-(most // 2) :]}"
 
 
 def _short(found: str, most: int) -> str:
     if len(found) > most:
-        raise ValueError(f"{found[:20]}... has {len(found)} characters; use at most {most}")
+        raise ValueError(f"{plain(found[:20])}... has {len(found)} characters; use at most {most}")
     return found
 
 
@@ -221,7 +251,7 @@ def amount(value: object) -> Amount:
         return Amount(count(value))
     match = _PERCENT.fullmatch(value)
     if match is None or int(match[1]) > 100:
-        raise ValueError(f"must be a number of machines or 0% to 100%, not {value!r}; write 1 or 25%")
+        raise ValueError(f"must be a number of machines or 0% to 100%, not {quoted(value)}; write 1 or 25%")
     return Amount(int(match[1]), percent=True)
 
 
@@ -231,7 +261,7 @@ def duration(value: object) -> float:
     if seconds is None:
         raise ValueError(f"must be a duration, not {described(value)}; write 90s, 10m, 1h30m or 30d")
     if not 0 < seconds < math.inf:
-        raise ValueError(f"must be more than 0 and finite, not {value}")
+        raise ValueError(f"must be more than 0 and finite, not {quoted(value)}")
     return seconds
 
 

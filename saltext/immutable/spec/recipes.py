@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Literal
@@ -13,6 +14,7 @@ from saltext.immutable.spec.reading import Section
 from saltext.immutable.spec.slim import slim
 from saltext.immutable.spec.sources import PATH, matching
 from saltext.immutable.spec.tests import tests
+from saltext.immutable.text import plain, quoted
 
 _GLOB = r"([A-Za-z0-9_*?-]|\[!?[A-Za-z0-9_-]+\])+"
 _RETURNER = r"[a-z][a-z0-9_]*"
@@ -26,7 +28,14 @@ _NEVER_WRITABLE = {
     "/etc/systemd": "the units that a machine starts are there",
     "/proc /sys /dev /run /tmp": "it is not part of the image: each boot makes it anew",
 }
-_DANGEROUS = "this runs any command, writes any file or calls any function that its arguments name"
+_NEVER_MUTABLE = """
+    /bin /boot /etc /etc/cron.d /etc/immutable /etc/pam.d /etc/profile.d /etc/salt /etc/security /etc/ssh /etc/ssl
+    /etc/sudoers.d /etc/systemd /etc/systemd/system /lib /lib32 /lib64 /libx32 /opt /opt/salt /root /root/.ssh /sbin
+    /usr /usr/bin /usr/lib /usr/lib/systemd /usr/lib/systemd/system /usr/local /usr/local/bin /usr/local/sbin
+    /usr/sbin /usr/share /var /var/lib /var/lib/dpkg /var/spool /var/spool/cron
+"""
+"""Folders that no pattern of ``mutable`` may hold as a whole."""
+_DANGEROUS = "a caller can write files, run commands or reach other hosts with it"
 _PILLAR_PATH = r"[^:]+(:[^:]+)*"
 
 
@@ -39,8 +48,8 @@ def recipe(name: str, read: Section) -> Recipe:
         source=source,
         bake_id=read.take("bake_id", reading.minion_id, f"{name}-bake"),
         minion=_minion(read, source),
-        saltenv=read.take("saltenv", reading.text, "base"),
-        pillarenv=read.take("pillarenv", reading.text, None),
+        saltenv=read.take("saltenv", reading.environment, "base"),
+        pillarenv=read.take("pillarenv", reading.environment, None),
         grains=read.take("grains", reading.mapping, {}),
         states=states,
         read_only=read.take("read_only", reading.flag, True),
@@ -48,7 +57,7 @@ def recipe(name: str, read: Section) -> Recipe:
         guard=_guard(read.inside("guard")),
         at_launch=read.take("at_launch", reading.words, ()),
         writable=read.take("writable", _writable, ()),
-        mutable=read.take("mutable", _paths, ()),
+        mutable=read.take("mutable", _mutable, ()),
         secrets=read.take("secrets", _pillar_paths, ()),
         assume_stable=read.take("assume_stable", reading.flag, Recipe.assume_stable),
         keep=read.take("keep", _keep, None),
@@ -70,7 +79,7 @@ def adopted(name: str, read: Section) -> Recipe:
         bake_id=name,
         read_only=False,
         guard=_guard(read.inside("guard")),
-        mutable=read.take("mutable", _paths, ()),
+        mutable=read.take("mutable", _mutable, ()),
     )
     read.close()
     return found
@@ -122,8 +131,23 @@ def _returners(value: object) -> tuple[str, ...]:
     return tuple(matching(_RETURNER, word, what) for word in reading.words(value))
 
 
-def _paths(value: object) -> tuple[str, ...]:
-    return tuple(matching(PATH, word, "an absolute path; write /srv/data") for word in reading.words(value))
+def _mutable(value: object) -> tuple[str, ...]:
+    found = tuple(matching(PATH, word, "an absolute path; write /srv/data") for word in reading.words(value))
+    for pattern in found:
+        matches = re.compile("".join(_translated(pattern))).fullmatch
+        for folder in _NEVER_MUTABLE.split():
+            if matches(folder):
+                raise ValueError(
+                    f"{quoted(pattern)} holds all of {folder}, so drift there would never be found; "
+                    "name the files or folders that change by design, such as /srv/data"
+                )
+    return found
+
+
+def _translated(pattern: str) -> Iterator[str]:
+    """Yield a pattern of paths as parts of a regular expression, as `drift.paths` reads it."""
+    for part in re.split(r"(\*\*|\*|\?)", pattern):
+        yield {"**": ".*", "*": "[^/]*", "?": "[^/]"}.get(part) or re.escape(part)
 
 
 def _pillar_paths(value: object) -> tuple[str, ...]:
@@ -165,7 +189,7 @@ def _states(value: object) -> Literal["highstate"] | tuple[str, ...]:
     if value == "highstate":
         return "highstate"
     if isinstance(value, str):
-        raise ValueError(f"must be highstate or a list of SLS, not {value!r}; write [{value}]")
+        raise ValueError(f"must be highstate or a list of SLS, not {quoted(value)}; write [{plain(str(value))[:80]}]")
     return reading.words(value)
 
 
@@ -174,7 +198,7 @@ def wrong_parents(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str]]:
     for name, found in recipes.items():
         if isinstance(found.source, Parent) and found.source.recipe not in recipes:
             parent = found.source.recipe
-            yield name, f"no recipe {parent!r}; {reading.nearest(parent, recipes)}"
+            yield name, f"no recipe {quoted(parent)}; {reading.nearest(parent, recipes)}"
         elif circle := _circle(recipes, name):
             yield name, f"its parents form a circle, {circle}; give one of them another source"
 
@@ -207,4 +231,4 @@ def shared_bake_ids(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str]]:
     for name, found in recipes.items():
         owner = owners.setdefault(found.bake_id, name)
         if owner != name:
-            yield name, f"recipe {owner!r} has the bake id {found.bake_id!r} too; give each recipe its own"
+            yield name, f"recipe {quoted(owner)} has the bake id {quoted(found.bake_id)} too; give each recipe its own"

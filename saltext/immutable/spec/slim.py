@@ -9,6 +9,7 @@ from typing import Any, Literal
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Slim
 from saltext.immutable.spec.reading import Section
+from saltext.immutable.text import plain, quoted
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}([_@.][A-Za-z0-9_@.-]+)?")
 _KEEP_OR_DROP = reading.either("keep", "drop")
@@ -43,8 +44,8 @@ def _locales(value: object) -> Literal["keep"] | tuple[str, ...]:
     if value == "keep":
         return "keep"
     if isinstance(value, str):
-        raise ValueError(f"must be keep or a list of languages, not {value!r}; write [{value}]")
+        raise ValueError(f"must be keep or a list of languages, not {quoted(value)}; write [{plain(str(value))[:80]}]")
     found = reading.words(value)
     if wrong := next((each for each in found if not _LANGUAGE.fullmatch(each)), None):
-        raise ValueError(f"{wrong!r} is not a language; write en, de or pt_BR")
+        raise ValueError(f"{quoted(wrong)} is not a language; write en, de or pt_BR")
     return found

@@ -8,6 +8,7 @@ from typing import Any
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import ImageTest, RecipeTests
 from saltext.immutable.spec.reading import Section
+from saltext.immutable.text import quoted
 
 # Assertions of SaltCheck in salt.modules.saltcheck: those that compare with an expected value, and those that do not.
 _COMPARING = ("Equal", "NotEqual", "In", "NotIn", "Greater", "GreaterEqual", "Less", "LessEqual")
@@ -32,7 +33,7 @@ def _phase(read: Section, phase: str) -> tuple[ImageTest, ...]:
     found = tuple(_entry(entry) for entry in read.each(phase))
     names = [test.name for test in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        read.problem(phase, f"two tests are called {twice!r}; give one of them another name")
+        read.problem(phase, f"two tests are called {quoted(twice)}; give one of them another name")
     return found
 
 
@@ -100,14 +101,14 @@ def _anything(value: Any) -> Any:
 def _function(value: object) -> str:
     found = reading.text(value)
     if len(found.split(".")) != 2 or not all(part.isidentifier() for part in found.split(".")):
-        raise ValueError(f"{found!r} is not a function; write service.status")
+        raise ValueError(f"{quoted(found)} is not a function; write service.status")
     return found
 
 
 def _known(value: object) -> str:
     found = reading.text(value)
     if found not in ASSERTIONS:
-        raise ValueError(f"saltcheck has no {found!r}; {reading.nearest(found, ASSERTIONS)}")
+        raise ValueError(f"saltcheck has no {quoted(found)}; {reading.nearest(found, ASSERTIONS)}")
     return found
 
 

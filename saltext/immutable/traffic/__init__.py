@@ -6,6 +6,6 @@ import bakes, fleets or the store.
 
 from __future__ import annotations
 
-from saltext.immutable.traffic.adapter import GROUP, Traffic, TrafficStatus, load
+from saltext.immutable.traffic.adapter import GROUP, Traffic, TrafficStatus, check, load
 
-__all__ = ["GROUP", "TrafficStatus", "Traffic", "load"]
+__all__ = ["GROUP", "TrafficStatus", "Traffic", "check", "load"]

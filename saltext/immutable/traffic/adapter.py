@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, Protocol
 
 from salt.exceptions import SaltInvocationError
+
+from saltext.immutable.text import quoted
 
 GROUP = "saltext.immutable.traffic"
 
@@ -48,11 +50,24 @@ class Traffic(Protocol):
         """Remove a machine at once; a missing one is no error."""
 
 
+def check(name: str, settings: Mapping[str, Any]) -> None:
+    """Raise ``SaltInvocationError`` if the adapter ``name`` is not installed or says that a setting is wrong.
+
+    The object of the entry point may have a method ``check(settings)`` for this; one without is asked by ``load``.
+    """
+    if checker := getattr(_point(name).load(), "check", None):
+        checker(settings)
+
+
 def load(name: str, settings: Mapping[str, Any], opts: Mapping[str, Any]) -> Traffic:
     """Return the adapter ``name`` with these settings; raise ``SaltInvocationError`` if one of them is wrong."""
+    adapter: Traffic = _point(name).load()(settings, opts)
+    return adapter
+
+
+def _point(name: str) -> EntryPoint:
     found = {point.name: point for point in entry_points(group=GROUP)}
     if name not in found:
         known = ", ".join(sorted(found)) or "none"
-        raise SaltInvocationError(f"traffic {name!r} is not installed; known here: {known}")
-    adapter: Traffic = found[name].load()(settings, opts)
-    return adapter
+        raise SaltInvocationError(f"traffic {quoted(name)} is not installed; known here: {known}")
+    return found[name]

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.spec import reading
+from saltext.immutable.text import quoted
 from saltext.immutable.traffic import TrafficStatus
 from saltext.immutable.traffic.runtime import WORD, Runtime
 
@@ -70,6 +71,11 @@ class HAProxy:
     ) -> None:
         found = read(settings)
         self._backends = [Backend(runtime(socket), found) for socket in found.sockets]
+
+    @staticmethod
+    def check(settings: Mapping[str, Any]) -> None:
+        """Raise ``SaltInvocationError`` if a setting is wrong."""
+        read(settings)
 
     def status(self) -> Mapping[str, TrafficStatus]:
         """Return the machines of this fleet; if several HAProxies differ, the state with the least traffic."""
@@ -235,7 +241,7 @@ def _host(address: str) -> str:
     try:
         found = ipaddress.ip_address(address)
     except ValueError as err:
-        raise CommandExecutionError(f"HAProxy needs an IP address, but {address!r} is not an address") from err
+        raise CommandExecutionError(f"HAProxy needs an IP address, but {quoted(address)} is not an address") from err
     return f"[{found}]" if found.version == 6 else str(found)
 
 
@@ -272,23 +278,23 @@ def _socket(value: object) -> str:
     if match and 0 < int(match[2]) < 65536:
         return found
     if not found.startswith("/") or "\0" in found:
-        raise ValueError(f"{found!r} is not a socket; write an absolute path, or host:port")
+        raise ValueError(f"{quoted(found)} is not a socket; write an absolute path, or host:port")
     if len(found.encode()) > _MAX_SOCKET_PATH:
-        raise ValueError(f"{found!r} is longer than the {_MAX_SOCKET_PATH} bytes that a socket's path may have")
+        raise ValueError(f"{quoted(found)} is longer than the {_MAX_SOCKET_PATH} bytes that a socket's path may have")
     return found
 
 
 def _name(value: object) -> str:
     found = reading.text(value)
     if not _NAME.fullmatch(found):
-        raise ValueError(f"{found!r} is not a name in HAProxy; use letters, digits, '.', ':', '-' and '_'")
+        raise ValueError(f"{quoted(found)} is not a name in HAProxy; use letters, digits, '.', ':', '-' and '_'")
     return found
 
 
 def _prefix(value: object) -> str:
     found = _name(value)
     if ":" in found:
-        raise ValueError(f"{found!r} must not hold ':', which separates it from the minion id")
+        raise ValueError(f"{quoted(found)} must not hold ':', which separates it from the minion id")
     return found
 
 
@@ -309,5 +315,5 @@ def _options(value: object) -> tuple[str, ...]:
             raise ValueError(f"{word} must have a value, or true if it takes none in HAProxy")
         found += [word] if argument is True else [word, str(argument)]
     if wrong := [word for word in found if not WORD.fullmatch(word)]:
-        raise ValueError(f"{wrong[0]!r} cannot be a word of a server line; use letters, digits and ._:/@%+,=[]-")
+        raise ValueError(f"{quoted(wrong[0])} cannot be a word of a server line; use letters, digits and ._:/@%+,=[]-")
     return tuple(found)

@@ -42,6 +42,11 @@ DIRTY = {**CLEAN, "drift": [MOTD], "counts": {"file": 1}}
             {**CLEAN, "counts": {"file": 3}}, [("file", "3 not named by the machine")], {"file": 3}, id="counts"
         ),
         pytest.param({**DIRTY, "counts": {"file": -1}}, [("file", "/etc/motd")], {"file": 1}, id="counts that lie"),
+        pytest.param({**DIRTY, "counts": {"file": True}}, [("file", "/etc/motd")], {"file": 1}, id="no count"),
+        pytest.param(
+            {**CLEAN, "counts": {"file": 10**400}}, [("file", f"{10**9} not named by the machine")], {"file": 10**9},
+            id="counts without end",
+        ),
         pytest.param({**DIRTY, "counts": "none"}, [("file", "/etc/motd")], {"file": 1}, id="counts of any shape"),
         pytest.param({**CLEAN, "drift": ["/etc/motd"]}, [("unknown", "'/etc/motd'")], {"unknown": 1}, id="any shape"),
         pytest.param(
@@ -56,6 +61,12 @@ def test_what_an_answer_comes_to(answer, drift, counts):
     found = evaluate(answer, ONE)
     assert [(item["kind"], item["what"]) for item in found.drift] == drift
     assert (found.counts, found.unknown) == (counts, None)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1, 10**400, True, "1", None, [1]])
+def test_a_time_that_is_none_is_not_believed(seconds):
+    found = evaluate({**CLEAN, "seconds": seconds}, ONE)
+    assert (found.seconds, found.drift) == (0.0, ())
 
 
 def test_without_an_answer_a_machine_is_unknown_and_not_clean():

@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from saltext.immutable.spec.model import Window
+from saltext.immutable.text import quoted
 
 YEAR = 366 * 86400.0
 """How far ahead windows are searched."""
@@ -47,6 +48,11 @@ class Opening:
     """Open: until when at least. None: there is no end within a year."""
     opens: float | None = None
     """Closed: when it opens next. None: no such moment was found within a year."""
+
+
+def mistakes(levels: Iterable[Level]) -> list[str]:
+    """Return a sentence for each window that cannot be understood: with such a window a fleet is never open."""
+    return [f"{sentence}; until then nothing is changed by choice" for level in levels for sentence in _mistakes(level)]
 
 
 def opening(levels: Iterable[Level], now: float) -> Opening:
@@ -215,14 +221,14 @@ def _mistake(cron: str, timezone: str) -> tuple[tuple[str, str], ...]:
     try:
         ZoneInfo(timezone)
     except (KeyError, ValueError, OSError):
-        found.append(("timezone", f"there is no time zone {timezone!r}; write Europe/Berlin or UTC"))
+        found.append(("timezone", f"there is no time zone {quoted(timezone)}; write Europe/Berlin or UTC"))
     try:
         if len(cron.split()) != 5:
             raise CronSimError("it has not five fields")
         CronSim(cron, datetime(2000, 1, 1))
     except (CronSimError, ValueError, AssertionError) as err:
         why = str(err) or "bad field"
-        found.append(("cron", f"{cron!r} is no cron expression ({why[0].lower()}{why[1:]}); write '0 2 * * sat'"))
+        found.append(("cron", f"{quoted(cron)} is no cron expression ({why[0].lower()}{why[1:]}); write '0 2 * * sat'"))
     return tuple(found)
 
 

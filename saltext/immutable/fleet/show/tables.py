@@ -48,6 +48,7 @@ def _head(data: Data) -> Iterator[str]:
     runs = f"generation {data['generation']}, {data['image']}" if data["generation"] else "nothing was rolled out yet"
     yield f"fleet {data['fleet']}: {data['size']}{wanted} machines, {runs}"
     yield from (f"revoked: {why}" for why in data.get("revoked", ()))
+    yield from (f"warning: {warning}" for warning in data.get("warnings", ()))
     if data.get("size_set"):
         yield f"size: {data['size_set']}"
     if data["rollout"]:

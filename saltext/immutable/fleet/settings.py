@@ -1,0 +1,27 @@
+"""Check the settings of providers and traffic adapters when the pillar is read, and not in the middle of a rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from salt.exceptions import SaltInvocationError
+
+from saltext.immutable import providers, traffic
+from saltext.immutable.spec.model import Definitions, Fleet
+
+
+def checked(definitions: Definitions) -> Definitions:
+    """Return the definitions; raise ``SaltInvocationError`` with a line for each wrong setting of a fleet."""
+    if wrong := [line for fleet in definitions.fleets.values() for line in _wrong(fleet)]:
+        raise SaltInvocationError("\n".join(wrong))
+    return definitions
+
+
+def _wrong(fleet: Fleet) -> Iterator[str]:
+    for check, named in ((providers.check, fleet.provider), (traffic.check, fleet.traffic)):
+        if named is None:
+            continue
+        try:
+            check(named.name, named.settings)
+        except SaltInvocationError as err:
+            yield from (f"immutable:fleets:{fleet.name}:{line}" for line in str(err).splitlines())
