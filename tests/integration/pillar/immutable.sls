@@ -113,7 +113,7 @@ immutable:
       recipe: fort
       size: 1
       minion_id: 'fort-{token}.tests.example.com'
-      provider: {name: nspawn, memory: 768M, minion: {startup_states: highstate}}
+      provider: {name: nspawn, memory: 768M}
       strategy: {max_surge: 1, ready_within: 60s}
     old:
       recipe: old
