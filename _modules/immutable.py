@@ -10,6 +10,7 @@ from salt.exceptions import CommandExecutionError
 
 try:
     from saltext.immutable import adoption
+    from saltext.immutable.guard import answers as guard_answers
     from saltext.immutable.guard import break_glass as guard_break_glass
     from saltext.immutable.guard import launch as guard_launch
     from saltext.immutable.guard import status as guard_status
@@ -50,6 +51,33 @@ def status():
     if DAMAGE is not None:
         return {"sealed": True, "problems": [f"saltext.immutable is damaged ({DAMAGE}); replace this machine"]}
     return guard_status.status(__opts__, __pillar__)
+
+
+def answer(nonce, asked, **kwargs):
+    """
+    Answer several questions of the master in one job, with a proof that no other minion can make.
+
+    The commands on fleets call it. Each question passes the guard as if it were a job.
+
+    nonce
+        A text that the proof is bound to.
+
+    asked
+        JSON: a list of ``[function, args, kwargs]``.
+
+    Returns answers (JSON: for each question ``return`` and ``retcode``, or ``error``) and proof: the signature of this
+    minion's key over nonce, id, questions and answers.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt web-1.example.com immutable.answer nonce=3f2a asked='[["test.ping", [], {}]]'
+    """
+    if DAMAGE is not None:
+        raise CommandExecutionError(f"saltext.immutable is damaged ({DAMAGE}); replace this machine")
+    data = {name: kwargs.get(f"__pub_{name}") for name in ("user", "jid")}
+    return guard_answers.answer(__opts__, data, _call, __context__, nonce, asked)
 
 
 def seal(guard=None, mutable=None, test=False):

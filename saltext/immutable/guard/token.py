@@ -7,14 +7,10 @@ set this clock, and the wall clock is not used.
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import asdict, dataclass, fields
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from saltext.immutable.guard import rsa
 
 MAX_TTL = 4 * 3600.0
 """Seconds that a token may last. Who needs longer rebuilds the fleet instead."""
@@ -45,27 +41,26 @@ def sign(grant: Grant, private_pem: bytes, passphrase: str | None = None) -> str
 
     Raises ``InvalidToken`` if the key is not an RSA key.
     """
-    key = load_pem_private_key(private_pem, passphrase.encode() if passphrase else None)
-    if not isinstance(key, rsa.RSAPrivateKey):
-        raise InvalidToken("the master's key is not an RSA key")
     payload = json.dumps(asdict(grant), sort_keys=True).encode()
-    return f"{_encode(payload)}.{_encode(key.sign(_PURPOSE + payload, _padding(), hashes.SHA256()))}"
+    try:
+        signature = rsa.sign(_PURPOSE + payload, private_pem, passphrase)
+    except rsa.InvalidKey as err:
+        raise InvalidToken("the master's key is not an RSA key") from err
+    return f"{rsa.encode(payload)}.{rsa.encode(signature)}"
 
 
 def verify(token: str, public_pem: bytes) -> Grant:
     """Return the grant in a token; raise ``InvalidToken`` unless the owner of this public key signed it."""
     try:
-        payload, signature = (_decode(part) for part in token.split("."))
-        key = load_pem_public_key(public_pem)
-        if not isinstance(key, rsa.RSAPublicKey):
-            raise InvalidToken("the master's key is not an RSA key")
-        key.verify(signature, _PURPOSE + payload, _padding(), hashes.SHA256())
+        payload, signature = (rsa.decode(part) for part in token.split("."))
+        if not rsa.is_signed(_PURPOSE + payload, signature, public_pem):
+            raise InvalidToken("the master of this machine did not sign the token")
         found = json.loads(payload)
         return Grant(**{field.name: found[field.name] for field in fields(Grant)})
+    except rsa.InvalidKey as err:
+        raise InvalidToken("the master's key is not an RSA key") from err
     except (ValueError, TypeError, KeyError, AttributeError) as err:
         raise InvalidToken("this is not a token") from err
-    except InvalidSignature as err:
-        raise InvalidToken("the master of this machine did not sign the token") from err
 
 
 def mismatch(grant: Grant, machine: str, boot_id: str, now: float) -> str | None:
@@ -77,16 +72,3 @@ def mismatch(grant: Grant, machine: str, boot_id: str, now: float) -> str | None
     if not now < grant.until <= now + MAX_TTL:
         return "the token has expired"
     return None
-
-
-def _padding() -> padding.PSS:
-    return padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
-
-
-def _encode(data: bytes) -> str:
-    """Encode without ``=``, which Salt's command line would read as a keyword argument."""
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
-
-
-def _decode(text: str) -> bytes:
-    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

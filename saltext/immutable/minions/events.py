@@ -14,8 +14,9 @@ MAX_EVENTS = 300
 class Event:
     """An event about one minion id. Any minion can send any event, so it is only a hint."""
 
-    kind: Literal["started", "denied"]
-    """``denied``: a second minion with this id tried to enrol with another key."""
+    kind: Literal["started", "denied", "forged"]
+    """``denied``: a second minion with this id tried to enrol with another key. ``forged``: an answer came under this
+    id that its key did not sign."""
     minion_id: str
 
 

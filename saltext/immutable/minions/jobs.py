@@ -1,26 +1,36 @@
-"""Salt jobs on single minions."""
+"""Salt jobs on single minions, and questions whose answers a minion proves with its key."""
 
 from __future__ import annotations
 
 import copy
+import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import salt.client
 import salt.utils.event
 from salt.exceptions import CommandExecutionError, SaltClientError, SaltReqTimeoutError
 
+from saltext.immutable.guard import proof
 from saltext.immutable.host import tail
+from saltext.immutable.minions.keys import accepted_key
 from saltext.immutable.spec.model import FunctionCheck
+from saltext.immutable.text import plain
 
 ANSWER_WITHIN = 5
 """Seconds without an answer after which a minion is asked whether the job still runs."""
+OLD_WITHIN = 3.0
+"""Seconds for which a proof is awaited after an answer that the minion has no function to make one."""
 
 
 class NoAnswer(CommandExecutionError):  # type: ignore[misc]
     """A machine did not answer, so its health is unknown."""
+
+
+class Unproven(NoAnswer):
+    """Answers came under the id of a machine, but none with the proof that it gave them."""
 
 
 class Client(salt.client.LocalClient):  # type: ignore[misc]
@@ -35,7 +45,14 @@ class Client(salt.client.LocalClient):  # type: ignore[misc]
 class Jobs:
     """Jobs on single minions. Any thread may call; each has a client of its own, since threads cannot share one."""
 
-    def __init__(self, opts: Mapping[str, Any], answer_within: int = ANSWER_WITHIN) -> None:
+    def __init__(
+        self,
+        opts: Mapping[str, Any],
+        answer_within: int = ANSWER_WITHIN,
+        forged: Callable[[str], None] = lambda minion_id: None,
+    ) -> None:
+        """``forged`` is called with the id under which an answer came that this minion did not give."""
+        self._forged = forged
         self._opts = {**opts, "gather_job_timeout": answer_within}
         self._answer_within = answer_within
         self._clients = threading.local()
@@ -62,39 +79,59 @@ class Jobs:
     def ask(
         self, minion_id: str, fun: str, args: Any = (), kwargs: Mapping[str, Any] | None = None, *, within: float
     ) -> Any:
-        """Run one function that takes less than ``within`` seconds, and return its result; raises as ``run`` does."""
-        answer = self._job(minion_id, fun, list(args), dict(kwargs or {}), within)
-        return _returned(minion_id, fun, answer["return"], answer)
+        """Run one function that takes less than ``within`` seconds, and return its result, which the minion proved.
+
+        Raises ``NoAnswer`` if no proven answer came in time, ``CommandExecutionError`` if the function failed.
+        """
+        [answer] = self.ask_all(minion_id, [FunctionCheck(fun, tuple(args), dict(kwargs or {}))], within=within)
+        if isinstance(answer, CommandExecutionError):
+            raise answer
+        return answer
 
     def ask_all(self, minion_id: str, calls: Sequence[FunctionCheck], *, within: float) -> list[Any]:
-        """Run several functions in one job, which starts only one process on the minion, and return their results.
+        """Run several functions in one job, and return their results, which the minion proved with one signature.
 
-        The functions must have different names. The result of one that failed is the ``CommandExecutionError`` itself.
+        The result of a function that failed is the ``CommandExecutionError`` itself.
         """
-        arguments = [[*call.args, *([{"__kwarg__": True, **call.kwargs}] if call.kwargs else [])] for call in calls]
-        answer = self._job(minion_id, [call.fun for call in calls], arguments, {}, within)
-        return [_one_of(minion_id, call.fun, answer) for call in calls]
+        asked = json.dumps([[call.fun, list(call.args), dict(call.kwargs)] for call in calls])
+        answers = self._proven(minion_id, asked, within)
+        if len(answers) != len(calls):
+            raise NoAnswer(f"{minion_id}: immutable.answer returned {len(answers)} answers to {len(calls)} questions")
+        return [_result(minion_id, call.fun, answer) for call, answer in zip(calls, answers, strict=True)]
 
-    def _job(
-        self, minion_id: str, fun: str | list[str], args: list[Any], kwargs: dict[str, Any], within: float
-    ) -> Mapping[str, Any]:
-        """Run a job, and return the data of the minion's return event."""
+    def _proven(self, minion_id: str, asked: str, within: float) -> list[Any]:
+        """Return the answers of ``immutable.answer``; what is not signed with the minion's accepted key is ignored."""
         deadline = time.monotonic() + within
-        client = self._client()
-        options = {"timeout": ANSWER_WITHIN, "kwarg": kwargs}
+        client, nonce = self._client(), proof.new_nonce()
+        key = accepted_key(self._opts, minion_id)
+        if key is None:
+            raise NoAnswer(f"{minion_id} has no accepted key on this master")
+        unproven: str | None = None
         try:
             client.event.connect_pub(timeout=ANSWER_WITHIN)  # before the job, or the answer could be missed
-            job = client.run_job(minion_id, fun, args, "list", **options)
+            options = {"timeout": ANSWER_WITHIN, "kwarg": {"nonce": nonce, "asked": asked}}
+            job = client.run_job(minion_id, "immutable.answer", [], "list", **options)
             tag = f"salt/job/{job.get('jid')}/ret/{minion_id}"
-            wait = max(0.01, deadline - time.monotonic())  # get_event takes 0 for no limit
-            answer = client.event.get_event(wait, tag, match_type="startswith") if job else None
+            while job and (left := deadline - time.monotonic()) > 0:  # get_event takes 0 for no limit
+                event = client.event.get_event(left, tag, match_type="startswith")
+                answer = event.get("return") if isinstance(event, Mapping) else None
+                found = answer if isinstance(answer, Mapping) else {}
+                if proof.holds(found.get("proof"), nonce, minion_id, asked, found.get("answers"), key):
+                    return list(json.loads(found["answers"]))
+                if event is None:
+                    break
+                unproven = plain(repr(answer))[:200]
+                if _is_old(answer):
+                    deadline = min(deadline, time.monotonic() + OLD_WITHIN)
+                else:
+                    self._forged(minion_id)
         except (SaltClientError, SaltReqTimeoutError, OSError) as err:
             raise NoAnswer(f"{minion_id} cannot be reached through the master: {err}") from err
         finally:
             client.event.close_pub()
-        if not isinstance(answer, Mapping) or "return" not in answer:
+        if unproven is None:
             raise NoAnswer(f"{minion_id} does not answer")
-        return answer
+        raise Unproven(f"{minion_id} does not prove its answers with its key{_why(unproven)}")
 
     def _client(self) -> Client:
         if not hasattr(self._clients, "client"):
@@ -117,11 +154,22 @@ def _returned(minion_id: str, fun: str, value: Any, answer: Mapping[str, Any]) -
     return value
 
 
-def _one_of(minion_id: str, fun: str, answer: Mapping[str, Any]) -> Any:
-    """Return the result of one function of a job of several. One that raised has a traceback and no return code."""
-    values, codes = answer["return"], answer.get("retcode")
-    if not isinstance(values, Mapping) or not isinstance(codes, Mapping) or fun not in values:
-        return CommandExecutionError(f"{minion_id}: {fun}: {values!r}")
-    if fun in codes and not codes[fun]:
-        return values[fun]
-    return CommandExecutionError(f"{minion_id}: {fun}: {tail(str(values[fun]).strip(), 1)}")
+def _result(minion_id: str, fun: str, answer: Any) -> Any:
+    """Return the result of one function, or the error that it ended with."""
+    if not isinstance(answer, Mapping) or "return" not in answer:
+        error = answer.get("error") if isinstance(answer, Mapping) else answer
+        return CommandExecutionError(f"{minion_id}: {fun}: {tail(str(error).strip(), 1)}")
+    if answer.get("retcode"):
+        return CommandExecutionError(f"{minion_id}: {fun}: {answer['return']}")
+    return answer["return"]
+
+
+def _is_old(answer: Any) -> bool:
+    """Tell whether a minion says that it does not have ``immutable.answer``."""
+    return isinstance(answer, str) and "immutable.answer" in answer and "not available" in answer
+
+
+def _why(unproven: str) -> str:
+    if "not available" in unproven:
+        return ": its image has an older version of this pack; the next roll replaces it"
+    return f": another minion may have answered in its place ({unproven})"

@@ -14,6 +14,8 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.spec import reading
 
+_FILES = "localfs_key"
+"""The driver of Salt 3008 that keeps keys in files, where all versions of Salt had them."""
 _KINDS = ("minions", "minions_pre", "minions_denied", "minions_rejected")
 
 
@@ -79,6 +81,19 @@ class Keys:
     def accepted(self, minion_id: str) -> bool:
         """Tell whether the master has accepted a key of this id."""
         return minion_id in self._listed().get("minions", [])
+
+
+def accepted_key(opts: Mapping[str, Any], minion_id: str) -> bytes | None:
+    """Return the public key (PEM) that the master accepted for an id, or None."""
+    if opts.get("keys.cache_driver", _FILES) != _FILES:  # since Salt 3008
+        found = salt.cache.Cache(dict(opts), driver=opts["keys.cache_driver"]).fetch("keys", _checked(minion_id)) or {}
+        accepted = isinstance(found, Mapping) and found.get("state") == "accepted" and found.get("pub")
+        return str(accepted).encode() if accepted else None
+    try:
+        pki = opts["cluster_pki_dir"] if opts.get("cluster_id") else opts["pki_dir"]
+        return Path(pki, "minions", _checked(minion_id)).read_bytes()
+    except OSError:
+        return None
 
 
 def _checked(minion_id: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.server
+import json
 import logging
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -146,7 +148,9 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def salt_side(monkeypatch) -> Minions:
     """Minions whose jobs and bus are not needed."""
-    return object.__new__(Minions)
+    found = object.__new__(Minions)
+    found._forged = deque()
+    return found
 
 
 @pytest.mark.parametrize(
@@ -226,47 +230,48 @@ def test_functions(salt_side, outcome, why):
     assert found is None if why is None else why in found
 
 
-STATUS = {"digest": "a" * 64}
-TRACEBACK = "Traceback (most recent call last):\n  File ...\nValueError: boom\n"
+STATUS = {"return": {"digest": "a" * 64}, "retcode": 0}
 
 
 @pytest.mark.parametrize(
-    ("returns", "codes", "found"),
+    ("answer", "found"),
     [
-        pytest.param({"service.status": True}, {"service.status": 0}, [None, None], id="all is well"),
-        pytest.param(
-            {"service.status": False}, {"service.status": 0}, ["service.status nginx returned False"], id="ill"
-        ),
-        pytest.param({"service.status": TRACEBACK}, {}, ["ValueError: boom"], id="one that raised has no code"),
-        pytest.param({"service.status": "not found"}, {"service.status": 254}, ["not found"], id="one that failed"),
-        pytest.param({}, {}, ["web-1: service.status"], id="one of which nothing is said"),
+        pytest.param({"return": True, "retcode": 0}, None, id="all is well"),
+        pytest.param({"return": False, "retcode": 0}, "service.status nginx returned False", id="ill"),
+        pytest.param({"error": "ValueError: boom"}, "ValueError: boom", id="one that raised"),
+        pytest.param({"return": "not found", "retcode": 254}, "not found", id="one that failed"),
+        pytest.param({}, "web-1: service.status", id="one of which nothing is said"),
+        pytest.param("x", "web-1: service.status", id="one of any shape"),
     ],
 )
-def test_all_checks_run_in_one_job(salt_side, monkeypatch, returns, codes, found):
-    jobs = []
+def test_all_checks_run_in_one_job(salt_side, monkeypatch, answer, found):
+    asked = []
 
-    def job(self, minion_id, fun, args, kwargs, within):
-        jobs.append((fun, args, kwargs))
-        return {
-            "return": {"immutable.status": STATUS, "disk.has": True, **returns},
-            "retcode": {"immutable.status": 0, "disk.has": 0, **codes},
-        }
+    def proven(self, minion_id, questions, within):
+        asked.append(json.loads(questions))
+        return [STATUS, answer, {"return": True, "retcode": 0}]
 
-    monkeypatch.setattr(minions.Jobs, "_job", job)
+    monkeypatch.setattr(minions.Jobs, "_proven", proven)
     salt_side._jobs = minions.Jobs({})
     checks = [FunctionCheck("service.status", ("nginx",)), FunctionCheck("disk.has", kwargs={"free": 3})]
     image, reasons = salt_side.check_all("web-1", checks, 5)
-    functions = ["immutable.status", "service.status", "disk.has"]
-    assert jobs == [(functions, [[], ["nginx"], [{"__kwarg__": True, "free": 3}]], {})]
+    assert asked == [[["immutable.status", [], {}], ["service.status", ["nginx"], {}], ["disk.has", [], {"free": 3}]]]
     assert image == "a" * 64
     assert reasons[1] is None
-    assert (reasons[0] is None) == (found[0] is None)
-    assert found[0] is None or found[0] in reasons[0]
+    assert (reasons[0] is None) == (found is None)
+    assert found is None or found in reasons[0]
+
+
+@pytest.mark.parametrize("answers", [[], [STATUS], [STATUS] * 3])
+def test_answers_to_other_questions_are_none(salt_side, monkeypatch, answers):
+    monkeypatch.setattr(minions.Jobs, "_proven", lambda *_: answers)
+    salt_side._jobs = minions.Jobs({})
+    with pytest.raises(NoAnswer, match="to 2 questions"):
+        salt_side.check_all("web-1", [FunctionCheck("test.ping")], 5)
 
 
 def test_checks_without_a_status_raise(salt_side, monkeypatch):
-    answer = {"return": {"immutable.status": TRACEBACK, "test.ping": True}, "retcode": {"test.ping": 0}}
-    monkeypatch.setattr(minions.Jobs, "_job", lambda *_: answer)
+    monkeypatch.setattr(minions.Jobs, "_proven", lambda *_: [{"error": "boom"}, {"return": True, "retcode": 0}])
     salt_side._jobs = minions.Jobs({})
     with pytest.raises(CommandExecutionError, match="boom"):
         salt_side.check_all("web-1", [FunctionCheck("test.ping")], 5)
@@ -368,58 +373,6 @@ def test_a_job_that_reached_nobody_is_not_printed_among_the_results(capsys, publ
     assert capsys.readouterr().out == ""
 
 
-class Listening:
-    """A client whose minion answers as given, and its event bus; it records how long it waits."""
-
-    def __init__(self, returned: Any, known: bool) -> None:
-        self.event, self.waits = self, []
-        self.returned, self.known, self.connected = returned, known, False
-
-    def connect_pub(self, timeout: float) -> None:
-        self.connected = True
-
-    def close_pub(self) -> None:
-        self.connected = False
-
-    def run_job(self, minion_id: str, *_: Any, **__: Any) -> dict[str, Any]:
-        if isinstance(self.returned, Exception):
-            raise self.returned
-        assert self.connected, "else the answer could come before we listen"
-        return {"jid": "17", "minions": [minion_id]} if self.known else {}
-
-    def get_event(self, wait: float, tag: str, match_type: str) -> Any:
-        self.waits.append(wait)
-        assert (tag, match_type) == ("salt/job/17/ret/web-1", "startswith")
-        return self.returned
-
-
-@pytest.mark.parametrize(
-    ("returned", "known", "outcome"),
-    [
-        pytest.param({"return": True, "retcode": 0}, True, True, id="a return"),
-        pytest.param({"return": None}, True, None, id="a function may return nothing"),
-        pytest.param({"return": "no such unit", "retcode": 1}, True, CommandExecutionError, id="a failure"),
-        pytest.param(None, True, NoAnswer, id="silence"),
-        pytest.param({"return": True}, False, NoAnswer, id="a minion without a key"),
-        pytest.param({"id": "web-1"}, True, NoAnswer, id="something else under that tag"),
-        pytest.param("web-1", True, NoAnswer, id="no data"),
-        pytest.param(SaltReqTimeoutError("no master"), True, NoAnswer, id="no master"),
-        pytest.param(ConnectionResetError(), True, NoAnswer, id="a master that goes"),
-    ],
-)
-def test_a_job_waits_no_longer_than_allowed(opts, returned, known, outcome):
-    jobs, client = minions.Jobs(opts), Listening(returned, known)
-    jobs._clients.client = client
-    if isinstance(outcome, type):
-        with pytest.raises(CommandExecutionError) as caught:
-            jobs.ask("web-1", "test.ping", within=3)
-        assert type(caught.value) is outcome
-    else:
-        assert jobs.ask("web-1", "test.ping", within=3) == outcome
-    assert all(0 < wait <= 3 for wait in client.waits)
-    assert not client.connected
-
-
 # Events
 
 
@@ -451,6 +404,13 @@ class Bus:
 def test_events(salt_side, tag, data, kind):
     salt_side._bus = Bus([(tag, data)])
     assert salt_side.poll() == ([minions.Event(kind, "web-1")] if kind else [])
+
+
+def test_a_forged_answer_is_an_event_once(salt_side):
+    salt_side._bus = Bus([("salt/minion/web-1/start", {})])
+    salt_side._forged.extend(["web-2", "web-2"])
+    assert salt_side.poll() == [minions.Event("forged", "web-2"), minions.Event("started", "web-1")]
+    assert salt_side.poll() == []
 
 
 def test_a_busy_bus_does_not_keep_its_reader(salt_side):

@@ -33,6 +33,11 @@ def on_event(run: Run, event: Event) -> None:
         return
     if event.kind == "denied":
         track.on_key_denied(run.clock())
+    elif event.kind == "forged":
+        if not track.forged:  # once a run: whoever forges answers can send them all day
+            track.forged = True
+            run.books.note("alarm", "an answer under its id is not signed with its key: ignored", event.minion_id)
+        return
     elif not track.started:  # only the first start event counts: a minion could send them all day
         track.started, track.probe_at = True, run.clock()
         track.busy.discard("probe")  # a probe from before the minion started may hang for long

@@ -79,6 +79,8 @@ class Track:
     verified: float = 0.0
     """When that was last asked."""
     contested: bool = False
+    forged: bool = False
+    """Whether a forged answer under its id was reported in this run."""
     retry_at: float = 0.0
     """Before this it is not launched or destroyed again."""
     route_at: float = 0.0
