@@ -60,6 +60,7 @@ def troubles(chance: random.Random) -> Faults:
         tainted=rarely(0.2),
         jumps=rarely(0.2),
         lags=chance.random() < 0.3,
+        neighbour=rarely(0.2),
         ill=ill,
     )
 

@@ -20,6 +20,8 @@ class Faults:
     probe_hangs: float = 0.0
     rumour: float = 0.0
     """A minion says of another one that it was denied."""
+    neighbour: float = 0.0
+    """A machine is compromised: it forges every kind of event about the others, answers too."""
     never_up: float = 0.0
     """Its key never arrives."""
     start_lost: float = 0.0

@@ -163,6 +163,8 @@ class Simulated:
             self.intruded.add(name)
         if name in self.intruded or self.happens(self.faults.rumour):
             self.later(0.0, Event("denied", name))
+        if self.happens(self.faults.neighbour):
+            self.forge()
         if self.happens(self.faults.tainted):
             self.later(self.random.uniform(0, 60), lambda: self.taint(name))
         if self.happens(self.faults.falls_ill):
@@ -175,6 +177,12 @@ class Simulated:
             self.later(self.random.uniform(0, 9), Event("started", name))
         if self.faults.ill.get(self.machines[name].instance.image) == "crashes":
             self.later(self.random.uniform(2, 9), lambda: self._die(name))
+
+    def forge(self) -> None:
+        """Let a compromised machine send events about all others. Answers without a proof are heard as forged."""
+        for name in sorted(self.machines):
+            for kind in ("started", "denied", "forged"):
+                self.later(self.random.uniform(0, 6), Event(kind, name))
 
     def fall_ill(self, name: str, seconds: float) -> None:
         """Let a machine be unhealthy for a while."""

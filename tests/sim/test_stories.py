@@ -200,6 +200,17 @@ def test_nobody_is_failed_by_what_a_minion_says_of_it(fleet):
     assert "alarm" not in [entry.what for entry in fleet.story]
 
 
+def test_what_a_neighbour_forges_harms_nobody_and_is_told_once(fleet):
+    fleet.publish(TWO)
+    fleet.world.faults.neighbour = 1.0
+    fleet.operations().roll("web")
+    assert fleet.running() == [TWO] * 3
+    alarms = [(entry.minion_id, entry.reason) for entry in fleet.story if entry.what == "alarm"]
+    assert alarms and len(alarms) == len(set(alarms))
+    assert {reason for _, reason in alarms} == {"an answer under its id is not signed with its key: ignored"}
+    assert not [entry for entry in fleet.story if entry.what in ("failed", "tainted", "unhealthy")]
+
+
 def test_a_minion_that_says_all_the_time_that_it_started_is_looked_at_no_more_than_others(fleet, monkeypatch):
     looks = []
     image_of = fleet.world.image_of

@@ -75,6 +75,7 @@ def _seen(
         record.kept_until,
         left=_is_left(record),
         cut_off=record.minion_id in cut_off,
+        outdated=probe.outdated,
     )
 
 
@@ -112,7 +113,7 @@ def _probe_all(
 
 def _any_answers(operations: Operations, fleet: Fleet, probes: Sequence[Probe], stopped: Stopped) -> bool:
     """Tell whether any machine answers this master. Machines of other fleets are asked only if none of these does."""
-    if any(probe.health != "unknown" for probe in probes) or not probes:
+    if any(probe.health != "unknown" or probe.outdated for probe in probes) or not probes:
         return True
     witnesses: list[str] = []
     for name in operations.names():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from saltext.immutable.minions.events import Event
 from saltext.immutable.minions.health import LaunchFailed
-from saltext.immutable.minions.jobs import Jobs, NoAnswer
+from saltext.immutable.minions.jobs import Jobs, NoAnswer, Outdated
 from saltext.immutable.minions.master import machine_config, private_key
 from saltext.immutable.minions.minions import Minions
 from saltext.immutable.minions.pillars import definitions, pillar
@@ -19,6 +19,7 @@ __all__ = [
     "LaunchFailed",
     "Minions",
     "NoAnswer",
+    "Outdated",
     "definitions",
     "machine_config",
     "pillar",

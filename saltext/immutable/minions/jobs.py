@@ -17,12 +17,15 @@ from saltext.immutable.guard import proof
 from saltext.immutable.host import tail
 from saltext.immutable.minions.keys import accepted_key
 from saltext.immutable.spec.model import FunctionCheck
-from saltext.immutable.text import plain
 
 ANSWER_WITHIN = 5
 """Seconds without an answer after which a minion is asked whether the job still runs."""
 OLD_WITHIN = 3.0
 """Seconds for which a proof is awaited after an answer that the minion has no function to make one."""
+
+
+_UNPROVEN = "does not prove its answers with its key"
+_OLD = "its image has an older version of this pack; the next roll replaces it"
 
 
 class NoAnswer(CommandExecutionError):  # type: ignore[misc]
@@ -31,6 +34,10 @@ class NoAnswer(CommandExecutionError):  # type: ignore[misc]
 
 class Unproven(NoAnswer):
     """Answers came under the id of a machine, but none with the proof that it gave them."""
+
+
+class Outdated(Unproven):
+    """A machine says that it has no function to prove its answers: its image has an older version of this pack."""
 
 
 class Client(salt.client.LocalClient):  # type: ignore[misc]
@@ -106,7 +113,7 @@ class Jobs:
         key = accepted_key(self._opts, minion_id)
         if key is None:
             raise NoAnswer(f"{minion_id} has no accepted key on this master")
-        unproven: str | None = None
+        unproven: Unproven | None = None
         try:
             client.event.connect_pub(timeout=ANSWER_WITHIN)  # before the job, or the answer could be missed
             options = {"timeout": ANSWER_WITHIN, "kwarg": {"nonce": nonce, "asked": asked}}
@@ -120,18 +127,17 @@ class Jobs:
                     return list(json.loads(found["answers"]))
                 if event is None:
                     break
-                unproven = plain(repr(answer))[:200]
                 if _is_old(answer):
+                    unproven = Outdated(f"{minion_id} {_UNPROVEN}: {_OLD}")
                     deadline = min(deadline, time.monotonic() + OLD_WITHIN)
                 else:
+                    unproven = Unproven(f"{minion_id} {_UNPROVEN}: another minion may have answered in its place")
                     self._forged(minion_id)
         except (SaltClientError, SaltReqTimeoutError, OSError) as err:
             raise NoAnswer(f"{minion_id} cannot be reached through the master: {err}") from err
         finally:
             client.event.close_pub()
-        if unproven is None:
-            raise NoAnswer(f"{minion_id} does not answer")
-        raise Unproven(f"{minion_id} does not prove its answers with its key{_why(unproven)}")
+        raise unproven or NoAnswer(f"{minion_id} does not answer")
 
     def _client(self) -> Client:
         if not hasattr(self._clients, "client"):
@@ -167,9 +173,3 @@ def _result(minion_id: str, fun: str, answer: Any) -> Any:
 def _is_old(answer: Any) -> bool:
     """Tell whether a minion says that it does not have ``immutable.answer``."""
     return isinstance(answer, str) and "immutable.answer" in answer and "not available" in answer
-
-
-def _why(unproven: str) -> str:
-    if "not available" in unproven:
-        return ": its image has an older version of this pack; the next roll replaces it"
-    return f": another minion may have answered in its place ({unproven})"

@@ -54,6 +54,8 @@ class MachineSeen:
     """A rollout ended before it was ready, or while it had no traffic."""
     cut_off: bool = False
     """It should have traffic, but the traffic adapter does not know it. (A reload of HAProxy forgets it.)"""
+    outdated: bool = False
+    """Its image has an older version of this pack, which cannot prove its answers: it is left for the next roll."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,17 @@ def diagnose(fleet: Fleet, look: FleetSeen, before: Mapping[str, Sickness], brok
         tuple(sick),
         tuple(one for one in ripe if one.ailment in UNWELL),
         (*(f"{one.minion_id}: {one.reason}" for one in ripe), *_unsettled(fleet, look, members), *chosen),
-        (*(_waits(one, protected) for one in sick if one not in ripe), *waiting, *filter(None, [look.obstacle])),
+        (
+            *(_waits(one, protected) for one in sick if one not in ripe),
+            *waiting,
+            *_outdated(members),
+            *filter(None, [look.obstacle]),
+        ),
     )
+
+
+def _outdated(members: Sequence[MachineSeen]) -> Iterator[str]:
+    yield from (f"{one.minion_id}: {one.note}" for one in members if one.outdated and one.there == "running")
 
 
 def _waits(sickness: Sickness, protected: Collection[str]) -> str:
@@ -177,7 +188,7 @@ def _ailment(machine: MachineSeen) -> Ailment | None:
         return None
     if machine.there != "running":
         return machine.there
-    if machine.health == "yes":
+    if machine.health == "yes" or machine.outdated:
         return None
     return "unhealthy" if machine.health == "no" else "unreachable"
 

@@ -261,10 +261,13 @@ class _Room:
         """Count a machine as removed if enough remain; return whether it may be removed.
 
         An unhealthy machine may be removed only while enough machines of any health remain: a health check that is
-        wrong must not empty the fleet before one new machine has passed it.
+        wrong must not empty the fleet before one new machine has passed it. So is an outdated machine, whose health
+        cannot be known.
         """
         if machine.health == "no":
             allowed = self._serving - 1 >= self._floor
+        elif machine.outdated:
+            allowed = self._serving - 1 >= self._floor and self._disruptions > 0
         else:
             allowed = self._available - available >= self._floor and self._disruptions > 0
         if allowed:

@@ -92,6 +92,8 @@ class Machine:
     """Until when it is kept for a rollback; it does not belong to the fleet meanwhile."""
     protect: str | None = None
     """Why it must not be removed while it is healthy."""
+    outdated: bool = False
+    """Its image has an older version of this pack, which cannot prove its answers, so its health stays unknown."""
 
 
 class Aged(Protocol):

@@ -78,6 +78,8 @@ class Track:
     """When to ask Salt whether its id is contested: a minion with another key tried to enrol with it."""
     verified: float = 0.0
     """When that was last asked."""
+    outdated: bool = False
+    """The last probe said so: see `Machine.outdated`."""
     contested: bool = False
     forged: bool = False
     """Whether a forged answer under its id was reported in this run."""
@@ -117,6 +119,7 @@ class Track:
             sessions,
             record.kept_until,
             self.protect,
+            self.outdated,
         )
 
     def reset(self, now: float) -> None:
@@ -233,6 +236,7 @@ class Track:
         if asked < self.asked and probe.health != "yes":
             return
         self.proven = self.proven or probe.health == "yes"
+        self.outdated = probe.outdated
         if probe.wrong:
             self.fault = probe.note
         if probe.health != self.health:

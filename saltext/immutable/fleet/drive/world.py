@@ -13,7 +13,7 @@ from salt.exceptions import CommandExecutionError, SaltException
 
 from saltext.immutable.fleet.books.ledger import Generation, Record
 from saltext.immutable.fleet.decide.checks import PROBE_WITHIN
-from saltext.immutable.minions import Event, LaunchFailed, NoAnswer
+from saltext.immutable.minions import Event, LaunchFailed, NoAnswer, Outdated
 from saltext.immutable.providers import Identity, Instance, Provider
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Fleet, FunctionCheck, HttpCheck
@@ -68,6 +68,8 @@ class Probe:
     note: str = ""
     wrong: bool = False
     """It runs another image, or its launch phase failed: it does not help to wait longer."""
+    outdated: bool = False
+    """Its image has an older version of this pack, which cannot prove its answers."""
 
 
 class BelowFloor(CommandExecutionError):  # type: ignore[misc]
@@ -197,7 +199,7 @@ class World:
             # A machine that was ready may still serve if the phase failed when it was run again.
             return Probe("no", plain(str(err)), wrong=record.ready_since is None)
         except SaltException as err:
-            return Probe("unknown", plain(str(err)))
+            return Probe("unknown", plain(str(err)), outdated=isinstance(err, Outdated))
         return Probe("yes")
 
     def _left(self, deadline: float) -> float:

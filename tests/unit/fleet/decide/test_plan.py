@@ -35,6 +35,7 @@ def machines(picture: str) -> list[Machine]:
             "unwell": {"health": "no", "since": NOW - 5},
             "ill": {"health": "no", "since": NOW - 601},
             "unknown": {"health": "unknown"},
+            "outdated": {"health": "unknown", "outdated": True},
             "stopped": {"fault": "it has stopped"},
             "doomed": {"phase": "doomed"},
             "tainted": {"taint": "by hand"},
@@ -82,6 +83,13 @@ def decided(step) -> str:
         pytest.param(
             "old:unknown old:unknown old:serving new:serving", "wait", id="unknown health is protected by the floor"
         ),
+        pytest.param("old:outdated old:outdated old:outdated", "launch 2", id="outdated ones stay at first"),
+        pytest.param(
+            "old:outdated old:outdated old:outdated new:serving",
+            "destroy old-0, launch 2",
+            id="and go one for one, though their health is never known",
+        ),
+        pytest.param("old:outdated old:outdated new:booting", "launch 2", id="but none below the floor"),
         pytest.param("old:unwell old:unwell old:unwell", "launch 2", id="a wrong check must not empty the fleet"),
         pytest.param(
             "old:stopped old:serving old:serving", "destroy old-0, launch 2 2", id="what has stopped goes at once"
@@ -286,7 +294,7 @@ def test_the_forecast_names_every_victim_once_and_fills_the_fleet():
 
 
 STATES = ["serving", "booting", "late", "broken", "unwell", "ill", "unknown", "stopped", "doomed"]
-STATES += ["tainted", "sick", "lost", "touched"]
+STATES += ["tainted", "sick", "lost", "touched", "outdated"]
 WORDS = st.tuples(st.sampled_from(list(GENERATIONS)), st.sampled_from(STATES)).map(":".join)
 
 

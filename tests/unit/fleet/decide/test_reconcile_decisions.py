@@ -118,6 +118,15 @@ def test_how_many_trials_failed(rollouts, number):
 # Diagnosis
 
 
+def test_outdated_machines_are_left_for_the_next_roll():
+    """They cannot prove how they are, and the last good generation may be theirs."""
+    note = "its image has an older version of this pack; the next roll replaces it"
+    old = tuple(machine(name, "unknown", outdated=True, note=note) for name in "abcde")
+    found = diagnose(FLEET, look("", machines=old, heard=True), LONG, broken=False)
+    assert (found.sick, found.reasons, found.alarm) == ((), (), None)
+    assert found.waits == tuple(f"{name}: {note}" for name in "abcde")
+
+
 def machine(name: str, word: str = "yes", **more: object) -> MachineSeen:
     """``yes``, ``no``, ``unknown`` of one that runs, or ``stopped``, ``absent``."""
     there = word if word in ("stopped", "absent") else "running"
