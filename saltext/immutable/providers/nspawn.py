@@ -56,7 +56,8 @@ class Nspawn:
             raise SaltInvocationError(f"provider: unknown setting of nspawn: {names}; it has memory, cpus, minion")
         memory(settings.get("memory", "1G"))
         cpus(settings.get("cpus"))
-        _mapping(settings.get("minion") or {})
+        if settings.get("minion") is not None:
+            _require_settable(settings["minion"])
 
     def publish(self, image: str) -> str:
         """Return the digest itself, since the layers are on the host already; raise unless their signature is valid."""
@@ -115,11 +116,10 @@ def cpus(value: Any) -> float | None:
     return float(value)
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _require_settable(value: Any) -> None:
     if not isinstance(value, Mapping):
         raise SaltInvocationError(
             f"provider:minion: {quoted(value)} is not a mapping of minion config; write {{log_level: info}}"
         )
     if found := list(minion_config.not_settable(value)):
         raise SaltInvocationError("\n".join(f"provider:minion: {each}" for each in found))
-    return value

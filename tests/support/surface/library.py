@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import saltext.immutable
 from saltext.immutable import adoption, providers, spec, traffic
@@ -25,8 +24,7 @@ TABLES = metadata.sorted_tables
 
 def nspawn(settings: Mapping[str, Any]) -> object:
     """Let the provider check its settings, without the keys of a master."""
-    with patch.object(_nspawn, "machine_config", lambda *_: {}):
-        return _nspawn.Nspawn(settings, {})
+    return _nspawn.Nspawn.check(settings)
 
 
 def haproxy(settings: Mapping[str, Any]) -> object:
