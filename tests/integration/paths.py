@@ -93,6 +93,9 @@ token=$(/opt/salt/bin/python /tmp/sign.py); cd /var/lib/salt/pki/minion; cp mini
 cat minion_master.pub.own > minion_master.pub; salt-call --local immutable.break_glass $token; code=$?
 cat /tmp/true.pub > minion_master.pub; rm minion_master.pub.own; exit $code"""
 
+SLEEP = "import time; time.sleep(900)"
+SLEEPS = "setsid python3 {how} '{code}' >/dev/null 2>&1 & sleep 0.5"
+
 ROWS = (
     # Jobs
     master("highstate", "state.highstate"),
@@ -228,6 +231,40 @@ ROWS = (
           ("process", "/tmp/evil")),
     found("a program that was deleted", "cp /bin/sleep /run/gone; setsid /run/gone 900 >/dev/null 2>&1 & sleep 0.2; "
           "rm /run/gone", ("process", "/run/gone")),
+    found("a folder of one's own in a program's environment", f"PYTHONPATH=/tmp {SLEEPS.format(how='-c', code=SLEEP)}",
+          ("process", "PYTHONPATH=/tmp")),
+    found("a library of one's own in a program's environment", "LD_PRELOAD=/tmp/x.so setsid sleep 900 >/dev/null 2>&1 &",
+          ("process", "LD_PRELOAD=/tmp/x.so")),
+    found("a config of one's own in a program's environment",
+          "SALT_MINION_CONFIG=/tmp/minion setsid sleep 900 >/dev/null 2>&1 &", ("process", "SALT_MINION_CONFIG")),
+    found("a module of the working directory",
+          f"cd /tmp; echo '{SLEEP}' > evil_module.py; setsid python3 -m evil_module >/dev/null 2>&1 & sleep 0.5",
+          ("process", "/tmp/evil_module.py")),
+    found("a script after an option with a value",
+          f"echo '{SLEEP}' > /tmp/w.py; setsid python3 -W ignore /tmp/w.py >/dev/null 2>&1 & sleep 0.5",
+          ("process", "/tmp/w.py")),
+    found("a shell's script after an option",
+          "echo 'sleep 900' > /tmp/o.sh; setsid bash -o pipefail /tmp/o.sh >/dev/null 2>&1 & sleep 0.5",
+          ("process", "/tmp/o.sh")),
+    found("a script on standard input", f"echo '{SLEEP}' > /tmp/in; setsid python3 < /tmp/in >/dev/null 2>&1 & sleep 0.5",
+          ("process", "/tmp/in")),
+    found("a script that was deleted",
+          f"echo '{SLEEP}' > /tmp/d.py; setsid python3 /tmp/d.py >/dev/null 2>&1 & sleep 0.5; rm /tmp/d.py",
+          ("process", "/tmp/d.py (deleted)")),
+    found("a folder as a script",
+          f"mkdir -p /tmp/f; echo '{SLEEP}' > /tmp/f/__main__.py; setsid python3 /tmp/f >/dev/null 2>&1 & sleep 0.5",
+          ("process", "/tmp/f/__main__.py")),
+    found("a second minion", "mkdir -p /tmp/m; echo '{id: x, master: 127.0.0.1, root_dir: /tmp/m}' > /tmp/m/minion; "
+          "setsid salt-minion -c /tmp/m >/dev/null 2>&1 & sleep 2", ("process", "its config in /tmp/m")),
+    Row("a timer among the units that generators made", "machine",
+        "printf '[Timer]\\nOnActiveSec=900\\nUnit=nginx.service\\n' > /run/systemd/generator/evil.timer; "
+        "touch /run/systemd/system/x.service; systemctl start evil.timer; rm /run/systemd/system/x.service", "found",
+        ("service", "evil.timer"), undo="systemctl stop evil.timer; rm /run/systemd/generator/evil.timer"),
+    Row("a unit of the image, masked", "machine", "systemctl mask --runtime --quiet ssh", "found", ("service", "masked"),
+        undo="systemctl unmask --runtime --quiet ssh"),
+    Row("a drop-in of a slice", "machine", "mkdir -p /run/systemd/system/system.slice.d; "
+        "printf '[Slice]\\nMemoryMax=90%%\\n' > /run/systemd/system/system.slice.d/x.conf; systemctl daemon-reload",
+        "found", ("service", "system.slice"), undo="rm -r /run/systemd/system/system.slice.d; systemctl daemon-reload"),
     found("a listener of one's own",
           "cp /usr/bin/python3 /tmp/py; setsid /tmp/py -m http.server 4444 >/dev/null 2>&1 & sleep 0.5",
           ("socket", "4444")),

@@ -18,6 +18,7 @@ from saltext.immutable.drift.owners import owners
 from saltext.immutable.drift.paths import Mutable
 from saltext.immutable.drift.processes import Process
 from saltext.immutable.guard import seal
+from saltext.immutable.guard.units import IMAGE as UNITS_OF_IMAGE
 from saltext.immutable.host import require_root
 
 MAX_ITEMS = 1000
@@ -114,7 +115,7 @@ class _Comparison:
         yield from self._files()
         yield from config.drift(self.adopted)
         yield from self._services()
-        foreign = list(processes.drift(self.processes, self.is_image_file))
+        foreign = list(processes.drift(self.processes, self.is_image_file, self._is_image_folder))
         yield from (item for _, item in foreign)
         of_units = {each.pid for each in self.processes if self.is_of_unit(each)}
         expected = of_units - {process.pid for process, _ in foreign} - set(sockets.started_by_runners(self.processes))
@@ -130,6 +131,13 @@ class _Comparison:
         entry = self.image.files.get(name)
         from_image = name in self.image.own or (entry is not None and entry.kind == "file")
         return from_image and name not in self.files
+
+    def _is_image_folder(self, path: str) -> bool:
+        """Tell whether a folder is from the image, and not among those that may differ."""
+        name = os.path.normpath(path).lstrip("/")
+        entry = self.image.files.get(name)
+        absolute = path.startswith("/") and name not in ("", ".")
+        return absolute and entry is not None and entry.kind == "dir" and not self.mutable.may_differ(name)
 
     def is_of_unit(self, process: Process) -> bool:
         """Tell whether a process is init or belongs to a unit of the image; True if systemd does not answer."""
@@ -157,7 +165,15 @@ class _Comparison:
             return
         self.units = {"init.scope", *(each.name for each in known if services.from_image(each, self.is_image_file))}
         yield from services.environment(variables, self._is_foreign)
-        yield from services.drift(known, lambda path: self.is_image_file(path) or self._is_declared(path))
+        yield from services.drift(
+            known, lambda path: self.is_image_file(path) or self._is_declared(path), self._has_unit
+        )
+
+    def _has_unit(self, name: str) -> bool:
+        """Tell whether the image has a unit of this name that is not masked."""
+        found = [f"{folder}/{name}" for folder in UNITS_OF_IMAGE if f"{folder}/{name}" in self.image.files]
+        masks = [path for path in found if self.image.files[path].kind == "link" and path.startswith("etc/")]
+        return bool(found) and not any(self.image.files[path].content == "/dev/null" for path in masks)
 
     def _is_declared(self, path: str) -> bool:
         return self.declared.may_differ(path.lstrip("/"))

@@ -5,12 +5,33 @@ from __future__ import annotations
 import os
 import pwd
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from saltext.immutable.drift.item import Item
 
 _INTERPRETER = re.compile(r"(python|perl|ruby|node|php|lua|tclsh|gawk|mawk|busybox|bash|dash|zsh|ksh|fish|sh)[\d.]*")
+_TAKES_A_WORD: Mapping[str, str] = {
+    "python": "-W -X --check-hash-based-pycs",
+    "perl": "-I",
+    "ruby": "-I -C -r",
+    "node": "-r --require --import --loader",
+    "php": "-c -d -z",
+    "lua": "-l",
+    **dict.fromkeys(("bash", "zsh", "ksh"), "-o +o -O +O --rcfile --init-file"),
+    **dict.fromkeys(("dash", "sh"), "-o +o"),
+}
+"""Interpreter to its options that take the next word as their value."""
+_OTHER_FIRST_WORD = ("gawk", "mawk", "busybox")
+"""Their first word may be a program text, or the name of a command."""
+_CODE_IN_A_WORD = ("-c", "-e", "-E", "-r", "--eval", "--print", "-p")
+_PATHS = "LD_AUDIT LD_LIBRARY_PATH LD_PRELOAD PERL5LIB PERLLIB PYTHONHOME PYTHONPATH RUBYLIB NODE_PATH GCONV_PATH"
+_FILES = "BASH_ENV ENV PYTHONSTARTUP SALT_CONFIG_DIR SALT_MASTER_CONFIG SALT_MINION_CONFIG OPENSSL_CONF"
+_OPTIONS = "JAVA_TOOL_OPTIONS NODE_OPTIONS PERL5OPT RUBYOPT"
+CODE_VARIABLES = frozenset(f"{_PATHS} {_FILES} {_OPTIONS}".split())
+"""Environment variables that make a program load code or config from where they say."""
+_LOADS_BY_NAME = re.compile(r"(^|\s)(-[MmIr]\w|--require|--import|--loader|-javaagent|-agent)")
+_CONFIG_OF_SALT = re.compile(r"(?:-c|--config-dir)(?:=|$)(.*)")
 _KERNEL_THREAD = 0x00200000
 """PF_KTHREAD, proc(5)."""
 _MAX_COMMAND = 120
@@ -35,6 +56,12 @@ class Process:
     """Its systemd unit, or ''."""
     tty: int = 0
     user: str = ""
+    variables: tuple[str, ...] = ()
+    """Those of its environment in CODE_VARIABLES, as ``NAME=value``."""
+    config: str = ""
+    """The config folder that its command line gives a program of Salt."""
+    own_unit: str = ""
+    """The unit of its user's own manager that it runs in."""
 
 
 def scan(proc: str = "/proc", root: str = "/") -> list[Process]:
@@ -72,11 +99,14 @@ def _process(proc: str, root: str, pid: int) -> Process | None:
         exe=exe,
         same=_same(f"{folder}/exe", root, exe),
         command=" ".join(words).strip()[:_MAX_COMMAND],
-        script=_script(f"{folder}/cwd", exe, words),
+        script=_script(folder, exe, words),
         maps=_maps(folder, exe),
         unit=_unit(_read(f"{folder}/cgroup")),
         tty=int(tty),
         user=_user(os.stat(folder).st_uid),
+        variables=_variables(f"{folder}/environ"),
+        config=_config(words),
+        own_unit=_own_unit(_read(f"{folder}/cgroup")),
     )
 
 
@@ -100,17 +130,80 @@ def _same(link: str, root: str, exe: str) -> bool:
         return False
 
 
-def _script(cwd: str, exe: str, words: list[str]) -> str:
-    """Return the script of an interpreter, its first argument; '' if it has none, or code as an argument (``-c``)."""
-    if not _INTERPRETER.fullmatch(os.path.basename(exe)):
+def _script(folder: str, exe: str, words: list[str]) -> str:
+    """Return the file that an interpreter runs; '' if it is none, or has its code as an argument (``-c``).
+
+    That of a module (``-m``) only if it is in the working directory, which Python searches first. ``(deleted)`` follows
+    the name of a file that is gone.
+    """
+    kind = _INTERPRETER.fullmatch(os.path.basename(exe.removesuffix(" (deleted)")))
+    if not kind:
         return ""
-    for word in words[1:]:
-        if not word.startswith("-"):
-            path = os.path.realpath(os.path.join(os.readlink(cwd), word))
-            return path if os.path.isfile(path) else ""
-        if word in ("-c", "-e", "-m"):
+    cwd, options = os.readlink(f"{folder}/cwd"), iter(words[1:])
+    for word in options:
+        if word == "-m" and kind[1] == "python":
+            return _module(cwd, next(options, ""))
+        if word in _TAKES_A_WORD.get(kind[1], "").split():
+            next(options, None)
+        elif word in _CODE_IN_A_WORD or (kind[1] in ("bash", "dash", "sh", "zsh", "ksh") and _is_command(word)):
             return ""
+        elif word in ("-", "-s", "/dev/stdin", "/dev/fd/0"):
+            return _standard_input(folder)
+        elif word and not word.startswith(("-", "+")):
+            return _file(os.path.join(cwd, word), kind[1] in _OTHER_FIRST_WORD)
+    return "" if kind[1] in _OTHER_FIRST_WORD else _standard_input(folder)
+
+
+def _is_command(word: str) -> bool:
+    """Tell whether this is ``-c`` of a shell, perhaps among other letters: ``-lc``, ``-ec``."""
+    return re.fullmatch(r"-[a-z]*c[a-z]*", word) is not None
+
+
+def _file(path: str, may_be_text: bool) -> str:
+    real = os.path.realpath(path)
+    if os.path.isdir(real):
+        return f"{real}/__main__.py"
+    return real if os.path.isfile(real) else "" if may_be_text else f"{real} (deleted)"
+
+
+def _module(cwd: str, name: str) -> str:
+    """Return the file of a module in the working directory, or ''."""
+    path = os.path.join(cwd, *name.split("."))
+    candidates = (f"{path}.py", f"{path}/__main__.py", f"{path}/__init__.py", f"{path}.so")
+    return next((found for found in candidates if os.path.isfile(found)), "")
+
+
+def _standard_input(folder: str) -> str:
+    """Return the file or pipe that a program reads its code from; '' for a terminal, and where nothing can be read."""
+    try:
+        source = os.readlink(f"{folder}/fd/0")
+    except OSError:
+        return ""
+    return "" if source.startswith(("/dev/", "socket:")) else source
+
+
+def _variables(path: str) -> tuple[str, ...]:
+    try:
+        found = _read(path).split("\0")
+    except OSError:
+        return ()
+    return tuple(one for one in found if one.partition("=")[0] in CODE_VARIABLES and one.partition("=")[2])
+
+
+def _config(words: list[str]) -> str:
+    """Return the config folder of ``salt-minion -c DIR`` and of other programs of Salt, or ''."""
+    if not any(os.path.basename(word).startswith("salt-") for word in words[:3]):
+        return ""
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        if match := _CONFIG_OF_SALT.fullmatch(word):
+            return match[1] or after
     return ""
+
+
+def _own_unit(cgroup: str) -> str:
+    """Return the unit below ``user@<uid>.service`` in the text of /proc/<pid>/cgroup, or ''."""
+    found = re.search(r"/user@\d+\.service/(?:.*/)?([^/\n]+\.(?:service|scope))$", cgroup, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _maps(folder: str, exe: str) -> frozenset[str]:
@@ -130,14 +223,43 @@ def _unit(cgroup: str) -> str:
     return ""
 
 
-def drift(processes: Iterable[Process], is_image_file: Callable[[str], bool]) -> Iterator[tuple[Process, Item]]:
+def drift(
+    processes: Iterable[Process],
+    is_image_file: Callable[[str], bool],
+    is_image_folder: Callable[[str], bool] = lambda path: False,
+) -> Iterator[tuple[Process, Item]]:
     """Yield the processes that execute anything that is not from the image, each with its items.
 
-    ``is_image_file``: whether a path is a file of the image that has not changed.
+    ``is_image_file``: whether a path is a file of the image that has not changed; ``is_image_folder``: whether it is a
+    folder of the image that machines cannot write to.
     """
     for process in processes:
-        for detail in _foreign(process, is_image_file):
+        details = [*_foreign(process, is_image_file), *_misled(process, is_image_file, is_image_folder)]
+        for detail in details:
             yield process, Item("process", process.exe or "?", f"{detail} (pid {process.pid}: {process.command})")
+
+
+def _misled(
+    process: Process, is_image_file: Callable[[str], bool], is_image_folder: Callable[[str], bool]
+) -> Iterator[str]:
+    """Yield how a program of the image was made to load other code or config."""
+    for variable in process.variables:
+        name, _, value = variable.partition("=")
+        if name in _OPTIONS.split():
+            foreign = _LOADS_BY_NAME.search(value) is not None
+        else:
+            parts = [part for part in re.split(r"[:\s]", value) if part]
+            foreign = any(not (is_image_file(part) or is_image_folder(part)) for part in parts)
+        if foreign:
+            yield f"its environment has {variable[:200]}, from which it loads what is not from the image"
+    if process.config and os.path.normpath(process.config) != "/etc/salt":
+        yield f"it is a program of Salt with its config in {process.config}"
+    if process.own_unit and process.own_unit != "init.scope":
+        folders = ("/usr/lib/systemd/user", "/lib/systemd/user", "/etc/systemd/user")
+        if process.own_unit.endswith(".service") and not any(
+            is_image_file(f"{folder}/{process.own_unit}") for folder in folders
+        ):
+            yield f"it runs in {process.own_unit}, a unit of a user's own"
 
 
 def _foreign(process: Process, is_image_file: Callable[[str], bool]) -> Iterator[str]:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from saltext.immutable.drift.item import Item
 
-_TYPES = ("service", "socket", "timer", "path")
+_TYPES = ("service", "socket", "timer", "path", "slice")
+_OF_GENERATORS = ("service", "socket", "slice")
+"""Types that systemd's own generators make, of those that can start a program."""
 _GENERATED = "/run/systemd/generator"
 _PROPERTIES = (
     "Id",
@@ -22,6 +24,9 @@ _PROPERTIES = (
     "UnitFileState",
     "Type",
     "ConditionResult",
+    "LoadState",
+    "Restart",
+    "RemainAfterExit",
 )
 _EXECUTES = re.compile(r"\s*Exec\w*\s*=\s*[-@:+!|]*(\S*)(.*)")
 _OF_SYSTEMD = ("/lib/systemd/", "/usr/lib/systemd/")
@@ -48,6 +53,9 @@ class Unit:
     """Whether its conditions for starting (``Condition...=``) were met."""
     programs: tuple[str, ...] = ()
     """The programs that it executes; only of units that a generator made."""
+    masked: bool = False
+    keeps_running: bool = False
+    """It is restarted when it ends, or counts as active after its end."""
 
 
 class SystemdUnavailable(Exception):
@@ -90,6 +98,8 @@ def unit(stanza: str, root: str = "/") -> Unit:
         type=properties.get("Type", ""),
         conditions_met=properties.get("ConditionResult") != "no",
         programs=_programs(file) if file.startswith(_GENERATED) else (),
+        masked=properties.get("LoadState") == "masked",
+        keeps_running=properties.get("Restart", "no") != "no" or properties.get("RemainAfterExit") == "yes",
     )
 
 
@@ -107,10 +117,19 @@ def programs(text: str) -> tuple[str, ...]:
     return tuple("" if ";" in line[2] else line[1] for line in found if line)
 
 
-def drift(units: Iterable[Unit], is_image_file: Callable[[str], bool]) -> Iterator[Item]:
-    """Yield the units that run but are not from the image, and those of the image that should run but do not."""
+def drift(
+    units: Iterable[Unit],
+    is_image_file: Callable[[str], bool],
+    is_of_image: Callable[[str], bool] = lambda name: False,
+) -> Iterator[Item]:
+    """Yield the units that run but are not from the image, and those of the image that should run but do not.
+
+    ``is_of_image``: whether the image has a unit of this name that is not masked.
+    """
     for each in units:
-        if each.file and not from_image(each, is_image_file) and each.active != "inactive":
+        if each.masked and is_of_image(each.name):
+            yield Item("service", each.name, "it is masked, but the image has this unit")
+        if each.file and not each.masked and not from_image(each, is_image_file) and each.active != "inactive":
             yield Item("service", each.name, f"its unit file is not from the image ({each.file})")
         for path in each.drop_ins:
             if not is_image_file(path):
@@ -122,6 +141,8 @@ def drift(units: Iterable[Unit], is_image_file: Callable[[str], bool]) -> Iterat
 def from_image(each: Unit, is_image_file: Callable[[str], bool]) -> bool:
     """Tell whether a unit is from the image, or was made by a generator from files of the image."""
     if each.file.startswith(_GENERATED):
+        if not each.name.endswith(_OF_GENERATORS):
+            return bool(each.source) and is_image_file(os.path.realpath(each.source))
         return (not each.source or is_image_file(os.path.realpath(each.source))) and all(
             is_image_file(os.path.realpath(program)) and (program == each.source or program.startswith(_OF_SYSTEMD))
             for program in each.programs
@@ -142,5 +163,7 @@ def environment(variables: str, is_foreign: Callable[[str], bool]) -> Iterator[I
 
 
 def _should_run(each: Unit) -> bool:
-    keeps_running = not each.name.endswith(".service") or each.type in _DAEMONS or each.active == "failed"
+    keeps_running = (
+        not each.name.endswith(".service") or each.type in _DAEMONS or each.keeps_running or each.active == "failed"
+    )
     return each.enabled == "enabled" and each.conditions_met and keeps_running

@@ -37,7 +37,7 @@ def challenge(ttl: float) -> dict[str, Any]:
     bound = {
         "machine": seal.pinned(found, seal.MACHINE_PATH)["id"],
         "nonce": secrets.token_hex(16),
-        "boot_id": this_boot(),
+        "boot_id": _boot(),
         "until": _now() + ttl,
     }
     _write("challenge.json", json.dumps(bound))
@@ -101,7 +101,7 @@ def _checked(opts: Mapping[str, Any], found: seal.Seal, token: str) -> Grant:
     """
     pinned = seal.pinned(found, seal.MACHINE_PATH)
     granted = verify(token, _master_key(os.path.join(opts["pki_dir"], "minion_master.pub"), pinned))
-    if reason := mismatch(granted, pinned["id"], this_boot(), _now()):
+    if reason := mismatch(granted, pinned["id"], _boot(), _now()):
         raise InvalidToken(reason)
     if _in_time_namespace():
         raise InvalidToken("this process runs in a time namespace of its own, whose clock anybody could have set")
@@ -140,6 +140,15 @@ def _run_path(name: str) -> str:
 def _write(name: str, text: str) -> None:
     os.makedirs(seal.RUN_PATH, mode=0o700, exist_ok=True)
     write(Path(_run_path(name)), text, mode=0o600)
+
+
+def _boot() -> str:
+    """Return what names this boot of this machine: the kernel's id, and when init started, in ticks of the kernel.
+
+    Root can mount an old id over the real one, so that a used token would open the machine again after a reboot.
+    """
+    started = Path("/proc/1/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+    return f"{this_boot()}-{started}"
 
 
 def _in_time_namespace() -> bool:

@@ -225,17 +225,116 @@ def test_a_process_executes_the_file_of_that_name_or_another_one(proc):
 
 
 @pytest.mark.parametrize(
-    ("words", "script"),
+    ("exe", "words", "script"),
     [
-        ("bash\0/nowhere.sh\0", ""),
-        ("bash\0-c\0script.sh\0", ""),
-        ("bash\0", ""),
-        ("bash\0./script.sh\0", "script.sh"),
+        ("bash", "bash gone.sh", "gone.sh (deleted)"),
+        ("bash", "bash -c script.sh", ""),
+        ("bash", "bash -ec script.sh", ""),
+        ("bash", "-bash", "<stdin>"),
+        ("bash", "bash ./script.sh", "script.sh"),
+        ("bash", "bash -o pipefail script.sh", "script.sh"),
+        ("bash", "bash --rcfile other script.sh", "script.sh"),
+        ("bash", "bash +x script.sh", "script.sh"),
+        ("dash", "sh -o errexit script.sh", "script.sh"),
+        ("bash", "bash -s", "<stdin>"),
+        ("bash", "bash -", "<stdin>"),
+        ("python3.11", "python3", "<stdin>"),
+        ("python3.11", "python3 -u", "<stdin>"),
+        ("python3.11", "python3 -", "<stdin>"),
+        ("python3.11", "python3 -W ignore script.sh", "script.sh"),
+        ("python3.11", "python3 -X dev -u script.sh", "script.sh"),
+        ("python3.11", "python3 -m local", "local.py"),
+        ("python3.11", "python3 -m pkg.inner", "pkg/inner.py"),
+        ("python3.11", "python3 -m pkg", "pkg/__init__.py"),
+        ("python3.11", "python3 -m http.server", ""),
+        ("python3.11", "python3 -c print()", ""),
+        ("python3.11", "python3 pkg", "pkg/__main__.py"),
+        ("perl", "perl -I /x script.sh", "script.sh"),
+        ("perl", "perl -e 1", ""),
+        ("node", "node --require x script.sh", "script.sh"),
+        ("gawk", "gawk BEGIN{}", ""),
+        ("gawk", "gawk", ""),
+        ("busybox", "busybox sh", ""),
+        ("nginx", "nginx script.sh", ""),
     ],
 )
-def test_a_script_is_a_file_that_is_there(proc, words, script):
-    (proc / "proc/42/cmdline").write_text(words)
-    assert scan(proc)[0].script == (str(proc / script) if script else "")
+def test_what_an_interpreter_runs(proc, exe, words, script):
+    for name in ("local.py", "pkg/__init__.py", "pkg/inner.py"):
+        (proc / name).parent.mkdir(exist_ok=True)
+        (proc / name).touch()
+    place = proc / "proc/42"
+    (place / "exe").unlink()
+    (place / "exe").symlink_to(f"/usr/bin/{exe}")
+    (place / "fd").mkdir()
+    (place / "fd/0").symlink_to("pipe:[77]")
+    (place / "cmdline").write_text(words.replace(" ", "\0") + "\0")
+    found = scan(proc)[0].script
+    assert found == ({"": "", "<stdin>": "pipe:[77]"}.get(script) if script in ("", "<stdin>") else str(proc / script))
+
+
+@pytest.mark.parametrize("stdin", ["/dev/pts/0", "/dev/null", "socket:[7]", ""])
+def test_a_shell_at_a_terminal_interprets_no_file(proc, stdin):
+    (proc / "proc/42/cmdline").write_text("bash\0")
+    (proc / "proc/42/fd").mkdir()
+    if stdin:
+        (proc / "proc/42/fd/0").symlink_to(stdin)
+    assert scan(proc)[0].script == ""
+
+
+def test_variables_config_and_unit_of_a_process(proc):
+    (proc / "proc/42/environ").write_text("HOME=/\0PYTHONPATH=lib\0LD_PRELOAD=\0PERL5OPT=-Mx\0")
+    (proc / "proc/42/cmdline").write_text("bash\0/usr/bin/salt-minion\0-c\0/tmp/etc\0")
+    (proc / "proc/42/cgroup").write_text("0::/user.slice/user-33.slice/user@33.service/app.slice/evil.service\n")
+    [found] = scan(proc)
+    assert found.variables == ("PYTHONPATH=lib", "PERL5OPT=-Mx")
+    assert (found.config, found.own_unit, found.unit) == ("/tmp/etc", "evil.service", "user@33.service")
+
+
+@pytest.mark.parametrize(
+    ("words", "config"),
+    [
+        ("salt-minion", ""),
+        ("salt-minion --config-dir=/x", "/x"),
+        ("salt-call --config-dir /x test.ping", "/x"),
+        ("python3 /usr/bin/salt-minion -c /x", "/x"),
+        ("grep -c /x", ""),
+    ],
+)
+def test_the_config_of_a_program_of_salt(words, config):
+    assert processes._config(words.split()) == config
+
+
+def is_image_folder(path: str) -> bool:
+    return path in ("/usr/lib/app", "/usr/share/perl5")
+
+
+@pytest.mark.parametrize(
+    ("more", "detail"),
+    [
+        pytest.param({"variables": ("PYTHONPATH=/usr/lib/app",)}, None, id="a folder of the image"),
+        pytest.param({"variables": ("PYTHONPATH=/usr/lib/app:/run/x",)}, "has PYTHONPATH=", id="another one beside it"),
+        pytest.param({"variables": ("PYTHONPATH=lib",)}, "has PYTHONPATH=lib", id="a relative one"),
+        pytest.param({"variables": ("PYTHONPATH=.",)}, "has PYTHONPATH=.", id="the working directory"),
+        pytest.param({"variables": ("LD_PRELOAD=/usr/lib/libc.so.6",)}, None, id="a library of the image"),
+        pytest.param({"variables": ("LD_PRELOAD=/tmp/x.so",)}, "has LD_PRELOAD=/tmp/x.so", id="a library"),
+        pytest.param({"variables": ("LD_PRELOAD=x.so /usr/lib/libc.so.6",)}, "has LD_PRELOAD", id="two libraries"),
+        pytest.param({"variables": ("PERL5OPT=-Mevil",)}, "has PERL5OPT=-Mevil", id="a module by name"),
+        pytest.param({"variables": ("NODE_OPTIONS=--max-old-space-size=512",)}, None, id="one that loads nothing"),
+        pytest.param({"variables": ("NODE_OPTIONS=--require /tmp/x",)}, "has NODE_OPTIONS", id="one that does"),
+        pytest.param({"variables": ("SALT_MINION_CONFIG=/tmp/etc/minion",)}, "SALT_MINION_CONFIG", id="a config"),
+        pytest.param({"variables": ("BASH_ENV=/tmp/rc",)}, "has BASH_ENV", id="what a shell reads first"),
+        pytest.param({"config": "/tmp/etc"}, "with its config in /tmp/etc", id="a second minion"),
+        pytest.param({"config": "/etc/salt/"}, None, id="the minion"),
+        pytest.param({"own_unit": "evil.service"}, "a unit of a user's own", id="a unit of a user"),
+        pytest.param({"own_unit": "dbus.service"}, None, id="one that the image has for users"),
+        pytest.param({"own_unit": "init.scope"}, None, id="the user's manager"),
+    ],
+)
+def test_what_makes_a_program_load_other_code(more, detail):
+    ours = {*OURS, "/usr/lib/systemd/user/dbus.service"}
+    items = [item.detail for _, item in processes.drift([process(**more)], ours.__contains__, is_image_folder)]
+    assert len(items) == (1 if detail else 0)
+    assert not detail or detail in items[0]
 
 
 def test_the_kernels_own_threads_and_what_has_ended_are_left_out(proc):
@@ -371,6 +470,34 @@ def unit(file: str = "/usr/lib/systemd/system/x.service", name: str = "x.service
 )  # fmt: skip
 def test_units_are_from_the_image_and_run(loaded, detail):
     items = list(services.drift([loaded], lambda path: path.startswith("/usr/")))
+    assert [item.kind for item in items] == (["service"] if detail else [])
+    assert not detail or detail in items[0].detail
+
+
+@pytest.mark.parametrize(
+    ("loaded", "detail"),
+    [
+        pytest.param(unit("/dev/null", masked=True, active="inactive"), "it is masked", id="masked"),
+        pytest.param(unit("/dev/null", "y.service", masked=True, active="inactive"), None, id="none of the image's"),
+        pytest.param(unit("/run/systemd/generator/x.timer", "x.timer"), "its unit file", id="a timer among generated"),
+        pytest.param(unit("/run/systemd/generator/x.path", "x.path"), "its unit file", id="a path among generated"),
+        pytest.param(
+            unit("/run/systemd/generator/x.timer", "x.timer", source="/usr/lib/x"), None, id="from a file of the image"
+        ),
+        pytest.param(
+            unit("/usr/lib/s/a.slice", "a.slice", drop_ins=("/run/a.conf",)), "a drop-in", id="a drop-in of a slice"
+        ),
+        pytest.param(
+            unit(enabled="enabled", type="simple", active="inactive", keeps_running=True), "is inactive",
+            id="stopped, though systemd would start it again",
+        ),
+        pytest.param(
+            unit(enabled="enabled", type="simple", active="inactive"), None, id="one that may end by itself"
+        ),
+    ],
+)  # fmt: skip
+def test_units_that_were_masked_stopped_or_put_among_generated_ones(loaded, detail):
+    items = list(services.drift([loaded], lambda path: path.startswith("/usr/"), "x.service".__eq__))
     assert [item.kind for item in items] == (["service"] if detail else [])
     assert not detail or detail in items[0].detail
 

@@ -51,7 +51,7 @@ def machine(tmp_path, monkeypatch) -> SimpleNamespace:
     monkeypatch.setattr(seal, "MACHINE_PATH", str(tmp_path / "machine.conf"))
     monkeypatch.setattr(seal, "RUN_PATH", str(tmp_path / "run"))
     monkeypatch.setattr(break_glass, "_now", lambda: found.now)
-    monkeypatch.setattr(break_glass, "this_boot", lambda: found.boot)
+    monkeypatch.setattr(break_glass, "_boot", lambda: found.boot)
     monkeypatch.setattr(gate, "_fire", lambda opts, tag, data: found.events.append((tag, data)))
     return found
 
