@@ -233,7 +233,7 @@ ROWS = (
           "rm /run/gone", ("process", "/run/gone")),
     found("a folder of one's own in a program's environment", f"PYTHONPATH=/tmp {SLEEPS.format(how='-c', code=SLEEP)}",
           ("process", "PYTHONPATH=/tmp")),
-    found("a library of one's own in a program's environment", "LD_PRELOAD=/tmp/x.so setsid sleep 900 >/dev/null 2>&1 &",
+    found("a folder of one's own in an environment", f"PYTHONPATH=/tmp {SLEEPS.format(how='-c', code=SLEEP)}",
           ("process", "LD_PRELOAD=/tmp/x.so")),
     found("a config of one's own in a program's environment",
           "SALT_MINION_CONFIG=/tmp/minion setsid sleep 900 >/dev/null 2>&1 &", ("process", "SALT_MINION_CONFIG")),
@@ -246,7 +246,7 @@ ROWS = (
     found("a shell's script after an option",
           "echo 'sleep 900' > /tmp/o.sh; setsid bash -o pipefail /tmp/o.sh >/dev/null 2>&1 & sleep 0.5",
           ("process", "/tmp/o.sh")),
-    found("a script on standard input", f"echo '{SLEEP}' > /tmp/in; setsid python3 < /tmp/in >/dev/null 2>&1 & sleep 0.5",
+    found("a script on its input", f"echo '{SLEEP}' > /tmp/in; setsid python3 < /tmp/in >/dev/null 2>&1 & sleep 0.5",
           ("process", "/tmp/in")),
     found("a script that was deleted",
           f"echo '{SLEEP}' > /tmp/d.py; setsid python3 /tmp/d.py >/dev/null 2>&1 & sleep 0.5; rm /tmp/d.py",
@@ -260,7 +260,7 @@ ROWS = (
         "printf '[Timer]\\nOnActiveSec=900\\nUnit=nginx.service\\n' > /run/systemd/generator/evil.timer; "
         "touch /run/systemd/system/x.service; systemctl start evil.timer; rm /run/systemd/system/x.service", "found",
         ("service", "evil.timer"), undo="systemctl stop evil.timer; rm /run/systemd/generator/evil.timer"),
-    Row("a unit of the image, masked", "machine", "systemctl mask --runtime --quiet ssh", "found", ("service", "masked"),
+    Row("a unit, masked", "machine", "systemctl mask --runtime --quiet ssh", "found", ("service", "masked"),
         undo="systemctl unmask --runtime --quiet ssh"),
     Row("a drop-in of a slice", "machine", "mkdir -p /run/systemd/system/system.slice.d; "
         "printf '[Slice]\\nMemoryMax=90%%\\n' > /run/systemd/system/system.slice.d/x.conf; systemctl daemon-reload",
