@@ -231,8 +231,8 @@ ROWS = (
           ("process", "/tmp/evil")),
     found("a program that was deleted", "cp /bin/sleep /run/gone; setsid /run/gone 900 >/dev/null 2>&1 & sleep 0.2; "
           "rm /run/gone", ("process", "/run/gone")),
-    found("a folder of one's own in a program's environment", f"PYTHONPATH=/run/code {SLEEPS.format(how='-c', code=SLEEP)}",
-          ("process", "PYTHONPATH=/run/code")),
+    found("a folder of one's own in an environment", f"PYTHONPATH=/run/x {SLEEPS.format(how='-c', code=SLEEP)}",
+          ("process", "PYTHONPATH=/run/x")),
     found("a folder of one's own in an environment", f"PYTHONPATH=/run/code {SLEEPS.format(how='-c', code=SLEEP)}",
           ("process", "LD_PRELOAD=/tmp/x.so")),
     found("a config of one's own in a program's environment",
