@@ -117,6 +117,48 @@ def test_what_is_done_to_a_service_of_one_does_not_touch_the_other(pair, inside)
     assert inside("machine-a.example.com", "systemctl start nginx; systemctl is-active nginx") == "active"
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        pytest.param("mknod /tmp/disk b {disk}", "Operation not permitted", id="it makes no device node"),
+        pytest.param(
+            "mkdir -p /tmp/dev; mount -t devtmpfs dev /tmp/dev; head -c 1 /tmp/dev/{name} 2>&1",
+            "Operation not permitted", id="nor can it read one that the kernel makes",
+        ),
+        pytest.param(
+            "mkdir -p /tmp/cg; mount -t cgroup -o devices none /tmp/cg; find /tmp/cg -name devices.allow | "
+            "while read file; do echo a > $file; done; head -c 1 /tmp/dev/{name} 2>&1",
+            "Operation not permitted", id="nor change the rules of its cgroup",
+        ),
+        pytest.param("echo x > /dev/null && head -c 1 /dev/urandom | wc -c", "1", id="it has what programs need"),
+        pytest.param("capsh --decode=$(grep CapBnd /proc/1/status | cut -f2) 2>/dev/null | grep -c mknod || echo none",
+                     "none", id="without a capability to make one"),
+    ],
+)  # fmt: skip
+def test_root_in_a_machine_does_not_reach_the_hosts_disks(pair, inside, line, says):
+    number = os.stat(Path(__file__).parent).st_dev
+    by_number = {line.split()[0]: line.split()[2] for line in map(_of_disk, Path("/sys/dev/block").iterdir())}
+    disk = f"{os.major(number)} {os.minor(number)}"
+    name = by_number.get(disk.replace(" ", ":"), "vda")
+    said = inside("machine-a.example.com", f"({line.format(disk=disk, name=name)}) 2>&1")
+    assert says in said, said
+
+
+def _of_disk(link: Path) -> str:
+    return f"{link.name} -> {link.resolve().name}"
+
+
+def test_machines_do_not_reach_each_other_and_their_host_reaches_both(pair, inside):
+    for machine, other in (pair, pair[::-1]):
+        tried = f"timeout 2 bash -c 'echo > /dev/tcp/{other['address']}/80' 2>&1 && echo reached"
+        routed = f"ip route replace {other['address']} via $(ip route | awk '/default/ {{print $3}}')"
+        assert "reached" not in inside(machine["minion_id"], tried)
+        assert "reached" not in inside(machine["minion_id"], f"{routed}; {tried}")
+        inside(machine["minion_id"], f"ip route delete {other['address']}")
+        with urllib.request.urlopen(f"http://{machine['address']}/", timeout=5) as page:
+            assert page.status == 200
+
+
 def test_launching_one_that_runs_changes_nothing(pair, launch):
     again = launch("machine-a.example.com")
     assert (again["born"], again["address"]) == (pair[0]["born"], pair[0]["address"])

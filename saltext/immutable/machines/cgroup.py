@@ -19,6 +19,16 @@ from salt.exceptions import CommandExecutionError
 from saltext.immutable.host import systemd_here
 
 SLICE = "immutable"
+DEVICES = (
+    *("c 0:0 m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:1 rwm"),
+    *("c 5:2 rwm", "c 10:200 rwm", "c 10:229 rwm", "c 136:* rwm"),
+)
+"""The devices of a machine, as cgroup v1 writes them: whiteouts of overlayfs, null, zero, full, random, urandom, tty,
+console, ptmx, tun, fuse, pseudo-terminals. None of them is a disk."""
+_DEVICES_OF_SCOPE = ("DevicePolicy=closed", "DeviceAllow=/dev/net/tun rwm", "DeviceAllow=char-pts rw")
+"""The same for systemd, as its own unit for containers has it."""
+_INSIDE = "machine"
+"""The group below that of the devices: root in a machine may change the rules of its own group, not of one above."""
 _JOIN = """
 for group in "$@"; do
     shift
@@ -67,6 +77,8 @@ class Cgroup:
     memory: int | None = None
     """Limit in bytes."""
     cpus: float | None = None
+    closed: bool = False
+    """Its processes get no other devices than DEVICES, whatever device nodes they make or find."""
 
     def folders(self) -> list[Path]:
         """Return the folder of this cgroup in each hierarchy, whether or not it exists."""
@@ -83,19 +95,32 @@ class Cgroup:
         if systemd_here():
             limits = [f"--property=MemoryMax={self.memory}"] if self.memory else []
             limits += [f"--property=CPUQuota={self.cpus * 100:.0f}%"] if self.cpus else []
+            limits += [f"--property={each}" for each in _DEVICES_OF_SCOPE] if self.closed else []
             scope = ["systemd-run", "--scope", "--quiet", "--collect", f"--unit={self.unit}"]
             return [*scope, f"--slice={SLICE}", "--property=Delegate=yes", *limits, "--"]
-        for tree, folder in zip(hierarchies(), self.folders(), strict=True):
+        trees = list(zip(hierarchies(), self.folders(), strict=True))
+        for tree, folder in trees:
             _create(tree, folder)
             self._limit(tree, folder)
-        return _prefix(self.folders())
+            if self._has_inside(tree):
+                _close(folder)
+        return _prefix([folder / _INSIDE if self._has_inside(tree) else folder for tree, folder in trees])
 
     def join_command(self) -> list[str]:
         """Return the command prefix that runs a command in this cgroup, which must exist."""
         # Of the v1 hierarchies, a scope of systemd is only in those whose limits it has.
         pairs = zip(hierarchies(), self.folders(), strict=True)
         existing = [(tree, folder) for tree, folder in pairs if folder.is_dir()]
-        return _prefix([_leaf(folder) if tree.unified else folder for tree, folder in existing])
+        return _prefix([self._joined(tree, folder) for tree, folder in existing])
+
+    def _joined(self, tree: Hierarchy, folder: Path) -> Path:
+        """Return the group that a process joins later."""
+        if tree.unified:
+            return _leaf(folder)
+        return folder / _INSIDE if self._has_inside(tree) and (folder / _INSIDE).is_dir() else folder
+
+    def _has_inside(self, tree: Hierarchy) -> bool:
+        return self.closed and "devices" in tree.controllers and not tree.unified
 
     def _limit(self, tree: Hierarchy, folder: Path) -> None:
         if self.memory and "memory" in tree.controllers:
@@ -147,6 +172,14 @@ class Cgroup:
                 _rmdir(group)
             with suppress(OSError):  # fails while the slice has other machines
                 folder.parent.rmdir()
+
+
+def _close(folder: Path) -> None:
+    """Deny every device but DEVICES to a v1 group, and make the group inside, in which the processes are."""
+    (folder / "devices.deny").write_text("a")
+    for device in DEVICES:
+        (folder / "devices.allow").write_text(device)
+    (folder / _INSIDE).mkdir(exist_ok=True)
 
 
 def _prefix(folders: list[Path]) -> list[str]:

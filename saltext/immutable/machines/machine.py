@@ -82,7 +82,7 @@ class Machine:
     @property
     def cgroup(self) -> Cgroup:
         """The cgroup of its processes."""
-        return Cgroup(self.name, self.memory, self.cpus)
+        return Cgroup(self.name, self.memory, self.cpus, closed=True)
 
     @property
     def name(self) -> str:

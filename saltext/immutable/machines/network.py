@@ -131,6 +131,8 @@ def _rules(network: Network) -> list[list[str]]:
     return [
         ["filter", "FORWARD", "-i", network.bridge, *comment, "-j", "ACCEPT"],
         ["filter", "FORWARD", "-o", network.bridge, *replies, *comment, "-j", "ACCEPT"],
+        # The ports of the bridge are isolated from each other; nor does this host route between its machines.
+        ["filter", "FORWARD", "-i", network.bridge, "-o", network.bridge, *comment, "-j", "DROP"],
         ["nat", "POSTROUTING", *outgoing, *comment, "-j", "MASQUERADE"],
     ]
 

@@ -26,6 +26,7 @@ link=$1 bridge=$2 address=$3 gateway=$4 route=$5 root=$6 layers=$7 options=$8
 shift 8
 ip link add host0 type veth peer name "$link" netns /proc/self/fd/9
 nsenter --net=/proc/self/fd/9 ip link set "$link" master "$bridge" up
+nsenter --net=/proc/self/fd/9 ip link set dev "$link" type bridge_slave isolated on
 ip link set lo up
 ip addr add "$address" dev host0
 ip link set host0 up
@@ -39,6 +40,9 @@ cd /
 while code=0; "$@" || code=$?; test "$code" = 133; do :; done 2>&1 |
     { dd bs=4096 count=8192 status=none; exec cat >/dev/null; }
 """
+DROPPED = ("CAP_MKNOD", "CAP_AUDIT_CONTROL", "CAP_SYS_TTY_CONFIG")
+"""Capabilities that a container would have and no server needs: device nodes are what a machine could read the disks of
+its host by (see `cgroup.DEVICES`, too)."""
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -123,7 +127,7 @@ def _nspawn(container: Container) -> list[str]:
     words = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--console=read-only"]
     words += ["--network-namespace-path=/proc/self/ns/net", "--resolv-conf=off", "--timezone=off", "--link-journal=no"]
     words += [f"--directory={container.root}", f"--machine={_machine_name(container.name)}"]
-    words += [f"--hostname={container.hostname}"]
+    words += [f"--hostname={container.hostname}", f"--drop-capability={','.join(DROPPED)}"]
     words += [] if container.writable else ["--read-only"]
     words += [f"--overlay=+{path}:{changes}:{path}" for path, changes in container.overlays.items()]
     words += [f"--bind-ro={source}:{target}" for target, source in container.files.items()]
