@@ -79,3 +79,11 @@ def test_each_place_that_the_architecture_names_is_there(path, name):
     found = [root / path for root in (ROOT / "saltext/immutable", ROOT, ROOT / "docs") if (root / path).exists()]
     assert found, f"docs/architecture.md names {path}, which is not there"
     assert not name or name in defined(found[0]), f"docs/architecture.md names {path}:{name}, which is not there"
+
+
+TESTED = re.compile(r"`(tests/[\w./-]+)`")
+
+
+@pytest.mark.parametrize("path", sorted(set(TESTED.findall((ROOT / "docs/security.md").read_text()))))
+def test_each_test_that_the_threat_model_names_is_there(path):
+    assert (ROOT / path).is_file(), f"docs/security.md names {path}, which is not there"
