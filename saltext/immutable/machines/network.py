@@ -60,17 +60,17 @@ def up(network: Network) -> None:
     forward = Path("/proc/sys/net/ipv4/ip_forward")
     if forward.read_text().strip() != "1":
         forward.write_text("1\n")
-    for rule in _rules(network):
+    # On a bridge of the operator's own, other hosts are among those that its machines reach.
+    for rule in _rules(network) + ([_between(network)] if _is_ours(network) else []):
         if run(_iptables("-C", rule), check=False).returncode:
             run(_iptables("-I", rule))
 
 
 def down(network: Network) -> None:
     """Remove the firewall rules, and the bridge if we created it. Called when no machine uses it."""
-    alias = Path("/sys/class/net", network.bridge, "ifalias")
-    if alias.exists() and alias.read_text().strip() == COMMENT:
+    if _is_ours(network):
         run(["ip", "link", "delete", network.bridge])
-    for rule in _rules(network):
+    for rule in [*_rules(network), _between(network)]:
         while run(_iptables("-D", rule), check=False).returncode == 0:
             pass
 
@@ -112,6 +112,11 @@ def _exists(link: str) -> bool:
     return Path("/sys/class/net", link).exists()
 
 
+def _is_ours(network: Network) -> bool:
+    alias = Path("/sys/class/net", network.bridge, "ifalias")
+    return alias.exists() and alias.read_text().strip() == COMMENT
+
+
 def _refuse_overlap(network: Network) -> None:
     for line in run(["ip", "-4", "-o", "addr", "show"]).stdout.splitlines():
         _, link, _, address, *_ = line.split()
@@ -131,10 +136,14 @@ def _rules(network: Network) -> list[list[str]]:
     return [
         ["filter", "FORWARD", "-i", network.bridge, *comment, "-j", "ACCEPT"],
         ["filter", "FORWARD", "-o", network.bridge, *replies, *comment, "-j", "ACCEPT"],
-        # The ports of the bridge are isolated from each other; nor does this host route between its machines.
-        ["filter", "FORWARD", "-i", network.bridge, "-o", network.bridge, *comment, "-j", "DROP"],
         ["nat", "POSTROUTING", *outgoing, *comment, "-j", "MASQUERADE"],
     ]
+
+
+def _between(network: Network) -> list[str]:
+    """Return the rule that this host does not route between machines, whose ports are isolated from each other."""
+    comment = ["-m", "comment", "--comment", f"{COMMENT} {network.bridge}"]
+    return ["filter", "FORWARD", "-i", network.bridge, "-o", network.bridge, *comment, "-j", "DROP"]
 
 
 def _iptables(verb: str, rule: list[str]) -> list[str]:
