@@ -82,7 +82,7 @@ def test_a_bridge_that_is_not_ours_stays_after_the_last_machine(monkeypatch):
     monkeypatch.setattr(network, "run", commands)
     network.down(Network("lo", "10.117.0.0/29"))
     assert not any("delete" in ran for ran in commands.ran)
-    assert sum("-D" in ran for ran in commands.ran) == 3, "our own rules go"
+    assert sum("-D" in ran for ran in commands.ran) == 4, "our own rules go"
 
 
 def test_a_link_that_is_gone_is_no_error(monkeypatch):

@@ -38,22 +38,20 @@ def test_invalid_cpus(value):
         cpus(value)
 
 
-OPTS = {"ret_port": 4506, "publish_port": 4505, "transport": "zeromq", "immutable": {}}
-
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ram": "1G"}, "unknown setting of nspawn: ram; it has memory, cpus, minion"),
+        ({"ram": "1G"}, "unknown setting of nspawn: 'ram'; it has memory, cpus, minion"),
         ({"memory": "lots"}, "provider:memory"),
         ({"cpus": "many"}, "provider:cpus"),
         ({"minion": ["a"]}, "provider:minion"),
-        ({"minion": {"schedule": {"enabled": True}}}, "provider:minion: schedule:enabled: the guard"),
+        ({"minion": {"schedule": {"enabled": True}}}, "provider:minion: 'schedule' is not a setting"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(SaltInvocationError, match=message):
-        Nspawn(settings, OPTS)
+        Nspawn.check(settings)
 
 
 @pytest.mark.parametrize(
