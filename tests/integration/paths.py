@@ -139,7 +139,7 @@ ROWS = (
     master("executor splay alone", f"--module-executors=splay cmd.run '{TOUCH}'"),
     # Envelopes
     returned("a returner", "highstate"),
-    returned("a returner that writes", "rawfile_json"),
+    returned("a returner that writes", "local_cache"),
     returned("a returner with a file of the caller's", "rawfile_json", filename=VAR),
     returned("a returner that calls a function", "highstate", success_function="immutable.unseal"),
     returned("a returner that writes a report", "highstate", report_delivery="file", file_output=VAR),
@@ -233,7 +233,7 @@ ROWS = (
           "rm /run/gone", ("process", "/run/gone")),
     found("a folder of one's own in an environment", f"PYTHONPATH=/run/x {SLEEPS.format(how='-c', code=SLEEP)}",
           ("process", "PYTHONPATH=/run/x")),
-    found("a folder of one's own in an environment", f"PYTHONPATH=/run/code {SLEEPS.format(how='-c', code=SLEEP)}",
+    found("a library of one's own in an environment", "LD_PRELOAD=/tmp/x.so setsid sleep 900 >/dev/null 2>&1 &",
           ("process", "LD_PRELOAD=/tmp/x.so")),
     found("a config of one's own in a program's environment",
           "SALT_MINION_CONFIG=/tmp/minion setsid sleep 900 >/dev/null 2>&1 &", ("process", "SALT_MINION_CONFIG")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -108,8 +109,9 @@ def tokens(estate, minion_id: str) -> set[str]:
     """Return the tokens for a machine that Salt's job cache has kept."""
     jobs = (estate.home / "run/cache/jobs").rglob(".load.p")
     loads = [salt.payload.loads(job.read_bytes()) for job in jobs]
-    sent = [load["arg"][-1] for load in loads if load["fun"] == "immutable.break_glass" and minion_id in load["tgt"]]
-    found = {word["token"] for word in sent}
+    sent = [load["arg"][-1]["asked"] for load in loads if load["fun"] == "immutable.answer" and minion_id in load["tgt"]]
+    asked = [question for one in sent for question in json.loads(one)]
+    found = {kwargs["token"] for fun, _, kwargs in asked if fun == "immutable.break_glass"}
     assert found
     return found
 

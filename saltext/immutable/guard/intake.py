@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 from typing import Any
 
@@ -54,7 +54,7 @@ def judged(load: Any) -> Any:
         returners = tuple(found.policy["guard"].get("returners", ())) if found else ()
     except seal.SealDamaged:  # the executor refuses the call
         returners = ()
-    return envelope.checked(load, returners, new_id=_new_id())
+    return envelope.checked(load if isinstance(load, Mapping) else {}, returners, new_id=_new_id())
 
 
 def _new_id() -> str:

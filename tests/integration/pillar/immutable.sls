@@ -36,6 +36,7 @@ immutable:
       from: {recipe: web}
       bake_id: fort-bake.tests.example.com
       states: [fort]
+      guard: {returners: [rawfile_json]}
     broken:
       from: {recipe: base}
       bake_id: web-broken.tests.example.com

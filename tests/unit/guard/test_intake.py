@@ -86,6 +86,13 @@ def test_a_seal_of_an_older_pack_allows_none(minion, sealed):
     assert REFUSED in received(minion, JOB)
 
 
+@pytest.mark.parametrize("job", [None, "test.ping", ["test.ping"], 7])
+def test_what_is_no_job_calls_nothing(minion, sealed, job):
+    intake.install()
+    found = received(minion, job)
+    assert (found["fun"], found["arg"], found["ret"]) == ("test.ping", [], "") and found[REFUSED]
+
+
 def test_a_process_without_a_minion_is_left_alone(monkeypatch):
     monkeypatch.setattr(intake, "installed", False)
     monkeypatch.setattr(intake, "sys", SimpleNamespace(modules={}))
