@@ -109,7 +109,8 @@ def tokens(estate, minion_id: str) -> set[str]:
     """Return the tokens for a machine that Salt's job cache has kept."""
     jobs = (estate.home / "run/cache/jobs").rglob(".load.p")
     loads = [salt.payload.loads(job.read_bytes()) for job in jobs]
-    sent = [load["arg"][-1]["asked"] for load in loads if load["fun"] == "immutable.answer" and minion_id in load["tgt"]]
+    jobs_of_it = [load for load in loads if load["fun"] == "immutable.answer" and minion_id in load["tgt"]]
+    sent = [load["arg"][-1]["asked"] for load in jobs_of_it]
     asked = [question for one in sent for question in json.loads(one)]
     found = {kwargs["token"] for fun, _, kwargs in asked if fun == "immutable.break_glass"}
     assert found
