@@ -24,7 +24,18 @@ _TAKES_A_WORD: Mapping[str, str] = {
 """Interpreter to its options that take the next word as their value."""
 _OTHER_FIRST_WORD = ("gawk", "mawk", "busybox")
 """Their first word may be a program text, or the name of a command."""
-_CODE_IN_A_WORD = ("-c", "-e", "-E", "-r", "--eval", "--print", "-p")
+_CODE_IN_A_WORD: Mapping[str, str] = {
+    "python": r"-[bBdEhiIOPqsSuvVx]*c.*",
+    **dict.fromkeys(("perl", "ruby"), r"-[aclnpsSwWtTuUX0-9]*[eE].*"),
+    "node": r"-e|-p|-pe|--eval(=.*)?|--print(=.*)?",
+    "php": r"-[rBRE]",
+    "lua": r"-e.*",
+    "fish": r"-c|--command(=.*)?",
+    **dict.fromkeys(("bash", "dash", "ksh", "sh", "zsh"), r"-[A-Za-z]*c[A-Za-z]*"),
+}
+"""Interpreter to its options after which it runs an argument as code, and no file: ``-c``, ``-lc``, ``-ne``."""
+_MODULE = re.compile(r"-[bBdEiIOPqsSuvx]*m")
+"""The option of Python after which the name of a module stands."""
 _PATHS = "LD_AUDIT LD_LIBRARY_PATH LD_PRELOAD PERL5LIB PERLLIB PYTHONHOME PYTHONPATH RUBYLIB NODE_PATH GCONV_PATH"
 _FILES = "BASH_ENV ENV PYTHONSTARTUP SALT_CONFIG_DIR SALT_MASTER_CONFIG SALT_MINION_CONFIG OPENSSL_CONF"
 _OPTIONS = "JAVA_TOOL_OPTIONS NODE_OPTIONS PERL5OPT RUBYOPT"
@@ -92,7 +103,7 @@ def _process(proc: str, root: str, pid: int) -> Process | None:
         folder = f"{folder}/task/{threads[0]}"  # its first thread has ended, others still run
     if int(flags) & _KERNEL_THREAD:
         return None
-    words = _read(f"{folder}/cmdline").split("\0")
+    words, cgroup = _read(f"{folder}/cmdline").split("\0"), _read(f"{folder}/cgroup")
     exe = os.readlink(f"{folder}/exe")
     return Process(
         pid=pid,
@@ -101,12 +112,12 @@ def _process(proc: str, root: str, pid: int) -> Process | None:
         command=" ".join(words).strip()[:_MAX_COMMAND],
         script=_script(folder, exe, words),
         maps=_maps(folder, exe),
-        unit=_unit(_read(f"{folder}/cgroup")),
+        unit=_unit(cgroup),
         tty=int(tty),
         user=_user(os.stat(folder).st_uid),
         variables=_variables(f"{folder}/environ"),
         config=_config(words),
-        own_unit=_own_unit(_read(f"{folder}/cgroup")),
+        own_unit=_own_unit(cgroup),
     )
 
 
@@ -141,22 +152,17 @@ def _script(folder: str, exe: str, words: list[str]) -> str:
         return ""
     cwd, options = os.readlink(f"{folder}/cwd"), iter(words[1:])
     for word in options:
-        if word == "-m" and kind[1] == "python":
+        if kind[1] == "python" and _MODULE.fullmatch(word):
             return _module(cwd, next(options, ""))
         if word in _TAKES_A_WORD.get(kind[1], "").split():
             next(options, None)
-        elif word in _CODE_IN_A_WORD or (kind[1] in ("bash", "dash", "sh", "zsh", "ksh") and _is_command(word)):
+        elif re.fullmatch(_CODE_IN_A_WORD.get(kind[1], ""), word):
             return ""
         elif word in ("-", "-s", "/dev/stdin", "/dev/fd/0"):
             return _standard_input(folder)
         elif word and not word.startswith(("-", "+")):
             return _file(os.path.join(cwd, word), kind[1] in _OTHER_FIRST_WORD)
     return "" if kind[1] in _OTHER_FIRST_WORD else _standard_input(folder)
-
-
-def _is_command(word: str) -> bool:
-    """Tell whether this is ``-c`` of a shell, perhaps among other letters: ``-lc``, ``-ec``."""
-    return re.fullmatch(r"-[a-z]*c[a-z]*", word) is not None
 
 
 def _file(path: str, may_be_text: bool) -> str:

@@ -129,7 +129,7 @@ def drift(
     for each in units:
         if each.masked and is_of_image(each.name):
             yield Item("service", each.name, "it is masked, but the image has this unit")
-        if each.file and not each.masked and not from_image(each, is_image_file) and each.active != "inactive":
+        elif each.file and not from_image(each, is_image_file) and each.active != "inactive":
             yield Item("service", each.name, f"its unit file is not from the image ({each.file})")
         for path in each.drop_ins:
             if not is_image_file(path):

@@ -249,6 +249,13 @@ def test_a_process_executes_the_file_of_that_name_or_another_one(proc):
         ("python3.11", "python3 -m http.server", ""),
         ("python3.11", "python3 -c print()", ""),
         ("python3.11", "python3 pkg", "pkg/__main__.py"),
+        ("python3.11", "python3 -E script.sh", "script.sh"),
+        ("python3.11", "python3 -Bc print()", ""),
+        ("python3.11", "python3 -um local", "local.py"),
+        ("bash", "bash -e script.sh", "script.sh"),
+        ("bash", "bash -p script.sh", "script.sh"),
+        ("perl", "perl -wne 1", ""),
+        ("perl", "perl -Mfeature script.sh", "script.sh"),
         ("perl", "perl -I /x script.sh", "script.sh"),
         ("perl", "perl -e 1", ""),
         ("node", "node --require x script.sh", "script.sh"),
@@ -479,6 +486,7 @@ def test_units_are_from_the_image_and_run(loaded, detail):
     [
         pytest.param(unit("/dev/null", masked=True, active="inactive"), "it is masked", id="masked"),
         pytest.param(unit("/dev/null", "y.service", masked=True, active="inactive"), None, id="none of the image's"),
+        pytest.param(unit("/dev/null", "y.service", masked=True), "its unit file", id="masked, though it runs"),
         pytest.param(unit("/run/systemd/generator/x.timer", "x.timer"), "its unit file", id="a timer among generated"),
         pytest.param(unit("/run/systemd/generator/x.path", "x.path"), "its unit file", id="a path among generated"),
         pytest.param(
