@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+
+from saltext.immutable.patterns import expression
 
 DEFAULTS = (
     "/dev",
@@ -118,11 +120,6 @@ def _any(patterns: list[str]) -> Callable[[str], bool]:
     """Return a function that tells whether a path matches any of these patterns or is below one that does."""
     if not patterns:
         return lambda path: False
-    joined = "|".join("".join(_translated(pattern)) for pattern in patterns)
+    joined = "|".join(map(expression, patterns))
     match = re.compile(f"(?:{joined})(?:/.*)?", re.DOTALL).fullmatch
     return lambda path: match(path) is not None
-
-
-def _translated(pattern: str) -> Iterator[str]:
-    for part in re.split(r"(\*\*|\*|\?)", pattern):
-        yield {"**": ".*", "*": "[^/]*", "?": "[^/]"}.get(part) or re.escape(part)

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 
 from saltext.immutable.guard.functions import LIMITED, OPERATE, PLAIN_NAMES, SINGLE_WORDS
+from saltext.immutable.guard.policy import full_names
 
 CHANGE: Mapping[str, str] = {
     "aliases": "rm_alias set_target",
@@ -146,25 +147,14 @@ def dangerous(globs: Iterable[str]) -> list[str]:
 
 def _dangerous(glob: str) -> Sequence[str]:
     module_glob, _, name_glob = glob.partition(".")
-    known = [f"{module}.{name}" for module, name in _restricted() if _fits(module, name, module_glob, name_glob)]
+    known = [fun for fun in _restricted() if fnmatchcase(fun, glob)]
     known += [f"{module}.{name_glob}" for module in REFUSED_MODULES.split() if fnmatchcase(module, module_glob)]
     return known or ([glob] if name_glob in RUNS else [])
 
 
 @cache
-def _restricted() -> Sequence[tuple[str, str]]:
-    """Return module and name of each function that is refused, or that only its arguments hold back."""
-    own = [(module, name) for module, names in CHANGE.items() for name in names.split()]
-    plain = [("service", name) for name in OPERATE[PLAIN_NAMES].split()]
-    limited = [(module, name) for module, _, name in (fun.partition(".") for fun in LIMITED)]
-    words = [(module, name) for module, names in SINGLE_WORDS.items() for name in names.split()]
-    events = [("event", "send")]
-    return [one for one in dict.fromkeys([*own, *plain, *limited, *words, *events]) if one[1] not in _narrow(one[0])]
-
-
-def _narrow(module: str) -> Sequence[str]:
-    return NARROW.get(module, "").split()
-
-
-def _fits(module: str, name: str, module_glob: str, name_glob: str) -> bool:
-    return fnmatchcase(module, module_glob) and fnmatchcase(name, name_glob)
+def _restricted() -> Sequence[str]:
+    """Return each function that is refused, or that only its arguments hold back, but for the narrow ones."""
+    limited = [*full_names({PLAIN_NAMES: OPERATE[PLAIN_NAMES]}), *LIMITED, *full_names(SINGLE_WORDS), "event.send"]
+    narrow = set(full_names(NARROW))
+    return [fun for fun in dict.fromkeys([*full_names(CHANGE), *limited]) if fun not in narrow]

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from saltext.immutable.guard import policy, seal, units
+from saltext.immutable.guard import envelope, policy, seal, units
 
 MAX_COUNTED = 200
 """How many functions are counted by name; calls of any further function are counted as OTHERS."""
@@ -74,7 +74,7 @@ def _sealed(opts: Mapping[str, Any]) -> policy.Sealed | None:
 
 def _envelope_refusal(data: Mapping[str, Any], fun: str) -> str | None:
     """Return why a job is refused for its envelope (see `envelope`), whatever its function is; None for a salt-call."""
-    if found := data.get("immutable_refused"):
+    if found := data.get(envelope.REFUSED):
         return str(found)
     judges = getattr(sys.modules.get("saltext.immutable.guard.intake"), "installed", False)
     if "tgt" in data and not judges and fun not in policy.ALWAYS:

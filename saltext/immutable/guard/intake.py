@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 from typing import Any
@@ -47,6 +46,8 @@ def judged(load: Any) -> Any:
     """Return a job as the minion may act on it; unchanged on a host without a seal."""
     if not os.path.lexists(SEAL_PATH):
         return load
+    from salt.utils.jid import gen_jid
+
     from saltext.immutable.guard import envelope, seal
 
     try:
@@ -54,10 +55,4 @@ def judged(load: Any) -> Any:
         returners = tuple(found.policy["guard"].get("returners", ())) if found else ()
     except seal.SealDamaged:  # the executor refuses the call
         returners = ()
-    return envelope.checked(load if isinstance(load, Mapping) else {}, returners, new_id=_new_id())
-
-
-def _new_id() -> str:
-    """Return a job id of the form that Salt makes."""
-    now = time.time()
-    return time.strftime("%Y%m%d%H%M%S", time.gmtime(now)) + f"{int(now % 1 * 1_000_000):06d}"
+    return envelope.checked(load if isinstance(load, Mapping) else {}, returners, new_id=gen_jid({}))

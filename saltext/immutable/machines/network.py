@@ -129,7 +129,7 @@ def _refuse_overlap(network: Network) -> None:
 
 def _rules(network: Network) -> list[list[str]]:
     """Return our firewall rules. They are needed where FORWARD is DROP, as with a Docker engine."""
-    comment = ["-m", "comment", "--comment", f"{COMMENT} {network.bridge}"]
+    comment = _comment(network)
     replies = ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"]  # no connections from outside
     # Not for this host's connections to its own address on the bridge, which would break when the rule is added.
     outgoing = ["-s", network.subnet, "!", "-d", network.subnet, "!", "-o", network.bridge]
@@ -142,8 +142,11 @@ def _rules(network: Network) -> list[list[str]]:
 
 def _between(network: Network) -> list[str]:
     """Return the rule that this host does not route between machines, whose ports are isolated from each other."""
-    comment = ["-m", "comment", "--comment", f"{COMMENT} {network.bridge}"]
-    return ["filter", "FORWARD", "-i", network.bridge, "-o", network.bridge, *comment, "-j", "DROP"]
+    return ["filter", "FORWARD", "-i", network.bridge, "-o", network.bridge, *_comment(network), "-j", "DROP"]
+
+
+def _comment(network: Network) -> list[str]:
+    return ["-m", "comment", "--comment", f"{COMMENT} {network.bridge}"]
 
 
 def _iptables(verb: str, rule: list[str]) -> list[str]:

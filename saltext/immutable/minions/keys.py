@@ -25,8 +25,7 @@ class Keys:
     def __init__(self, opts: Mapping[str, Any]) -> None:
         self._opts = dict(opts)
         # The folder of autosign stubs (salt.daemons.masterapi.AutoKey.check_autosign_dir).
-        pki = opts["cluster_pki_dir"] if opts.get("cluster_id") else opts["pki_dir"]
-        self._stubs = Path(pki, "minions_autosign")
+        self._stubs = Path(_pki(opts), "minions_autosign")
         self._keys = threading.Lock()
 
     def expect(self, minion_id: str) -> None:
@@ -90,10 +89,13 @@ def accepted_key(opts: Mapping[str, Any], minion_id: str) -> bytes | None:
         accepted = isinstance(found, Mapping) and found.get("state") == "accepted" and found.get("pub")
         return str(accepted).encode() if accepted else None
     try:
-        pki = opts["cluster_pki_dir"] if opts.get("cluster_id") else opts["pki_dir"]
-        return Path(pki, "minions", _checked(minion_id)).read_bytes()
+        return Path(_pki(opts), "minions", _checked(minion_id)).read_bytes()
     except OSError:
         return None
+
+
+def _pki(opts: Mapping[str, Any]) -> str:
+    return str(opts["cluster_pki_dir"] if opts.get("cluster_id") else opts["pki_dir"])
 
 
 def _checked(minion_id: str) -> str:

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol
 
-from salt.exceptions import SaltInvocationError
-
-from saltext.immutable.text import quoted
+from saltext.immutable import plugins
 
 GROUP = "saltext.immutable.providers"
 
@@ -81,20 +78,10 @@ def check(name: str, settings: Mapping[str, Any]) -> None:
 
     The object of the entry point may have a method ``check(settings)`` for this; one without is asked by ``load``.
     """
-    if checker := getattr(_point(name).load(), "check", None):
-        checker(settings)
+    plugins.check(GROUP, "provider", name, settings)
 
 
 def load(name: str, settings: Mapping[str, Any], opts: Mapping[str, Any]) -> Provider:
     """Return the provider ``name`` with these settings; raise ``SaltInvocationError`` if one of them is wrong."""
-    provider: Provider = _point(name).load()(settings, opts)
+    provider: Provider = plugins.find(GROUP, "provider", name)(settings, opts)
     return provider
-
-
-def _point(name: str) -> EntryPoint:
-    found = {point.name: point for point in entry_points(group=GROUP)}
-    if name not in found:
-        raise SaltInvocationError(
-            f"provider {quoted(name)} is not installed; known here: {', '.join(sorted(found)) or 'none'}"
-        )
-    return found[name]

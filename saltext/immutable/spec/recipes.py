@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Literal
 
 from saltext.immutable.guard import changes, policy
+from saltext.immutable.patterns import expression
 from saltext.immutable.spec import reading, sources
 from saltext.immutable.spec.model import Debian, Guard, Minion, Parent, Recipe, Source
 from saltext.immutable.spec.reading import Section
@@ -134,7 +135,7 @@ def _returners(value: object) -> tuple[str, ...]:
 def _mutable(value: object) -> tuple[str, ...]:
     found = tuple(matching(PATH, word, "an absolute path; write /srv/data") for word in reading.words(value))
     for pattern in found:
-        matches = re.compile("".join(_translated(pattern))).fullmatch
+        matches = re.compile(expression(pattern)).fullmatch
         for folder in _NEVER_MUTABLE.split():
             if matches(folder):
                 raise ValueError(
@@ -142,12 +143,6 @@ def _mutable(value: object) -> tuple[str, ...]:
                     "name the files or folders that change by design, such as /srv/data"
                 )
     return found
-
-
-def _translated(pattern: str) -> Iterator[str]:
-    """Yield a pattern of paths as parts of a regular expression, as `drift.paths` reads it."""
-    for part in re.split(r"(\*\*|\*|\?)", pattern):
-        yield {"**": ".*", "*": "[^/]*", "?": "[^/]"}.get(part) or re.escape(part)
 
 
 def _pillar_paths(value: object) -> tuple[str, ...]:

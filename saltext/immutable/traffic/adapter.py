@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, Protocol
 
-from salt.exceptions import SaltInvocationError
-
-from saltext.immutable.text import quoted
+from saltext.immutable import plugins
 
 GROUP = "saltext.immutable.traffic"
 
@@ -55,19 +52,10 @@ def check(name: str, settings: Mapping[str, Any]) -> None:
 
     The object of the entry point may have a method ``check(settings)`` for this; one without is asked by ``load``.
     """
-    if checker := getattr(_point(name).load(), "check", None):
-        checker(settings)
+    plugins.check(GROUP, "traffic", name, settings)
 
 
 def load(name: str, settings: Mapping[str, Any], opts: Mapping[str, Any]) -> Traffic:
     """Return the adapter ``name`` with these settings; raise ``SaltInvocationError`` if one of them is wrong."""
-    adapter: Traffic = _point(name).load()(settings, opts)
+    adapter: Traffic = plugins.find(GROUP, "traffic", name)(settings, opts)
     return adapter
-
-
-def _point(name: str) -> EntryPoint:
-    found = {point.name: point for point in entry_points(group=GROUP)}
-    if name not in found:
-        known = ", ".join(sorted(found)) or "none"
-        raise SaltInvocationError(f"traffic {quoted(name)} is not installed; known here: {known}")
-    return found[name]

@@ -100,8 +100,9 @@ def test_a_process_without_a_minion_is_left_alone(monkeypatch):
     assert not intake.installed
 
 
-def test_a_new_id_is_one_that_salt_makes():
-    assert is_jid(intake._new_id())
+def test_a_new_id_is_one_that_salt_makes(minion, sealed):
+    intake.install()
+    assert is_jid(received(minion, {**JOB, "jid": "../x"})["jid"])
 
 
 def test_salt_has_the_method_through_which_a_minion_takes_each_job():
