@@ -1,6 +1,7 @@
 # make demo        the whole story on this machine, as root; KEEP=1 leaves it running, make demo-clean ends it
 # make test        linters, types, and all tests; what needs root is skipped without it
 # make test-full   the same, and the exhaustive tests; SLICE=k/n runs the k-th of n parts of the exhaustive ones alone
+# make attack      every known attack on real machines, as root; a table, build/attacks.json, and exit code 1 for a surprise
 # make bench       build/bench.json; ONLY=name,... for some figures
 # make lint        linters and types only
 
@@ -14,7 +15,7 @@ OTHERS := $(wildcard tests/functional tests/integration)
 AT_A_TIME := 2
 PYTEST := $(BIN)/python -m pytest --durations=20
 
-.PHONY: demo demo-clean test test-full bench lint clean
+.PHONY: attack demo demo-clean test test-full bench lint clean
 
 demo:
 	@scripts/setup host
@@ -47,6 +48,10 @@ test-full:
 else
 test-full: test
 endif
+
+attack:
+	@scripts/setup tests
+	@$(BIN)/python -m tests.attack
 
 bench:
 	@scripts/setup host

@@ -5,8 +5,12 @@ The runner ``image`` calls these functions, as root on the host that the master 
 ``immutable:builder``. Operators use the runner.
 """
 
+from __future__ import annotations
+
+from salt.exceptions import CommandExecutionError
+
 try:
-    from saltext.immutable import spec
+    from saltext.immutable import arguments, spec
     from saltext.immutable.builder.export import write as exporting
     from saltext.immutable.builder.local import LOCAL
     from saltext.immutable.host import Host
@@ -28,7 +32,7 @@ def _call(name, **kwargs):
         return LOCAL[name](host, **kwargs)
 
 
-def sources(suite, components, mirror=None):
+def sources(suite: str, components, mirror: str | None = None):
     """
     Return the sources.list lines that a bake of a suite uses on this host.
 
@@ -50,7 +54,7 @@ def sources(suite, components, mirror=None):
     return _call("sources", suite=suite, components=components, mirror=mirror)
 
 
-def find_layer(key):
+def find_layer(key: str):
     """
     Return the layer that was built last for a key, or None.
 
@@ -63,7 +67,7 @@ def find_layer(key):
     return _call("find_layer", key=key)
 
 
-def keep_layer(key, digest, warnings=(), about=None):
+def keep_layer(key: str, digest: str, warnings=(), about=None):
     """
     Record that a key leads to a layer.
 
@@ -88,7 +92,7 @@ def keep_layer(key, digest, warnings=(), about=None):
     return _call("keep_layer", key=key, digest=digest, warnings=warnings, about=about)
 
 
-def make_key(bake_id):
+def make_key(bake_id: str):
     """
     Make the key pair of a bake and return its public half (PEM). The private half never leaves this host.
 
@@ -101,7 +105,7 @@ def make_key(bake_id):
     return _call("make_key", bake_id=bake_id)
 
 
-def debian_layer(order):
+def debian_layer(order: dict):
     """
     Make the root layer of a Debian or Ubuntu image with mmdebstrap, and return it.
 
@@ -117,7 +121,7 @@ def debian_layer(order):
     return _call("debian_layer", order=order)
 
 
-def root_content(order):
+def root_content(order: dict):
     """
     Return the hash of an existing root as it is now.
 
@@ -133,7 +137,7 @@ def root_content(order):
     return _call("root_content", order=order)
 
 
-def root_layer(order):
+def root_layer(order: dict):
     """
     Make the lowest layer of an image from an existing root, and return it.
 
@@ -149,7 +153,7 @@ def root_layer(order):
     return _call("root_layer", order=order)
 
 
-def minion_layer(order):
+def minion_layer(order: dict):
     """
     Install Salt and this pack on a stack of layers, and return the new layer.
 
@@ -165,7 +169,7 @@ def minion_layer(order):
     return _call("minion_layer", order=order)
 
 
-def state_layer(order):
+def state_layer(order: dict):
     """
     Apply states in a temporary machine, and return the layer of what they changed.
 
@@ -181,7 +185,7 @@ def state_layer(order):
     return _call("state_layer", order=order)
 
 
-def candidates(order):
+def candidates(order: dict):
     """
     Return the version of each package of a stack of layers that apt would install today.
 
@@ -197,7 +201,7 @@ def candidates(order):
     return _call("candidates", order=order)
 
 
-def updates(order):
+def updates(order: dict):
     """
     Return the packages of a stack of layers that have updates: installed, candidate, security.
 
@@ -213,12 +217,15 @@ def updates(order):
     return _call("updates", order=order)
 
 
-def make_image(order):
+def make_image(order: dict, trusted=()):
     """
     Make an image with its seal from finished layers, and return its metadata.
 
     order
         A mapping with recipe, layers (digests), read_only, grains, policy, salt and pack.
+
+    trusted
+        The public keys (base64) whose signatures count: an image with an invalid one is made again.
 
     CLI Example:
 
@@ -226,10 +233,10 @@ def make_image(order):
 
         salt-call image.make_image '{recipe: web, layers: [3f2a...], read_only: true, grains: {}, policy: {}, ...}'
     """
-    return _call("make_image", order=order)
+    return _call("make_image", order=order, trusted=trusted)
 
 
-def keep_proof(digest, proof):
+def keep_proof(digest: str, proof):
     """
     Store the signature and the provenance of an image beside it.
 
@@ -242,7 +249,7 @@ def keep_proof(digest, proof):
     return _call("keep_proof", digest=digest, proof=proof)
 
 
-def test_image(order):
+def test_image(order: dict):
     """
     Launch a machine from an image, run the booted tests on it, and return their results.
 
@@ -258,7 +265,7 @@ def test_image(order):
     return _call("test_image", order=order)
 
 
-def verify_image(digest, trusted):
+def verify_image(digest: str, trusted):
     """
     Read an image in full; fail unless it is as it was signed.
 
@@ -274,7 +281,7 @@ def verify_image(digest, trusted):
     return _call("verify_image", digest=digest, trusted=trusted)
 
 
-def require_image(digest, trusted):
+def require_image(digest: str, trusted):
     """
     Return the digest of an image; fail unless it is on this host as it was signed.
 
@@ -290,7 +297,7 @@ def require_image(digest, trusted):
     return _call("require_image", digest=digest, trusted=trusted)
 
 
-def find_image(digest):
+def find_image(digest: str):
     """
     Return the metadata of an image, the manifest of its seal layer, and its signature.
 
@@ -303,20 +310,23 @@ def find_image(digest):
     return _call("find_image", digest=digest)
 
 
-def has_image(digest):
+def has_image(digest: str, trusted=None):
     """
-    Return whether an image is on this host with all of its layers and its signature.
+    Return whether an image is on this host with all of its layers, undamaged and signed.
+
+    trusted
+        The public keys (base64) whose signatures count. Without them the signature is not verified.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt-call image.has_image 3f2a9c1d04be...
+        salt-call image.has_image 3f2a9c1d04be... '[11qYAYKxCrfV...=]'
     """
-    return _call("has_image", digest=digest)
+    return _call("has_image", digest=digest, trusted=trusted)
 
 
-def software(digest):
+def software(digest: str):
     """
     Return the Debian packages and Python distributions of an image, with their licenses.
 
@@ -329,7 +339,7 @@ def software(digest):
     return _call("software", digest=digest)
 
 
-def compare_images(old, new):
+def compare_images(old: str, new: str):
     """
     Return the differences between the files and the enabled units of two images.
 
@@ -342,7 +352,7 @@ def compare_images(old, new):
     return _call("compare_images", old=old, new=new)
 
 
-def open_shell(digest, command=None, boot=False, bridge=None, subnet=None):
+def open_shell(digest: str, command=None, boot: bool = False, bridge: str | None = None, subnet: str | None = None):
     """
     Open a root shell in a temporary copy of an image, or run a command in it.
 
@@ -382,7 +392,7 @@ def local_images():
     return _call("local_images")
 
 
-def export_image(order):
+def export_image(order: dict):
     """
     Write an image to a file of this host. Progress is reported to the master as events.
 
@@ -402,7 +412,7 @@ def export_image(order):
     return exporting.export_image(Host(spec.settings(__opts__).root), order, progress)
 
 
-def drop_image(digest, test=False):
+def drop_image(digest: str, test: bool = False):
     """
     Remove an image and those of its layers that nothing else needs; return the digests of these layers.
 
@@ -431,7 +441,7 @@ def image_users():
     return _call("image_users")
 
 
-def collect(known, suites, bake_ids, test=False, tarballs=()):
+def collect(known, suites, bake_ids, test: bool = False, tarballs=()):
     """
     Remove what nothing needs on this host: unknown images, layers, keys, caches, leftovers of killed bakes.
 
@@ -470,3 +480,7 @@ def sweep():
         salt-call image.sweep
     """
     return _call("sweep")
+
+
+if MISSING is None:
+    arguments.check_all(globals(), CommandExecutionError)

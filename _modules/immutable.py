@@ -9,7 +9,7 @@ import salt.loader
 from salt.exceptions import CommandExecutionError
 
 try:
-    from saltext.immutable import adoption
+    from saltext.immutable import adoption, arguments
     from saltext.immutable.guard import answers as guard_answers
     from saltext.immutable.guard import break_glass as guard_break_glass
     from saltext.immutable.guard import launch as guard_launch
@@ -53,7 +53,7 @@ def status():
     return guard_status.status(__opts__, __pillar__)
 
 
-def answer(nonce, asked, **kwargs):
+def answer(nonce: str, asked: str, **kwargs):
     """
     Answer several questions of the master in one job, with a proof that no other minion can make.
 
@@ -80,7 +80,7 @@ def answer(nonce, asked, **kwargs):
     return guard_answers.answer(__opts__, data, _call, __context__, nonce, asked)
 
 
-def seal(guard=None, mutable=None, test=False):
+def seal(guard=None, mutable=None, test: bool = False):
     """
     Seal this minion as it is: from now on it refuses what would change it.
 
@@ -163,7 +163,7 @@ def break_glass_challenge(ttl):
     return guard_break_glass.challenge(seconds)
 
 
-def break_glass(token):
+def break_glass(token: str):
     """
     Open this machine with a token that the master signed for its last challenge; ``fleet.break_glass`` sends it.
 
@@ -214,7 +214,7 @@ def launch():
     return done
 
 
-def drift(digest=None, full=False):
+def drift(digest: str | None = None, full: bool = False):
     """
     Return the drift of this machine: what differs from its image. Files, packages, services, users, mounts, processes
     and logins are compared.
@@ -268,3 +268,7 @@ def _executor():
 def _call(fun, *args, **kwargs):
     return __salt__[fun](*args, **kwargs)
 
+
+
+if DAMAGE is None:
+    arguments.check_all(globals(), CommandExecutionError)

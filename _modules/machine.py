@@ -5,10 +5,14 @@ The ``nspawn`` provider calls these functions, as root on the host that the mast
 ``immutable:builder``.
 """
 
+from __future__ import annotations
+
+from salt.exceptions import CommandExecutionError
+
 try:
-    from saltext.immutable import spec
+    from saltext.immutable import arguments, spec
     from saltext.immutable.host import Host
-    from saltext.immutable.images import verify
+    from saltext.immutable.images import start_machines, verify
     from saltext.immutable.machines import commands
 
     MISSING = None
@@ -26,7 +30,7 @@ def _host():
     return Host(spec.settings(__opts__).root)
 
 
-def launch(order):
+def launch(order: dict):
     """
     Start a machine from an image of this host and return its data. A running machine of the same id is left alone.
 
@@ -45,7 +49,8 @@ def launch(order):
 
 def list_machines():
     """
-    Return the machines that fleets launched on this host, running or not.
+    Return the machines that fleets launched on this host, running or not. Of each, ``ids`` is the user of this host
+    that its root is; where that is 0, ``shares_ids`` says why it has no user namespace.
 
     CLI Example:
 
@@ -56,7 +61,27 @@ def list_machines():
     return commands.list_machines(_host())
 
 
-def destroy(minion_id):
+def start_all():
+    """
+    Start the machines of fleets on this host that have stopped: after the host has booted, or by hand.
+
+    They keep id, key, address and /var. Each image is verified first. Returns ``started`` and ``running`` (minion ids)
+    and ``failed`` (minion id to reason). Where systemd is pid 1, the unit immutable-machines-*.service, which the first
+    launch enables, does the same at each boot.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call machine.start_all
+    """
+    found = start_machines.start_all(_host())
+    if found["failed"]:
+        __context__["retcode"] = 1
+    return found
+
+
+def destroy(minion_id: str):
     """
     Kill a machine and remove all of it but its console log. Return False if there was none.
 
@@ -69,7 +94,7 @@ def destroy(minion_id):
     return commands.destroy(_host(), minion_id)
 
 
-def console(minion_id, lines=60):
+def console(minion_id: str, lines: int = 60):
     """
     Return the last lines of a machine's console, also after its end.
 
@@ -85,7 +110,7 @@ def console(minion_id, lines=60):
     return commands.console(_host(), minion_id, lines)
 
 
-def require(digest, trusted):
+def require(digest: str, trusted):
     """
     Return the digest of an image; fail unless it is on this host as it was signed.
 
@@ -99,3 +124,7 @@ def require(digest, trusted):
         salt-call machine.require 3f2a9c1d04be... '[11qYAYKxCrfV...=]'
     """
     return verify.require(_host(), digest, trusted)
+
+
+if MISSING is None:
+    arguments.check_all(globals(), CommandExecutionError)

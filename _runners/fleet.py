@@ -19,16 +19,16 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext
 from functools import partial
 
 try:
-    from saltext.immutable import minions, spec
+    from saltext.immutable import arguments, minions, spec
     from saltext.immutable.bake import bake as bake_module
     from saltext.immutable.fleet import drift as fleet_drift
-    from saltext.immutable.fleet import operations, relaunch
+    from saltext.immutable.fleet import lost_store, operations, relaunch
     from saltext.immutable.fleet import reconcile as fleet_reconcile
     from saltext.immutable.fleet import settings as fleet_settings
     from saltext.immutable.fleet.interventions import Interventions
     from saltext.immutable.fleet.orphans import Orphans
     from saltext.immutable.fleet.show import proposal, report, tables, timeline
-    from saltext.immutable.runner import output, reporting
+    from saltext.immutable.runner import PlainError, output, reporting
     from saltext.immutable.store import Store
 
     MISSING = None
@@ -43,7 +43,7 @@ def __virtual__():
 
 
 @contextmanager
-def _operations(name, stopped=None, like=None):
+def _operations(stopped=None, like=None):
     """
     Open store, Salt and event bus; give the operations on fleets, and what prints progress and fires events.
 
@@ -56,11 +56,11 @@ def _operations(name, stopped=None, like=None):
         store = like.store if like else undo.enter_context(closing(Store.open(settings.store)))
         salt = undo.enter_context(closing(minions.Minions(__opts__)))
 
-        def report_entry(entry):
+        def report_entry(fleet, entry):
             who = f"{entry.minion_id}: " if entry.minion_id else ""
-            data = {"fleet": name, "minion_id": entry.minion_id, "reason": entry.reason, "at": entry.at}
+            data = {"fleet": fleet, "minion_id": entry.minion_id, "reason": entry.reason, "at": entry.at}
             last_line = entry.reason.rstrip().rpartition("\n")[2]
-            notify(f"{entry.what} {who}{last_line}", f"{name}/{entry.what.replace(' ', '-')}", **data)
+            notify(f"{entry.what} {who}{last_line}", f"{fleet}/{entry.what.replace(' ', '-')}", **data)
 
         yield (
             operations.Operations(
@@ -79,7 +79,7 @@ def _operations(name, stopped=None, like=None):
         )
 
 
-def plan(name, image=None):
+def plan(name: str, image: str | None = None):
     """
     Return what ``fleet.roll`` would do now if nothing fails: each launch and each destroyed machine, with its reason.
 
@@ -97,13 +97,13 @@ def plan(name, image=None):
 
         salt-run fleet.plan web
     """
-    with _operations(name) as (fleet, _):
+    with _operations() as (fleet, _):
         proposed = proposal.propose(fleet, name, image)
-        warnings = [*report.warnings(__opts__), *fleet.window_mistakes(fleet.definition(name))]
+        warnings = [*report.warnings(__opts__), *fleet.warnings(fleet.definition(name))]
     return output(__opts__, {**proposed, "warnings": warnings}, tables.plan)
 
 
-def roll(name, image=None, test=False, plan=None, now=False):
+def roll(name: str, image: str | None = None, test: bool = False, plan: str | None = None, now: bool = False):
     """
     Bring a fleet to the image of its channel, never with fewer healthy machines than its strategy allows.
 
@@ -131,14 +131,14 @@ def roll(name, image=None, test=False, plan=None, now=False):
         salt-run fleet.roll web test=True
         salt-run fleet.roll web plan=p1a2b3c4d
     """
-    with _operations(name) as (fleet, _):
+    with _operations() as (fleet, _):
         if test:
             forecast = fleet.check_plan(name, plan, image)[1] if plan else fleet.forecast(name, "roll", image=image)
             return output(__opts__, report.describe_forecast(forecast), tables.plan)
         return output(__opts__, report.describe_result(fleet, name, fleet.roll(name, image, plan=plan, now=now)))
 
 
-def rollback(name, generation=None, reason="", test=False):
+def rollback(name: str, generation=None, reason: str = "", test: bool = False):
     """
     Bring a fleet back to the last good generation before the current one, without baking.
 
@@ -160,7 +160,7 @@ def rollback(name, generation=None, reason="", test=False):
         salt-run fleet.rollback web
         salt-run fleet.rollback web generation=2
     """
-    with _operations(name) as (fleet, _):
+    with _operations() as (fleet, _):
         if test:
             return output(
                 __opts__, report.describe_forecast(fleet.forecast(name, "rollback", generation=generation)), tables.plan
@@ -170,13 +170,13 @@ def rollback(name, generation=None, reason="", test=False):
 
 def _give_order(name, what, reason, test):
     """Give an order to the running or paused rollout of a fleet."""
-    with _operations(name) as (fleet, _):
+    with _operations() as (fleet, _):
         if test:
             return output(__opts__, report.describe_forecast(fleet.forecast_order(name, what)), tables.plan)
         return output(__opts__, report.describe_result(fleet, name, fleet.give_order(name, what, reason)))
 
 
-def pause(name, reason="", test=False):
+def pause(name: str, reason: str = "", test: bool = False):
     """
     Pause a fleet's rollout, whichever process drives it: running calls end, and nothing more is begun.
 
@@ -197,7 +197,7 @@ def pause(name, reason="", test=False):
     return _give_order(name, "pause", reason, test)
 
 
-def resume(name, now=False, test=False):
+def resume(name: str, now: bool = False, test: bool = False):
     """
     Continue a paused or interrupted rollout; failures that paused it do not count any more.
 
@@ -213,13 +213,13 @@ def resume(name, now=False, test=False):
 
         salt-run fleet.resume web
     """
-    with _operations(name) as (fleet, _):
+    with _operations() as (fleet, _):
         if test:
             return output(__opts__, report.describe_forecast(fleet.forecast_order(name, None)), tables.plan)
         return output(__opts__, report.describe_result(fleet, name, fleet.resume(name, now)))
 
 
-def abort(name, reason="", test=False):
+def abort(name: str, reason: str = "", test: bool = False):
     """
     End a fleet's rollout, whichever process drives it: machines that serve stay, new ones that do not are destroyed.
 
@@ -240,7 +240,7 @@ def abort(name, reason="", test=False):
     return _give_order(name, "abort", reason, test)
 
 
-def approve(name, reason="", test=False):
+def approve(name: str, reason: str = "", test: bool = False):
     """
     Let a rollout that waits for approval take its next step (or switch the traffic), whichever process drives it.
 
@@ -259,7 +259,7 @@ def approve(name, reason="", test=False):
     return _give_order(name, "approve", reason, test)
 
 
-def scale(name, size, test=False):
+def scale(name: str, size, test: bool = False):
     """
     Set how many machines a fleet has. This size replaces the pillar's until the pillar's is changed.
 
@@ -274,13 +274,13 @@ def scale(name, size, test=False):
 
         salt-run fleet.scale web 5
     """
-    with _operations(name) as (fleet, _):
+    with _operations() as (fleet, _):
         if test:
             return output(__opts__, report.describe_forecast(fleet.forecast(name, "scale", size=size)), tables.plan)
         return output(__opts__, report.describe_result(fleet, name, fleet.scale(name, size)))
 
 
-def replace(minion_id, reason="an operator replaces it", test=False):
+def replace(minion_id: str, reason: str = "an operator replaces it", test: bool = False):
     """
     Replace one machine by a new one of the fleet's current generation.
 
@@ -296,14 +296,14 @@ def replace(minion_id, reason="an operator replaces it", test=False):
 
         salt-run fleet.replace web-6f1c0d2a93b47e58.example.com reason='its disk makes noises'
     """
-    with _operations(None) as (fleet, notify):
+    with _operations() as (fleet, notify):
         name = fleet.fleet_of(minion_id)
         if test:
             return output(__opts__, Interventions(fleet, notify).taint(minion_id, reason, test=True))
         return output(__opts__, report.describe_result(fleet, name, fleet.replace(minion_id, reason)))
 
 
-def protect(minion_id, reason=None, test=False):
+def protect(minion_id: str, reason: str | None = None, test: bool = False):
     """
     Protect a machine: no rollout removes it while it is healthy. ``protected`` in the strategy says whether they wait.
 
@@ -319,11 +319,11 @@ def protect(minion_id, reason=None, test=False):
 
         salt-run fleet.protect web-6f1c0d2a93b47e58.example.com reason='a core dump is being taken'
     """
-    with _operations(None) as (fleet, notify):
+    with _operations() as (fleet, notify):
         return output(__opts__, Interventions(fleet, notify).protect(minion_id, reason, test))
 
 
-def unprotect(minion_id, reason=None, test=False):
+def unprotect(minion_id: str, reason: str | None = None, test: bool = False):
     """
     End the protection of a machine.
 
@@ -339,11 +339,11 @@ def unprotect(minion_id, reason=None, test=False):
 
         salt-run fleet.unprotect web-6f1c0d2a93b47e58.example.com
     """
-    with _operations(None) as (fleet, notify):
+    with _operations() as (fleet, notify):
         return output(__opts__, Interventions(fleet, notify).unprotect(minion_id, reason, test))
 
 
-def destroy(name, test=False):
+def destroy(name: str, test: bool = False):
     """
     Destroy all machines of a fleet and delete their keys; its generations and history stay.
 
@@ -357,13 +357,13 @@ def destroy(name, test=False):
         salt-run fleet.destroy web test=True
         salt-run fleet.destroy web
     """
-    with _operations(name) as (fleet, _):
+    with _operations() as (fleet, _):
         if test:
             return output(__opts__, report.describe_forecast(fleet.forecast(name, "destroy")), tables.plan)
         return output(__opts__, report.describe_result(fleet, name, fleet.destroy(name)))
 
 
-def rebuild(name, test=False, refresh="updates"):
+def rebuild(name: str, test: bool = False, refresh="updates"):
     """
     Bake the fleet's recipe with today's package updates, then roll to the image: the monthly job.
 
@@ -380,7 +380,7 @@ def rebuild(name, test=False, refresh="updates"):
 
         salt-run fleet.rebuild web
     """
-    with _operations(name) as (fleet, notify):
+    with _operations() as (fleet, notify):
         definition = fleet.definition(name)
         options = {"refresh": refresh, "channel": definition.channel, "test": test}
         baked = bake_module.bake(definition.recipe, __opts__, **options, progress=notify)
@@ -389,7 +389,7 @@ def rebuild(name, test=False, refresh="updates"):
         return output(__opts__, {"bake": baked, "roll": report.describe_result(fleet, name, fleet.roll(name))})
 
 
-def relaunch_phase(name, test=False):
+def relaunch_phase(name: str, test: bool = False):
     """
     Run the launch phase (the recipe's ``at_launch``) of every machine again: for secrets that have changed.
 
@@ -405,11 +405,11 @@ def relaunch_phase(name, test=False):
 
         salt-run fleet.relaunch_phase web
     """
-    with _operations(name) as (fleet, notify):
+    with _operations() as (fleet, notify):
         return output(__opts__, relaunch.relaunch(fleet, notify, name, test))
 
 
-def drift(name, full=False, taint=False, minion=None):
+def drift(name: str, full: bool = False, taint: bool = False, minion: str | None = None):
     """
     Return what differs on a fleet's machines from their image (drift); ``all`` checks every fleet.
 
@@ -432,14 +432,14 @@ def drift(name, full=False, taint=False, minion=None):
         salt-run fleet.drift web
         salt-run fleet.drift all taint=True
     """
-    with _operations(name) as (fleet, notify):
+    with _operations() as (fleet, notify):
         found = fleet_drift.check(fleet, notify, name, full=full, taint=taint, minion=minion)
     if found["retcode"]:
         __context__["retcode"] = found["retcode"]
     return output(__opts__, found)
 
 
-def reconcile(name="all", orphans=True, test=False):
+def reconcile(name: str = "all", orphans: bool = True, test: bool = False):
     """
     Keep a fleet, or ``all``, as the pillar defines it. For the master's schedule, every few minutes.
 
@@ -461,7 +461,7 @@ def reconcile(name="all", orphans=True, test=False):
         salt-run fleet.reconcile web
         salt-run fleet.reconcile all test=True
     """
-    with _operations(None) as (fleet, notify):
+    with _operations() as (fleet, notify):
         collect = Orphans(fleet, operations.loader(__opts__), notify).collect if orphans else None
         found = fleet_reconcile.reconcile(fleet, name, partial(_operations, like=fleet), collect, test)
     if found["retcode"]:
@@ -469,7 +469,36 @@ def reconcile(name="all", orphans=True, test=False):
     return output(__opts__, found)
 
 
-def taint(minion_id, reason=None, kind="hand", test=False):
+def adopt_store(name: str = "all", installation: str | None = None, test: bool = False):
+    """
+    Write machines into the store that run but that it does not know: it was lost, or a backup of it was put back.
+
+    The tags of the machines tell fleet, generation and image. Machines of a store that was lost have another
+    installation id; they are taken over if this master accepted their keys. Returns installation (the id that is taken
+    over, or None), and fleets: fleet to minion ids. After a lost store ``image.bake`` brings the images back: their
+    layers are on the builder.
+
+    name
+        One fleet of the pillar, or ``all``.
+
+    installation
+        The id to take over, where machines of several are found.
+
+    test
+        Only return what would be written.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run fleet.adopt_store test=True
+        salt-run fleet.adopt_store
+    """
+    with _operations() as (fleet, _):
+        return output(__opts__, lost_store.adopt(fleet, name, installation, test))
+
+
+def taint(minion_id: str, reason: str | None = None, kind: str = "hand", test: bool = False):
     """
     Taint a machine: it no longer matches its image, and the next roll replaces it.
 
@@ -491,11 +520,11 @@ def taint(minion_id, reason=None, kind="hand", test=False):
 
         salt-run fleet.taint web-6f1c0d2a93b47e58.example.com reason='changed nginx.conf by hand'
     """
-    with _operations(None) as (fleet, notify):
+    with _operations() as (fleet, notify):
         return output(__opts__, Interventions(fleet, notify).taint(minion_id, reason, kind, test))
 
 
-def untaint(minion_id, reason=None, test=False):
+def untaint(minion_id: str, reason: str | None = None, test: bool = False):
     """
     Remove the taints of a machine. A machine that was opened by ``fleet.break_glass`` stays tainted.
 
@@ -511,11 +540,11 @@ def untaint(minion_id, reason=None, test=False):
 
         salt-run fleet.untaint web-6f1c0d2a93b47e58.example.com reason='looked at it: a false alarm'
     """
-    with _operations(None) as (fleet, notify):
+    with _operations() as (fleet, notify):
         return output(__opts__, Interventions(fleet, notify).untaint(minion_id, reason, test))
 
 
-def break_glass(minion_id, reason=None, ttl="15m", test=False):
+def break_glass(minion_id: str, reason: str | None = None, ttl="15m", test: bool = False):
     """
     Open one sealed machine for a while; from then on it is tainted for ever.
 
@@ -537,11 +566,11 @@ def break_glass(minion_id, reason=None, ttl="15m", test=False):
 
         salt-run fleet.break_glass web-6f1c0d2a93b47e58.example.com reason='core dump for case 4711' ttl=30m
     """
-    with _operations(None) as (fleet, notify):
+    with _operations() as (fleet, notify):
         return output(__opts__, Interventions(fleet, notify).break_glass(__opts__, minion_id, reason, ttl, test))
 
 
-def end_break_glass(minion_id):
+def end_break_glass(minion_id: str):
     """
     Close a machine that ``fleet.break_glass`` opened, before the time is over. It stays tainted.
 
@@ -551,11 +580,11 @@ def end_break_glass(minion_id):
 
         salt-run fleet.end_break_glass web-6f1c0d2a93b47e58.example.com
     """
-    with _operations(None) as (fleet, notify):
+    with _operations() as (fleet, notify):
         return output(__opts__, Interventions(fleet, notify).end_break_glass(minion_id))
 
 
-def status(name):
+def status(name: str):
     """
     Return a fleet's generation, image, size, machines and last rollout, what it waits for, and the process that
     works on it.
@@ -570,13 +599,13 @@ def status(name):
 
         salt-run fleet.status web
     """
-    with _operations(name) as (fleet, _):
+    with _operations() as (fleet, _):
         if name == "all":
             return output(__opts__, report.status_of_all(fleet, time.time()), tables.status)
         return output(__opts__, report.status(fleet, name, time.time()), tables.status)
 
 
-def show(rollout, fleet=None):
+def show(rollout, fleet: str | None = None):
     """
     Return one rollout with its journal: what was done to which machine, when (in seconds since it began) and why.
 
@@ -593,11 +622,11 @@ def show(rollout, fleet=None):
         salt-run fleet.show 12
         salt-run fleet.show 12 web --out=json
     """
-    with _operations(fleet) as (work, _):
+    with _operations() as (work, _):
         return output(__opts__, timeline.show(work, rollout, fleet), tables.rollout)
 
 
-def history(name):
+def history(name: str):
     """
     Return a fleet's generations, rollouts, orders and audit log (what else was done to its machines), the newest first.
 
@@ -609,7 +638,15 @@ def history(name):
 
         salt-run fleet.history web
     """
-    with _operations(name) as (fleet, _):
+    with _operations() as (fleet, _):
         if name == "all":
             return output(__opts__, report.history_of_all(fleet))
         return output(__opts__, report.history(fleet, name))
+
+
+def _fleets():
+    return sorted(minions.definitions(__opts__).fleets)
+
+
+if MISSING is None:
+    arguments.check_all(globals(), PlainError, {"name": _fleets})

@@ -14,11 +14,13 @@ Images: baked from recipes of the pillar, listed, shown, promoted, revoked, dele
     salt-run image.export web:stable format=oci target=/srv/web.oci.tar
 """
 
+from __future__ import annotations
+
 import time
 from contextlib import closing, contextmanager
 
 try:
-    from saltext.immutable import spec
+    from saltext.immutable import arguments, minions, spec
     from saltext.immutable.bake import image_tests, parallel, signatures
     from saltext.immutable.bake.commands import catalog, forecast, lifecycle
     from saltext.immutable.bake.commands import export as exporting
@@ -27,7 +29,7 @@ try:
     from saltext.immutable.bake.commands import shell as shells
     from saltext.immutable.bake.commands.evidence import evidence
     from saltext.immutable.images import sign as signing
-    from saltext.immutable.runner import output, plain_errors, reporting
+    from saltext.immutable.runner import PlainError, output, plain_errors, reporting
     from saltext.immutable.store import Store
 
     MISSING = None
@@ -42,7 +44,14 @@ def __virtual__():
     return (False, MISSING) if MISSING else __virtualname__
 
 
-def bake(name, channel="stable", refresh=False, test=False, cache=None, junit=None):
+def bake(
+    name: str | list,
+    channel: str = "stable",
+    refresh=False,
+    test: bool = False,
+    cache: str | None = None,
+    junit: str | None = None,
+):
     """
     Bake a recipe: each layer that is not there yet is built; then the channel names the new image.
 
@@ -87,7 +96,7 @@ def bake(name, channel="stable", refresh=False, test=False, cache=None, junit=No
             return output(__opts__, parallel.bake(name, __opts__, progress=progress, **how))
 
 
-def list_(recipe=None):
+def list_(recipe: str | None = None):
     """
     List the images, the newest first: recipe, digest, age, size, channels.
 
@@ -102,7 +111,7 @@ def list_(recipe=None):
         return output(__opts__, catalog.table(spec.settings(__opts__), recipe, time.time()))
 
 
-def show(image):
+def show(image: str):
     """
     Show one image: its layers, how long each took, versions, channels, and the policy of its machines.
 
@@ -123,7 +132,7 @@ def show(image):
         return output(__opts__, catalog.show(spec.settings(__opts__), image))
 
 
-def why(name, updates=False):
+def why(name: str, updates: bool = False):
     """
     Tell what has changed since the last bake of a recipe, what no key can see, and what the next bake would build.
 
@@ -148,7 +157,7 @@ def why(name, updates=False):
         return output(__opts__, forecast.explain(__opts__, name, updates=updates, progress=progress))
 
 
-def outdated(name=None):
+def outdated(name: str | None = None):
     """
     List the images that channels name whose packages have updates at the mirrors, security updates marked.
 
@@ -166,7 +175,7 @@ def outdated(name=None):
         return output(__opts__, forecast.outdated(__opts__, name, progress=progress))
 
 
-def tests(image, junit=None):
+def tests(image: str, junit: str | None = None):
     """
     Show what came of the tests of an image, or of the last bake of a recipe, whether it gave an image or not.
 
@@ -201,7 +210,7 @@ def _lifecycle():
         yield lifecycle.Lifecycle(store, progress, globals().get("__user__"))
 
 
-def promote(image, channel="stable", reason="", test=False):
+def promote(image: str, channel: str = "stable", reason: str = "", test: bool = False):
     """
     Let a channel name an image. Fleets that follow the channel go there with their next roll.
 
@@ -231,7 +240,7 @@ def promote(image, channel="stable", reason="", test=False):
         return output(__opts__, images.promote(image, channel, reason, test))
 
 
-def channels(recipe):
+def channels(recipe: str):
     """
     Show the channels of a recipe, and who moved them when, from where, to where, and why: the newest first.
 
@@ -245,7 +254,7 @@ def channels(recipe):
         return output(__opts__, images.channels(recipe))
 
 
-def rollback(recipe, channel="stable", reason="", test=False):
+def rollback(recipe: str, channel: str = "stable", reason: str = "", test: bool = False):
     """
     Let a channel name again what it named before; images that were revoked or deleted meanwhile are left out.
 
@@ -271,7 +280,7 @@ def rollback(recipe, channel="stable", reason="", test=False):
         return output(__opts__, images.rollback(recipe, channel, reason, test))
 
 
-def revoke(image, reason=None, cascade=False, test=False):
+def revoke(image: str, reason: str | None = None, cascade: bool = False, test: bool = False):
     """
     Let an image never be rolled again, nor promoted, nor built on.
 
@@ -300,7 +309,7 @@ def revoke(image, reason=None, cascade=False, test=False):
         return output(__opts__, images.revoke(image, reason, cascade, test))
 
 
-def unrevoke(image, reason=None, test=False):
+def unrevoke(image: str, reason: str | None = None, test: bool = False):
     """
     Take back that an image was revoked. Those that were revoked with it are named, and stay revoked.
 
@@ -320,7 +329,7 @@ def unrevoke(image, reason=None, test=False):
         return output(__opts__, images.unrevoke(image, reason, test))
 
 
-def prune(recipe=None, test=False):
+def prune(recipe: str | None = None, test: bool = False):
     """
     Delete the images that their recipes keep no longer (``keep``, ``keep_for``), then what nothing needs any more.
 
@@ -345,7 +354,7 @@ def prune(recipe=None, test=False):
         return output(__opts__, pruning.prune(__opts__, recipe, progress, test=test, who=globals().get("__user__")))
 
 
-def verify(image):
+def verify(image: str):
     """
     Read all of an image, and fail unless every file of it is as it was signed.
 
@@ -365,7 +374,7 @@ def verify(image):
         return output(__opts__, known.verify(image))
 
 
-def export(image, format, target, force=False, test=False):
+def export(image: str, format: str, target: str, force: bool = False, test: bool = False):
     """
     Write an image to a file of the builder, for what is no machine of ours.
 
@@ -400,7 +409,7 @@ def export(image, format, target, force=False, test=False):
         return output(__opts__, exporting.export(__opts__, image, format, target, **how))
 
 
-def shell(image, command=None, boot=False):
+def shell(image: str, command=None, boot: bool = False):
     """
     Open a shell of root in a throw-away copy of an image: what is changed there vanishes when the shell ends.
 
@@ -426,7 +435,7 @@ def shell(image, command=None, boot=False):
         return output(__opts__, shells.shell(__opts__, image, command, boot))
 
 
-def sign(image):
+def sign(image: str):
     """
     Sign an image that has no signature: one that was baked before images were signed.
 
@@ -446,7 +455,7 @@ def sign(image):
         return output(__opts__, known.sign(image))
 
 
-def sbom(image):
+def sbom(image: str):
     """
     Return the bill of materials of an image (CycloneDX 1.6): its Debian packages and Python distributions.
 
@@ -463,7 +472,7 @@ def sbom(image):
         return output(__opts__, known.sbom(image))
 
 
-def provenance(image):
+def provenance(image: str):
     """
     Return where an image comes from (in-toto, SLSA provenance 1): of what it was made, by whom, where and when.
 
@@ -480,7 +489,7 @@ def provenance(image):
         return output(__opts__, known.provenance(image))
 
 
-def diff(old, new):
+def diff(old: str, new: str):
     """
     Tell how two images differ: packages, state files, pillar, settings, size; inside, their files and services.
 
@@ -503,7 +512,7 @@ def diff(old, new):
         return output(__opts__, told if told["same"] else {**told, "inside": known.inside(before, after)})
 
 
-def delete(image, with_channels=False, test=False):
+def delete(image: str, with_channels: bool = False, test: bool = False):
     """
     Delete an image and those of its layers that nothing else needs.
 
@@ -524,3 +533,11 @@ def delete(image, with_channels=False, test=False):
     with plain_errors():
         who = globals().get("__user__")
         return output(__opts__, catalog.delete(__opts__, image, with_channels=with_channels, test=test, who=who))
+
+
+def _recipes():
+    return sorted(minions.definitions(__opts__).recipes)
+
+
+if MISSING is None:
+    arguments.check_all(globals(), PlainError, {"name": _recipes, "recipe": _recipes})

@@ -30,9 +30,11 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
+from saltext.immutable import kernel
+
 _DISCARDED = "discarded-"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-FOLDERS = ("layers", "l", "keys", "images", "machines", "consoles", "pki", "cache", "tmp")
+FOLDERS = ("layers", "l", "keys", "images", "machines", "consoles", "pki", "cache", "damaged", "tmp")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ class Host:
             deadline = time.monotonic() + wait
             while not _try_lock(file.fileno()):
                 if time.monotonic() > deadline:
-                    raise CommandExecutionError(f"{file.name} is still held by another process after {wait:.0f} s")
+                    raise CommandExecutionError(
+                        f"{file.name} is still held by another process after {wait:.0f} s; repeat the command when "
+                        f"that has ended (fuser -v {file.name} on this host names it)"
+                    )
                 time.sleep(0.02)
             yield
 
@@ -139,7 +144,7 @@ def systemd_here() -> bool:
 def require_root() -> None:
     """Raise CommandExecutionError unless this process is root."""
     if os.geteuid() != 0:
-        raise CommandExecutionError("this function needs root on the host where images are baked and machines run")
+        raise CommandExecutionError("images are baked and machines run by root; repeat this as root on that host")
 
 
 def _try_lock(fd: int) -> bool:
@@ -194,10 +199,11 @@ def run(
                     process.kill()
                 raise
     except FileNotFoundError as err_:
-        raise CommandExecutionError(f"{words[0]} is not installed on this host ({err_})") from err_
+        raise CommandExecutionError(f"{words[0]} is not installed on this host ({err_}); install it there") from err_
     if check and process.returncode:
         output = tail(f"{err}\n{out}".strip())
-        raise CommandExecutionError(f"{' '.join(words)[:400]} exited with {process.returncode}:\n{output}")
+        said = f"{' '.join(words)[:400]} exited with {process.returncode}; mend what it says, and repeat the command"
+        raise CommandExecutionError(f"{said}:\n{output}")
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
@@ -211,6 +217,14 @@ def remove(path: Path) -> None:
 
     It may be absent, and another process may be removing it at the same time.
     """
+    try:
+        _remove(path)
+    except PermissionError:  # root in a machine can make files that nobody changes (chattr +i)
+        kernel.clear_flags(path)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
     while path.is_dir() and not path.is_symlink():
         with suppress(FileNotFoundError):
             shutil.rmtree(path)

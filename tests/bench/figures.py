@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-from tests.bench import baking, drifting, guarding, packing, planning, rolling, simulating
+from tests.bench import baking, drifting, guarding, looking, packing, planning, rolling, simulating
 from tests.support.estate import Estate
 
 
@@ -80,6 +80,7 @@ FIGURES = {
     "sim_10000_peak_mb": Figure("MB", "a rollout of 1,000 machines", simulating.memory, alone, "megabytes"),
     "guard_sealed_call_us": Figure("us", "core's direct_call", guarding.sealed_call, guarding.per_call),
     "guard_unsealed_call_ratio": Figure("x", "core's direct_call", guarding.unsealed_call, ratio),
+    "look_100_s": Figure("s", "as many bare jobs of Salt", looking.look_100, alone, ready=looking.simulated),
     "drift_metadata_20k_s": Figure("s", "find over the same files", drifting.metadata, alone),
     "drift_full_20k_s": Figure("s", "sha256sum of the same files", drifting.full, alone),
     "plan_10000_ms": Figure("ms", "a walk over the same machines", planning.ten_thousand, milliseconds),

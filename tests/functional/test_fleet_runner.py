@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,9 @@ class Rack:
     def forget(self, minion_id: str) -> None:
         self.keys.discard(minion_id)
 
+    def forged(self) -> list[str]:
+        return []
+
     def poll(self) -> list[Event]:
         with self._lock:
             events, self._events = self._events, []
@@ -100,6 +104,9 @@ class Rack:
 
     def accepted(self, minion_id: str) -> bool:
         return minion_id in self.keys
+
+    def with_key(self) -> set[str]:
+        return set(self.keys)
 
     def ask(self, minion_id: str, fun: str, within: float, **kwargs) -> object:
         return getattr(self, fun.replace(".", "_"))(minion_id, **kwargs)
@@ -353,6 +360,16 @@ def test_a_tainted_machine_is_shown_planned_and_replaced(run, bus, rack, machine
     assert run("fleet.history", "all")[1]["fleets"]["web"]["deeds"] == [deed]
 
 
+def test_every_event_of_a_rollout_names_the_fleet_though_the_command_names_a_machine_or_all(run, bus, rack, machines):
+    bus.said.clear()
+    assert run("fleet.replace", machines[0])[0]
+    del rack.machines[machines[1]]
+    assert run("fleet.reconcile", "all", orphans=False)[0]
+    told = [(tag, data["fleet"]) for tag, data in bus.said if tag.startswith("immutable/")]
+    assert sum(tag == "immutable/web/launch" for tag, _ in told) == 2
+    assert {(tag.split("/")[1], fleet) for tag, fleet in told} == {("web", "web")}
+
+
 def test_untaint_takes_it_back(run, machines):
     run("fleet.taint", machines[0], reason="why")
     ok, told = run("fleet.untaint", machines[0])
@@ -555,6 +572,25 @@ def test_a_status_is_told_although_the_provider_cannot_be_asked(run, rack, machi
     ok, status = run("fleet.status", "web")
     assert ok and "the cloud is down" in status["unlisted"]
     assert {machine["phase"] for machine in status["machines"]} == {"serving"}, "unknown is not absent"
+
+
+def test_a_lost_store_is_said_and_written_anew(run, rack, store, machines, bus):
+    for name, one in rack.machines.items():
+        rack.machines[name] = replace(one, installation="e" * 16)
+    with store.write() as tx:
+        tx.exec_driver_sql("DELETE FROM machines")
+        tx.exec_driver_sql("DELETE FROM journal")
+    assert "was lost" in run("fleet.status", "web")[1]["warnings"][0]
+    assert "was lost" in run("fleet.plan", "web")[1]["warnings"][0]
+    ok, said = run("fleet.roll", "web")
+    assert not ok and "salt-run fleet.adopt_store" in said
+    foreseen = {"installation": "e" * 16, "fleets": {"web": sorted(machines)}, "result": None}
+    assert run("fleet.adopt_store", test=True) == (True, foreseen)
+    ok, said = run("fleet.adopt_store", installation="f" * 16)
+    assert not ok and "installation: no machine" in said
+    assert run("fleet.adopt_store", "web") == (True, {**foreseen, "result": True})
+    assert run("fleet.status", "web")[1]["warnings"] == []
+    assert run("fleet.adopt_store")[1] == {"installation": None, "fleets": {"web": []}, "result": True}
 
 
 def test_people_read_text(opts, run, rack, store, machines):

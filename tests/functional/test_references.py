@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import salt.config
 
-from saltext.immutable.bake.keys import inputs, references
+from saltext.immutable.bake.keys import layer_key, references
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tests/support/masterless.py"
@@ -278,7 +278,7 @@ class World:
 
     def key(self) -> str:
         opts = {**copy.deepcopy(salt.config.master_config(None)), **self.master}
-        return inputs.key(inputs.complete({}, inputs.tree(opts), references.asked(self.trace)))
+        return layer_key.key(layer_key.complete({}, layer_key.tree(opts), references.asked(self.trace)))
 
 
 @pytest.fixture(scope="module")
@@ -362,8 +362,8 @@ def test_what_cannot_be_proven_is_told_and_nothing_else(worlds, name):
 def test_all_that_was_given_out_is_in_the_masters_list(worlds, name):
     world = worlds[name]
     opts = {**copy.deepcopy(salt.config.master_config(None)), **world.master}
-    assert references.unlisted(inputs.tree(opts), world.trace) == []
-    assert references.differing(inputs.tree(opts), world.trace) == []
+    assert references.unlisted(layer_key.tree(opts), world.trace) == []
+    assert references.differing(layer_key.tree(opts), world.trace) == []
 
 
 @pytest.mark.parametrize("name", ["a file", "a folder", "an include", "a name that needs an escape"])
@@ -375,6 +375,6 @@ def test_what_was_given_otherwise_than_it_lies_there_is_named(worlds, name):
     try:
         file.write_text(f"{text}\n# changed\n")
         opts = {**copy.deepcopy(salt.config.master_config(None)), **world.master}
-        assert [each.lstrip("|") for each in references.differing(inputs.tree(opts), world.trace)] == [path]
+        assert [each.lstrip("|") for each in references.differing(layer_key.tree(opts), world.trace)] == [path]
     finally:
         file.write_text(text)

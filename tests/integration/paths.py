@@ -93,6 +93,8 @@ token=$(/opt/salt/bin/python /tmp/sign.py); cd /var/lib/salt/pki/minion; cp mini
 cat minion_master.pub.own > minion_master.pub; salt-call --local immutable.break_glass $token; code=$?
 cat /tmp/true.pub > minion_master.pub; rm minion_master.pub.own; exit $code"""
 
+OPEN = "mount -o remount,bind,exec"
+"""Programs run only where the image says: root on the machine can change that, which is found as well."""
 SLEEP = "import time; time.sleep(900)"
 SLEEPS = "setsid python3 {how} '{code}' >/dev/null 2>&1 & sleep 0.5"
 
@@ -205,6 +207,20 @@ ROWS = (
     found("a bind mount over the image", "cp /etc/passwd /tmp/p; mount --bind /tmp/p /etc/passwd",
           ("mount", "/etc/passwd")),
     found("an empty file system over the image", "mount -t tmpfs none /etc/cron.d", ("mount", "/etc/cron.d")),
+    found("a file of one's own over one that the launch mounted",
+          "cp /etc/hosts /tmp/h; mount --bind /tmp/h /etc/hosts",
+          ("mount", "/etc/hosts")),
+    found("an empty file system over settings of the kernel", "mount -t tmpfs none /proc/sys/vm",
+          ("mount", "/proc/sys/vm")),
+    found("a mount that only one process sees",
+          "setsid unshare --mount sh -c 'mount -t tmpfs none /etc/apt; exec sleep 900' >/dev/null 2>&1 & sleep 0.5",
+          ("mount", "/etc/apt")),
+    found("a setuid program in shared memory", "cp /bin/sleep /dev/shm/evil; chmod 4755 /dev/shm/evil",
+          ("file", "/dev/shm/evil")),
+    found("compiled code among custom modules",
+          "mkdir -p /var/cache/salt/minion/extmods/executors/direct_call; "
+          "echo x > /var/cache/salt/minion/extmods/executors/direct_call/__init__.pyc",
+          ("file", "extmods/executors")),
     found("a cron job, by hand", "mkdir -p /var/spool/cron/crontabs; echo x > /var/spool/cron/crontabs/root",
           ("file", "/var/spool/cron/crontabs/root")),
     found("a unit that lives until the reboot",
@@ -227,10 +243,14 @@ ROWS = (
           "for _ in $(seq 100); do grep -q ':1160 ' /proc/net/tcp && break; sleep 0.1; done; "
           "grep ':1160 ' /proc/net/tcp || systemctl status user@33",
           ("socket", "4448")),  # a manager that has just begun may hang up, and 0x1160 is the port
-    found("a program from a temporary folder", "cp /bin/sleep /tmp/evil; setsid /tmp/evil 900 >/dev/null 2>&1 &",
-          ("process", "/tmp/evil")),
-    found("a program that was deleted", "cp /bin/sleep /run/gone; setsid /run/gone 900 >/dev/null 2>&1 & sleep 0.2; "
-          "rm /run/gone", ("process", "/run/gone")),
+    found("a program of the image that no unit started", "setsid tail -f /dev/null >/dev/null 2>&1 &",
+          ("process", "no unit")),
+    found("a folder in which programs run again", "mount -o remount,bind,exec /dev/shm", ("mount", "/dev/shm")),
+    found("a program from a temporary folder",
+          f"{OPEN} /tmp; cp /bin/sleep /tmp/evil; setsid /tmp/evil 900 >/dev/null 2>&1 &", ("process", "/tmp/evil")),
+    found("a program that was deleted",
+          f"{OPEN} /run; cp /bin/sleep /run/gone; setsid /run/gone 900 >/dev/null 2>&1 & sleep 0.2; rm /run/gone",
+          ("process", "/run/gone")),
     found("a folder of one's own in an environment", f"PYTHONPATH=/run/x {SLEEPS.format(how='-c', code=SLEEP)}",
           ("process", "PYTHONPATH=/run/x")),
     found("a library of one's own in an environment", "LD_PRELOAD=/tmp/x.so setsid sleep 900 >/dev/null 2>&1 &",
@@ -266,7 +286,7 @@ ROWS = (
         "printf '[Slice]\\nMemoryMax=90%%\\n' > /run/systemd/system/system.slice.d/x.conf; systemctl daemon-reload",
         "found", ("service", "system.slice"), undo="rm -r /run/systemd/system/system.slice.d; systemctl daemon-reload"),
     found("a listener of one's own",
-          "cp /usr/bin/python3 /tmp/py; setsid /tmp/py -m http.server 4444 >/dev/null 2>&1 & sleep 0.5",
+          f"{OPEN} /tmp; cp /usr/bin/python3 /tmp/py; setsid /tmp/py -m http.server 4444 >/dev/null 2>&1 & sleep 0.5",
           ("socket", "4444")),
     found("an interactive login", "setsid script -qc 'sleep 900' /dev/null >/dev/null 2>&1 & sleep 0.5", ("login", "")),
     Row("a forged seal", "machine", "echo '{}' > /tmp/seal; mount --bind /tmp/seal /etc/immutable/seal.json", "found",

@@ -198,23 +198,52 @@ def test_what_an_image_is_can_be_told_and_proven(estate):
     assert "/etc/small" in differs["inside"]["files"]["removed"]["all"]
 
 
-def test_what_was_tampered_with_is_neither_launched_nor_built_on(estate):
+def test_what_was_tampered_with_is_neither_launched_nor_exported_and_the_next_bake_makes_it_again(estate, tmp_path):
     baked = estate.salt_run("image.bake", "small").data
     layer = baked["layers"][-1]["digest"]
     file = estate.host.layers / layer / "fs/etc/small"
-    info, text = file.stat(), file.read_bytes()
-    file.write_bytes(b"x" + text[1:])
-    os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns))
-    seen = estate.host.layers / layer / "seen.json"
     try:
-        seen.unlink(missing_ok=True)
-        for words in (("image.verify", baked["image"]), ("fleet.roll", "small")):
+        estate.salt_run("fleet.roll", "small")
+        [before] = estate.salt_run("fleet.status", "small").data["machines"]
+        info, text = file.stat(), file.read_bytes()
+        file.write_bytes(b"x" + text[1:])
+        os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns))
+        target = tmp_path / "small.tar"
+        exported = ("image.export", baked["image"], "format=tar", f"target={target}")
+        for words in (("image.verify", baked["image"]), ("fleet.replace", before["minion_id"]), exported):
             refused = estate.salt_run(*words, check=False)
             assert refused.returncode == 1
             assert f"layer {layer[:12]} is damaged: /etc/small has changed (content" in refused.stderr + refused.stdout
-        assert not list(estate.host.machines.glob("small-*"))
+        assert [one.name for one in estate.host.machines.glob("small-*")] == [before["minion_id"]]
+        estate.salt_run("fleet.untaint", before["minion_id"])
+        estate.salt_run("fleet.abort", "small")
+        assert not target.exists()
+        again = estate.salt_run("image.bake", "small").data
+        assert (again["digest"], again["cached"]) == (baked["digest"], False), "it is the same again"
+        assert "/etc/small has changed" in again["layers"][-1]["damaged"]
+        assert file.read_bytes() == text and estate.salt_run("image.verify", baked["image"]).data["verified"]
+        [aside] = estate.host.damaged.iterdir()
+        estate.salt_run("image.prune")
+        assert aside.exists(), "the machine that was launched from it goes on"
+        told = estate.salt_run("fleet.reconcile", "small").data["fleets"]["small"]
+        assert told["did"] == "mended" and "was damaged" in told["reason"], told
+        [now] = estate.salt_run("fleet.status", "small").data["machines"]
+        assert now["minion_id"] != before["minion_id"]
+        estate.salt_run("image.prune")
+        assert not aside.exists()
+        assert estate.salt_run("image.bake", "small").data["cached"]
     finally:
-        file.write_bytes(text)
-        os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns))
         estate.salt_run("fleet.destroy", "small")
+
+
+@pytest.mark.parametrize("name", ["image.json", "proof.json", "seal/etc/immutable/seal.json"])
+def test_a_damaged_image_is_made_again_from_its_layers(estate, name):
+    baked = estate.salt_run("image.bake", "small").data
+    file = estate.host.images / baked["digest"] / name
+    file.write_text(file.read_text()[:-20])
+    refused = estate.salt_run("image.verify", baked["image"], check=False)
+    assert refused.returncode == 1 and "salt-run image.bake" in refused.stderr + refused.stdout
+    again = estate.salt_run("image.bake", "small").data
+    assert again["digest"] == baked["digest"]
     assert estate.salt_run("image.verify", baked["image"]).data["verified"]
+    estate.salt_run("image.prune")

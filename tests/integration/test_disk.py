@@ -25,6 +25,8 @@ ID = "web-disk.tests.example.com"
 FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 MISSING = [name for name in ("qemu-system-x86_64", "qemu-img", "mcopy", "sfdisk") if not shutil.which(name)]
 BOOTS_WITHIN = 600.0
+ANSWERS_WITHIN = 120
+"""Seconds for an answer: a machine in emulation still starts its units when its minion answers the first job."""
 
 pytestmark = [
     full("makes disks and boots one in emulation", minutes=3),
@@ -72,9 +74,9 @@ class Machine:
     console: Path
     process: subprocess.Popen[bytes]
 
-    def ask(self, *words: str, check: bool = True) -> Any:
-        """Return what the minion answers."""
-        answer = self.estate.salt(ID, *words, check=check)
+    def ask(self, *words: str, check: bool = True, within: int = ANSWERS_WITHIN) -> Any:
+        """Return what the minion answers within so many seconds."""
+        answer = self.estate.salt(ID, *words, f"--timeout={within}", check=check)
         return (answer.data or {}).get(ID, answer.stdout)
 
     def wait(self) -> None:
@@ -87,7 +89,7 @@ class Machine:
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.console.read_bytes()[-6000:].decode(errors="replace")
         with suppress(AttributeError):
-            return self.ask("test.ping", "--timeout=5", check=False) is True
+            return self.ask("test.ping", check=False, within=5) is True
         return False
 
 

@@ -144,11 +144,12 @@ ATTACKS = {
         ("file", "/var/spool/cron/crontabs/root", "added"),
     ),
     "a program runs from /tmp": (
-        "cp /usr/bin/sleep /tmp/evil && setsid /tmp/evil 600 >/dev/null 2>&1 &",
+        "mount -o remount,bind,exec /tmp; cp /usr/bin/sleep /tmp/evil && setsid /tmp/evil 600 >/dev/null 2>&1 &",
         ("process", "/tmp/evil", "not from the image"),
     ),
     "a program runs that was deleted": (
-        "cp /usr/bin/sleep /tmp/gone; setsid /tmp/gone 600 >/dev/null 2>&1 & sleep 0.3; rm /tmp/gone",
+        "mount -o remount,bind,exec /tmp; cp /usr/bin/sleep /tmp/gone;"
+        " setsid /tmp/gone 600 >/dev/null 2>&1 & sleep 0.3; rm /tmp/gone",
         ("process", "/tmp/gone (deleted)", "not from the image"),
     ),
     "a program runs from memory": (
@@ -162,12 +163,13 @@ ATTACKS = {
         ("process", "/usr/bin/dash", "/run/script.sh"),
     ),
     "a library is loaded from /var": (
-        "cp /usr/lib/x86_64-linux-gnu/libm.so.6 /var/tmp/evil.so;"
+        "mount -o remount,bind,exec /var;"
+        " cp /usr/lib/x86_64-linux-gnu/libm.so.6 /var/tmp/evil.so;"
         " LD_PRELOAD=/var/tmp/evil.so setsid sleep 600 >/dev/null 2>&1 &",
         ("process", "/usr/bin/sleep", "/var/tmp/evil.so"),
     ),
     "a program runs under another's name, where only it sees that": (
-        "cp /usr/bin/sleep /tmp/other; setsid unshare --mount sh -c"
+        "mount -o remount,bind,exec /tmp; cp /usr/bin/sleep /tmp/other; setsid unshare --mount sh -c"
         " 'mount --bind /tmp/other /usr/bin/tail; exec tail 600' >/dev/null 2>&1 &",
         ("process", "/usr/bin/tail", "another file"),
     ),
@@ -216,7 +218,8 @@ ATTACKS = {
         ("mount", "/etc/passwd", "tmpfs"),
     ),
     "a program's first thread has ended": (
-        "cp $(readlink -f /opt/salt/bin/python) /var/tmp/pythree; setsid /var/tmp/pythree -c"
+        "mount -o remount,bind,exec /var;"
+        " cp $(readlink -f /opt/salt/bin/python) /var/tmp/pythree; setsid /var/tmp/pythree -c"
         ' "import ctypes, threading, time; threading.Thread(target=time.sleep, args=[600]).start();'
         ' ctypes.CDLL(None).pthread_exit(None)" >/dev/null 2>&1 &',
         ("process", "/var/tmp/pythree", "not from the image"),

@@ -117,12 +117,13 @@ LOOK = ["sh", "-c", "cat /etc/immutable/seal.json; ls /etc/small"]
 
 
 @WHOLE
-@needs("podman")
+@needs("podman", "runc")
 def test_podman_loads_and_runs_it(exported, small, tmp_path):
     place, _, _ = exported("oci")
     with tempfile.TemporaryDirectory() as run:  # it takes no path of more than 50 characters
         podman = ["podman", "--root", f"{tmp_path}/p", "--runroot", run, "--storage-driver", "overlay"]
         podman += ["--cgroup-manager", "cgroupfs"]  # there may be no systemd here
+        podman += ["--runtime", "runc"]  # crun refuses hosts that mount both versions of cgroups
         try:
             seen(podman, place, small, "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
         finally:

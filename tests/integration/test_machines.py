@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from processes import command_of
 from salt.exceptions import CommandExecutionError
 from support.estate import wait_for
 
-from saltext.immutable.machines import commands, nspawn
+from saltext.immutable.machines import boot, commands, network, nspawn
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.cgroup import Cgroup, hierarchies
 from saltext.immutable.spec.model import Network
@@ -77,6 +79,7 @@ def listed(estate) -> dict[str, bool]:
         pytest.param("ip -4 -o addr show host0 | wc -l", "1", id="it has one address"),
         pytest.param("cat /proc/1/comm", "systemd", id="systemd is its process 1"),
         pytest.param("systemctl is-active nginx", "active", id="what the image enabled runs"),
+        pytest.param("systemctl show nginx -P MemoryMax -P TasksMax | xargs", f"{128 << 20} 60", id="nginx has limits"),
         pytest.param("mount | grep -c ' / type overlay'", "1", id="it runs on the layers themselves"),
     ],
 )
@@ -122,13 +125,13 @@ def test_what_is_done_to_a_service_of_one_does_not_touch_the_other(pair, inside)
     [
         pytest.param("mknod /tmp/disk b {disk}", "Operation not permitted", id="it makes no device node"),
         pytest.param(
-            "mkdir -p /tmp/dev; mount -t devtmpfs dev /tmp/dev; head -c 1 /tmp/dev/{name} 2>&1",
-            "Operation not permitted", id="nor can it read one that the kernel makes",
+            "mkdir -p /tmp/dev; mount -t devtmpfs dev /tmp/dev; head -c 1 /tmp/dev/{name} || echo not read",
+            "not read", id="nor can it read one that the kernel makes",
         ),
         pytest.param(
             "mkdir -p /tmp/cg; mount -t cgroup -o devices none /tmp/cg; find /tmp/cg -name devices.allow | "
-            "while read file; do echo a > $file; done; head -c 1 /tmp/dev/{name} 2>&1",
-            "Operation not permitted", id="nor change the rules of its cgroup",
+            "while read file; do echo a > $file; done; head -c 1 /tmp/dev/{name} || echo not read",
+            "not read", id="nor change the rules of its cgroup",
         ),
         pytest.param("echo x > /dev/null && head -c 1 /dev/urandom | wc -c", "1", id="it has what programs need"),
         pytest.param("capsh --decode=$(grep CapBnd /proc/1/status | cut -f2) 2>/dev/null | grep -c mknod || echo none",
@@ -144,6 +147,69 @@ def test_root_in_a_machine_does_not_reach_the_hosts_disks(pair, inside, line, sa
     assert says in said, said
 
 
+@pytest.mark.parametrize("place", ["/tmp", "/run", "/dev/shm", "/var/lib", "/var/tmp", "/var/lib/tool"])
+def test_programs_run_only_from_the_image_and_from_where_it_says(pair, inside, place):
+    """Rights and devices have no effect anywhere."""
+    copied = f"cp /bin/echo {place}/program && chmod 4755 {place}/program; {place}/program it runs; rm {place}/program"
+    said = inside("machine-a.example.com", f"({copied}) 2>&1; findmnt -no OPTIONS --target {place}")
+    assert ("it runs" in said, "Permission denied" in said) == ((True, False) if "tool" in place else (False, True))
+    assert {"nosuid", "nodev"} <= set(said.splitlines()[-1].split(","))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("echo '|/tmp/x' > /proc/sys/kernel/core_pattern", id="what the host runs when a program crashes"),
+        pytest.param(
+            "mount -o remount,rw /proc/sys; echo '|/tmp/x' > /proc/sys/kernel/core_pattern", id="mounted again"
+        ),
+        pytest.param(
+            "mkdir -p /tmp/p; mount -t proc proc /tmp/p; echo '|/tmp/x' > /tmp/p/sys/kernel/core_pattern",
+            id="by a procfs of its own",
+        ),
+        pytest.param("echo h > /proc/sysrq-trigger", id="the keys of the kernel"),
+        pytest.param("mount -o remount,rw /sys; echo 1 > /sys/kernel/mm/ksm/run", id="settings in /sys"),
+        pytest.param("mount -o remount,rw /sys; echo x > /sys/kernel/uevent_helper", id="a helper of the kernel"),
+        pytest.param("cat /proc/kcore | head -c 1 | grep -q .", id="memory of the kernel"),
+        pytest.param("dmesg --clear", id="the log of the kernel"),
+        pytest.param("ip addr add 10.250.99.9/24 dev host0", id="its address"),
+        pytest.param("ip link set host0 address 02:00:00:00:00:01", id="its hardware address"),
+        pytest.param(
+            "python3 -c 'import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 768)'", id="raw packets"
+        ),
+        pytest.param("touch /var/tmp/x && chattr +i /var/tmp/x", id="files of its disk, for ever"),
+        pytest.param("umount /etc/hosts", id="what its host mounted"),
+        pytest.param("date -s 2001-01-01", id="the clock"),
+    ],
+)
+def test_root_in_a_machine_changes_nothing_of_its_host(estate, pair, inside, line):
+    assert commands.list_machines(estate.host)[0]["shares_ids"] == "", "this kernel has what it takes"
+    assert inside("machine-a.example.com", f"{{ {line}; }} >/dev/null 2>&1 && echo changed") == ""
+
+
+def test_root_in_a_machine_is_nobody_on_its_host_and_in_the_other(estate, pair, inside):
+    owners = []
+    for machine in pair:
+        init = nspawn.find_init(cgroup(estate, machine["minion_id"]))
+        owners.append(Path(f"/proc/{init}").stat().st_uid)
+        assert inside(machine["minion_id"], "id -u; stat -c %u:%g / /usr/bin/env /etc/hosts /var /var/lib").split() == [
+            "0", *["0:0"] * 5
+        ]  # fmt: skip
+        assert machine["ids"] == owners[-1]
+    assert len(set(owners)) == 2 and min(owners) >= 1 << 30
+
+
+def test_where_the_kernel_cannot_shift_owners_a_machine_runs_all_the_same_and_says_so(
+    estate, launch, inside, booted, monkeypatch
+):
+    monkeypatch.setattr(machines.user_namespace, "impossible", lambda layers: "this kernel is old")
+    machine = launch("machine-shared")
+    booted("machine-shared")
+    assert (machine["ids"], machine["shares_ids"]) == (0, "this kernel is old")
+    assert inside("machine-shared", "systemctl is-active nginx; cat /proc/1/uid_map | awk '{print $2}'") == "active\n0"
+    commands.destroy(estate.host, "machine-shared")
+
+
 def _of_disk(link: Path) -> str:
     return f"{link.name} -> {link.resolve().name}"
 
@@ -157,6 +223,102 @@ def test_machines_do_not_reach_each_other_and_their_host_reaches_both(pair, insi
         inside(machine["minion_id"], f"ip route delete {other['address']}")
         with urllib.request.urlopen(f"http://{machine['address']}/", timeout=5) as page:
             assert page.status == 200
+
+
+def test_a_machine_reaches_those_ports_of_its_host_that_are_open(estate, pair, launch, inside, booted):
+    gateway = network.gateway(Network(estate.net.bridge, estate.net.subnet))
+    with socket.create_server((gateway, 0)) as open_one, socket.create_server((gateway, 0)) as closed_one:
+        ports = {name: server.getsockname()[1] for name, server in (("open", open_one), ("closed", closed_one))}
+        launch("machine-open", ports=[ports["open"]])
+        booted("machine-open")
+        reached = {
+            (minion_id, name): inside(minion_id, f"timeout 2 bash -c 'echo > /dev/tcp/{gateway}/{port}' && echo yes")
+            for minion_id in ("machine-open", "machine-a.example.com")
+            for name, port in ports.items()
+        }
+        assert [pair for pair, said in reached.items() if said == "yes"] == [("machine-open", "open")], reached
+    rules = lambda: subprocess.run(["iptables-save"], capture_output=True, text=True, check=True).stdout  # noqa: E731
+    link = machines.find(estate.host, "machine-open").link
+    assert link in rules()
+    commands.destroy(estate.host, "machine-open")
+    assert link not in rules()
+
+
+def test_machines_that_are_let_reach_each_other(estate, launch, inside, booted):
+    found = [launch(f"machine-{name}", between=True) for name in ("left", "right")]
+    for machine in found:
+        booted(machine["minion_id"])
+    for machine, other in (found, found[::-1]):
+        tried = f"timeout 2 bash -c 'echo > /dev/tcp/{other['address']}/80' && echo reached"
+        assert inside(machine["minion_id"], tried) == "reached"
+
+
+def test_a_capability_costs_the_user_namespace_and_works(estate, launch, inside, booted):
+    machine = launch("machine-router", capabilities=["CAP_NET_ADMIN"])
+    booted("machine-router")
+    assert (machine["ids"], machine["shares_ids"]) == (0, "its fleet asks for CAP_NET_ADMIN")
+    assert inside("machine-router", "ip addr add 10.250.99.9/32 dev host0 && echo done") == "done"
+    commands.destroy(estate.host, "machine-router")
+
+
+def test_a_machine_that_may_change_its_addresses_cannot_take_those_of_another(estate, launch, inside, booted):
+    machine, other = (launch(f"machine-{name}", between=True, capabilities=["CAP_NET_ADMIN"]) for name in ("c", "d"))
+    for one in (machine, other):
+        booted(one["minion_id"])
+    address, link = machine["address"], machines.find(estate.host, "machine-c").link
+    gateway = network.gateway(Network(estate.net.bridge, estate.net.subnet))
+    free = network.free_address(Network(estate.net.bridge, estate.net.subnet), [address, other["address"]])
+    own, stolen = network.hardware_address(address), network.hardware_address(other["address"])
+    attempts = [(address, own), (free, own), (gateway, own), (address, "02:00:00:00:00:01"), (address, stolen)]
+
+    def received() -> list[bool]:
+        """Return for each attempt whether the other machine got a datagram, and an answer to a question for it."""
+        return [_is_sent(estate, source, hardware, other) for source, hardware in attempts]
+
+    assert received() == [True, False, False, False, False]
+    network.unbind(link)
+    assert received()[:4] == [True, True, True, True], "it is the rules that stop it"
+    network.bind(Network(estate.net.bridge, estate.net.subnet), address, link)
+    for one in (machine, other):
+        commands.destroy(estate.host, one["minion_id"])
+    assert link not in subprocess.run(["ebtables-save"], capture_output=True, text=True, check=True).stdout
+
+
+def _is_sent(estate, source: str, hardware: str, other: dict[str, Any]) -> bool:
+    """Send a datagram from machine-c under these addresses; return whether the other machine got it."""
+    target, its = other["address"], network.hardware_address(other["address"])
+    with _in_network(estate, other["minion_id"], _RECEIVE.format(target)) as receiver:
+        assert receiver.stdout.readline() == "ready\n"
+        lines = (
+            f"ip link set host0 address {hardware}",
+            f"ip addr add {source}/32 dev host0 || true",
+            f"ip neigh replace {target} lladdr {its} dev host0",
+        )
+        with _in_network(estate, "machine-c", _SEND.format("; ".join(lines), source, target)) as sender:
+            assert sender.wait() == 0
+        return receiver.stdout.readline() == f"{source}\n"
+
+
+_RECEIVE = """
+import socket
+receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+receiver.bind(({!r}, 9999)); receiver.settimeout(1); print("ready", flush=True)
+try: print(receiver.recvfrom(9)[1][0])
+except TimeoutError: print("nothing")
+"""
+_SEND = """
+import socket, subprocess
+subprocess.run(["sh", "-ec", {!r}], check=True)
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sender.bind(({!r}, 0)); sender.sendto(b"x", ({!r}, 9999))
+"""
+
+
+def _in_network(estate, minion_id: str, program: str) -> subprocess.Popen[str]:
+    """Run a Python program in the network of a machine, with the rights of a root that may change addresses."""
+    init = nspawn.find_init(cgroup(estate, minion_id))
+    entered = ["nsenter", f"--net=/proc/{init}/ns/net", sys.executable, "-c", program]
+    return subprocess.Popen(entered, stdout=subprocess.PIPE, text=True)
 
 
 def test_launching_one_that_runs_changes_nothing(pair, launch):
@@ -200,6 +362,67 @@ def test_a_machine_that_powers_itself_off_is_listed_as_stopped(estate, launch, i
     assert listed(estate)["machine-off"] is False
     assert launch("machine-off")["running"], "launching it again starts it anew"
     assert commands.destroy(estate.host, "machine-off")
+
+
+def power_cut(estate, *minion_ids: str) -> None:
+    """Let machines end as those of a host do whose power was cut."""
+    for minion_id in minion_ids:
+        for pid in cgroup(estate, minion_id).pids():
+            with suppress(ProcessLookupError):  # with its first process all others end
+                os.kill(pid, signal.SIGKILL)
+        wait_for(lambda minion_id=minion_id: not listed(estate)[minion_id], 20)
+
+
+def started_at_boot(estate) -> tuple[int, dict[str, Any]]:
+    """Run what the unit of systemd runs; return its exit code and what it says."""
+    program = [sys.executable, "-m", boot.PROGRAM, str(estate.host.root)]
+    done = subprocess.run(program, capture_output=True, text=True)
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_machines_come_back_with_their_host(estate, launch, inside, booted):
+    names = ["machine-back-a", "machine-back-b"]
+    before = {name: launch(name, capabilities=["CAP_NET_ADMIN"] if name[-1] == "b" else []) for name in names}
+    for name in names:
+        booted(name)
+        inside(name, "echo mine > /var/lib/own")
+    keys = [inside(name, "sha256sum /var/lib/salt/pki/minion/minion.pem") for name in names]
+    power_cut(estate, *names)
+    code, said = started_at_boot(estate)
+    assert (code, said["started"], said["failed"]) == (0, names, {}), said
+    for name in names:
+        booted(name)
+        assert inside(name, "cat /var/lib/own; systemctl is-active nginx") == "mine\nactive"
+        with urllib.request.urlopen(f"http://{before[name]['address']}/", timeout=5) as page:
+            assert page.status == 200
+    assert [inside(name, "sha256sum /var/lib/salt/pki/minion/minion.pem") for name in names] == keys
+    now = {one["minion_id"]: one for one in commands.list_machines(estate.host)}
+    changes = {key for name in names for key in before[name] if before[name][key] != now[name][key]}
+    assert changes == {"since"}
+    assert started_at_boot(estate)[1]["started"] == []
+    power_cut(estate, names[0])
+    commands.destroy(estate.host, names[0])
+    assert names[0] not in started_at_boot(estate)[1]["started"], "one that is destroyed does not come back"
+
+
+def test_a_machine_comes_back_only_from_an_image_that_is_signed(estate, launch, booted):
+    launch("machine-forged", trusted=["A" * 43 + "="])
+    booted("machine-forged")
+    power_cut(estate, "machine-forged")
+    code, said = started_at_boot(estate)
+    assert code == 1 and "may not be used" in said["failed"]["machine-forged"]
+    assert not listed(estate)["machine-forged"]
+
+
+def test_a_machine_is_no_child_of_who_launched_it(estate, launch):
+    """Who kills a command with all its children does not kill the machines that it started."""
+    launch("machine-apart")
+    outer = min(nspawn_of(cgroup(estate, "machine-apart")))
+    ancestors = []
+    while outer > 1:
+        outer = int(Path(f"/proc/{outer}/stat").read_text().rpartition(")")[2].split()[1])
+        ancestors.append(outer)
+    assert os.getpid() not in ancestors and ancestors[-1] == 1
 
 
 def nspawn_of(group: Cgroup) -> list[int]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from support.estate import Answer, wait_for
 from support.slices import full
 
+from saltext.immutable.machines import boot
 from saltext.immutable.machines import machine as machines
 
 REAL = full("lets real machines die", minutes=1)
@@ -150,6 +155,55 @@ def collected(estate) -> list[dict[str, Any]]:
         store.execute("UPDATE leases SET until = 0, holder = NULL WHERE name = 'fleet web'")
     assert tended(answer)["did"] == "busy"
     return list(answer.data["orphans"])
+
+
+@REAL
+def test_after_a_power_cut_all_machines_come_back_with_their_host(estate):
+    """With their ids and keys; a rollout that was under way is carried on, and the boot is no failure of its image."""
+    before, keys = ids(estate), estate.keys()
+    power_cut(estate)
+    assert host_boots(estate) == before
+    wait_for(lambda: tended(estate.salt_run("fleet.reconcile", "web", check=False))["did"] == "nothing", 90)
+    assert (ids(estate), estate.keys()) == (before, keys)
+    for victim in before[:2]:
+        estate.salt_run("fleet.taint", victim, "reason=by hand")
+    with estate.popen("fleet.roll", "web") as roll:
+        wait_for(lambda: launched(estate) > 4, 60)
+        power_cut(estate)
+        roll.kill()
+    host_boots(estate)
+    wait_for(lambda: tended(estate.salt_run("fleet.reconcile", "web", check=False))["did"] == "nothing", 180)
+    assert len(ids(estate)) == 4 and not set(before[:2]) & set(ids(estate)) and estate.keys() == ids(estate)
+    rollouts = estate.salt_run("fleet.history", "web").data["rollouts"]
+    assert {one["outcome"] for one in rollouts[:2]} == {"done"}, rollouts[:2]
+
+
+def power_cut(estate) -> None:
+    for machine in machines.machines(estate.host):
+        if machine.running:
+            kill(estate, machine.minion_id)
+
+
+def host_boots(estate) -> list[str]:
+    """Run what the unit of systemd runs; return the machines that were started."""
+    done = subprocess.run([sys.executable, "-m", boot.PROGRAM, str(estate.host.root)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return sorted(json.loads(done.stdout)["started"])
+
+
+@REAL
+def test_who_kills_a_roll_with_all_its_children_kills_no_machine(estate):
+    for victim in ids(estate)[:2]:
+        estate.salt_run("fleet.taint", victim, "reason=by hand")
+    with estate.popen("fleet.roll", "web") as roll:
+        wait_for(lambda: launched(estate) > 4, 60)
+        tree = psutil.Process(roll.pid)
+        for process in [*tree.children(recursive=True), tree]:
+            process.kill()
+    running = [one.minion_id for one in machines.machines(estate.host) if one.running]
+    assert len(running) >= 4
+    assert estate.salt_run("fleet.roll", "web").data["outcome"] == "done"
+    assert len(ids(estate)) == 4 and estate.keys() == ids(estate)
 
 
 @REAL

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from support.estate import wait_for
@@ -131,3 +134,52 @@ def test_blue_green_gives_the_traffic_back_when_a_newcomer_falls_ill_after_the_s
         launched = [what for _, what, _ in stage.entries(fell) if what == "launch"]
         assert launched == [] and stage.generations() == before
         stage.is_sound()
+
+
+@REAL
+def test_a_store_that_was_put_back_or_lost_takes_nobody_from_the_visitors(estate, stage):
+    """As a backup that is put back, before a roll and from its middle; and a store of which nothing is left."""
+    stage.strategy(max_surge=1)
+    store = estate.host.root / "store.sqlite"
+    before = copied(store, "before")
+    stage.bake_another()
+    began = stage.now()
+    with stage.watched():
+        roll = stage.begin("fleet.roll", "web")
+        stage.wait_for_entry("attach", after=began)
+        midway = copied(store, "midway")
+        assert stage.ended(roll)[0] == 0
+        for backup in (midway, before, midway):
+            running = set(stage.generations())
+            put_back(backup, store)
+            assert "older than the machines" in stage.status["warnings"][0]
+            estate.salt_run("fleet.reconcile", "web", check=False)
+            assert running <= {machine["minion_id"] for machine in stage.status["machines"]}
+            assert estate.salt_run("fleet.roll", "web").data["outcome"] == "done"
+            stage.is_sound()
+        running = set(stage.generations())
+        for file in store.parent.glob("store.sqlite*"):
+            file.unlink()
+        assert "was lost" in stage.status["warnings"][0]
+        refused = estate.salt_run("fleet.rebuild", "web", check=False)
+        assert refused.returncode == 1 and "fleet.adopt_store" in refused.stdout + refused.stderr
+        assert estate.salt_run("fleet.adopt_store", "test=True").data["fleets"]["web"] == sorted(running)
+        assert estate.salt_run("fleet.adopt_store").data["fleets"]["web"] == sorted(running)
+        assert stage.status["warnings"] == [] and set(stage.generations()) == running
+        estate.salt_run("image.bake", "web")
+        assert estate.salt_run("fleet.roll", "web").data["outcome"] == "done"
+        assert len(running & set(stage.generations())) in (0, 3), "all are of its image, or none"
+        stage.is_sound()
+
+
+def copied(store: Path, name: str) -> Path:
+    """Make a backup of a store in use, and return its file."""
+    target = store.with_name(f"{name}.backup")
+    with closing(sqlite3.connect(store)) as source, closing(sqlite3.connect(target)) as backup:
+        source.backup(backup)
+    return target
+
+
+def put_back(backup: Path, store: Path) -> None:
+    with closing(sqlite3.connect(backup)) as source, closing(sqlite3.connect(store)) as target:
+        source.backup(target)

@@ -33,8 +33,9 @@ class Guardian:
     """Watches one simulated world: each plan, and each machine that is taken from its visitors."""
 
     world: Simulated
-    served: dict[int, int] = field(default_factory=dict)
-    """How many machines really served when a rollout began, whatever its books say."""
+    served: dict[tuple[int, float], int] = field(default_factory=dict)
+    """How many machines really served when a rollout began, whatever its books say. (A store that went back gives the
+    number of a rollout twice.)"""
     ready: set[str] = field(default_factory=set)
     """Machines that were put to work."""
     proven: set[str] = field(default_factory=set)
@@ -50,6 +51,10 @@ class Guardian:
     """When each machine that goes was first told to."""
     plans: int = 0
 
+    def begin_anew(self) -> None:
+        """Forget the floors of rollouts that are no more: the store went back."""
+        self.floors.clear()
+
     def plan(self, fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], limits: Limits, now: float) -> Plan:
         """Ask the real plan, and hold it to the rules."""
         step = plan(fleet, rollout, machines, limits, now)
@@ -59,8 +64,8 @@ class Guardian:
         self.ready |= serving
         self.proven |= serving & self.serving
         self.serving = serving
-        if rollout.id not in self.served:
-            self.served[rollout.id] = sum(self._serves(name) for name in serving)
+        if (rollout.id, rollout.started) not in self.served:
+            self.served[rollout.id, rollout.started] = sum(self._serves(name) for name in serving)
         case = _Case(fleet, rollout, machines, limits, now, step, self._floor(fleet, rollout))
         self.floors[case.floor] = self.world.now
         self.condemned |= {
@@ -75,7 +80,7 @@ class Guardian:
 
     def _floor(self, fleet: Fleet, rollout: Rollout) -> int:
         size = 0 if rollout.kind == "destroy" else fleet.size
-        old = max(self.served[rollout.id], rollout.old_size)
+        old = max(self.served[rollout.id, rollout.started], rollout.old_size)
         return max(0, min(old, size) - rounded_down(fleet.strategy.max_unavailable, size))
 
     def _serves(self, name: str, lately: float = 0.0) -> bool:

@@ -250,6 +250,9 @@ class Simulated:
     def poll(self) -> list[Event]:
         raise AssertionError("events come through wait()")
 
+    def forged(self) -> list[str]:
+        return []  # those come through wait(), too
+
     def contested(self, minion_id: str) -> bool:
         if self.happens(self.faults.no_answer):
             raise CommandExecutionError("no wheel turns")
@@ -259,7 +262,10 @@ class Simulated:
         return set(self.keys)
 
     def accepted(self, minion_id: str) -> bool:
-        return self.keys.get(minion_id) == "accepted"
+        return minion_id in self.with_key()
+
+    def with_key(self) -> set[str]:
+        return {name for name, state in self.keys.items() if state == "accepted"}
 
     def ask(self, minion_id: str, fun: str, within: float, **kwargs: Any) -> Any:
         """Answer ``immutable.launch``: it breaks what ``relaunch_breaks`` names."""

@@ -274,13 +274,14 @@ def test_a_destroy_without_an_answer_is_in_doubt(fleet):
     assert "could not" not in told(fleet)
 
 
-def test_dead_and_unknown_machines_are_replaced(fleet):
+def test_dead_and_left_over_machines_are_replaced(fleet):
+    fleet.operations().replace("web-001", "its disk is old")
     fleet.world._die("web-002")
-    fleet.world._create(ONE, Identity("web-999", "web", 1, fleet.store.installation))
+    fleet.world._create(ONE, Identity("web-001", "web", 1, fleet.store.installation))  # a late answer to its launch
     foreseen = fleet.operations().forecast("web", "roll")
-    assert [a.minion_id for a in foreseen.actions] == ["web-002", "web-999", None]
+    assert sorted(a.minion_id or "" for a in foreseen.actions) == ["", "web-001", "web-002"]
     fleet.operations().roll("web")
-    assert set(fleet.world.machines) == {"web-001", "web-003", "web-004"}
+    assert set(fleet.world.machines) == {"web-003", "web-004", "web-005"}
     fleet.assert_in_order()
 
 

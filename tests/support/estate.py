@@ -173,7 +173,7 @@ class Estate(ABC):
             remove(place)
         if any(self.host.images.iterdir()):
             layers.drop(self.host, [place.name for place in self.host.layers.iterdir()])
-        for place in [*self.host.images.iterdir(), *self.host.consoles.iterdir()]:
+        for place in [*self.host.images.iterdir(), *self.host.consoles.iterdir(), *self.host.damaged.iterdir()]:
             remove(place)
         for link in self.host.l.iterdir():
             if not link.exists():

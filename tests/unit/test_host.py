@@ -61,7 +61,7 @@ with host.lock("network"):
 
 def test_only_root_prepares(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(CommandExecutionError, match="needs root"):
+    with pytest.raises(CommandExecutionError, match="run by root"):
         Host(tmp_path).prepare()
 
 
@@ -150,7 +150,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_a_command_that_fails_says_what_it_said():
-    with pytest.raises(CommandExecutionError, match="(?s)sh -c .* exited with 3:.*no disk"):
+    with pytest.raises(CommandExecutionError, match="(?s)sh -c .* exited with 3; mend what it says.*no disk"):
         hosts.run(["sh", "-c", "echo no disk >&2; exit 3"])
 
 

@@ -147,12 +147,20 @@ def test_what_weakens_the_guard_is_a_problem(pet, opts, message):
     assert message in problem
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "direct_call.py", "direct_call.pyc", "direct_call.so", "direct_call/__init__.py", "direct_call/__init__.pyc",
+        "__pycache__/direct_call.cpython-311.pyc",
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("key", ["extension_modules", "module_dirs", "executor_dirs"])
-def test_executors_that_salt_takes_before_the_guard_are_a_problem(pet, tmp_path, key):
+def test_executors_that_salt_takes_before_the_guard_are_a_problem(pet, tmp_path, key, name):
     pet.seal()
     folder = tmp_path / "more/executors"
-    folder.mkdir(parents=True)
-    (folder / "direct_call.py").write_text("")
+    (folder / name).parent.mkdir(parents=True)
+    assert not status(pet, module_dirs=[str(folder.parent)])["problems"], "an empty folder has none"
+    (folder / name).write_text("")
     parent = str(folder.parent)
     value = {"extension_modules": parent, "module_dirs": [parent], "executor_dirs": [str(folder)]}
     [problem] = status(pet, **{key: value[key]})["problems"]

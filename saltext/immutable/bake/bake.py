@@ -28,7 +28,7 @@ from saltext.immutable.bake.steps.source import source
 from saltext.immutable.bake.steps.states import states
 from saltext.immutable.bake.steps.test import test
 from saltext.immutable.builder import offline
-from saltext.immutable.builder.finish import leftovers
+from saltext.immutable.builder.finish import private_keys
 from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.builder.phases import timed
 from saltext.immutable.images import manifest
@@ -137,7 +137,7 @@ def stack_layers(context: BakeContext) -> Stack:
                 _require_sound(context, stack)
     if context.recipe.private_keys == "refuse":
         keys = [key for layer in stack.layers for key in layer.get("private_keys") or ()]
-        leftovers.refuse_keys(context.recipe.name, keys)
+        private_keys.refuse(context.recipe.name, keys)
     for warning in stack.warnings:
         context.progress(f"warning: {warning}", "image/warning", recipe=context.recipe.name, warning=warning)
     return replace(stack, seconds=round(time.monotonic() - began, 3))

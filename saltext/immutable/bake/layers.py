@@ -34,12 +34,22 @@ def find(context: BakeContext, stack: Stack, key: str, *, assume_stable: bool = 
     """
     if not all(stack.digests):  # in a preview nothing is known above a layer that would be built
         return None
-    layer = context.builder("find_layer", key=key)
+    layer = look_up(context, key)
     if layer is None or context.refresh == "always" or context.updates.concern(layer["packages"]):
         return None
     if layer.get("unproven") and not assume_stable:
         return None
     return stack.push({**layer, "cached": True, "key": key})
+
+
+def look_up(context: BakeContext, key: str) -> Layer | None:
+    """Return the layer that ``key`` leads to; None if there is none, or it is damaged, which is reported."""
+    found: Layer | None = context.builder("find_layer", key=key)
+    if found is None or "digest" in found:
+        return found
+    warning = f"{found['damaged']}; it would be built again" if context.preview else found["damaged"]
+    context.progress(f"warning: {warning}", "image/warning", recipe=context.recipe.name, warning=warning)
+    return None
 
 
 def foresee(stack: Stack, what: str) -> Stack:
@@ -81,6 +91,9 @@ def build(
 def _report(context: BakeContext, what: str, built: Layer) -> None:
     sentence = f"built {what} in {built['seconds']:.1f} s ({phases.summary(built['phases'])})"
     context.progress(sentence, "image/layer", what=what, digest=built["digest"], seconds=built["seconds"])
+    if built.get("damaged"):
+        again = f"{what} is the same as before it was damaged; what ran on it is tainted, and is replaced"
+        context.progress(again, "image/warning", recipe=context.recipe.name, warning=again)
     if saved := slim.summary(built["slim"]):
         context.progress(saved, "image/slim", what=what, saved=built["slim"])
 

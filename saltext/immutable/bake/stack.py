@@ -11,7 +11,7 @@ from saltext.immutable.store import Image
 
 Layer = Mapping[str, Any]
 """What is known of a layer: what (its name), digest, key, cached, packages, grains, seconds, phases, slim, size, files,
-tests, warnings, unproven, private_keys, sls."""
+tests, warnings, unproven, private_keys, sls, damaged (what was wrong with the layer of this digest before)."""
 _REPORTED = ("what", "digest", "cached", "seconds", "phases", "slim", "size", "files")
 
 
@@ -71,7 +71,8 @@ class Stack:
     @property
     def warnings(self) -> list[str]:
         """What the builder warned of, a sentence each."""
-        return [warning for layer in self.layers for warning in layer.get("warnings", ())]
+        of_layers = [warning for layer in self.layers for warning in layer.get("warnings", ())]
+        return of_layers + (list(self.sealed.made.get("warnings", ())) if self.sealed else [])
 
     @property
     def packages(self) -> Mapping[str, str]:
@@ -99,6 +100,12 @@ class Stack:
 
     def report(self, channel: str) -> dict[str, Any]:
         """Return what an operator is shown of the layers: layers, seconds, channel, cached, warnings."""
-        layers = [{name: layer[name] for name in _REPORTED if name in layer} for layer in self.layers]
+        layers = [_reported(layer) for layer in self.layers]
         known = {"seconds": self.seconds, "channel": channel, "cached": self.cached, "warnings": self.warnings}
         return {"layers": layers, **known}
+
+
+def _reported(layer: Layer) -> dict[str, Any]:
+    """Return what an operator is shown of a layer."""
+    shown = {name: layer[name] for name in _REPORTED if name in layer}
+    return {**shown, "damaged": layer["damaged"]} if layer.get("damaged") else shown

@@ -7,6 +7,7 @@ The master calls them in its own process if it is the builder, otherwise as Salt
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,24 +18,30 @@ from typing import Any, TypeVar
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.builder import mirrors, updates
-from saltext.immutable.builder.finish import leftovers, scrub, secrets, slim
+from saltext.immutable.builder.finish import private_keys, scrub, secrets, slim, traces
 from saltext.immutable.builder.finish.search import search
 from saltext.immutable.builder.image_tests import run
 from saltext.immutable.builder.phases import phase, timed
 from saltext.immutable.builder.sandbox import sandbox
 from saltext.immutable.builder.sources import debian, minion, roots
 from saltext.immutable.builder.states import salt_call
+from saltext.immutable.drift.running.services import programs
 from saltext.immutable.guard.seal import SEAL_PATH
 from saltext.immutable.host import Host, remove, sync_directory, write
-from saltext.immutable.images import layers, manifest, seal_layer, verify
+from saltext.immutable.images import compare, layers, manifest, seal_layer, verify, writable_places
 from saltext.immutable.machines import images, overlay
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.cgroup import Cgroup
 
 
 def find_layer(host: Host, key: str) -> dict[str, Any] | None:
-    """Return the layer that was built last for ``key``, or None."""
-    found = layers.find(host, key)
+    """Return the layer that was built last for ``key``, or None. Of one that is damaged, only ``damaged``: why."""
+    try:
+        found = layers.find(host, key)
+        if found is not None:
+            verify.require_layers(host, [found.digest])
+    except verify.Damaged as err:
+        return {"damaged": str(err)}
     return asdict(found) if found else None
 
 
@@ -129,6 +136,7 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _Answer = TypeVar("_Answer")
+_ID = re.compile(rb'"[gu]id":(\d+)')
 
 
 def candidates(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
@@ -155,8 +163,10 @@ def _packages(host: Host, below: Sequence[str]) -> dict[str, str]:
     return debian.installed(overlay.top_file(host.l, layers.short_names(list(below)), "var/lib/dpkg/status"))
 
 
-def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
+def make_image(host: Host, order: Mapping[str, Any], trusted: Sequence[str] = ()) -> dict[str, Any]:
     """Make an image from finished layers and return it as `find_image` does. Idempotent.
+
+    One that is damaged, or has an invalid signature of a key that is ``trusted``, is set aside and made again.
 
     ``order``: recipe, layers, read_only, grains, policy, salt, pack. Seal and grains are a layer of their own on top of
     the others, so the seal can hold the digest of the image without being part of it. Raises CommandExecutionError
@@ -166,7 +176,8 @@ def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     images.require_layers(host, order["layers"])
     _require_directories(host, order)
     about = images.metadata_file(host, digest)
-    if not about.exists():
+    damaged = about.parent.exists() and verify.damage_of_image(host, digest, trusted)
+    if damaged or not about.exists():
         verify.require_layers(host, order["layers"])
         seal = {name: order[name] for name in ("recipe", "read_only", "policy", "salt", "pack")}
         seal |= {"image": digest, "created": time.time()}
@@ -178,8 +189,11 @@ def make_image(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
                 write(file, text)
             seal_layer.add_manifests(host, tree, order)
             seal_layer.copy_folder_metadata(host, tree, order["layers"])
-            write(work / "image" / about.name, json.dumps({**order, **seal}))
-            remove(about.parent)  # an unfinished image of an older version of this pack
+            texts = list(compare.manifests(host, order["layers"]))
+            known = {"warnings": _stopped_programs(host, order, texts), "highest_id": _highest_id(texts)}
+            write(work / "image" / about.name, json.dumps({**order, **seal, **known}))
+            if about.parent.exists():
+                images.put_aside(host, about.parent)  # machines may run on its seal
             (work / "image").rename(about.parent)
             sync_directory(host.images)
     layers.make_link(host, images.seal_link(digest), f"../images/{digest}/seal")
@@ -195,13 +209,19 @@ def find_image(host: Host, digest: str) -> dict[str, Any]:
     return {**images.read(host, digest), "above": seal, "proof": verify.read_proof(host, digest)}
 
 
-def has_image(host: Host, digest: str) -> bool:
-    """Return whether an image is on this host with its seal, all of its layers and its signature."""
-    if not images.metadata_file(host, digest).exists() or not (host.l / images.seal_link(digest)).exists():
+def has_image(host: Host, digest: str, trusted: Sequence[str] | None = None) -> bool:
+    """Return whether an image is on this host with its seal and all of its layers, undamaged, and signed.
+
+    ``trusted``: the public keys (base64) whose signatures count; None: the signature is not verified.
+    """
+    try:
+        if trusted is not None:
+            verify.require(host, digest, trusted)
+        else:
+            verify.require_layers(host, verify.definition(host, digest)["layers"])
+        return (host.l / images.seal_link(digest)).exists() and verify.read_proof(host, digest) is not None
+    except CommandExecutionError:
         return False
-    layers_ = images.read(host, digest)["layers"]
-    complete = all((host.layers / layer / "layer.json").exists() for layer in layers_)
-    return complete and verify.read_proof(host, digest) is not None
 
 
 def keep_proof(host: Host, digest: str, proof: Mapping[str, Any]) -> None:
@@ -218,14 +238,33 @@ def verify_image(host: Host, digest: str, trusted: Sequence[str]) -> dict[str, A
 
 
 def _require_directories(host: Host, order: Mapping[str, Any]) -> None:
-    """Raise where a writable directory of the policy is not in the image: machines could not mount it."""
+    """Raise where a directory of the policy is not in the image: machines could not mount it."""
     stack = layers.short_names(order["layers"])
-    for path in order["policy"]["writable"]:
-        if not path.startswith("/var/") and not overlay.has_directory(host.l, stack, path):
+    for path in writable_places.folders(order["policy"]):
+        if overlay.top_directory(host.l, stack, path) is None:
+            key = "writable" if path in order["policy"]["writable"] else "exec"
             raise CommandExecutionError(
-                f"writable: {path} is no directory of the image, or lies behind a symbolic link; let a state of recipe "
+                f"{key}: {path} is no directory of the image, or lies behind a symbolic link; let a state of recipe "
                 f"{order['recipe']} make it (file.directory)"
             )
+
+
+def _highest_id(manifests: Sequence[bytes]) -> int:
+    """Return the highest id of a user or a group that a file of these manifests belongs to."""
+    return max((int(found) for text in manifests for found in set(_ID.findall(text))), default=0)
+
+
+def _stopped_programs(host: Host, order: Mapping[str, Any], manifests: Sequence[bytes]) -> list[str]:
+    """Return a sentence for each program of an image that its machines would not run."""
+    if not writable_places.are_restricted(order["policy"], order["read_only"]):
+        return []
+    files = compare.files_in(manifests, writable_places.concerned(order["policy"]))
+    stack = layers.short_names(order["layers"])
+    found = []
+    for path in writable_places.unit_files(files):
+        if file := overlay.top_file(host.l, stack, path):
+            found += [(file.name, program) for program in programs(file.read_text(errors="replace"))]
+    return writable_places.warnings(order["policy"], files, found)
 
 
 def local_images(host: Host) -> dict[str, dict[str, Any]]:
@@ -241,10 +280,12 @@ def drop_image(host: Host, digest: str, test: bool = False) -> list[str]:
     about, seal = images.metadata_file(host, digest), images.seal_link(digest)
     users = [each.minion_id for each in machines.machines(host) if seal in each.lower]
     if users:
-        raise CommandExecutionError(f"image {digest[:12]} is in use: machines run it: {', '.join(users)}")
+        raise CommandExecutionError(
+            f"image {digest[:12]} is in use: machines run it: {', '.join(users)}; roll their fleet to another one first"
+        )
     if test or not about.exists():
         return []
-    stack = images.read(host, digest)["layers"]
+    stack = images.by_digest(host).get(digest, {"layers": []})["layers"]  # of one that cannot be read, prune finds them
     with host.lock("layers"):
         (host.l / seal).unlink(missing_ok=True)
         host.set_aside(about.parent)
@@ -316,10 +357,10 @@ def _commit(
         scrub.scrub(tree)
         mirrors.remove_resolv_conf(tree)
     with phase("search"):
-        found = search(tree, {**secrets.patterns(secret_values), **leftovers.patterns(order.get("bake_id"), address)})
-        leftovers.refuse(tree, found)
-        warnings = [*secrets.warnings(found, secret_values), *leftovers.warnings(found)]
-    about["private_keys"] = found.get(leftovers.KEYS, [])
+        found = search(tree, {**secrets.patterns(secret_values), **traces.patterns(order.get("bake_id"), address)})
+        traces.refuse(tree, found)
+        warnings = [*secrets.warnings(found, secret_values), *traces.warnings(found)]
+    about["private_keys"] = found.get(private_keys.KIND, [])
     about |= {"what": order["what"], "slim": slimmed, "phases": dict(phases), "seconds": round(sum(phases.values()), 3)}
     with phase("commit"):
         layer = layers.commit(host, workspace, **about)

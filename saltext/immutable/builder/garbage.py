@@ -105,8 +105,11 @@ def _created(host: Host, digest: str) -> float:
 
 
 def _layer_summary(host: Host, digest: str) -> dict[str, Any]:
-    layer = json.loads((host.layers / digest / "layer.json").read_text())
-    return {name: layer.get(name) for name in ("what", "size")}
+    try:
+        layer = json.loads((host.layers / digest / "layer.json").read_text())
+        return {name: layer.get(name) for name in ("what", "size")}
+    except (AttributeError, OSError, ValueError):
+        return {"what": "a damaged layer", "size": 0}
 
 
 def _caches(host: Host, *recipes: Sequence[str]) -> Iterator[Path]:
@@ -117,8 +120,12 @@ def _caches(host: Host, *recipes: Sequence[str]) -> Iterator[Path]:
 
 
 def _leftovers(host: Host) -> Iterator[Path]:
-    """Yield the key pairs of bakes that were killed: no bake runs, so no key pair is in use."""
+    """Yield the key pairs of bakes that were killed, since no bake runs, and damaged layers that no machine is on."""
     yield from sorted(host.pki.iterdir())
+    running = machines.machines(host)
+    for folder in images.set_aside(host):
+        if not any(images.runs_on(folder, one.lower, one.born) for one in running):
+            yield folder
 
 
 def _bytes(host: Host, paths: Iterator[Path]) -> dict[str, int]:

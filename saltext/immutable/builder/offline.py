@@ -20,7 +20,7 @@ def is_offline(cache: str | None, default: str, refresh: object) -> bool:
     for updates.
     """
     if cache not in (None, *_CHOICES):
-        raise SaltInvocationError(f"cache: must be use or only, not {cache!r}")
+        raise SaltInvocationError(f"cache: {cache!r} is neither use nor only; write cache=only")
     offline = (cache or default) == "only"
     if offline and refresh not in (False, None, "never"):
         raise SaltInvocationError("refresh asks the mirrors, which cache=only forbids; leave out one of the two")

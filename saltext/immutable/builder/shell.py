@@ -83,7 +83,9 @@ def _interact(machine: Machine) -> None:
     """
     init = nspawn.find_init(machine.cgroup)
     if init is None:
-        raise CommandExecutionError(f"{machine.minion_id} is not running")
+        raise CommandExecutionError(
+            f"{machine.minion_id} is not running any more; open the shell again, with boot=False if it does not boot"
+        )
     env = {"TERM": os.environ.get("TERM", "linux")}
     command = nspawn.enter_command(init, machine.cgroup, ["/bin/sh", "-c", _LOGIN], env)
     terminal = sys.stdin.fileno()

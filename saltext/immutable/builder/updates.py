@@ -60,7 +60,8 @@ def _policies(machine: Machine, packages: Mapping[str, str]) -> str:
     done = machine.run(["apt-get", "--quiet", "--error-on=any", "update"], env=mirrors.environment())
     if done.returncode:
         raise CommandExecutionError(
-            f"apt-get update failed, so no updates are known:\n{tail(done.stderr + done.stdout)}"
+            "apt-get update failed, so no updates are known; let the builder reach the mirrors, and repeat:\n"
+            + tail(done.stderr + done.stdout)
         )
     return machine.run(["apt-cache", "policy", *packages]).stdout + "\n"
 

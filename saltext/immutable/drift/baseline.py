@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from saltext.immutable.drift import files, mounts, tree
+from saltext.immutable.drift import files, tree
 from saltext.immutable.drift.image import ADOPTED
 from saltext.immutable.drift.paths import Mutable
+from saltext.immutable.drift.running import mounts
 from saltext.immutable.host import remove, write
 from saltext.immutable.images import manifest, seal_layer
 from saltext.immutable.images.stack import Entry
@@ -54,7 +55,7 @@ def _lines(root: str, mutable: Mutable) -> Iterator[dict[str, Any]]:
     mounted = mounts.scan("/proc") if root == "/" else []
     points = {mount.point for mount in mounted}
     left_out = {point.strip("/") for point in points - mounts.to_compare(mounted, points)}
-    for path, entry in sorted(tree.walk(root, mutable.skips, left_out)):
+    for path, entry in sorted(tree.walk(root, mutable.to_read, left_out)):
         if not mutable.may_differ(path) or files.is_always_drift(None, entry):
             yield _line(root, path, entry, f"/{path}" in points)
     for path in sorted(point for point in left_out - {""} if not mutable.may_differ(point)):

@@ -11,15 +11,18 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.drift import accounts, config, files, image, logins, mounts, processes, services, sockets, tree
+from saltext.immutable import kernel
+from saltext.immutable.drift import accounts, config, files, image, tree
 from saltext.immutable.drift.image import Image
 from saltext.immutable.drift.item import Item
 from saltext.immutable.drift.owners import owners
 from saltext.immutable.drift.paths import Mutable
-from saltext.immutable.drift.processes import Process
+from saltext.immutable.drift.running import limits, logins, mounts, processes, services, sockets
+from saltext.immutable.drift.running.processes import Process
 from saltext.immutable.guard import seal
 from saltext.immutable.guard.units import IMAGE as UNITS_OF_IMAGE
 from saltext.immutable.host import require_root
+from saltext.immutable.images import unit_drop_ins, writable_places
 
 MAX_ITEMS = 1000
 """How many items ``drift`` lists; ``counts`` counts all of them."""
@@ -56,10 +59,13 @@ def _items(digest: str | None, full: bool) -> tuple[list[Item], int, bool]:
         return [Item("manifest", seal.SEAL_PATH, str(err))], 0, False
     except image.Forged as err:
         # Nothing else can be compared. But list the mounts: one of them may be how the proof was forged.
-        mounted = mounts.drift(mounts.scan("/proc"), Mutable(()), ["/var"], ())
+        seen = mounts.scan("/proc")
+        parts = [mount.point for mount in seen if f"{mount.point}/".startswith("/var/")]  # overlays, if they are known
+        mounted = mounts.drift(seen, Mutable(()), Mutable((), ()), parts, ())
         return [Item("manifest", *err.args), *mounted], 0, False
-    comparison = _Comparison(sealed, expected, full)
-    return list(comparison.items()), comparison.files.count, digest is not None
+    with kernel.fresh_procfs() as proc:
+        comparison = _Comparison(sealed, expected, full, proc)
+        return list(comparison.items()), comparison.files.count, digest is not None
 
 
 def _seal_digest() -> str | None:
@@ -72,26 +78,35 @@ def _seal_digest() -> str | None:
 class _Comparison:
     """One comparison: reads everything once, then lists what is not from the image."""
 
-    def __init__(self, sealed: seal.Seal, expected: Image, full: bool) -> None:
+    def __init__(self, sealed: seal.Seal, expected: Image, full: bool, proc: str) -> None:
+        self.proc = proc
         self.image = expected
+        self.policy, self.read_only = sealed.policy, sealed.read_only
         self.adopted = sealed.adopted is not None
         self.since = sealed.created if self.adopted else 0.0
         own = [*sealed.policy.get("mutable", ()), *sealed.policy.get("writable", ())]
         self.declared = Mutable(own, defaults=())
         self.mutable = Mutable(own)
-        mounted = mounts.scan("/proc")
+        self.mounted = mounted = mounts.scan(proc)
+        self.planned: set[str] = set()
+        """Mount points in the fstab and the units of the image."""
         self.mounts = list(self._mounts(sealed, mounted))
         mutable = {mount.point for mount in mounted if self.mutable.may_differ(mount.point.strip("/"))}
         compared = (self._compared_points(sealed) | mutable) - {item.what for item in self.mounts}
         left_out = {mount.point for mount in mounted} - mounts.to_compare(mounted, compared)
-        self.files = files.differences("/", expected, self.mutable, {point.strip("/") for point in left_out}, full)
-        self.processes = processes.scan()
+        # What is below /dev is not read from there.
+        searched = {one.strip("/") for one in mounts.to_search(mounted) if one in left_out or one.startswith("/dev/")}
+        left_out = {point.strip("/") for point in left_out}
+        self.files = files.differences("/", expected, self.mutable, left_out, full, searched)
+        self.processes = processes.scan(proc)
         self.units: set[str] | None = None
+        self.mounting: set[str] = set()
+        """Units of the image that say what is to be mounted for them alone."""
 
     def _compared_points(self, sealed: seal.Seal) -> set[str]:
         """Return the mount points of file systems whose content is compared with the image."""
         if sealed.read_only:
-            return {"/var", *sealed.policy.get("writable", ())}
+            return {"/var", *sealed.policy.get("writable", ()), *sealed.policy.get("exec", ())}
         return {f"/{path}" for path, entry in self.image.files.items() if entry.kind == tree.MOUNT}
 
     def _mounts(self, sealed: seal.Seal, mounted: list[mounts.Mount]) -> Iterator[Item]:
@@ -100,15 +115,18 @@ class _Comparison:
         units = [path.rsplit("/", 1)[-1] for path in self.image.files if path.endswith(".mount")]
         with suppress(OSError), open("/etc/fstab", encoding="utf-8", errors="surrogateescape") as file:
             points = points | mounts.planned(file.read(), units)
+        self.planned = points
         writable = compared if sealed.read_only else set()
-        yield from mounts.drift(mounted, self.mutable, writable, points)
+        yield from mounts.drift(mounted, self.mutable, self.declared, writable, points)
         for point in sorted(points & compared - {mount.point for mount in mounted}):
             yield Item("mount", point, "its file system is no longer mounted")
 
     def items(self) -> Iterator[Item]:
         """Yield all drift of this machine."""
         yield from self.mounts
-        if not mounts.same_root("/proc"):
+        if kernel.is_covered(f"/proc/{os.getpid()}/mountinfo"):
+            yield Item("mount", "/proc", "something is mounted over what the kernel says of this check")
+        if not mounts.same_root(self.proc):
             yield Item("mount", "/", "this minion sees another root than init does")
         if os.getpid() not in {process.pid for process in self.processes}:
             yield Item("process", "/proc", "the process of this check is missing there, so others may be hidden too")
@@ -116,14 +134,25 @@ class _Comparison:
         yield from config.drift(self.adopted)
         yield from self._services()
         foreign = list(processes.drift(self.processes, self.is_image_file, self._is_image_folder))
+        seen = {process.pid for process, _ in foreign}
+        alone = processes.without_unit(self.processes, self.is_of_unit, os.getpid())
+        # One that has ended meanwhile belonged to a unit that has ended, too.
+        foreign += [one for one in alone if one[0].pid not in seen and os.path.exists(f"{self.proc}/{one[0].pid}")]
         yield from (item for _, item in foreign)
         of_units = {each.pid for each in self.processes if self.is_of_unit(each)}
         expected = of_units - {process.pid for process, _ in foreign} - set(sockets.started_by_runners(self.processes))
         try:
-            yield from sockets.drift(sockets.scan(), self.processes, expected)
+            yield from sockets.drift(sockets.scan(self.proc), self.processes, expected)
         except OSError as err:
             yield Item("socket", "/proc/net", f"it cannot be read: {err}")
         yield from logins.drift(logins.scan("/", self.since), self.processes, of_units)
+        units = {process.pid: process.unit for process in self.processes}
+        # Again: what was mounted meanwhile has reached the other namespaces, too.
+        of_init = [*self.mounted, *mounts.scan(self.proc)]
+        namespaces = mounts.scan_namespaces(self.proc, units)
+        yield from mounts.drift_of_namespaces(
+            namespaces, of_init, self.declared, lambda pid: units.get(pid) in self.mounting
+        )
 
     def is_image_file(self, path: str) -> bool:
         """Tell whether a file is from the image and unchanged."""
@@ -164,6 +193,13 @@ class _Comparison:
             yield Item("service", "systemd", f"it does not answer: {err}")
             return
         self.units = {"init.scope", *(each.name for each in known if services.from_image(each, self.is_image_file))}
+        if writable_places.are_restricted(self.policy, self.read_only) and kernel.may_mount(self.proc):
+            places = writable_places.flags(self.policy)
+            own = [mount for mount in self.mounted if mount.point in places or mount.point not in self.planned]
+            yield from mounts.weakened(own, places, self.declared)
+        groups = {each.name: each.group for each in known}
+        yield from limits.drift(self.policy.get("limits", {}), groups, limits.ended(unit_drop_ins.OVER))
+        self.mounting = {each.name for each in known if each.name in self.units and each.mounts}
         yield from services.environment(variables, self._is_foreign)
         yield from services.drift(
             known, lambda path: self.is_image_file(path) or self._is_declared(path), self._has_unit

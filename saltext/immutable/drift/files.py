@@ -7,7 +7,8 @@ import stat
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from saltext.immutable.drift import tree
+from saltext.immutable import kernel
+from saltext.immutable.drift import bytecode, tree
 from saltext.immutable.drift.image import Image
 from saltext.immutable.drift.item import Item
 from saltext.immutable.drift.paths import Mutable
@@ -37,29 +38,50 @@ class Differences:
         return path in self.found
 
 
-def differences(root: str, image: Image, mutable: Mutable, mounts: Collection[str], full: bool = False) -> Differences:
+def differences(
+    root: str,
+    image: Image,
+    mutable: Mutable,
+    mounts: Collection[str],
+    full: bool = False,
+    searched: Collection[str] = (),
+) -> Differences:
     """Compare all files below ``root`` with the image, except ``mutable`` paths and what is below ``mounts``.
 
-    ``full``: read the content of every file, also where size and time are those of the image.
+    ``full``: read the content of every file, also where size and time are those of the image. ``searched``: those of
+    the mounts in which files with rights are found.
     """
     missing = dict(image.files)
     found: dict[str, str] = {}
     count = 0
-    for path, entry in tree.walk(root, mutable.skips, mounts):
+    for path, entry in tree.walk(root, mutable.to_read, mounts, searched):
         count += 1
         expected = missing.pop(path, None)
         difference = _difference(root, path, expected, entry, path in image.own, full)
-        if difference and (is_always_drift(expected, entry) or not mutable.may_differ(path)):
+        if difference and (is_always_drift(expected, entry) or not _may_differ(root, path, entry, mutable)):
             found[path] = difference
     found.update((path, "removed") for path in _removed(missing, mutable, mounts))
     return Differences(found, count)
 
 
+def _may_differ(root: str, path: str, entry: Entry, mutable: Mutable) -> bool:
+    return mutable.may_differ(path) or bytecode.is_made_of_source(root, path, entry.kind)
+
+
 def is_always_drift(expected: Entry | None, entry: Entry) -> bool:
-    """Tell whether a file is drift even in a mutable path: setuid, setgid, capabilities, or no folder any more."""
+    """Tell whether a file is drift even in a mutable path.
+
+    That is one with setuid, setgid or capabilities, a device, a file that nobody can change (``chattr +i``), and what
+    took the place of a folder.
+    """
     if expected is not None and expected.kind == "dir" and entry.kind != "dir":
         return True
-    rights = entry.mode & (stat.S_ISUID | stat.S_ISGID) or "security.capability" in (entry.xattrs or ())
+    attributes = entry.xattrs or {}
+    if any(flag in attributes for flag in kernel.FLAGS):
+        return True
+    if entry.kind in ("char", "block"):
+        return bool(entry.content != [0, 0])
+    rights = entry.mode & (stat.S_ISUID | stat.S_ISGID) or "security.capability" in attributes
     return entry.kind == "file" and bool(rights)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 from saltext.immutable.patterns import expression
 
@@ -71,15 +72,23 @@ GUARDED = (
     "/run/udev/rules.d",
     "/usr/lib/systemd/system",
     "/usr/local/lib/systemd/system",
-    "/var/cache/salt/minion/extmods/**.py",
+    "/var/cache/salt/minion/extmods",
     "/var/lib/systemd/linger",
     "/var/spool/cron",
 )
 """Paths that make programs run. A pattern for a folder above them does not make them mutable, only one that names the
 path itself."""
 
-_MADE_BY_SYSTEM = ("var/lib/systemd/linger",)
+_MADE_BY_SYSTEM = ("var/cache/salt/minion/extmods", "var/lib/systemd/linger")
 """Guarded folders that the system itself makes, empty: only their content is drift."""
+
+_OF_CONTAINERS = (
+    *("var/lib/containerd", "var/lib/containers", "var/lib/docker", "var/lib/kubelet", "var/lib/lxc"),
+    "var/lib/machines",
+)
+"""Folders with whole systems in them, whose programs are not run as this one's."""
+
+Read = Literal["all", "rights", "nothing"]
 
 
 class Mutable:
@@ -103,13 +112,18 @@ class Mutable:
             return path in _MADE_BY_SYSTEM or self._named(path)
         return self._default(path) or self._declared(path)
 
-    def skips(self, folder: str) -> bool:
-        """Tell whether nothing below a folder has to be read.
+    def to_read(self, folder: str) -> Read:
+        """Tell what has to be read below a folder.
 
-        The folders of DEFAULTS are read all the same, because setuid programs are drift there too; they are small.
+        ``rights``: only which files are devices, or give who runs them more rights; they are drift everywhere. The
+        folders of DEFAULTS are read whole.
         """
         declared = self._named(folder) or (self._declared(folder) and not self._is_guarded(folder))
-        return (folder in _KERNEL or declared) and not any(path.startswith(f"{folder}/") for path in self._guarded)
+        if any(path.startswith(f"{folder}/") for path in self._guarded):
+            return "all"
+        if folder in _KERNEL or (declared and folder in _OF_CONTAINERS):
+            return "nothing"
+        return "rights" if declared else "all"
 
 
 def _covers(above: str, path: str) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from saltext.immutable import kernel
+from saltext.immutable.drift.paths import Read
 from saltext.immutable.images.stack import Entry
 
 _CHUNK = 1 << 20
@@ -25,25 +27,41 @@ MOUNT = "mount"
 """The kind of a mount point in the manifest of an adopted machine."""
 
 
-def walk(root: str, skips: Callable[[str], bool], mounts: Collection[str]) -> Iterator[tuple[str, Entry]]:
+def walk(
+    root: str, to_read: Callable[[str], Read], mounts: Collection[str], searched: Iterable[str] = ()
+) -> Iterator[tuple[str, Entry]]:
     """Yield path and entry of all below ``root``, which is ``.`` itself.
 
-    Links are not followed; a file that is removed meanwhile raises nothing. ``skips``: tells which folders not to read;
-    ``mounts``: paths that are neither yielded nor read.
+    Links are not followed; a file that is removed meanwhile raises nothing. ``to_read``: tells what is yielded of a
+    folder (``rights``: see `has_rights`), ``searched``: further folders of that kind; ``mounts``: paths that are
+    neither yielded nor read.
     """
     yield ".", _lstat(root, os.lstat(root))
-    base, folders = root.rstrip("/"), [""]
+    base, folders = root.rstrip("/"), [("", False), *((f"{path}/", True) for path in searched)]
     while folders:
-        folder = folders.pop()
+        folder, is_searched = folders.pop()
         for name, info in _listed(f"{base}/{folder}"):
             path = folder + name
             if path in mounts:
                 continue
             with suppress(FileNotFoundError):
-                entry = _lstat(f"{base}/{path}", info)
-                yield path, entry
-                if entry.kind == "dir" and not skips(path):
-                    folders.append(f"{path}/")
+                if not is_searched or has_rights(f"{base}/{path}", info):
+                    yield path, _lstat(f"{base}/{path}", info)
+                if stat.S_ISDIR(info.st_mode) and (read := to_read(path)) != "nothing":
+                    folders.append((f"{path}/", is_searched or read == "rights"))
+
+
+def has_rights(path: str, info: os.stat_result) -> bool:
+    """Tell whether a file is a device, or a program that gives who runs it more rights than they have.
+
+    Device 0:0 is none: systemd mounts it over what a unit may not reach.
+    """
+    mode = info.st_mode
+    if not stat.S_ISREG(mode):
+        return (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) and info.st_rdev != 0
+    if mode & (stat.S_ISUID | stat.S_ISGID):
+        return True
+    return bool(mode & 0o111) and "security.capability" in _names(path)
 
 
 def _listed(folder: str) -> Iterator[tuple[str, os.stat_result]]:
@@ -63,16 +81,21 @@ def _lstat(path: str, info: os.stat_result) -> Entry:
         content = [os.major(info.st_rdev), os.minor(info.st_rdev)]
     size = info.st_size if kind == "file" else 0
     times = (int(info.st_mtime), size)
-    return Entry(kind, stat.S_IMODE(mode), info.st_uid, info.st_gid, *times, content, _xattrs(path))
+    return Entry(kind, stat.S_IMODE(mode), info.st_uid, info.st_gid, *times, content, _xattrs(path) or None)
 
 
-def _xattrs(path: str) -> dict[str, str] | None:
+def _xattrs(path: str) -> dict[str, str]:
+    """Return the extended attributes of a file, and the flags that keep it from being changed in the same form."""
+    own = [name for name in _names(path) if not name.startswith("trusted.overlay.")]
+    values = {name: os.getxattr(path, name, follow_symlinks=False).hex() for name in own}
+    return values | dict.fromkeys(kernel.flags(path), "01")
+
+
+def _names(path: str) -> list[str]:
     try:
-        names = os.listxattr(path, follow_symlinks=False)
+        return os.listxattr(path, follow_symlinks=False)
     except OSError:  # this file system has no extended attributes
-        return None
-    own = [name for name in names if not name.startswith("trusted.overlay.")]
-    return {name: os.getxattr(path, name, follow_symlinks=False).hex() for name in own} or None
+        return []
 
 
 def changes(expected: Entry, found: Entry, read: Callable[[], str | None], full: bool = False) -> list[str]:

@@ -77,6 +77,7 @@ def check(
     if minion is not None:
         targets = {minion: _target(targets, minion)}
     answers = in_parallel({key: _call(operations, target, full) for key, target in targets.items()})
+    Interventions(operations, notify).report_forged({key: record.fleet for key, (record, _) in targets.items()})
     remaining = _targets(operations, name)  # without the machines that were replaced meanwhile
     found = {key: evaluate(answers[key], image) for key, (_, image) in targets.items() if key in remaining}
     recorder = _Recorder(operations, notify)

@@ -5,27 +5,29 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import providers, traffic
+from saltext.immutable.fleet import recovery
+from saltext.immutable.fleet.access import Access
 from saltext.immutable.fleet.books.audit import AuditEntry, AuditLog
 from saltext.immutable.fleet.books.budgets import Budget
 from saltext.immutable.fleet.books.ledger import Entry, Generation, Ledger, fleets_with_machines
+from saltext.immutable.fleet.books.recovered import write_back
 from saltext.immutable.fleet.books.taints import Taints
 from saltext.immutable.fleet.decide.checks import unanswerable
 from saltext.immutable.fleet.decide.forecast import forecast
-from saltext.immutable.fleet.decide.state import UNLIMITED, Action, Kind, Limits, Machine, Outcome, Rollout
+from saltext.immutable.fleet.decide.state import UNLIMITED, Kind, Limits, Machine, Outcome, Rollout
 from saltext.immutable.fleet.decide.verdicts import revived
 from saltext.immutable.fleet.decide.windows import Level, mistakes, opening
-from saltext.immutable.fleet.drive.effects import Effects, Pool
+from saltext.immutable.fleet.drive.effects import Effects, Threads, in_parallel
 from saltext.immutable.fleet.drive.loop import Driver
-from saltext.immutable.fleet.drive.track import phase
-from saltext.immutable.fleet.drive.transaction import Say
 from saltext.immutable.fleet.drive.world import Minions, World
+from saltext.immutable.fleet.preview import Forecast, machines_of
 from saltext.immutable.fleet.signals import stop_on_signal
 from saltext.immutable.providers import Instance, Provider
 from saltext.immutable.spec.model import Definitions, Fleet, ProviderSpec, Settings, TrafficSpec
@@ -36,38 +38,15 @@ CONSOLE_LINES = 25
 """How many lines of a failed machine's console an error shows."""
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """What a command would do."""
-
-    fleet: str
-    kind: Kind
-    current: int | None
-    """Number of the current generation."""
-    image: str | None
-    """Name of the image that would run; None: no machine would run."""
-    actions: tuple[Action, ...]
-    continues: bool
-    """Whether it would continue an interrupted rollout."""
-    digest: str | None = None
-    """Of the image that would run."""
-    machines: tuple[Machine, ...] = ()
-    """The machines that the forecast was made from."""
-    stuck: str | None = None
-    """What the rollout would wait for without end; None: it would end."""
-
-    @property
-    def nothing(self) -> bool:
-        """Tell whether the command would do nothing."""
-        return not self.actions and not self.continues and self.stuck is None
-
-
 class Failed(CommandExecutionError):  # type: ignore[misc]
     """A rollout ended with another outcome than the command asked for."""
 
 
 class Fleets:
-    """The fleets of one master. Everything from outside (store, Salt, providers, clock ...) is passed in."""
+    """The fleets of one master. Everything from outside (store, Salt, providers, clock ...) is passed in.
+
+    ``say`` is called with the name of the fleet and each entry of a journal, once it is written.
+    """
 
     def __init__(
         self,
@@ -75,7 +54,7 @@ class Fleets:
         definitions: Definitions,
         minions: Minions,
         load: Callable[[ProviderSpec], Provider],
-        say: Say,
+        say: Callable[[str, Entry], None],
         *,
         clock: Callable[[], float] = time.time,
         token: Callable[[], str] = lambda: secrets.token_hex(8),
@@ -86,14 +65,15 @@ class Fleets:
         route: Callable[[TrafficSpec], Traffic] | None = None,
         sleep: Callable[[float], None] = time.sleep,
         stop_signals: Callable[[], AbstractContextManager[Callable[[], bool]]] | None = None,
+        ask_all: Callable[[Mapping[str, Callable[[], Any]]], dict[str, Any]] = in_parallel,
     ) -> None:
         self.store, self.definitions, self.minions = store, definitions, minions
-        self._load, self._say, self.clock, self._token = load, say, clock, token
-        self.effects = effects or (lambda stopped: Pool(minions.poll, stopped))
+        self._say, self.clock, self._token = say, clock, token
+        self.access = Access(store, minions, load, route or router({}), clock, ask_all)
+        self.effects = effects or (lambda stopped: Threads(minions.poll, stopped))
         self.user, self.jid = user, jid
         self.taints, self.audit = Taints(store), AuditLog(store)
         self._settings, self._sleep = settings or Settings(), sleep
-        self._route = route or router({})
         self.stop_signals = stop_signals or stop_on_signal
 
     def definition(self, name: str) -> Fleet:
@@ -184,7 +164,7 @@ class Fleets:
                 self.effects(stopped),
                 clock=self.clock,
                 new_id=lambda: fleet.minion_id.format(token=self._token()),
-                say=self._say,
+                say=partial(self._say, fleet.name),
                 stopped=stopped,
                 windows=self.windows(fleet) if not now else lambda _: UNLIMITED,
                 budget=Budget(fleet.name, fleet.budgets, self._settings.budgets),
@@ -251,25 +231,12 @@ class Fleets:
     def machines(self, fleet: Fleet, ledger: Ledger, now: float) -> list[Machine]:
         """Return a fleet's machines from the ledger and one list of the provider."""
         instances = {one.minion_id: one for one in self.world(fleet, ledger).list()}
-        return list(_machines(ledger, instances, now))
+        taints = {**dict.fromkeys(self.access.keyless(fleet, ledger), recovery.KEYLESS), **ledger.tainted()}
+        return list(machines_of(ledger, self.access.recovery(fleet, ledger).records, taints, instances, now))
 
     def world(self, fleet: Fleet, ledger: Ledger, *numbers: int | None) -> World:
-        """Return the fleet's world with the providers of all generations that have machines.
-
-        ``numbers``: further generations, which will get machines. A generation may have another provider.
-        """
-        generations = ledger.generations()
-        needed = {record.generation for record in ledger.records().values()}.union(numbers)
-        default = self._load(fleet.provider)
-        loaded = [(fleet.provider, default)]
-        by_number: dict[int, Provider] = {}
-        for number, generation in generations.items():
-            if number in needed:
-                found = [provider for spec, provider in loaded if spec == generation.provider]
-                by_number[number] = found[0] if found else self._load(generation.provider)
-                loaded.append((generation.provider, by_number[number]))
-        traffic = None if fleet.traffic is None else self._route(fleet.traffic)
-        return World(fleet, ledger.installation, generations, by_number, default, self.minions, self.clock, traffic)
+        """Return the fleet's world; see `Access.world`."""
+        return self.access.world(fleet, ledger, *numbers)
 
     def find(self, name: str, allow_removed: bool = False) -> Fleet:
         """Return the definition of a fleet; raise ``SaltInvocationError`` if it is not in the pillar.
@@ -324,9 +291,61 @@ class Fleets:
                 f"name another with generation=N (`salt-run fleet.history {generation.fleet}` shows them)"
             )
 
-    def lease(self, name: str) -> AbstractContextManager[Lease]:
-        """Hold the lease of a fleet; raise ``Held`` if another process works on it."""
-        return self.store.lease(f"fleet {name}", user=self.user, jid=self.jid)
+    # Machines that are in no book
+
+    @contextmanager
+    def lease(self, name: str, must_list: bool = True) -> Iterator[Lease]:
+        """Hold the lease of a fleet; raise ``Held`` if another process works on it.
+
+        Machines of the fleet that the store does not know are written back first, and those without a key tainted.
+        ``must_list``: raise ``CommandExecutionError`` if a provider cannot list its machines just now. (Else they are
+        left alone: a driver touches no machine that the store never knew.)
+        """
+        with self.store.lease(f"fleet {name}", user=self.user, jid=self.jid) as lease:
+            try:
+                self.recover(name, lease)
+                self._taint_keyless(name)
+            except CommandExecutionError:
+                if must_list:
+                    raise
+            yield lease
+
+    def recover(self, name: str, lease: Lease) -> None:
+        """Write what runs and is not in the books of a fleet, if the store is older than the machines.
+
+        Raises ``CommandExecutionError`` if the store was lost, or if a provider cannot list its machines.
+        """
+        fleet, ledger = self.find(name, allow_removed=True), Ledger(self.store, name)
+        if why := self.lost(name):
+            raise CommandExecutionError(why)
+        found = self.access.recovery(fleet, ledger, ask=True)
+        if not found.records:
+            return
+        entries = [self.audit_entry("recovered", one, name, why) for one, why in sorted(found.reasons.items())]
+        write_back(ledger, lease, found.records, found.generations, found.current, entries)
+        for one in entries:
+            self._say(name, Entry(one.at, one.what, one.minion_id, one.reason))
+
+    def lost(self, name: str) -> str | None:
+        """Return a sentence if a fleet of the pillar has no machines in the store, and others that it had before."""
+        if name not in self.definitions.fleets or Ledger(self.store, name).records():
+            return None
+        return recovery.lost(name, self.access.foreign(self.definitions.fleets[name]))
+
+    def warnings(self, fleet: Fleet) -> list[str]:
+        """Return what an operator must know of a fleet: about the store, and windows that are never open."""
+        found: list[str | None] = []
+        with suppress(CommandExecutionError):
+            found.append(self.lost(fleet.name))
+            found.append(recovery.warning(fleet.name, self.access.recovery(fleet, Ledger(self.store, fleet.name))))
+        return [*filter(None, found), *self.window_mistakes(fleet)]
+
+    def _taint_keyless(self, name: str) -> None:
+        """Taint machines whose minion key is gone, so that a rollout replaces them."""
+        for minion_id in self.access.keyless(self.find(name, allow_removed=True), Ledger(self.store, name)):
+            entry = self.audit_entry("tainted", minion_id, name, recovery.KEYLESS)
+            if self.taints.add("sick", entry):
+                self._say(name, Entry(entry.at, "keyless", minion_id, entry.reason))
 
 
 def loader(opts: Mapping[str, Any]) -> Callable[[ProviderSpec], Provider]:
@@ -354,35 +373,6 @@ def require_outcome(ended: Rollout, expected: Sequence[Outcome], ledger: Ledger)
     if expected and ended.outcome not in expected:
         raise Failed(_describe(ended, ledger.entries(ended.id)))
     return ended
-
-
-def _machines(ledger: Ledger, instances: Mapping[str, Instance], now: float) -> Iterator[Machine]:
-    """Yield the machines from the ledger and one list; machines that serve are assumed to be healthy."""
-    records, taints, protected = ledger.records(), ledger.tainted(), ledger.protected()
-    for record in records.values():
-        instance = instances.get(record.minion_id)
-        lost = record.ref is not None and (instance is None or not instance.running)
-        fault = "it is gone or has stopped" if lost and not record.doomed else None
-        well = phase(record) not in ("doomed", "booting") and not fault
-        yield Machine(
-            record.minion_id,
-            record.generation,
-            phase(record),
-            record.born,
-            since=now,
-            health="yes" if well else "unknown",
-            fault=fault,
-            taint=taints.get(record.minion_id),
-            ready_since=record.ready_since,
-            healthy_since=record.healthy_since,
-            drain_since=record.drain_since,
-            kept_until=record.kept_until,
-            protect=protected.get(record.minion_id),
-        )
-    for instance in instances.values():
-        if instance.minion_id not in records:
-            fault = "it is tagged as ours but is in no book"
-            yield Machine(instance.minion_id, instance.generation, "booting", instance.born, since=now, fault=fault)
 
 
 def _describe(rollout: Rollout, entries: list[Entry]) -> str:

@@ -13,6 +13,7 @@ from saltext.immutable.fleet.books.taints import Kind
 from saltext.immutable.fleet.decide.checks import PROBE_WITHIN
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.guard.token import MAX_TTL, Grant, sign
+from saltext.immutable.minions import FORGED
 from saltext.immutable.spec import reading
 from saltext.immutable.text import plain
 
@@ -67,6 +68,19 @@ class Interventions:
         self._taints.remove(entry)
         self._fire(entry, f"{entry.fleet or ADOPTED}/untainted")
         return self._result(entry, "it is not tainted any more", changed=True)
+
+    # Forged answers
+
+    def report_forged(self, fleets: Mapping[str, str | None]) -> None:
+        """Write to the audit log under which ids of machines answers were forged, and fire an event for each.
+
+        ``fleets``: minion id to fleet, of those that were asked.
+        """
+        for minion_id in self._minions.forged():
+            if minion_id in fleets:
+                entry = self._operations.audit_entry("forged", minion_id, fleets[minion_id], FORGED)
+                self._audit.write(entry)
+                self._fire(entry, f"{entry.fleet or ADOPTED}/forged")
 
     # Protection
 
@@ -172,6 +186,9 @@ class Interventions:
         except ValueError as err:
             raise SaltInvocationError(f"minion_id: {err}; name one machine") from err
         fleet = self._taints.fleet_of(minion_id)
+        if fleet is None and (found := self._operations.fleet_that_lists(minion_id)):
+            self._operations.write_back(found)
+            fleet = self._taints.fleet_of(minion_id)
         if fleet is None and not self._minions.accepted(minion_id):
             names = ", ".join(self._operations.names()) or "none"
             raise SaltInvocationError(

@@ -70,12 +70,14 @@ def _seen(
         record.born,
         probe.health,
         probe.note,
-        taints.get(record.minion_id),
+        taints.get(record.minion_id) or (instance.damaged if instance else None),
         protections.get(record.minion_id),
         record.kept_until,
         left=_is_left(record),
         cut_off=record.minion_id in cut_off,
         outdated=probe.outdated,
+        restarted=0.0 if instance is None else instance.restarted,
+        ended_with_host=instance is not None and instance.ended_with_host,
     )
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import CommandExecutionError, SaltException, SaltInvocationError
 
 from saltext.immutable.fleet.books.ledger import Ledger
 from saltext.immutable.fleet.books.plans import Plans, SavedPlan, ground, require_same
@@ -17,7 +17,9 @@ from saltext.immutable.fleet.decide.orders import Order, What, applied, refusal
 from saltext.immutable.fleet.decide.reconcile import no_further
 from saltext.immutable.fleet.decide.state import MENDING, Kind, Outcome, Rollout
 from saltext.immutable.fleet.decide.verdicts import revived
-from saltext.immutable.fleet.fleets import Failed, Fleets, Forecast, last_good, loader, require_outcome, router
+from saltext.immutable.fleet.fleets import Failed, Fleets, last_good, loader, require_outcome, router
+from saltext.immutable.fleet.preview import Forecast
+from saltext.immutable.fleet.recovery import Recovery
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Fleet
 from saltext.immutable.spec.strategy import conflicts
@@ -110,6 +112,12 @@ class Operations(Fleets):
         fleet, ledger = self.definition(name), Ledger(self.store, name)
         declared = fleet.size
         _require_size(replace(fleet, size=_count(size)))
+        unfinished = ledger.unfinished()
+        try:
+            self.write_back(name)
+        except CommandExecutionError:
+            if unfinished is None:  # else a driver, or the next one, reads the size
+                raise
         last_good(ledger)
         unfinished = ledger.unfinished()
         if unfinished and unfinished.kind == "destroy":
@@ -123,17 +131,41 @@ class Operations(Fleets):
 
     def fleet_of(self, minion_id: str) -> str:
         """Return the fleet of a machine; raise ``SaltInvocationError`` if it has none."""
-        name = self.taints.fleet_of(minion_id)
+        name = self.taints.fleet_of(minion_id) or self.fleet_that_lists(minion_id)
         if name is None:
             raise SaltInvocationError(
                 f"{minion_id} is not a machine of a fleet; `salt-run fleet.status all` names the machines"
             )
         return name
 
+    def fleet_that_lists(self, minion_id: str) -> str | None:
+        """Return the fleet of a machine that the store does not know; None if there is none."""
+        for name in self.definitions.fleets:
+            with suppress(SaltException):
+                if minion_id in self.write_back(name, test=True).reasons:
+                    return name
+        return None
+
+    def write_back(self, name: str, test: bool = False) -> Recovery:
+        """Write the machines of a fleet back that run but are in no book; return what was, or would be, written.
+
+        Raises ``CommandExecutionError`` if a provider cannot list its machines, ``Held`` if another process works on
+        the fleet.
+        """
+        if why := self.lost(name):
+            raise CommandExecutionError(why)
+        found = self.access.recovery(self.find(name, allow_removed=True), Ledger(self.store, name))
+        if found.records and not test:
+            with self.lease(name):  # that writes them
+                pass
+        return found
+
     def replace(self, minion_id: str, reason: str) -> Rollout | None:
         """Replace one machine by a new one of the current generation."""
         name = self.fleet_of(minion_id)
         self.definition(name)
+        if self.taints.fleet_of(minion_id) is None:
+            self.write_back(name)
         unfinished = Ledger(self.store, name).unfinished()
         self._require_not_paused(unfinished)
         if why := Ledger(self.store, name).protected().get(minion_id):
@@ -199,7 +231,7 @@ class Operations(Fleets):
         """
         ledger = self.ledger(name)
         while True:
-            with suppress(Held), self.lease(name) as lease:
+            with suppress(Held), self.lease(name, must_list=False) as lease:
                 now = ledger.rollout(rollout.id)
                 if now.outcome == "done" and "done" not in expected:
                     raise Failed(
@@ -280,11 +312,12 @@ class Operations(Fleets):
                 sized = replace(fleet, size=_count(size))
                 _require_size(sized)
             return self._forecast(sized, ledger, kind, last_good(ledger), sized=True)
-        digest, known = self._image(fleet, image), ledger.generations()
-        newest = known[max(known)] if known else None
+        digest = self._image(fleet, image)
+        known = [*ledger.generations().values(), *self.access.recovery(fleet, ledger).generations]
+        newest = max(known, key=lambda one: one.number, default=None)
         if newest and (newest.image, newest.provider) == (digest, fleet.provider):
-            return self._forecast(fleet, ledger, kind, newest.number)
-        return self._forecast(fleet, ledger, kind, len(known) + 1, digest)
+            return self._forecast(fleet, ledger, kind, newest.number, digest)
+        return self._forecast(fleet, ledger, kind, newest.number + 1 if newest else 1, digest)
 
     def check_plan(self, name: str, plan: str, image: str | None = None) -> tuple[SavedPlan, Forecast]:
         """Return a saved plan, and what a roll would do now; raise ``CommandExecutionError`` if they differ."""

@@ -13,18 +13,18 @@ from typing import Any
 import sqlalchemy as sa
 from salt.exceptions import SaltException
 
+from saltext.immutable.fleet.books.queries import among
+from saltext.immutable.fleet.books.recovered import never_known
 from saltext.immutable.fleet.decide.orphans import Decision, Orphan, decide, orphan_keys
 from saltext.immutable.fleet.drive.world import is_ours
 from saltext.immutable.fleet.interventions import Notify
 from saltext.immutable.fleet.operations import Operations
+from saltext.immutable.fleet.recovery import distinct
 from saltext.immutable.providers import Instance, Provider
 from saltext.immutable.spec.model import ProviderSpec
 from saltext.immutable.store import Store
 from saltext.immutable.store.schema import generations, journal, machines, orphans
 from saltext.immutable.text import plain
-
-BATCH = 500
-"""How many ids one query names."""
 
 Key = tuple[str, str]
 """``key`` or ``machine``, and the minion id."""
@@ -78,12 +78,8 @@ class OrphanStore:
 
     def in_journal(self, ids: Sequence[str]) -> set[str]:
         """Return those of the ids that the journal of this store names."""
-        found: set[str] = set()
         with self._store.read() as connection:
-            for start in range(0, len(ids), BATCH):
-                where = journal.c.minion_id.in_(ids[start : start + BATCH])
-                found.update(connection.execute(sa.select(journal.c.minion_id).where(where).distinct()).scalars())
-        return found
+            return among(connection, journal.c.minion_id, ids)
 
     def providers(self) -> list[ProviderSpec]:
         """Return the providers, with settings, of all generations of all fleets."""
@@ -124,11 +120,8 @@ class Orphans:
 
     def _providers(self) -> list[Provider]:
         """Return all providers that may have machines of this installation."""
-        specs: list[ProviderSpec] = []
-        for spec in [*(fleet.provider for fleet in self._fleets.values()), *self._store.providers()]:
-            if spec not in specs:
-                specs.append(spec)
-        return [self._load(spec) for spec in specs]
+        specs = [*(fleet.provider for fleet in self._fleets.values()), *self._store.providers()]
+        return [self._load(spec) for spec in distinct(specs)]
 
     def _listed(self, providers: Sequence[Provider]) -> dict[str, Listed]:
         """Return minion id to machine of all machines of this installation, of any fleet."""
@@ -141,7 +134,9 @@ class Orphans:
 
     def _find(self, keys: Collection[str], listed: Mapping[str, Listed]) -> list[Orphan]:
         in_store, fleets = self._store.machines(), self._fleets.values()
-        machines_only = sorted(set(listed) - in_store)
+        unknown = never_known(self._operations.store, listed)
+        owned = {one for one in unknown if listed[one].instance.fleet in self._fleets}  # its fleet writes it back
+        machines_only = sorted(set(listed) - in_store - owned)
         candidates = [one.minion_id for one in orphan_keys(keys, fleets, {*in_store, *listed}, ())]
         return [
             *(Orphan(minion_id, "machine", listed[minion_id].instance.fleet) for minion_id in machines_only),

@@ -31,8 +31,8 @@ from saltext.immutable.text import plain
 FLEETS_AT_A_TIME = 4
 ALARMS = ("alarm", "alarm over")
 
-Open = Callable[[str, Stopped], AbstractContextManager[tuple[Operations, Notify]]]
-"""Gives a thread its own operations, and its own notifier for the named fleet."""
+Open = Callable[[Stopped], AbstractContextManager[tuple[Operations, Notify]]]
+"""Gives a thread operations and a notifier of its own."""
 Collect = Callable[[str, Collection[str], bool], list[dict[str, Any]]]
 """Collects the orphans of a fleet (or ``all``), except of some fleets: see `Orphans.collect`."""
 
@@ -58,6 +58,21 @@ class FleetReconciler:
 
     def _reconcile(self, test: bool) -> dict[str, Any]:
         fleet = self._operations.find(self._name, allow_removed=True)
+        if why := self._operations.lost(self._name):
+            if not test:
+                self._alarm(why)
+            return _outcome("alarm", why, failed=True)
+        recovered = self._write_back(test)
+        outcome = self._decided(fleet, test)
+        return {**outcome, "recovered": recovered} if recovered else outcome
+
+    def _write_back(self, test: bool) -> list[str]:
+        """Return the ids of machines that the store did not know and that are written back, or would be."""
+        with suppress(SaltException):  # a fleet that cannot be listed, or is worked on, is dealt with below
+            return sorted(self._operations.write_back(self._name, test).reasons)
+        return []
+
+    def _decided(self, fleet: Fleet, test: bool) -> dict[str, Any]:
         status = self._status(fleet)
         decision = decide(fleet, status, self._operations.clock())
         if decision.action == "observe":
@@ -92,6 +107,9 @@ class FleetReconciler:
     def _observe(self, revoked: Revoked, test: bool) -> dict[str, Any]:
         fleet = self._operations.ledger(self._name).with_effective_size(self._operations.definition(self._name))
         seen = observe(self._operations, fleet, self._stopped)
+        if not test:
+            known = dict.fromkeys(self._operations.ledger(self._name).records(), self._name)
+            Interventions(self._operations, self._notify).report_forged(known)
         rhythm = self._log.rhythm()
         broken = rhythm is not None and rhythm.broken(seen.at, fleet.unreachable_for)
         found = diagnose(fleet, seen, self._log.sick(), broken)
@@ -219,7 +237,7 @@ def reconcile(
 
         def reconcile_one(one: str) -> dict[str, Any]:
             try:
-                with open_(one, stopped) as (own, notify):
+                with open_(stopped) as (own, notify):
                     return FleetReconciler(own, notify, one, stopped).reconcile(test)
             except SaltException as err:
                 return {"fleet": one, **_outcome("failed", plain(str(err)), failed=True)}

@@ -18,10 +18,13 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 from salt.utils.crypt import pem_finger
 
+from saltext.immutable import kernel
 from saltext.immutable.guard import seal
 from saltext.immutable.guard.token import MAX_TTL, Grant, InvalidToken, mismatch, verify
 from saltext.immutable.host import this_boot, write
 
+_INITIAL_PID_NAMESPACE = "pid:[4026531836]"
+"""The namespace of process ids that the kernel starts with: PROC_PID_INIT_INO of Linux."""
 _INITIAL_TIME_NAMESPACE = "time:[4026531834]"
 """The time namespace that the kernel starts with: PROC_TIME_INIT_INO of Linux."""
 
@@ -147,14 +150,26 @@ def _boot() -> str:
 
     Root can mount an old id over the real one, so that a used token would open the machine again after a reboot.
     """
-    started = Path("/proc/1/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
-    return f"{this_boot()}-{started}"
+    if os.readlink(f"{_uncovered(f'/proc/{os.getpid()}/ns')}/pid") == _INITIAL_PID_NAMESPACE:
+        _uncovered("/proc/sys/kernel/random/boot_id")  # containers have ids of their own there
+    stat = Path(_uncovered("/proc/1/stat")).read_text(encoding="utf-8", errors="replace")
+    return f"{this_boot()}-{stat.rpartition(')')[2].split()[19]}"
+
+
+def _uncovered(path: str) -> str:
+    """Return a path below /proc; raise CommandExecutionError where something is mounted over it."""
+    if kernel.is_covered(path):
+        raise CommandExecutionError(
+            f"break-glass refused: something is mounted over {path}, so nobody can tell when this machine was started; "
+            "replace the machine"
+        )
+    return path
 
 
 def _in_time_namespace() -> bool:
     """Tell whether this process runs in another time namespace, whose creator sets ``CLOCK_BOOTTIME``."""
     try:
-        return os.readlink("/proc/self/ns/time") != _INITIAL_TIME_NAMESPACE
+        return os.readlink(f"{_uncovered(f'/proc/{os.getpid()}/ns')}/time") != _INITIAL_TIME_NAMESPACE
     except FileNotFoundError:  # this kernel has no time namespaces
         return False
 

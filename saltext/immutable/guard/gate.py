@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from saltext.immutable.guard import envelope, policy, seal, units
@@ -57,9 +58,14 @@ def refusal(
 
 
 def _sealed(opts: Mapping[str, Any]) -> policy.Sealed | None:
-    found, machine = seal.read(seal.SEAL_PATH), seal.machine(seal.MACHINE_PATH)
-    if found is None:
-        return None
+    of_image, of_machine = seal.content(seal.SEAL_PATH), seal.content(seal.MACHINE_PATH)
+    return None if of_image is None else _parsed(of_image, of_machine, opts.get("autoload_dynamic_modules", True))
+
+
+@lru_cache(maxsize=1)
+def _parsed(of_image: str, of_machine: str | None, syncs: bool) -> policy.Sealed:
+    """Return what the texts of both files say. Files are read before each call; the same text is parsed once."""
+    found, machine = seal.parsed(of_image, seal.SEAL_PATH), seal.machine_of(of_machine, seal.MACHINE_PATH)
     own = found.policy["guard"]
     return policy.Sealed(
         image=found.name,
@@ -68,7 +74,7 @@ def _sealed(opts: Mapping[str, Any]) -> policy.Sealed | None:
         allow=tuple(own.get("allow", ())),
         deny=tuple(own.get("deny", ())),
         dry_runs=own.get("dry_runs", True),
-        syncs=opts.get("autoload_dynamic_modules", True),
+        syncs=syncs,
     )
 
 

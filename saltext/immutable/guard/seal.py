@@ -52,9 +52,13 @@ class Seal:
 
 def read(path: str = SEAL_PATH) -> Seal | None:
     """Return the seal, or None on a host without one; raise ``SealDamaged`` if it cannot be read."""
-    found = _json(path)
-    if found is None:
-        return None
+    text = content(path)
+    return None if text is None else parsed(text, path)
+
+
+def parsed(text: str, path: str) -> Seal:
+    """Return the seal that the text of the seal file holds; raise ``SealDamaged`` if it holds none."""
+    found = _mapping(text, path)
     values: dict[str, Any] = {field.name: found.get(field.name) for field in fields(Seal)}
     wrong = sorted(name for name, value in values.items() if not _fits(name, value))
     if wrong:
@@ -80,7 +84,12 @@ def required(consequence: str) -> Seal:
 
 def machine(path: str = MACHINE_PATH) -> dict[str, Any]:
     """Return ``fleet``, ``generation`` and ``installation``; an empty dict if no fleet launched this machine."""
-    found = (_json(path) or {}).get("immutable_machine", {})
+    return machine_of(content(path), path)
+
+
+def machine_of(text: str | None, path: str) -> dict[str, Any]:
+    """Return what `machine` does, from the text of the file; None: there is no file."""
+    found = {} if text is None else _mapping(text, path).get("immutable_machine", {})
     if not isinstance(found, dict):
         raise SealDamaged(f"{path} is damaged: immutable_machine is not a mapping")
     return found
@@ -88,7 +97,10 @@ def machine(path: str = MACHINE_PATH) -> dict[str, Any]:
 
 def pinned(found: Seal, path: str = MACHINE_PATH) -> dict[str, Any]:
     """Return ``id``, ``master_finger`` and ``hash_type`` as launch or adoption fixed them; the config is ignored."""
-    source = found.adopted if found.adopted is not None else _json(path) or {}
+    source = found.adopted
+    if source is None:
+        text = content(path)
+        source = {} if text is None else _mapping(text, path)
     names = ("id", "master_finger", "hash_type")
     wrong = [name for name in names if not isinstance(source.get(name), str) or not source[name]]
     if wrong:
@@ -97,22 +109,37 @@ def pinned(found: Seal, path: str = MACHINE_PATH) -> dict[str, Any]:
 
 
 def read_regular(path: str) -> str:
-    """Return the text of a regular file; raise ``OSError`` for anything else. (Opening a pipe would block for ever.)"""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    with open(path, encoding="utf-8") as file:
-        return file.read()
-
-
-def _json(path: str) -> dict[str, Any] | None:
-    """Return the mapping in a JSON file, or None if there is no file."""
+    """Return the text of a regular file; raise ``OSError`` for anything else. (Reading a pipe would block for ever.)"""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
-        found = json.loads(read_regular(path))
+        about = os.fstat(file)
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        parts = [os.read(file, about.st_size + 1)]
+        while parts[-1]:
+            parts.append(os.read(file, 1 << 16))
+    finally:
+        os.close(file)
+    return b"".join(parts).decode()
+
+
+def content(path: str) -> str | None:
+    """Return the text of a file, None if there is none; raise ``SealDamaged`` if it cannot be read."""
+    try:
+        return read_regular(path)
     except FileNotFoundError as err:
         if os.path.islink(path):
             raise SealDamaged(f"{path} is damaged: it is a link to a file that does not exist") from err
         return None
     except (OSError, ValueError) as err:
+        raise SealDamaged(f"{path} is damaged: {err}") from err
+
+
+def _mapping(text: str, path: str) -> dict[str, Any]:
+    """Return the mapping that a text holds in JSON."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as err:
         raise SealDamaged(f"{path} is damaged: {err}") from err
     if not isinstance(found, dict):
         raise SealDamaged(f"{path} is damaged: it does not hold a mapping")

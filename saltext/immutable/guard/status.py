@@ -78,5 +78,6 @@ def _before_the_guard(opts: Mapping[str, Any]) -> Iterator[str]:
     roots = [opts.get("extension_modules"), *(opts.get("module_dirs") or [])]
     folders = [Path(root, "executors") for root in roots if root] + list(map(Path, opts.get("executor_dirs") or []))
     for folder in folders:
-        if folder.is_dir() and any(folder.glob("*.py")):
+        # Salt also takes packages, compiled code and libraries, and compiled code in __pycache__ without its source.
+        if folder.is_dir() and any(path.is_file() for path in folder.rglob("*")):
             yield str(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from saltext.immutable.host import Host
@@ -27,13 +27,25 @@ def compare(host: Host, old: str, new: str) -> dict[str, Any]:
 
 def visible_files(host: Host, digest: str) -> Files:
     """Return the files that a machine of an image sees, without those of the seal layer."""
-    return merged(_manifests(host, verify.definition(host, digest)["layers"]))
+    return files_of(host, verify.definition(host, digest)["layers"])
 
 
-def _manifests(host: Host, stack: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+def files_of(host: Host, stack: Sequence[str]) -> Files:
+    """Return the merged files of layers, the root first."""
+    return files_in(manifests(host, stack))
+
+
+def files_in(texts: Iterable[bytes], only: re.Pattern[bytes] | None = None) -> Files:
+    """Return the merged files of manifests, the root's first. ``only``: those whose lines match."""
+    return merged(
+        [json.loads(line) for line in text.splitlines() if only is None or only.search(line)] for text in texts
+    )
+
+
+def manifests(host: Host, stack: Sequence[str]) -> Iterator[bytes]:
+    """Yield the manifest of each layer, as it is stored."""
     for layer in stack:
-        text = gzip.decompress((host.layers / layer / "manifest.gz").read_bytes())
-        yield [json.loads(line) for line in text.splitlines()]
+        yield gzip.decompress((host.layers / layer / "manifest.gz").read_bytes())
 
 
 def files(old: Files, new: Files) -> dict[str, Any]:

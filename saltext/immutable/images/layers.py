@@ -51,6 +51,8 @@ class Layer:
     """Its files that hold a private key."""
     warnings: Sequence[str] = field(default_factory=list)
     """Sentences for the operator. They depend on the key: the same layer may have others under another key."""
+    damaged: str = ""
+    """What was wrong with the layer of the same digest that this one takes the place of."""
 
 
 def find(host: Host, key: str) -> Layer | None:
@@ -79,6 +81,30 @@ def load(host: Host, digest: str) -> Layer:
         raise verify.damaged_layer(host, digest, f"layer.json cannot be read: {err}") from err
 
 
+def damage(host: Host, digest: str) -> str | None:
+    """Return what is wrong with a layer of this host, or None."""
+    if not (host.layers / digest / "layer.json").exists():
+        return str(verify.damaged_layer(host, digest, "layer.json is missing"))
+    try:
+        verify.require_layers(host, [digest])
+        load(host, digest)
+    except verify.Damaged as err:
+        return str(err)
+    return None
+
+
+def _clear(host: Host, digest: str) -> str:
+    """Set a damaged layer aside, so that another one can take its place; return what is wrong with it, '' if nothing.
+
+    Machines that run on it go on: its files stay until none of them is there any more.
+    """
+    if not (host.layers / digest).exists() or not (wrong := damage(host, digest)):
+        return ""
+    with host.lock("layers"):
+        images.put_aside(host, host.layers / digest)
+    return wrong
+
+
 def commit(host: Host, workspace: Path, **about: Any) -> Layer:
     """Store ``workspace``/fs as a layer under its digest. ``about``: its metadata.
 
@@ -88,6 +114,7 @@ def commit(host: Host, workspace: Path, **about: Any) -> Layer:
     since = (workspace / "lock").stat().st_mtime  # the start of the work
     lines = manifest.as_lines(times.clamp(tree, manifest.entries(tree), since))
     digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+    damaged = _clear(host, digest)
     if not (host.layers / digest).exists():
         staged = workspace / "layer"
         staged.mkdir()
@@ -100,9 +127,9 @@ def commit(host: Host, workspace: Path, **about: Any) -> Layer:
         run(["sync", "--file-system", staged])
         staged.rename(host.layers / digest)
         sync_directory(host.layers)
-        paths = [json.loads(line)["path"] for line in lines]
-        verify.mark_verified(host, digest, verify.fingerprint(host, digest, paths))
+        verify.mark_verified(host, digest, verify.fingerprint(host, digest), time.time())
     make_link(host, overlay.short(digest), f"../layers/{digest}/fs")
+    about["damaged"] = damaged
     return replace(load(host, digest), **about)  # a layer that existed may have been built on another stack
 
 
@@ -123,7 +150,8 @@ def make_link(host: Host, name: str, target: str) -> str:
         link.symlink_to(target)
     elif os.readlink(link) != target:
         raise CommandExecutionError(
-            f"{link} leads to {os.readlink(link)}, not to {target}: two digests have the same first 16 digits"
+            f"{link} leads to {os.readlink(link)}, not to {target}: two digests have the same first 16 digits; "
+            "change one of the two recipes, and bake again"
         )
     return name
 
@@ -136,11 +164,13 @@ def short_names(digests: list[str]) -> tuple[str, ...]:
 def needed(host: Host, but_images: Sequence[str] = ()) -> set[str]:
     """Return the short names of the layers that an image, a machine or a mount of this host needs.
 
-    ``but_images``: digests of images that do not count.
+    ``but_images``: digests of images that do not count. An image that cannot be read may need every layer.
     """
     names = {name for each in machine.machines(host) for name in each.lower} | overlay.mounted()
-    for digest, image in images.by_digest(host).items():
-        names.update(() if digest in but_images else short_names(image["layers"]))
+    known = images.by_digest(host)
+    for digest in {file.parent.name for file in host.images.glob("*/image.json")}.difference(but_images):
+        stack = known[digest]["layers"] if digest in known else [folder.name for folder in host.layers.iterdir()]
+        names.update(short_names(stack))
     return names
 
 

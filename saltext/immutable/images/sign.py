@@ -25,6 +25,10 @@ _TYPE = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 
 
+class Invalid(CommandExecutionError):  # type: ignore[misc]
+    """A signature is not one of the trusted key that it names, or cannot be read."""
+
+
 def key_file(settings: Settings) -> Path:
     """Return the path of the private key."""
     return settings.signing_key or settings.root / "signing.pem"
@@ -67,7 +71,9 @@ def _private(file: Path) -> Ed25519PrivateKey:
         info = file.stat()
         text = file.read_bytes()
     except OSError as err:
-        raise SaltInvocationError(f"config immutable:signing_key: {file} cannot be read: {err.strerror}") from err
+        raise SaltInvocationError(
+            f"config immutable:signing_key: {file} cannot be read: {err.strerror}; let the master's user read it"
+        ) from err
     if stat.S_IMODE(info.st_mode) & 0o077 or info.st_uid not in (0, os.geteuid()):
         raise SaltInvocationError(
             f"config immutable:signing_key: {file} must be readable for its owner only, the master's user or root; "
@@ -77,7 +83,8 @@ def _private(file: Path) -> Ed25519PrivateKey:
         found = serialization.load_pem_private_key(text, password=None)
     except (TypeError, ValueError) as err:
         raise SaltInvocationError(
-            f"config immutable:signing_key: {file} is no private key in PEM without a password: {err}"
+            f"config immutable:signing_key: {file} is no private key in PEM without a password: {err}; make one by "
+            "openssl genpkey -algorithm ed25519"
         ) from err
     if not isinstance(found, Ed25519PrivateKey):
         raise SaltInvocationError(
@@ -108,9 +115,13 @@ def _public(file: Path) -> Ed25519PublicKey:
     try:
         found = serialization.load_pem_public_key(file.read_bytes())
     except OSError as err:
-        raise SaltInvocationError(f"config immutable:trusted_keys: {file} cannot be read: {err.strerror}") from err
+        raise SaltInvocationError(
+            f"config immutable:trusted_keys: {file} cannot be read: {err.strerror}; correct the path, or remove it"
+        ) from err
     except ValueError as err:
-        raise SaltInvocationError(f"config immutable:trusted_keys: {file} is no public key in PEM: {err}") from err
+        raise SaltInvocationError(
+            f"config immutable:trusted_keys: {file} is no public key in PEM: {err}; make one by openssl pkey -pubout"
+        ) from err
     if not isinstance(found, Ed25519PublicKey):
         raise SaltInvocationError(f"config immutable:trusted_keys: {file} is no Ed25519 key; remove it from the list")
     return found
@@ -142,7 +153,7 @@ def verify(envelope: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
         message = _pre_authentication_encoding(envelope["payloadType"], payload)
         signed = {each["keyid"]: base64.b64decode(each["sig"], validate=True) for each in envelope["signatures"]}
     except (AttributeError, KeyError, TypeError, ValueError) as err:
-        raise CommandExecutionError(f"the signature is damaged ({type(err).__name__}: {err})") from err
+        raise Invalid(f"the signature is damaged ({type(err).__name__}: {err}); bake the recipe again") from err
     known = {key_id(public): public for public in keys}
     if not set(signed) & set(known):
         names = ", ".join(name[:12] for name in signed) or "none"
@@ -151,7 +162,7 @@ def verify(envelope: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
             "if it should be, add its public half to immutable:trusted_keys in the master config"
         )
     if not any(_is_valid(known[name], signature, message) for name, signature in signed.items() if name in known):
-        raise CommandExecutionError("the signature is invalid: it is not for this content")
+        raise Invalid("the signature is invalid: it is not for this content; bake the recipe again")
     return dict(json.loads(payload))
 
 

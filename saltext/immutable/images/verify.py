@@ -1,7 +1,8 @@
 """Verify that layers and images are what was baked: layers by their digest, images by their signature.
 
 A layer is read in full when this host first uses it after a boot, and again where a file has another inode, change time
-or size than when it was last verified, which one walk finds out. Within ten minutes of that nothing is read.
+or size than when it was last verified. One walk finds that out, for each launch and each use of a bake; those that wait
+for the walk of another one need none of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import os
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +26,20 @@ from saltext.immutable.host import Host, this_boot, write
 from saltext.immutable.images import manifest, sign
 from saltext.immutable.machines import images
 
-_VALID_FOR = 600.0
-"""Seconds after a verification of a layer in which it is not repeated."""
 _MAX_LISTED = 3
 """Damaged files that an error lists."""
+_NAME = attrgetter("name")
+Damaged = images.Damaged
 PREDICATE = "urn:saltext-immutable:image:1"
-
-
-class Damaged(CommandExecutionError):  # type: ignore[misc]
-    """A layer or an image is not what its digest or its signature says."""
 
 
 def require_layers(host: Host, digests: Sequence[str]) -> None:
     """Raise CommandExecutionError unless all these layers are on this host and undamaged."""
     images.require_layers(host, digests)
+    asked = time.time()
     with host.lock("verify", wait=1800.0):
         for digest in digests:
-            _layer(host, digest, full=False)
+            _layer(host, digest, asked)
 
 
 def require(host: Host, digest: str, trusted: Sequence[str]) -> str:
@@ -65,9 +65,10 @@ def _image(host: Host, digest: str, trusted: Sequence[str], full: bool) -> str:
     stack = definition(host, digest)["layers"]
     _require_signed(host, digest, trusted)
     images.require_layers(host, stack)
+    asked = time.time()
     with host.lock("verify", wait=1800.0):
         for layer in stack:
-            _layer(host, layer, full)
+            _layer(host, layer, asked, full)
     return digest
 
 
@@ -75,7 +76,7 @@ def definition(host: Host, digest: str) -> dict[str, Any]:
     """Return the definition of an image: what its digest is the hash of. Raise `Damaged` if it is not."""
     metadata = images.read(host, digest)
     if not {"recipe", "read_only", "grains", "policy"} <= set(metadata) or manifest.image_digest(metadata) != digest:
-        raise damaged_image(host, digest, "image.json does not match the digest")
+        raise images.damaged(host, digest, "image.json does not match the digest")
     return manifest.image_definition(metadata)
 
 
@@ -94,9 +95,30 @@ def statement(
     return {"_type": sign.STATEMENT, "subject": [subject], "predicateType": PREDICATE, "predicate": predicate}
 
 
+def damage_of_image(host: Host, digest: str, trusted: Sequence[str]) -> str | None:
+    """Return what is wrong with the definition, the seal or the signature of an image on this host, or None.
+
+    An image without a signature is not finished, and one of an untrusted key is not damaged.
+    """
+    if not images.metadata_file(host, digest).exists():
+        return "its definition is missing"
+    try:
+        definition(host, digest)
+        if read_proof(host, digest) is not None:
+            _require_signed(host, digest, trusted)
+    except Damaged as err:
+        return str(err)
+    except CommandExecutionError:
+        return None
+    return None
+
+
 def seal_manifest(host: Host, digest: str) -> list[dict[str, Any]]:
     """Return the manifest of an image's seal layer."""
-    return list(manifest.entries(images.metadata_file(host, digest).parent / "seal"))
+    try:
+        return list(manifest.entries(images.metadata_file(host, digest).parent / "seal"))
+    except OSError as err:
+        raise images.damaged(host, digest, f"{err.filename or 'its seal'} cannot be read: {err.strerror}") from err
 
 
 def _proof_file(host: Host, digest: str) -> Path:
@@ -111,7 +133,7 @@ def read_proof(host: Host, digest: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError) as err:
-        raise damaged_image(host, digest, f"proof.json, its signature, cannot be read: {err}") from err
+        raise images.damaged(host, digest, f"proof.json, its signature, cannot be read: {err}") from err
 
 
 def keep_proof(host: Host, digest: str, proof: Mapping[str, Any]) -> None:
@@ -131,7 +153,7 @@ def _require_signed(host: Host, digest: str, trusted: Sequence[str]) -> None:
     try:
         require_signed(digest, proof, seal_manifest(host, digest), trusted)
     except Damaged as err:
-        raise damaged_image(host, digest, str(err)) from err
+        raise images.damaged(host, digest, str(err)) from err
 
 
 def require_signed(
@@ -151,40 +173,33 @@ def signed_predicate(digest: str, proof: Mapping[str, Any], trusted: Sequence[st
     """
     try:
         statement_ = sign.verify(proof["signature"], trusted)
+    except sign.Invalid as err:
+        raise Damaged(f"image {digest[:12]} may not be used: {err}") from err
     except CommandExecutionError as err:
         raise CommandExecutionError(f"image {digest[:12]} may not be used: {err}") from err
     if statement_.get("predicateType") != PREDICATE or statement_["subject"][0]["digest"] != {"sha256": digest}:
-        raise Damaged(f"the signature of image {digest[:12]} is for another image")
+        raise Damaged(f"the signature of image {digest[:12]} is for another image; bake its recipe again")
     if statement_["predicate"]["provenance"] != manifest.digest(proof["provenance"]):
-        raise Damaged(f"the provenance of image {digest[:12]} is not the one that was signed")
+        raise Damaged(f"the provenance of image {digest[:12]} is not the one that was signed; bake its recipe again")
     return dict(statement_["predicate"])
-
-
-def damaged_image(host: Host, digest: str, what: str) -> Damaged:
-    """Return the error for a damaged image, with what to do. ``what``: what is wrong."""
-    folder = images.metadata_file(host, digest).parent
-    return Damaged(
-        f"image {digest[:12]} is damaged: {what}. Remove {folder} on this host when no machine runs it, and bake its "
-        "recipe again"
-    )
 
 
 # Layers
 
 
-def _layer(host: Host, digest: str, full: bool) -> None:
-    """Raise `Damaged` unless the layer is what its digest says. ``full``: read it even if it was verified before."""
-    folder = host.layers / digest
-    last = {} if full else _last_verification(folder)
-    if time.time() - last.get("at", 0.0) < _VALID_FOR and last.get("own") == _fingerprint(folder, ["."]):
+def _layer(host: Host, digest: str, asked: float, full: bool = False) -> None:
+    """Raise `Damaged` unless the layer is what its digest says.
+
+    ``asked``: a verification that began later is not repeated. ``full``: read it even if nothing seems changed.
+    """
+    last = {} if full else _last_verification(host.layers / digest)
+    if last.get("at", 0.0) >= asked:
         return
-    lines = _manifest(host, digest)
-    # Before the files are read, so that a change meanwhile is found the next time.
-    files = fingerprint(host, digest, [line["path"] for line in lines])
-    read = full or last.get("files") != files
-    if read and (wrong := list(_differences(lines, _entries(host, digest)))):
+    at = time.time()
+    files = fingerprint(host, digest)  # before the files are read, so that a change meanwhile is found the next time
+    if last.get("files") != files and (wrong := list(_differences(_manifest(host, digest), _entries(host, digest)))):
         raise damaged_layer(host, digest, _list(wrong))
-    mark_verified(host, digest, files)
+    mark_verified(host, digest, files, at)
 
 
 def _entries(host: Host, digest: str) -> list[dict[str, Any]]:
@@ -194,17 +209,32 @@ def _entries(host: Host, digest: str) -> list[dict[str, Any]]:
         raise damaged_layer(host, digest, f"{err.filename or 'a file'} cannot be read: {err.strerror}") from err
 
 
-def fingerprint(host: Host, digest: str, paths: Sequence[str]) -> str:
-    """Return a fingerprint of a layer's files, which any change of them changes. The files are not read."""
-    return _fingerprint(host.layers / digest / "fs", paths)
+def fingerprint(host: Host, digest: str) -> str:
+    """Return a fingerprint of a layer, which any change of its files changes. The files are not read."""
+    folder, found = host.layers / digest, hashlib.sha256()
+    try:
+        found.update((folder / "manifest.gz").read_bytes())  # images have hard links to it, which change its times
+        for path, info in chain([("fs", os.lstat(folder / "fs"))], _walk(str(folder / "fs"))):
+            line = f"{path} {info.st_ino} {info.st_ctime_ns} {info.st_size}\n"
+            found.update(line.encode(errors="surrogateescape"))
+    except OSError:
+        return f"incomplete at {time.time_ns()}"
+    return found.hexdigest()
 
 
-def mark_verified(host: Host, digest: str, files: str) -> None:
-    """Record that a layer was verified. ``files``: the fingerprint of its files."""
-    folder = host.layers / digest
-    (folder / "seen.json").touch()  # before the fingerprint of the folder, which a new file changes
-    record = {"boot": this_boot(), "at": time.time(), "own": _fingerprint(folder, ["."]), "files": files}
-    (folder / "seen.json").write_text(json.dumps(record))
+def _walk(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield path and status of all files and folders below a folder, sorted."""
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=_NAME):
+            yield entry.path, entry.stat(follow_symlinks=False)
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(entry.path)
+
+
+def mark_verified(host: Host, digest: str, files: str, at: float) -> None:
+    """Record that a layer was verified. ``files``: its fingerprint; ``at``: when the verification began."""
+    record = {"boot": this_boot(), "at": at, "files": files}
+    (host.layers / digest / "seen.json").write_text(json.dumps(record))
 
 
 def _last_verification(folder: Path) -> dict[str, Any]:
@@ -214,18 +244,6 @@ def _last_verification(folder: Path) -> dict[str, Any]:
         return dict(found) if found["boot"] == this_boot() and found["at"] <= time.time() else {}
     except (FileNotFoundError, KeyError, TypeError, ValueError):
         return {}
-
-
-def _fingerprint(root: Path, paths: Sequence[str]) -> str:
-    """Return a hash of inode, change time and size of files."""
-    hash_ = hashlib.sha256()
-    for path in paths:
-        try:
-            info = os.lstat(f"{root}/{path}")
-        except OSError:
-            return "incomplete"
-        hash_.update(f"{path} {info.st_ino} {info.st_ctime_ns} {info.st_size}\n".encode(errors="surrogateescape"))
-    return hash_.hexdigest()
 
 
 def _manifest(host: Host, digest: str) -> list[dict[str, Any]]:
@@ -241,8 +259,8 @@ def _manifest(host: Host, digest: str) -> list[dict[str, Any]]:
 def damaged_layer(host: Host, digest: str, what: str) -> Damaged:
     """Return the error for a damaged layer, with what to do. ``what``: what is wrong."""
     return Damaged(
-        f"layer {digest[:12]} is damaged: {what}. Remove {host.layers / digest} on this host when no machine runs on "
-        "it, and bake again"
+        f"layer {digest[:12]} is damaged: {what} ({host.layers / digest} on the builder); `salt-run image.bake` of a "
+        "recipe that has it sets it aside and builds it again"
     )
 
 

@@ -161,7 +161,7 @@ class Cgroup:
             if time.monotonic() > deadline:
                 raise CommandExecutionError(
                     f"processes of {self.name} did not end within {within:.0f} s of SIGKILL: {sorted(pids)}; they "
-                    "probably wait for a disk or a network file system (ps -o pid,stat,wchan)"
+                    "probably wait for a disk or a network file system (ps -o pid,stat,wchan); mend that and repeat"
                 )
             time.sleep(0.01)
 
@@ -233,5 +233,7 @@ def _rmdir(group: Path, within: float = 5.0) -> None:
             return
         except OSError as err:
             if time.monotonic() > deadline:
-                raise CommandExecutionError(f"cannot remove the cgroup {group}: {err}") from err
+                raise CommandExecutionError(
+                    f"cannot remove the cgroup {group}: {err}; repeat the command when its processes have ended"
+                ) from err
             time.sleep(0.01)

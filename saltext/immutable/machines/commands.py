@@ -13,26 +13,31 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.host import Host
-from saltext.immutable.machines import images
+from saltext.immutable.host import Host, this_boot
+from saltext.immutable.machines import boot, images, user_namespace
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.machine import Machine
 
+_PUBLISH_PORT, _MASTER_PORT = 4505, 4506
+"""Salt's defaults."""
 _REQUIRED = {"minion_id", "image", "minion", "bridge", "subnet"}
-_OPTIONAL = {"fleet", "generation", "installation", "memory", "cpus", "before"}
+_OPTIONAL = {
+    *("fleet", "generation", "installation", "memory", "cpus", "before", "ports", "between", "capabilities", "trusted"),
+}
 
 
 def launch(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     """Start a machine from an image and return its data, as in `list_machines`.
 
     ``order``: minion_id, image (full digest), minion (its config), bridge, subnet; optional fleet, generation,
-    installation, memory (bytes), cpus, and before (epoch seconds): a later launch is refused, because the master does
-    not wait for the machine any more. Raises SaltInvocationError for other keys, and CommandExecutionError where the
-    image is not on this host or the machine does not start.
+    installation, memory (bytes), cpus, ports (of this host, besides the master's two), between, capabilities and
+    trusted (see `Machine`), and before (epoch seconds): a later launch is refused, because the master does not wait
+    for the machine any more. Raises SaltInvocationError for other keys, and CommandExecutionError where the image is
+    not on this host or the machine does not start.
     """
     wrong = (_REQUIRED - set(order)) | (set(order) - _REQUIRED - _OPTIONAL)
     if wrong:
-        raise SaltInvocationError(f"order: missing or unknown: {', '.join(sorted(wrong))}")
+        raise SaltInvocationError(f"order: missing or unknown: {', '.join(sorted(wrong))}; see machine.launch")
     order = dict(order)
     if (late := time.time() - order.pop("before", math.inf)) > 0:
         raise CommandExecutionError(
@@ -44,11 +49,25 @@ def launch(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     image = images.read(host, order["image"])
     writable = tuple(image["policy"]["writable"])
     of_image = {"lower": lower, "read_only": image["read_only"], "writable": writable}
+    of_image["shares_ids"] = user_namespace.of_image(image)
+    minion = order["minion"]
+    of_master = [minion.get("publish_port", _PUBLISH_PORT), minion.get("master_port", _MASTER_PORT)]
+    order["ports"] = tuple(sorted({*order.get("ports", ()), *of_master}))
+    for name in ("capabilities", "trusted"):
+        order[name] = tuple(order.get(name, ()))
+    boot.enable(host)
     return _as_data(host, machines.launch(host, Machine(**order, **of_image)))
 
 
+DAMAGED = "what it runs on was damaged, and has been made again"
+
+
 def list_machines(host: Host) -> list[dict[str, Any]]:
-    """Return the machines that fleets launched on this host, running or not. Machines that bake are left out."""
+    """Return the machines that fleets launched on this host, running or not. Machines that bake are left out.
+
+    ``ended_with_host``: it has not been started again since the host has booted. ``damaged``: why it must be replaced,
+    if a bake set a layer of it aside; else ''.
+    """
     return [_as_data(host, machine) for machine in machines.machines(host) if machine.upper is None]
 
 
@@ -63,6 +82,11 @@ def console(host: Host, minion_id: str, lines: int = 60) -> str:
 
 
 def _as_data(host: Host, machine: Machine) -> dict[str, Any]:
-    hidden = ("binds", "boot", "files", "link", "started", "tag", "upper", "writable")
+    hidden = ("binds", "boot", "boot_id", "files", "link", "started", "tag", "trusted", "upper", "writable")
     data = {entry.name: getattr(machine, entry.name) for entry in fields(machine) if entry.name not in hidden}
-    return {**data, "running": machines.alive(host, machine), "lower": list(machine.lower)}
+    lists = {name: list(data[name] or ()) for name in ("lower", "ports", "capabilities")}
+    running = machines.alive(host, machine)
+    ended = not running and machine.started and machine.boot_id not in ("", this_boot()) and boot.enabled(host)
+    on_damaged = any(images.runs_on(folder, machine.lower, machine.born) for folder in images.set_aside(host))
+    damaged = DAMAGED if on_damaged else ""
+    return {**data, **lists, "running": running, "ended_with_host": ended, "damaged": damaged}

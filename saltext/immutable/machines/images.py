@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +15,41 @@ from saltext.immutable.host import Host
 from saltext.immutable.machines import overlay
 
 
+class Damaged(CommandExecutionError):  # type: ignore[misc]
+    """A layer or an image is not what its digest or its signature says."""
+
+
 def metadata_file(host: Host, digest: str) -> Path:
     """Return the path of an image's metadata. The file exists if the image does."""
     return host.images / digest / "image.json"
 
 
 def by_digest(host: Host) -> dict[str, dict[str, Any]]:
-    """Return the metadata of all images of this host, by digest."""
-    return {found.parent.name: read(host, found.parent.name) for found in host.images.glob("*/image.json")}
+    """Return the metadata of all images of this host, by digest. Those that cannot be read are left out."""
+    found: dict[str, dict[str, Any]] = {}
+    for file in host.images.glob("*/image.json"):
+        with suppress(Damaged):
+            found[file.parent.name] = read(host, file.parent.name)
+    return found
 
 
 def read(host: Host, digest: str) -> dict[str, Any]:
-    """Return the metadata of an image. Raises CommandExecutionError where it is missing or damaged."""
+    """Return the metadata of an image. Raises CommandExecutionError where it is missing, `Damaged` where it is that."""
     require_image(host, digest)
     file = metadata_file(host, digest)
     try:
         found = dict(json.loads(file.read_text()))
         return found | {"layers": list(found["layers"])}
     except (KeyError, TypeError, ValueError) as err:
-        raise CommandExecutionError(
-            f"image {digest[:12]} is damaged: {file.name} cannot be read ({err}); "
-            f"remove {file.parent} and bake its recipe again"
-        ) from err
+        raise damaged(host, digest, f"{file.name} cannot be read: {err}") from err
+
+
+def damaged(host: Host, digest: str, what: str) -> Damaged:
+    """Return the error for a damaged image, with what to do. ``what``: what is wrong."""
+    return Damaged(
+        f"image {digest[:12]} is damaged: {what} ({host.images / digest} on the builder); `salt-run image.bake` of its "
+        "recipe sets it aside and makes it again"
+    )
 
 
 def lower(host: Host, digest: str) -> tuple[str, ...]:
@@ -69,6 +84,25 @@ def require_links(host: Host, lower: Sequence[str]) -> None:
             raise CommandExecutionError(
                 f"layer {name} is gone from this host; bake the image again (salt-run image.bake RECIPE)"
             )
+
+
+def set_aside(host: Host) -> list[Path]:
+    """Return the folders of damaged layers and images that were set aside."""
+    return sorted(host.damaged.iterdir()) if host.damaged.is_dir() else []
+
+
+def runs_on(folder: Path, lower: Collection[str], born: float) -> bool:
+    """Tell whether a machine runs on what was set aside in a folder.
+
+    ``lower``: short names of its layers; ``born``: when it was launched (epoch seconds).
+    """
+    digest, _, since = folder.name.partition(".")
+    return born <= float(since) and not {overlay.short(digest), seal_link(digest)}.isdisjoint(lower)
+
+
+def put_aside(host: Host, folder: Path) -> None:
+    """Set a damaged layer or image aside. Machines that run on it go on: its files stay while one of them is there."""
+    folder.rename(host.damaged / f"{folder.name}.{time.time()}")
 
 
 def seal_link(digest: str) -> str:

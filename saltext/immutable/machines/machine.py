@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import signal
+import stat
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,19 +22,14 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.guard.seal import MACHINE_PATH
-from saltext.immutable.host import Host, tail, write
-from saltext.immutable.machines import images, network, nspawn, overlay
+from saltext.immutable.host import Host, this_boot, write
+from saltext.immutable.machines import consoles, images, network, nspawn, overlay, user_namespace
 from saltext.immutable.machines.cgroup import Cgroup
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Network
 
 _POWER_OFF = signal.SIGRTMIN + 4
 """The signal that shuts systemd down: systemd(1), section "Signals"."""
-_CONSOLE_TAIL = 1 << 16
-"""Bytes at the end of a console that are read."""
-_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[^\n\t\x20-\x7e\xa0-\U0010ffff]")
-CONSOLES = 50
-"""Consoles of destroyed machines that are kept."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +71,24 @@ class Machine:
     """Name of the host's end of its network link."""
     born: float = 0.0
     """Epoch seconds of its launch."""
+    ports: tuple[int, ...] | None = None
+    """TCP ports of this host that it may reach; None: all of them."""
+    between: bool = False
+    """Whether it reaches other machines of its bridge, and they it."""
+    capabilities: tuple[str, ...] = ()
+    """Capabilities that it has besides those of every machine. They make it share the user ids of this host."""
+    ids: int = 0
+    """The first of its user ids on this host: root in it is that user here. 0: root in it is root here."""
+    shares_ids: str = ""
+    """Why it shares the user ids of this host, where it does."""
     started: bool = False
     """False until its init has been seen."""
+    since: float = 0.0
+    """Epoch seconds of when it was started again; 0: it never was."""
+    boot_id: str = ""
+    """The boot of this host in which it was started last."""
+    trusted: tuple[str, ...] = ()
+    """The public keys (base64) of which one must have signed its image, if it is started again."""
 
     @property
     def cgroup(self) -> Cgroup:
@@ -112,7 +123,7 @@ class Machine:
         """
         init = nspawn.find_init(self.cgroup)
         if init is None:
-            raise CommandExecutionError(f"machine {self.minion_id} is not running")
+            raise CommandExecutionError(f"machine {self.minion_id} is not running; see machine.console for the reason")
         return nspawn.enter(init, self.cgroup, command, **how)
 
 
@@ -138,9 +149,7 @@ def _lock_name(minion_id: str) -> str:
 
 def _launch(host: Host, order: Machine) -> Machine:
     try:
-        machine = _record(host, order)
-        nspawn.start(_container(host, machine))
-        return _write(host, replace(machine, started=True))
+        return _start(host, _record(host, order))
     except BaseException:
         # Ctrl-C may come just after the record was written.
         if (recorded := find(host, order.minion_id)) is not None:
@@ -148,15 +157,79 @@ def _launch(host: Host, order: Machine) -> Machine:
         raise
 
 
+def start_again(host: Host, minion_id: str) -> bool:
+    """Start a machine that has stopped, with its id, key, address and ``/var``; return whether it had stopped.
+
+    Raises CommandExecutionError where it does not start. One whose launch never ended is left to its fleet.
+    """
+    with host.lock(_lock_name(minion_id)):
+        machine = find(host, minion_id)
+        if machine is None or not machine.started or machine.running:
+            return False
+        machine.cgroup.kill()
+        machine.cgroup.remove()
+        nspawn.remove_runtime_files(machine.name)
+        with host.lock("network"):
+            network.up(machine.network)
+            _disconnect(machine)
+            machine = _write(host, replace(machine, link=_new_link(), since=time.time()))
+            _connect(machine)
+        _start(host, machine)
+    return True
+
+
+def _start(host: Host, machine: Machine) -> Machine:
+    nspawn.start(_container(host, machine))
+    return _write(host, replace(machine, started=True, boot_id=this_boot()))
+
+
 def _record(host: Host, order: Machine) -> Machine:
     """Give the machine an address and write its record, before anything else of it exists."""
     with host.lock("network"):
         network.up(order.network)
         address = network.free_address(order.network, [each.address for each in machines(host)])
-        link = f"im{secrets.token_hex(5)}"  # random, because the kernel removes old links asynchronously
         with host.lock("layers"):  # once the record is written, its layers are not removed
             images.require_links(host, order.lower)
-            return _write(host, replace(order, tag=host.tag, address=address, link=link, born=time.time()))
+            own = _ids(host, order)
+            machine = replace(order, tag=host.tag, address=address, link=_new_link(), born=time.time(), **own)
+            _write(host, machine)
+        _connect(machine)
+        return machine
+
+
+def _new_link() -> str:
+    """Return a name for the host's end of a link: random, because the kernel removes old links asynchronously."""
+    return f"im{secrets.token_hex(5)}"
+
+
+def _connect(machine: Machine) -> None:
+    """Write the rules of a machine's network link."""
+    network.confine(machine.network, machine.address, machine.link, machine.ports, machine.between)
+    if not machine.ids:
+        network.bind(machine.network, machine.address, machine.link)
+
+
+def _disconnect(machine: Machine) -> None:
+    """Remove a machine's network link and its rules."""
+    network.release(machine.network, machine.link)
+    if not machine.ids:
+        network.unbind(machine.link)
+    network.delete_link(machine.link)
+
+
+def _ids(host: Host, order: Machine) -> dict[str, Any]:
+    """Return the user ids of a machine, or why it has none of its own. A bake writes files for any machine, as root."""
+    if order.upper is not None:
+        return {"shares_ids": "it bakes"}
+    if order.binds:
+        return {"shares_ids": "folders of the host are mounted in it"}
+    if order.shares_ids:
+        return {}
+    if order.capabilities:
+        return {"shares_ids": f"its fleet asks for {', '.join(order.capabilities)}"}
+    if why := user_namespace.impossible(host.layers):
+        return {"shares_ids": why}
+    return {"ids": user_namespace.free({each.ids for each in machines(host)})}
 
 
 def _write(host: Host, machine: Machine) -> Machine:
@@ -184,8 +257,10 @@ def _container(host: Host, machine: Machine) -> nspawn.Container:
     upper = Path(machine.upper) if machine.upper else None if machine.read_only else folder / "upper"
     work = upper.with_name("work") if upper else None
     overlays = _overlays(folder, machine) if machine.read_only else {}
-    for path in filter(None, (folder / "root", upper, work, *overlays.values())):
+    for path in filter(None, (folder / "root", work)):
         path.mkdir(exist_ok=True)
+    for inside, changes in ({"/": upper} if upper else overlays).items():
+        _make_upper(host, machine, inside, changes)
     return nspawn.Container(
         name=machine.name,
         hostname=machine.minion_id.split(".")[0][:63],
@@ -197,14 +272,30 @@ def _container(host: Host, machine: Machine) -> nspawn.Container:
         link=machine.link,
         address=machine.address,
         network=machine.network,
-        console=folder / "console.log",
+        console=folder / consoles.FILE,
         writable=not machine.read_only,
         overlays=overlays,
         files=_files(host, machine),
         binds={target: Path(source) for target, source in machine.binds.items()},
         boot=machine.boot,
         route=machine.route,
+        lower=machine.lower,
+        ids=machine.ids,
+        between=machine.between,
+        capabilities=machine.capabilities,
     )
+
+
+def _make_upper(host: Host, machine: Machine, inside: str, changes: Path) -> None:
+    """Make the folder for the changes to a directory of the image. It gives that directory its owner and mode."""
+    if changes.exists():
+        return
+    changes.mkdir()
+    if (original := overlay.top_directory(host.l, machine.lower, inside)) is None:
+        return
+    image = original.stat()
+    os.chown(changes, machine.ids + image.st_uid, machine.ids + image.st_gid)
+    changes.chmod(stat.S_IMODE(image.st_mode))
 
 
 def _overlays(folder: Path, machine: Machine) -> dict[str, Path]:
@@ -227,6 +318,7 @@ def _files(host: Host, machine: Machine) -> dict[str, Path]:
             texts["/etc/resolv.conf"] = network.resolv_conf()
     for target, text in texts.items():
         write(folder / Path(target).name, text)
+        os.chown(folder / Path(target).name, machine.ids, machine.ids)
     given = {target: Path(source) for target, source in machine.files.items()}
     return {target: folder / Path(target).name for target in texts} | given
 
@@ -251,7 +343,9 @@ def find(host: Host, minion_id: str) -> Machine | None:
         data = json.loads(file.read_text())
     except FileNotFoundError:
         return None
-    return Machine(**{**data, **{name: tuple(data.get(name, ())) for name in ("lower", "writable")}})
+    lists = {name: tuple(data.get(name, ())) for name in ("lower", "writable", "capabilities", "trusted")}
+    ports = None if data.get("ports") is None else tuple(data["ports"])
+    return Machine(**{**data, **lists, "ports": ports})
 
 
 def destroy(host: Host, minion_id: str) -> bool:
@@ -270,36 +364,17 @@ def _destroy(host: Host, machine: Machine) -> None:
     machine.cgroup.remove()
     nspawn.remove_runtime_files(machine.name)
     with host.lock("network"):
-        network.delete_link(machine.link)
+        _disconnect(machine)
         others = (each for each in machines(host) if each.minion_id != machine.minion_id)
         if not any(each.bridge == machine.bridge for each in others):
             network.down(machine.network)
-        _keep_console(host, machine)
+        consoles.keep(host, _folder(host, machine.minion_id))
     host.discard(host.machines / machine.minion_id)
-
-
-def _keep_console(host: Host, machine: Machine) -> None:
-    log = host.machines / machine.minion_id / "console.log"
-    if log.exists():
-        log.rename(host.consoles / f"{machine.minion_id}.log")
-    for old in sorted(host.consoles.iterdir(), key=lambda file: file.stat().st_mtime)[:-CONSOLES]:
-        old.unlink()
 
 
 def console(host: Host, minion_id: str, lines: int = 60) -> str:
     """Return the last ``lines`` lines of a machine's console, also after its end; '' if there is none."""
-    for file in (_folder(host, minion_id) / "console.log", host.consoles / f"{minion_id}.log"):
-        if file.exists():
-            return tail(_plain(file), lines)
-    return ""
-
-
-def _plain(file: Path) -> str:
-    """Return the end of a console as text without control characters."""
-    with file.open("rb") as stream:
-        stream.seek(max(0, file.stat().st_size - _CONSOLE_TAIL))
-        text = stream.read().decode(errors="replace")
-    return _CONTROL.sub("", text.replace("\r\n", "\n"))
+    return consoles.read(host, _folder(host, minion_id), lines)
 
 
 @contextmanager
@@ -321,5 +396,5 @@ def wait_booted(machine: Machine, within: float = 120.0) -> None:
             return
         time.sleep(0.05)
     raise CommandExecutionError(
-        f"machine {machine.minion_id} did not boot within {within:.0f} s (systemctl is-system-running: {state!r})"
+        f"machine {machine.minion_id} did not boot within {within:.0f} s (systemd: {state!r}); see machine.console"
     )

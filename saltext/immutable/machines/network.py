@@ -17,6 +17,8 @@ from saltext.immutable.spec.model import Network
 
 COMMENT = "saltext-immutable"
 """Alias of our bridges and comment of our firewall rules."""
+_DNS = 53
+_SOURCES = ("-p IPv4 --ip-src", "-p ARP --arp-ip-src")
 RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 
 
@@ -57,6 +59,9 @@ def up(network: Network) -> None:
             f"addr add {gateway(network)}/{prefix(network)} dev {network.bridge}\n"
             f"link set {network.bridge} up\n"
         ))  # fmt: skip
+        # It has no address of IPv6, but for one of the link that every machine could reach this host by.
+        if (switch := Path("/proc/sys/net/ipv6/conf", network.bridge, "disable_ipv6")).exists():
+            switch.write_text("1\n")
     forward = Path("/proc/sys/net/ipv4/ip_forward")
     if forward.read_text().strip() != "1":
         forward.write_text("1\n")
@@ -70,9 +75,98 @@ def down(network: Network) -> None:
     """Remove the firewall rules, and the bridge if we created it. Called when no machine uses it."""
     if _is_ours(network):
         run(["ip", "link", "delete", network.bridge])
-    for rule in [*_rules(network), _between(network)]:
+    for rule in [*_rules(network), _between(network), _jump(network)]:
         while run(_iptables("-D", rule), check=False).returncode == 0:
             pass
+    for verb in ("-F", "-X"):
+        run(["iptables", "-w", "10", verb, _chain(network)], check=False)
+
+
+def confine(network: Network, address: str, link: str, ports: Iterable[int] | None, between: bool) -> None:
+    """Let a machine reach these TCP ports of this host and no others (None: all); answers to this host pass.
+
+    ``between``: it reaches other machines of its bridge, also where the kernel shows bridged packets to the firewall.
+    ``link`` names the rules, for `release`.
+    """
+    chain, own = _chain(network), f"-m comment --comment {link}"
+    if run(_iptables("-C", _jump(network)), check=False).returncode:
+        # On a bridge of the operator's own, other hosts reach this one as before.
+        rest = [f"-A {chain} -j DROP"] if _is_ours(network) else []
+        _restore([f":{chain} - [0:0]", f"-A {chain} -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN", *rest])
+        run(_iptables("-I", _jump(network)))
+    source = f"-s {address}/32"
+    # The last is the first in the chain then, right below the rule for answers.
+    rules = [f"-I {chain} 2 {match} {own} -j RETURN" for match in ([source] if ports is None else _open(source, ports))]
+    rules.insert(0, f"-I {chain} 2 {source} {own} -j DROP")
+    on_bridge = f"-i {network.bridge} -o {network.bridge}"
+    rules += [f"-I FORWARD {on_bridge} {way} {address}/32 {own} -j ACCEPT" for way in ("-s", "-d") if between]
+    _restore(rules)
+
+
+def _open(source: str, ports: Iterable[int]) -> list[str]:
+    """Return what a machine may send to this host, as matches of rules: to these ports, and to a name server here."""
+    names = [f"{source} -p {kind} --dport {_DNS}" for kind in ("tcp", "udp")] if _serves_names() else []
+    return [f"{source} -p icmp", *names, *(f"{source} -p tcp --dport {port}" for port in sorted(ports))]
+
+
+def release(network: Network, link: str) -> None:
+    """Remove the rules of a machine from this host's firewall."""
+    listed = []
+    for chain in (_chain(network), "FORWARD"):
+        listed += run(["iptables", "-w", "10", "-S", chain], check=False).stdout.splitlines()
+    rules = ["-D" + line.removeprefix("-A") for line in listed if f"--comment {link} " in line]
+    if rules:
+        _restore(rules)
+
+
+def hardware_address(address: str) -> str:
+    """Return the hardware address of the machine with this address: neighbours need not learn another one."""
+    return "02:69:" + ipaddress.IPv4Address(address).packed.hex(":")
+
+
+def bind(network: Network, address: str, link: str) -> None:
+    """Drop what a machine sends in the name of another address of its subnet, or from another hardware address.
+
+    For machines that can change their addresses: those in the user namespace of this host. `unbind` ends it.
+    """
+    own = hardware_address(address)
+    run(["ebtables-restore", "--noflush"], stdin="\n".join((
+        "*nat",
+        f":{link} RETURN",
+        f"-A {link} -s ! {own} -j DROP",
+        f"-A {link} -p ARP --arp-mac-src ! {own} -j DROP",
+        *(f"-A {link} {source} {address} -j RETURN" for source in _SOURCES),
+        *(f"-A {link} {source} {network.subnet} -j DROP" for source in _SOURCES),
+        *([f"-A {link} -p IPv6 -j DROP"] if _is_ours(network) else []),
+        f"-A PREROUTING -i {link} -j {link}",
+        "",
+    )))  # fmt: skip
+
+
+def unbind(link: str) -> None:
+    """Remove what `bind` added, if it did."""
+    for change in (["-D", "PREROUTING", "-i", link, "-j", link], ["-F", link], ["-X", link]):
+        run(["ebtables", "-t", "nat", *change], check=False)
+
+
+def _restore(rules: list[str]) -> None:
+    """Add or remove rules of the table filter in one step."""
+    run(["iptables-restore", "--wait", "10", "--noflush"], stdin="\n".join(["*filter", *rules, "COMMIT", ""]))
+
+
+def _jump(network: Network) -> list[str]:
+    """Return the rule that sends what machines send to this host into their chain."""
+    return ["filter", "INPUT", "-i", network.bridge, *_comment(network), "-j", _chain(network)]
+
+
+def _chain(network: Network) -> str:
+    return f"immutable-{network.bridge}"  # at most 28 characters: a bridge has 15
+
+
+def _serves_names() -> bool:
+    """Tell whether a name server of `resolv_conf` is this host itself."""
+    own = {line.split()[3].partition("/")[0] for line in run(["ip", "-4", "-o", "addr", "show"]).stdout.splitlines()}
+    return any(line.split()[1:2] and line.split()[1] in own for line in resolv_conf().splitlines())
 
 
 def delete_link(link: str) -> None:
@@ -81,7 +175,9 @@ def delete_link(link: str) -> None:
     while _exists(link):  # the kernel may delete it at the same time, together with the machine's end
         done = run(["ip", "link", "delete", link], check=False)
         if time.monotonic() > deadline:
-            raise CommandExecutionError(f"the network link {link} cannot be deleted: {done.stderr.strip()}")
+            raise CommandExecutionError(
+                f"the network link {link} cannot be deleted: {done.stderr.strip()}; repeat the command"
+            )
         time.sleep(0.01)
 
 

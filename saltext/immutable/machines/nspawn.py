@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import select
+import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.host import run, tail
-from saltext.immutable.machines import network
+from saltext.immutable.machines import network, user_namespace
 from saltext.immutable.machines.cgroup import Cgroup
 from saltext.immutable.spec.model import Network
 
@@ -22,16 +26,25 @@ from saltext.immutable.spec.model import Network
 # Propagation "slave" lets this host unmount what it mounted. Descriptor 9 is the host's network namespace.
 _OUTER = 'exec 9</proc/self/ns/net; exec unshare --mount --net --propagation slave -- /bin/sh -ec "$@"'
 _INNER = """
-link=$1 bridge=$2 address=$3 gateway=$4 route=$5 root=$6 layers=$7 options=$8
-shift 8
-ip link add host0 type veth peer name "$link" netns /proc/self/fd/9
+link=$1 bridge=$2 address=$3 gateway=$4 route=$5 isolated=$6 mac=$7 root=$8 layers=$9 options=${10} shifted=${11}
+shift 11
+ip link add host0 address "$mac" type veth peer name "$link" netns /proc/self/fd/9
 nsenter --net=/proc/self/fd/9 ip link set "$link" master "$bridge" up
-nsenter --net=/proc/self/fd/9 ip link set dev "$link" type bridge_slave isolated on
+nsenter --net=/proc/self/fd/9 ip link set dev "$link" type bridge_slave isolated "$isolated"
 ip link set lo up
 ip addr add "$address" dev host0
 ip link set host0 up
 test -z "$route" || ip route add "$route" via "$gateway"
 exec 9<&-
+if [ -n "$shifted" ]; then
+    # This host keeps the network namespace, so that nobody in the machine changes addresses; what needs rights over
+    # that namespace elsewhere is allowed to all here.
+    echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start
+    echo "0 2147483647" >/proc/sys/net/ipv4/ping_group_range
+    mount -t tmpfs -o mode=755 layers "$root"
+    eval "$shifted"
+    layers=$root
+fi
 cd "$layers"
 mount -t overlay overlay -o "$options" "$root"
 cd /
@@ -43,6 +56,18 @@ while code=0; "$@" || code=$?; test "$code" = 133; do :; done 2>&1 |
 DROPPED = ("CAP_MKNOD", "CAP_AUDIT_CONTROL", "CAP_SYS_TTY_CONFIG")
 """Capabilities that a container would have and no server needs: device nodes are what a machine could read the disks of
 its host by (see `cgroup.DEVICES`, too)."""
+CAPABILITIES = frozenset(
+    f"CAP_{name}"
+    for name in (
+        *("AUDIT_CONTROL", "AUDIT_READ", "AUDIT_WRITE", "BLOCK_SUSPEND", "BPF", "CHECKPOINT_RESTORE", "CHOWN"),
+        *("DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "IPC_LOCK", "IPC_OWNER", "KILL", "LEASE"),
+        *("LINUX_IMMUTABLE", "MAC_ADMIN", "MAC_OVERRIDE", "MKNOD", "NET_ADMIN", "NET_BIND_SERVICE", "NET_BROADCAST"),
+        *("NET_RAW", "PERFMON", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYSLOG", "SYS_ADMIN", "SYS_BOOT"),
+        *("SYS_CHROOT", "SYS_MODULE", "SYS_NICE", "SYS_PACCT", "SYS_PTRACE", "SYS_RAWIO", "SYS_RESOURCE", "SYS_TIME"),
+        *("SYS_TTY_CONFIG", "WAKE_ALARM"),
+    )
+)
+"""All names of capabilities(7)."""
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -80,39 +105,53 @@ class Container:
     """False: without an init, for single commands."""
     route: str = "default"
     """Destination of a route by the gateway, or '' for none."""
+    lower: Sequence[str] = ()
+    """Short names of its layers."""
+    ids: int = 0
+    """The first user id of this host in its user namespace; 0: it has none."""
+    between: bool = False
+    """Whether it reaches other machines of its bridge."""
+    capabilities: Sequence[str] = ()
+    """Further capabilities that it has."""
+
+
+_DETACHED = 'exec 7>&1; echo $$; exec "$@" >>"$0" 2>&1'
+"""A shell line that tells its pid on standard output, and keeps that open in its children: its end is theirs."""
 
 
 def start(container: Container, within: float = 20.0) -> int:
-    """Start a container and return the pid of its init. Raises CommandExecutionError after ``within`` seconds."""
+    """Start a container and return the pid of its init. Raises CommandExecutionError after ``within`` seconds.
+
+    It is no child of this process: who ends a command with all its children does not end the machines that it started.
+    """
     command = [*container.cgroup.start_command(), "/bin/sh", "-ec", _OUTER, "sh", _INNER, "sh", *_arguments(container)]
-    with container.console.open("ab") as console:
-        process = subprocess.Popen(
-            command,
-            # nspawn must not lock the layers, and its lock files would stay after a kill.
-            env={**os.environ, "SYSTEMD_NSPAWN_LOCK": "0"},
-            stdin=subprocess.DEVNULL,
-            stdout=console,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            cwd="/",
-        )
-    try:
-        return _wait_started(container, process, within)
-    except BaseException:
-        # It may not have joined its cgroup yet, in which a later clean-up would find it.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
+    with subprocess.Popen(
+        ["setsid", "--fork", "/bin/sh", "-c", _DETACHED, str(container.console), *command],
+        # nspawn must not lock the layers, and its lock files would stay after a kill.
+        env={**os.environ, "SYSTEMD_NSPAWN_LOCK": "0"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        cwd="/",
+    ) as process:
+        assert process.stdout is not None
+        session = int(process.stdout.readline())
+        try:
+            return _wait_started(container, process.stdout, within)
+        except BaseException:
+            # It may not have joined its cgroup yet, in which a later clean-up would find it.
+            with suppress(ProcessLookupError):
+                os.killpg(session, signal.SIGKILL)
+            raise
 
 
-def _wait_started(container: Container, process: subprocess.Popen[bytes], within: float) -> int:
+def _wait_started(container: Container, output: IO[bytes], within: float) -> int:
+    """Wait for its init. ``output``: is at its end when all processes of the container have ended."""
     deadline = time.monotonic() + within
     while (leader := find_init(container.cgroup)) is None:
-        if process.poll() is not None or time.monotonic() > deadline:
-            output = tail(container.console.read_text(errors="replace"))
-            raise CommandExecutionError(f"machine {container.name} did not start; its console:\n{output}")
-        time.sleep(0.01)
+        ended = select.select([output], [], [], 0.01)[0]
+        if ended or time.monotonic() > deadline:
+            said = tail(container.console.read_text(errors="replace"))
+            raise CommandExecutionError(f"machine {container.name} did not start; its console:\n{said}")
     return leader
 
 
@@ -120,14 +159,30 @@ def _arguments(container: Container) -> list[str]:
     net = container.network
     address = f"{container.address}/{network.prefix(net)}"
     connection = [container.link, net.bridge, address, network.gateway(net), container.route]
-    return [*connection, str(container.root), str(container.layers), container.options, *_nspawn(container)]
+    connection += ["off" if container.between else "on", network.hardware_address(container.address)]
+    mounted = [str(container.root), str(container.layers), container.options, _shift(container)]
+    return [*connection, *mounted, *_nspawn(container)]
+
+
+def _shift(container: Container) -> str:
+    """Return the shell line that mounts the layers with the machine's ids, or ''."""
+    if not container.ids:
+        return ""
+    program = [sys.executable, "-I", "-m", user_namespace.__name__, str(container.ids)]
+    return shlex.join([*program, str(container.layers), str(container.root), *container.lower])
 
 
 def _nspawn(container: Container) -> list[str]:
     words = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--console=read-only"]
-    words += ["--network-namespace-path=/proc/self/ns/net", "--resolv-conf=off", "--timezone=off", "--link-journal=no"]
+    words += ["--resolv-conf=off", "--timezone=off", "--link-journal=no"]
+    if container.ids:
+        words += [f"--private-users={container.ids}:{user_namespace.IDS}", "--private-users-ownership=off"]
+    else:
+        words += ["--network-namespace-path=/proc/self/ns/net"]
     words += [f"--directory={container.root}", f"--machine={_machine_name(container.name)}"]
-    words += [f"--hostname={container.hostname}", f"--drop-capability={','.join(DROPPED)}"]
+    dropped = [name for name in DROPPED if name not in container.capabilities]
+    words += [f"--hostname={container.hostname}", f"--drop-capability={','.join(dropped)}"]
+    words += [f"--capability={','.join(container.capabilities)}"] if container.capabilities else []
     words += [] if container.writable else ["--read-only"]
     words += [f"--overlay=+{path}:{changes}:{path}" for path, changes in container.overlays.items()]
     words += [f"--bind-ro={source}:{target}" for target, source in container.files.items()]

@@ -107,16 +107,16 @@ def top_file(layers: Path, lower: Sequence[str], path: str) -> Path | None:
     return None
 
 
-def has_directory(layers: Path, lower: Sequence[str], path: str) -> bool:
-    """Return whether ``path`` is a directory in a stack of layers, reached without a symbolic link."""
+def top_directory(layers: Path, lower: Sequence[str], path: str) -> Path | None:
+    """Return the real path of the directory ``path`` in a stack of layers; None unless it is reached without a link."""
     directory = Path(".")
     visible = list(reversed(lower))
     for name in Path(path.lstrip("/")).parts:
         directory /= name
         visible = _layers_with(layers, visible, directory)
         if not visible:
-            return False
-    return True
+            return None
+    return layers / visible[0] / directory if visible else None
 
 
 def _layers_with(layers: Path, lower: Sequence[str], path: Path) -> list[str]:

@@ -6,7 +6,7 @@ store: it knows single minions, and neither images nor fleets.
 
 from __future__ import annotations
 
-from saltext.immutable.minions.events import Event
+from saltext.immutable.minions.events import FORGED, Event
 from saltext.immutable.minions.health import LaunchFailed
 from saltext.immutable.minions.jobs import Jobs, NoAnswer, Outdated
 from saltext.immutable.minions.master import machine_config, private_key
@@ -14,6 +14,7 @@ from saltext.immutable.minions.minions import Minions
 from saltext.immutable.minions.pillars import definitions, pillar
 
 __all__ = [
+    "FORGED",
     "Event",
     "Jobs",
     "LaunchFailed",

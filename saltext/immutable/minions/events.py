@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 MAX_EVENTS = 300
 """How many events one ``poll`` takes off the bus: on a busy master there are always more."""
+FORGED = "an answer under its id is not signed with its key: ignored"
+"""What an operator reads of a forged answer."""
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,11 @@ class Keys:
 
     def accepted(self, minion_id: str) -> bool:
         """Tell whether the master has accepted a key of this id."""
-        return minion_id in self._listed().get("minions", [])
+        return minion_id in self.with_key()
+
+    def with_key(self) -> set[str]:
+        """Return the ids that have a key which the master accepted."""
+        return set(self._listed().get("minions", []))
 
 
 def accepted_key(opts: Mapping[str, Any], minion_id: str) -> bytes | None:

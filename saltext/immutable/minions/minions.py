@@ -33,8 +33,11 @@ class Minions(Keys):
 
     def poll(self) -> list[Event]:
         """Return some of the events about minions that came since the last call, forged answers among them."""
-        forged = [Event("forged", self._forged.popleft()) for _ in range(len(self._forged))]
-        return [*dict.fromkeys(forged), *poll(self._bus)]
+        return [*(Event("forged", minion_id) for minion_id in self.forged()), *poll(self._bus)]
+
+    def forged(self) -> list[str]:
+        """Return the ids under which answers came since the last call that their minions did not give."""
+        return list(dict.fromkeys(self._forged.popleft() for _ in range(len(self._forged))))
 
     def ask(self, minion_id: str, fun: str, within: float, **kwargs: Any) -> Any:
         """Run one function that takes less than ``within`` seconds, and return its result."""

@@ -44,6 +44,12 @@ class Instance:
     """Seconds since the epoch."""
     installation: str
     """The installation of its tag; '' if it has none."""
+    restarted: float = 0.0
+    """Seconds since the epoch of when it was started again after it had stopped; 0: it never was."""
+    ended_with_host: bool = False
+    """It does not run because its host has booted, which may start it again."""
+    damaged: str | None = None
+    """Why it must be replaced, though it runs: what it runs on was damaged; None: it was not."""
 
 
 class Provider(Protocol):

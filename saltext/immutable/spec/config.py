@@ -11,9 +11,9 @@ from typing import Any
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable.spec import reading
-from saltext.immutable.spec.limits import master_budgets, windows
 from saltext.immutable.spec.model import Network, Settings
 from saltext.immutable.spec.reading import Section
+from saltext.immutable.spec.windows import master_budgets, windows
 from saltext.immutable.text import quoted
 
 _BRIDGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import string
 
 from saltext.immutable.spec import reading
-from saltext.immutable.spec.limits import budgets, windows
 from saltext.immutable.spec.model import Fleet, FunctionCheck, HttpCheck, ProviderSpec, TrafficSpec
 from saltext.immutable.spec.reading import Section
 from saltext.immutable.spec.strategy import conflicts, strategy
+from saltext.immutable.spec.windows import budgets, windows
 from saltext.immutable.text import quoted
 
 _RESERVED = {

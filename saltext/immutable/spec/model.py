@@ -131,6 +131,10 @@ class Recipe:
     """SLS files that each machine applies once per boot, before it is ready."""
     writable: tuple[str, ...] = ()
     """Directories besides /var that its machines may write to."""
+    exec: tuple[str, ...] = ()
+    """Folders where machines write, in which programs run all the same."""
+    limits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Unit -> ``memory`` (bytes) and ``tasks``, which its processes may not go over."""
     mutable: tuple[str, ...] = ()
     """Paths (globs) that change by design, so that their changes are not drift."""
     secrets: tuple[str, ...] = ()

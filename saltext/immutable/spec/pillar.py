@@ -51,8 +51,10 @@ def _unresolved(found: Definitions) -> Iterator[str]:
     wrong_parents = list(_recipes.wrong_parents(found.recipes))
     for name, sentence in wrong_parents:
         yield f"{ROOT}:recipes:{name}:from:recipe: {sentence}"
-    for name, sentence in [] if wrong_parents else _recipes.overlapping_paths(found.recipes):
+    for name, sentence in [] if wrong_parents else _recipes.overlapping_paths(found):
         yield f"{ROOT}:recipes:{name}:writable: {sentence}"
+    for name, sentence in [] if wrong_parents else _recipes.useless_exec(found):
+        yield f"{ROOT}:recipes:{name}:exec: {sentence}"
     for name, sentence in _recipes.shared_bake_ids(found.recipes):
         yield f"{ROOT}:recipes:{name}:bake_id: {sentence}"
     for one, other in combinations(found.fleets.values(), 2):

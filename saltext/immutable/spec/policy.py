@@ -11,7 +11,8 @@ from saltext.immutable.spec.model import Recipe
 def policy(chain: Sequence[Recipe]) -> dict[str, Any]:
     """Return the policy of an image, as data for JSON; ``chain``: its recipes, the root first.
 
-    Keys: ``guard`` (allow, deny, dry_runs, returners); ``writable``; ``mutable``; ``states``: what the bake applied, a
+    Keys: ``guard`` (allow, deny, dry_runs, returners); ``writable``; ``exec``; ``limits``: unit to ``memory`` (bytes)
+    and ``tasks``, of which a child replaces those of the same unit; ``mutable``; ``states``: what the bake applied, a
     list of mappings with ``sls`` (``highstate`` or a list), ``saltenv`` and ``pillarenv``; ``at_launch``: such a list.
     A child inherits all of it; dry runs are refused if one of the recipes refuses them.
     """
@@ -24,6 +25,8 @@ def policy(chain: Sequence[Recipe]) -> dict[str, Any]:
         },
         "at_launch": _at_launch(chain),
         "writable": _merged(recipe.writable for recipe in chain),
+        "exec": _merged(recipe.exec for recipe in chain),
+        "limits": {unit: dict(limits) for recipe in chain for unit, limits in recipe.limits.items()},
         "mutable": _merged(recipe.mutable for recipe in chain),
         "states": [_applied(recipe, recipe.states) for recipe in chain if recipe.states],
     }

@@ -24,6 +24,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _MINION_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _PERCENT = re.compile(r"(\d+)%")
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _UNITS = (86400, 3600, 60, 1)
 _MAX_NAME = 63
 """Characters: a name becomes part of the names of files, units and hosts."""
@@ -243,6 +244,15 @@ def count(value: object) -> int:
     if value < 0:
         raise ValueError(f"must be 0 or more, not {value}")
     return value
+
+
+def size(value: object) -> int:
+    """Read a number of bytes: ``512M``, ``1G``, or a number."""
+    text = str(value).strip().upper()
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _SIZES else (text, "")
+    if isinstance(value, bool) or not number.isdecimal() or int(number) == 0:
+        raise ValueError(f"{quoted(value)} is not a size; write 512M or 1G")
+    return int(number) * _SIZES.get(unit, 1)
 
 
 def amount(value: object) -> Amount:

@@ -10,11 +10,12 @@ from typing import Literal
 from saltext.immutable.guard import changes, policy
 from saltext.immutable.patterns import expression
 from saltext.immutable.spec import reading, sources
-from saltext.immutable.spec.model import Debian, Guard, Minion, Parent, Recipe, Source
+from saltext.immutable.spec.model import Debian, Definitions, Guard, Minion, Parent, Recipe, Source
 from saltext.immutable.spec.reading import Section
 from saltext.immutable.spec.slim import slim
 from saltext.immutable.spec.sources import PATH, matching
 from saltext.immutable.spec.tests import tests
+from saltext.immutable.spec.unit_limits import unit_limits
 from saltext.immutable.text import plain, quoted
 
 _GLOB = r"([A-Za-z0-9_*?-]|\[!?[A-Za-z0-9_-]+\])+"
@@ -29,6 +30,7 @@ _NEVER_WRITABLE = {
     "/etc/systemd": "the units that a machine starts are there",
     "/proc /sys /dev /run /tmp": "it is not part of the image: each boot makes it anew",
 }
+ALWAYS_WRITABLE = ("/dev/shm", "/run", "/tmp", "/var")
 _NEVER_MUTABLE = """
     /bin /boot /etc /etc/cron.d /etc/immutable /etc/pam.d /etc/profile.d /etc/salt /etc/security /etc/ssh /etc/ssl
     /etc/sudoers.d /etc/systemd /etc/systemd/system /lib /lib32 /lib64 /libx32 /opt /opt/salt /root /root/.ssh /sbin
@@ -58,6 +60,8 @@ def recipe(name: str, read: Section) -> Recipe:
         guard=_guard(read.inside("guard")),
         at_launch=read.take("at_launch", reading.words, ()),
         writable=read.take("writable", _writable, ()),
+        exec=read.take("exec", _exec, ()),
+        limits=read.take("limits", unit_limits, {}),
         mutable=read.take("mutable", _mutable, ()),
         secrets=read.take("secrets", _pillar_paths, ()),
         assume_stable=read.take("assume_stable", reading.flag, Recipe.assume_stable),
@@ -169,6 +173,11 @@ def _writable(value: object) -> tuple[str, ...]:
     return found
 
 
+def _exec(value: object) -> tuple[str, ...]:
+    what = "a path of a directory; write /var/lib/app"
+    return tuple(matching(_DIRECTORY, word, what) for word in reading.words(value))
+
+
 def _overlap(one: str, other: str) -> bool:
     """Tell whether one of two paths is the other, or is within it."""
     return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
@@ -209,15 +218,23 @@ def _circle(recipes: Mapping[str, Recipe], start: str) -> str:
     return ""
 
 
-def overlapping_paths(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str]]:
+def overlapping_paths(definitions: Definitions) -> Iterator[tuple[str, str]]:
     """Yield ``(recipe, sentence)`` for each writable path that overlaps with an inherited one."""
-    for name, found in recipes.items():
-        above = found
-        while isinstance(above.source, Parent):
-            above = recipes[above.source.recipe]
+    for name in definitions.recipes:
+        found, *inherited = reversed(definitions.chain(name))
+        for above in inherited:
             if pair := _nested([*found.writable, *above.writable]):
                 outer, inner = pair
                 yield name, f"{inner} is within {outer} (recipe {above.name!r} has one of them); write {outer} alone"
+
+
+def useless_exec(definitions: Definitions) -> Iterator[tuple[str, str]]:
+    """Yield ``(recipe, sentence)`` for each path of ``exec`` where machines do not write."""
+    for name, found in definitions.recipes.items():
+        places = [*ALWAYS_WRITABLE, *(path for recipe in definitions.chain(name) for path in recipe.writable)]
+        for path in found.exec:
+            if not any(f"{path}/".startswith(f"{place}/") for place in places):
+                yield name, f"{path} is not where machines write, and programs run there anyway; take it out"
 
 
 def shared_bake_ids(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str]]:

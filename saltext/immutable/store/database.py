@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +19,10 @@ from saltext.immutable.store.schema import meta
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+LOCK_WAIT = 60.0
+"""Seconds for which a command waits while another process has SQLite's lock."""
 
 
 class StoreUnusable(CommandExecutionError):  # type: ignore[misc]
@@ -52,6 +56,8 @@ class Database:
         try:
             return cls(_prepared(where), clock)
         except (SQLAlchemyError, StoreUnusable, OSError, ImportError) as err:
+            if locked := _locked(getattr(err, "orig", None), where):
+                raise CommandExecutionError(locked) from err
             raise CommandExecutionError(
                 f"the store {where} cannot be opened: {getattr(err, 'orig', err)}; let the master's user write there, "
                 "or set immutable:store in the master config to another URL"
@@ -60,13 +66,13 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """Open a connection for reading: it has no transaction, and waits for no lock."""
-        with _explained(), self._reads.connect() as connection:
+        with _explained(self._engine.url), self._reads.connect() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """Open a transaction that does not depend on a lease. (`Lease.write` opens one that does.)"""
-        with _explained(), _transaction(self._engine) as tx:
+        with _explained(self._engine.url), _transaction(self._engine) as tx:
             yield tx
 
     def close(self) -> None:
@@ -96,17 +102,42 @@ class Database:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explained(url: sa.URL) -> Iterator[None]:
     """Turn an operational error of the database into `StoreUnusable`, which says what to do."""
     try:
         yield
     except OperationalError as err:
-        unusable = StoreUnusable(
-            f"the store cannot be used: {err.orig}; correct that and run the same command again: "
-            "it continues what was begun"
-        )
+        other = f"the store cannot be used: {err.orig}; correct that and run the same command again: "
+        unusable = StoreUnusable(_locked(err.orig, url) or f"{other}it continues what was begun")
         unusable.orig = err.orig
         raise unusable from err
+
+
+def _locked(error: object, url: sa.URL) -> str | None:
+    """Return a sentence if another process locked the database for longer than we wait; None for other errors."""
+    if "database is locked" not in str(error):
+        return None
+    holders = ", ".join(_holders(str(url.database))) or "a process that `fuser` names"
+    return (
+        f"the store {url} has been locked by {holders} for {LOCK_WAIT:g} s; look at what that process does, or end it, "
+        "then run the same command again: it continues what was begun"
+    )
+
+
+def _holders(database: str) -> list[str]:
+    """Return the processes of this host that hold a lock of an SQLite database, from /proc/locks."""
+    inodes = {os.stat(path).st_ino for path in (database, f"{database}-shm") if os.path.exists(path)}
+    with suppress(OSError):
+        fields = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        pids = {words[-4] for words in fields if words[-3].rpartition(":")[2] in map(str, inodes)}
+        return [_named(pid) for pid in sorted(pids - {str(os.getpid())}, key=int)]
+    return []
+
+
+def _named(pid: str) -> str:
+    with suppress(OSError):
+        return f"process {pid} ({Path('/proc', pid, 'comm').read_text().strip()})"
+    return f"process {pid}"
 
 
 def _prepared(url: sa.URL) -> sa.Engine:
@@ -141,7 +172,7 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:
-        for pragma in ("busy_timeout = 10000", "journal_mode = WAL", "foreign_keys = ON"):
+        for pragma in (f"busy_timeout = {LOCK_WAIT * 1000:.0f}", "journal_mode = WAL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
 
 

@@ -91,7 +91,10 @@ class Lease:
         with self._database.write() as tx:
             until = self._database.clock() + self.ttl
             if not tx.execute(_UPDATE_OWN, {**self._key, "until": until}).rowcount:
-                raise Fenced(f"another process took over the lease {self.name!r}, so this one must stop")
+                raise Fenced(
+                    f"another process took over the lease {self.name!r}, so this one must stop; nothing is lost: give "
+                    "the command again when the other one has ended"
+                )
             yield tx
 
     def release(self) -> None:
@@ -118,7 +121,8 @@ def acquire(database: Database, name: str, ttl: float, me: Holder) -> Lease:
             where_free = (leases.c.name == name, leases.c.epoch == epoch)
             if tx.execute(sa.update(leases).where(*where_free).values(values)).rowcount:
                 return Lease(database, name, epoch + 1, ttl)
-    raise Held(f"{name} is held by {holder or holder_of(database, name) or 'another process'}")
+    who = holder or holder_of(database, name) or "another process"
+    raise Held(f"{name} is held by {who}; wait for its end, or end that process")
 
 
 def holder_of(database: Database, name: str) -> Holder | None:

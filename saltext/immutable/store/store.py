@@ -16,7 +16,7 @@ from saltext.immutable.store.database import Database
 from saltext.immutable.store.in_use import used_by
 from saltext.immutable.store.leases import Holder, Lease, acquire, holder_of
 from saltext.immutable.store.revocations import Revocation, active, unusable
-from saltext.immutable.store.schema import channels, contents, enrolled, images, leases, proofs, tests
+from saltext.immutable.store.schema import channels, contents, enrolled, images, leases, meta, proofs, tests
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,12 @@ class Store(Database):
         """16 hexadecimal digits that identify the machines of this master, or of masters that share the store."""
         self.secret = bytes.fromhex(self.get_or_create("secret", secrets.token_hex(32)))
         """For keyed hashes."""
+
+    def adopt(self, installation: str) -> None:
+        """Take over the machines that are tagged with another installation id: those of a store that was lost."""
+        with self.write() as tx:
+            tx.execute(sa.update(meta).where(meta.c.key == "installation").values(value=installation))
+        self.installation = installation
 
     def add_image(self, image: Image) -> None:
         """Add an image; one that is there already stays as it is."""
@@ -127,7 +133,9 @@ class Store(Database):
         """
         with self.write() as tx:
             if found := used_by(tx, digest, with_channels):
-                raise CommandExecutionError(f"image {digest[:12]} is needed by {', '.join(found)}")
+                raise CommandExecutionError(
+                    f"image {digest[:12]} is needed by {', '.join(found)}; it can be deleted when they have another one"
+                )
             if test:
                 return
             why = f"image {digest[:12]} was deleted"
@@ -182,7 +190,10 @@ class Store(Database):
         """
         with self.write() as tx:
             if revocation := unusable(tx).get(digest):
-                raise CommandExecutionError(f"{recipe}:{channel} stays as it is: {revocation}")
+                raise CommandExecutionError(
+                    f"{recipe}:{channel} stays as it is: {revocation}; take another image "
+                    f"(salt-run image.list {recipe} names them)"
+                )
             return move(tx, Move(recipe, channel, self.clock(), what, None, digest, reason, who))
 
     @contextmanager

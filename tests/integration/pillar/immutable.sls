@@ -8,6 +8,8 @@ immutable:
       from: {recipe: base}
       bake_id: web-bake.tests.example.com
       states: [web]
+      exec: [/var/lib/tool]
+      limits: {nginx.service: {memory: 128M, tasks: 60}}
     writable:
       from: {recipe: base}
       read_only: false

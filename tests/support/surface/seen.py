@@ -28,7 +28,7 @@ _PARTS = {"json": "answers", "events": "tags"}
 """In each file: what the documents are below; ``shapes`` has the names for shapes."""
 _ONE_AT_A_TIME = threading.Lock()
 _FREE = {r"^immutable/(drift|break_glass)/.+": r"immutable/\1/<machine>"}
-_FREE |= {r"^immutable/(?!image/|drift/|break_glass/)[^/]+/(?=.)": "immutable/<fleet>/"}
+_FREE |= {r"^immutable/(?!image/|drift/|break_glass/|None/|all/)[^/]+/(?=.)": "immutable/<fleet>/"}
 
 
 class Onlooker:

@@ -13,7 +13,7 @@ from saltext.immutable.bake import bake, contents, locks, temporary_key
 from saltext.immutable.bake.commands import forecast
 from saltext.immutable.bake.commands.lifecycle import Lifecycle
 from saltext.immutable.bake.context import BakeContext, silent
-from saltext.immutable.bake.keys import inputs
+from saltext.immutable.bake.keys import layer_key
 from saltext.immutable.spec.model import Debian, Definitions, Guard, Minion, Parent, Recipe, Settings
 from saltext.immutable.store import Held, Store
 
@@ -92,7 +92,7 @@ class FakeMaster:
         built = self._layer(order, grains={**GRAINS, **self.own_grains}, packages={"nginx:amd64": "1"}, sls=["web"])
         return {**built, "warnings": self.warnings, "trace": self.trace}
 
-    def do_make_image(self, order: dict[str, Any]) -> dict[str, Any]:
+    def do_make_image(self, order: dict[str, Any], trusted: list[str]) -> dict[str, Any]:
         digest = bake.manifest.image_digest(order)
         return {**order, "image": digest, "created": 1.0, "above": self.above, "proof": self.proofs.get(digest)}
 
@@ -127,10 +127,10 @@ def master(monkeypatch) -> FakeMaster:
         return {"grains": dict(grains), "pillar": {"web:version": fake.tree}}
 
     monkeypatch.setattr(temporary_key, "Minions", FakeMinions)
-    monkeypatch.setattr(inputs, "of_states", of_states)
-    monkeypatch.setattr(inputs, "details", details)
-    monkeypatch.setattr(inputs, "tree", lambda opts: fake.files)
-    monkeypatch.setattr(inputs, "of_minion", lambda minion, below: {"requirement": "salt", "below": below})
+    monkeypatch.setattr(layer_key, "of_states", of_states)
+    monkeypatch.setattr(layer_key, "details", details)
+    monkeypatch.setattr(layer_key, "tree", lambda opts: fake.files)
+    monkeypatch.setattr(layer_key, "of_minion", lambda minion, below: {"requirement": "salt", "below": below})
     for step in ("states", "test"):
         place = f"saltext.immutable.bake.steps.{step}.machine_config"
         monkeypatch.setattr(place, lambda opts, master: {"master": master})
@@ -275,10 +275,10 @@ def test_what_cannot_be_proven_is_built_each_time_unless_the_recipe_says_that_it
 def test_tests_that_run_in_the_machine_that_bakes_judge_again_when_they_change(master, baked, monkeypatch):
     test = "web/saltcheck-tests/init.tst"
     master.files = {"base": {**USED["base"], test: "33188 aa"}}
-    read = inputs.of_states
+    read = layer_key.of_states
     baked()
     for tests, builds in (([], []), ([{"saltcheck": ""}], ["states of web"])):
-        monkeypatch.setattr(inputs, "of_states", lambda *each, tests=tests: {**read(*each), "tests": tests})
+        monkeypatch.setattr(layer_key, "of_states", lambda *each, tests=tests: {**read(*each), "tests": tests})
         baked()
         master.files = {"base": {**USED["base"], test: f"33188 {len(builds)}"}}
         baked()
@@ -473,7 +473,7 @@ def test_a_parent_that_is_being_baked_is_waited_for(baked, store, monkeypatch):
 
 
 def test_no_key_of_ours_is_the_key_of_a_layer(master):
-    assert inputs.last(WEB) != inputs.key({"kind": "last"})
+    assert layer_key.last(WEB) != layer_key.key({"kind": "last"})
 
 
 # Revoked images

@@ -33,7 +33,7 @@ def test_an_offline_bake_cannot_ask_for_updates(refresh):
 
 
 def test_an_unknown_value_is_an_error():
-    with pytest.raises(SaltInvocationError, match="cache: must be use or only, not 'no'"):
+    with pytest.raises(SaltInvocationError, match="cache: 'no' is neither use nor only"):
         offline.is_offline("no", "use", False)
 
 

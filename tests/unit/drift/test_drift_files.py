@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import py_compile
+import stat
+import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saltext.immutable.drift import config, files, tree
+from saltext.immutable.drift import bytecode, config, files, tree
+from saltext.immutable.drift.image import Image
 from saltext.immutable.drift.paths import Mutable
+from saltext.immutable.host import remove
 from saltext.immutable.images import manifest
 from saltext.immutable.images.stack import Entry, merged, parents
 
@@ -51,7 +56,7 @@ def test_a_tree_has_no_drift_from_its_own_manifest(found):
         root = Path(folder, "root")
         plant(root, found)
         expected = entries_of(root)
-        seen = dict(tree.walk(str(root), lambda path: False, ()))
+        seen = dict(tree.walk(str(root), lambda path: "all", ()))
         assert seen.keys() == expected.keys()
         for path, entry in seen.items():
             assert tree.changes(expected[path], entry, lambda path=path: tree.sha256(f"{root}/{path}"), full=True) == []
@@ -304,21 +309,61 @@ def test_layers_show_what_a_mounted_overlay_shows(tmp_path):
 def test_what_makes_programs_run_is_hidden_by_no_folder_above_it(path):
     above = Mutable(["/var", "/etc", "/var/spool"])
     assert not above.may_differ(path)
-    assert not any(above.skips(folder) for folder in parents(path))
+    assert {above.to_read(folder) for folder in parents(path)} == {"all"}
     assert Mutable([f"/{path}"]).may_differ(path)
 
 
 def test_of_a_guarded_folder_that_logind_makes_only_the_content_is_drift():
     mutable = Mutable(())
     assert mutable.may_differ("var/lib/systemd/linger") and not mutable.may_differ("var/lib/systemd/linger/eve")
-    assert not mutable.skips("var/lib/systemd/linger")
+    assert mutable.to_read("var/lib/systemd/linger") == "all"
 
 
 def test_custom_modules_of_an_adopted_machine_do_not_change_by_design():
     mutable = Mutable(["/var/cache"])
     assert not mutable.may_differ("var/cache/salt/minion/extmods/executors/direct_call.py")
-    assert mutable.may_differ("var/cache/salt/minion/extmods/modules/__pycache__/shop.cpython-311.pyc")
-    assert not mutable.skips("var/cache/salt/minion")
+    assert not mutable.may_differ("var/cache/salt/minion/extmods/executors/direct_call.pyc")
+    assert mutable.may_differ("var/cache/salt/minion/extmods")
+    assert mutable.to_read("var/cache/salt/minion") == "all"
+
+
+def code(text: str, source: Path) -> bytes:
+    """What Python writes for a module at ``source``."""
+    cache = source.with_suffix(".c")
+    source.write_text(text)
+    py_compile.compile(str(source), str(cache), doraise=True)
+    return cache.read_bytes()
+
+
+MODULE = "from __future__ import annotations\n\ndef f(x: int = 1) -> str:\n    return [y for y in 'ab'][x]\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "fine"),
+    [
+        pytest.param("modules/__pycache__/shop.cpython-311.pyc", MODULE, True, id="what Python made"),
+        pytest.param("modules/__pycache__/shop.cpython-311.pyc", MODULE.replace("ab", "ac"), False, id="other code"),
+        pytest.param("modules/__pycache__/shop.cpython-311.pyc", b"", False, id="empty"),
+        pytest.param("modules/__pycache__/shop.cpython-311.pyc", b"\0" * 30, False, id="junk"),
+        pytest.param("modules/__pycache__/other.cpython-311.pyc", MODULE, False, id="of no source"),
+        pytest.param("modules/shop.pyc", MODULE, False, id="beside its source"),
+        pytest.param("executors/direct_call/__init__.pyc", MODULE, False, id="a package"),
+        pytest.param("executors/direct_call.so", MODULE, False, id="a library"),
+    ],
+)
+def test_code_that_salt_loads_is_what_its_source_is_compiled_to(tmp_path, path, text, fine):
+    source, file = tmp_path / bytecode.MODULES / "modules/shop.py", tmp_path / bytecode.MODULES / path
+    for folder in (source.parent, file.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    made = code(text, source) if isinstance(text, str) else text
+    moment = source.stat() if source.exists() else None
+    source.write_text(MODULE)
+    if moment:
+        os.utime(source, ns=(moment.st_atime_ns, moment.st_mtime_ns))
+    file.write_bytes(made)
+    assert bytecode.is_made_of_source(str(tmp_path), f"{bytecode.MODULES}{path}", "file") is fine
+    assert bytecode.is_made_of_source(str(tmp_path), f"{bytecode.MODULES}modules/__pycache__", "dir")
+    assert not bytecode.is_made_of_source(str(tmp_path), "usr/lib/__pycache__", "dir")
 
 
 @pytest.mark.parametrize(
@@ -348,12 +393,55 @@ def test_an_adopted_machine_has_no_file_of_a_launch(tmp_path, monkeypatch):
     assert not list(config.drift(True, str(tmp_path / "none"), str(launched)))
 
 
-def test_declared_folders_are_not_read_and_default_ones_are():
+def test_of_declared_folders_only_rights_are_read_and_default_ones_are_read_whole():
+    mutable = Mutable(["/srv/data", "/var/lib/docker"])
+    assert [mutable.to_read(folder) for folder in ("var/log", "usr")] == ["all", "all"]
+    assert [mutable.to_read(folder) for folder in ("srv/data", "srv/data/x")] == ["rights", "rights"]
+    assert [mutable.to_read(folder) for folder in ("proc", "var/lib/docker")] == ["nothing", "nothing"]
+    assert Mutable(()).to_read("var/lib/docker") == "all"
+
+
+@root_only
+def test_rights_are_found_in_each_writable_place(tmp_path):
+    entries = merged([list(manifest.entries(_planted(tmp_path / "before")))])
+    root = _planted(tmp_path / "now")
+    for path in ("srv/data/deep/suid", "run/suid", "var/log/suid"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text("x")
+        (root / path).chmod(0o4755)
+    (root / "srv/data/plain").write_text("x")
+    os.mknod(root / "srv/data/disk", 0o660 | stat.S_IFBLK, os.makedev(7, 0))
+    (root / "srv/data/able").write_text("x")
+    (root / "srv/data/able").chmod(0o755)
+    os.setxattr(root / "srv/data/able", "security.capability", b"\1\0\0\2\0 " + bytes(14))
+    image = Image("d", entries, frozenset(), (), str(tmp_path))
     mutable = Mutable(["/srv/data"])
-    assert [folder for folder in ("srv/data/x", "proc", "var/log", "usr") if mutable.skips(folder)] == [
-        "srv/data/x",
-        "proc",
-    ]
+    found = files.differences(str(root), image, mutable, {"run"}, searched={"run"}).found
+    assert sorted(found) == ["run/suid", "srv/data/able", "srv/data/deep/suid", "srv/data/disk", "var/log/suid"]
+
+
+def _planted(root: Path) -> Path:
+    for path in ("srv/data/deep", "run", "var/log"):
+        (root / path).mkdir(parents=True)
+    return root
+
+
+@root_only
+@pytest.mark.parametrize("flag", ["i", "a"])
+def test_a_file_that_nobody_can_change_any_more_is_found_and_removed_all_the_same(tmp_path, flag):
+    place = tmp_path / "var/log"
+    place.mkdir(parents=True)
+    (place / "syslog").write_text("x")
+    entries = merged([list(manifest.entries(tmp_path))])
+    for path in (place / "syslog", place):
+        subprocess.run(["chattr", f"+{flag}", str(path)], check=True)
+    try:
+        image = Image("d", entries, frozenset(), (), str(tmp_path))
+        found = files.differences(str(tmp_path), image, Mutable(()), ()).found
+        assert sorted(found) == ["var/log", "var/log/syslog"] and "flag." in found["var/log"]
+    finally:
+        remove(place)
+    assert not place.exists()
 
 
 def test_patterns_cover_each_path_with_what_is_below():

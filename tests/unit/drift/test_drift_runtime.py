@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from saltext.immutable.drift import accounts, logins, mounts, processes, services, sockets
+from saltext.immutable.drift import accounts
 from saltext.immutable.drift.item import Item
-from saltext.immutable.drift.logins import Login
-from saltext.immutable.drift.mounts import Mount
 from saltext.immutable.drift.paths import Mutable
-from saltext.immutable.drift.processes import Process
-from saltext.immutable.drift.sockets import Listener
+from saltext.immutable.drift.running import logins, mounts, processes, services, sockets
+from saltext.immutable.drift.running.logins import Login
+from saltext.immutable.drift.running.mounts import Mount
+from saltext.immutable.drift.running.processes import Process
+from saltext.immutable.drift.running.sockets import Listener
 
 # Accounts and packages
 
@@ -87,6 +88,23 @@ ALONE = [
     "231 216 0:63 / /var rw - overlay overlay rw,lowerdir=x",
     "217 216 0:57 / /tmp rw - tmpfs tmpfs rw",
     "218 216 0:58 / /sys/kernel ro master:1 - sysfs sysfs ro",
+    "219 216 0:59 / /sys/fs/cgroup ro - tmpfs tmpfs ro",
+    "220 219 0:60 / /sys/fs/cgroup/unified rw - cgroup2 cgroup rw",
+    "221 216 0:67 /sys /proc/sys ro - proc proc rw",
+    "222 221 0:57 /.#proc-sys-kernel-random-boot-id7//deleted /proc/sys/kernel/random/boot_id ro - tmpfs tmpfs rw",
+    "223 221 0:57 /.#proc-sys-kernel-random-boot-id7//deleted /proc/sys/kernel/random/boot_id rw - tmpfs tmpfs rw",
+    "224 216 0:57 /null /proc/kcore rw - tmpfs tmpfs rw",
+    "225 216 0:57 /machine-id /etc/machine-id rw - tmpfs tmpfs rw",
+    "226 216 0:61 / /run rw - tmpfs tmpfs rw",
+    "226 216 0:64 / /run/lock rw - tmpfs tmpfs rw",
+    "227 216 0:62 / /run/user/1000 rw - tmpfs tmpfs rw",
+    "228 216 0:62 net:[4026532255] /run/netns/blue rw - nsfs nsfs rw",
+    "229 216 254:0 /machines/web/hosts /etc/hosts ro - ext4 /dev/vda rw",
+    "229 216 254:2 / /srv/volumes/7 rw - ext4 /dev/vdc rw",
+    "229 216 0:48 / /dev/shm rw - tmpfs tmpfs rw",
+    "230 216 0:30 / /proc/sys/fs/binfmt_misc rw - autofs systemd-1 rw",
+    "231 230 0:92 / /proc/sys/fs/binfmt_misc rw - binfmt_misc binfmt_misc rw",
+    "232 216 254:3 /own/hostname /etc/hostname ro - ext4 /dev/vda3 rw",
     f"230 216 {HOST}",
     "90 1 254:1 / /srv/my\\040data rw - ext4 /dev/vdb rw",
     "91 1 254:1 / /opt/a-b rw - ext4 /dev/vdb rw",
@@ -95,7 +113,8 @@ ALONE = [
 
 def found(lines: list[str], writable=("/var",), planned=("/srv/my data", "/opt/a-b")) -> list[str]:
     here = [mounts._parsed(line) for line in lines]
-    return [item.what for item in mounts.drift(here, Mutable(()), writable, planned)]
+    declared = Mutable(["/srv/volumes"], ())
+    return [item.what for item in mounts.drift(here, Mutable(["/srv/volumes"]), declared, writable, planned)]
 
 
 def test_what_a_machine_mounts_by_itself_is_no_drift():
@@ -113,6 +132,24 @@ def test_what_a_machine_mounts_by_itself_is_no_drift():
                      "/etc/salt/minion.d/zzz-machine.conf", id="over the machine's own file"),
         pytest.param("1 1 0:70 / /proc rw - proc proc rw", "/proc", id="over /proc"),
         pytest.param("1 1 0:57 / /proc/77 rw - tmpfs tmpfs rw", "/proc/77", id="over a process"),
+        pytest.param("1 1 0:57 / /proc/sys rw - tmpfs tmpfs rw", "/proc/sys", id="over settings of the kernel"),
+        pytest.param("1 1 0:67 /77/stat /proc/1/stat rw - proc proc rw", "/proc/1/stat", id="of another process"),
+        pytest.param("1 1 0:57 /f /proc/sys/kernel/osrelease rw - tmpfs tmpfs rw", "/proc/sys/kernel/osrelease",
+                     id="over one setting"),
+        pytest.param("1 1 0:57 / /proc/net rw - tmpfs tmpfs rw", "/proc/net", id="over the list of connections"),
+        pytest.param("1 1 0:57 / /proc/net rw - debugfs none rw", "/proc/net", id="something else of the kernel"),
+        pytest.param("1 1 0:57 / /sys/class rw - tmpfs tmpfs rw", "/sys/class", id="over devices"),
+        pytest.param("1 1 0:57 /h /etc/hosts rw - tmpfs tmpfs rw", "/etc/hosts", id="over names, once more"),
+        pytest.param("1 1 0:57 /h /etc/hostname rw - tmpfs tmpfs rw", "/etc/hostname", id="over the name"),
+        pytest.param("1 1 0:57 / /var/lib/salt rw - tmpfs tmpfs rw", "/var/lib/salt", id="over keys"),
+        pytest.param("1 1 0:57 / /run/immutable rw - tmpfs tmpfs rw", "/run/immutable", id="over the guard's counts"),
+        pytest.param("1 1 0:57 / /run/systemd/system rw - tmpfs tmpfs rw", "/run/systemd/system", id="over units"),
+        pytest.param("1 1 0:57 / /tmp rw - tmpfs tmpfs rw", "/tmp", id="over /tmp once more"),
+        pytest.param("1 1 0:4 mnt:[4026532255] /run/kept rw - nsfs nsfs rw", "/run/kept", id="a namespace, kept"),
+        pytest.param("1 1 0:57 /run/a\v/run/z\vb /proc/71 rw - tmpfs tmpfs rw", "/proc/71", id="other white space"),
+        pytest.param("1 1 0:57 /a\rb /proc/71 rw - tmpfs tmpfs rw", "/proc/71", id="with a carriage return"),
+        pytest.param("1 1 8:1 /old /proc/sys/kernel/random/boot_id rw - ext4 /dev/sda rw",
+                     "/proc/sys/kernel/random/boot_id", id="an old boot id"),
         pytest.param("1 1 0:57 / /var/spool/cron rw - tmpfs tmpfs rw", "/var/spool/cron", id="over cron's tables"),
     ],
 )  # fmt: skip
@@ -128,6 +165,70 @@ def test_another_kind_of_mount_at_a_known_place_is_found():
     assert found([]) == found(["1 1 0:70 / /proc rw - tmpfs tmpfs rw"]) == ["/proc"]
 
 
+IN_UNIT = [
+    "1 1 0:42 / / ro shared:16 - overlay overlay ro",
+    "1 1 0:42 /etc /etc ro - overlay overlay ro",
+    "1 1 0:63 /lib/app /var/lib/app rw - overlay overlay rw",
+    "1 1 0:75 / /var/lib/private ro - tmpfs tmpfs ro",
+    "1 1 0:63 /lib/private/own /var/lib/private/own rw - overlay overlay rw",
+    "1 1 0:63 /lib/private/own /var/lib/own rw - overlay overlay rw",
+    "1 1 0:57 /systemd-private-2f-app.service-x/tmp /tmp rw - tmpfs tmpfs rw",
+    "1 1 0:63 /tmp/systemd-private-2f-app.service-x/tmp /var/tmp rw - overlay overlay rw",
+    "1 1 0:70 / /home ro - tmpfs tmpfs ro",
+    "1 1 0:71 / /dev rw - tmpfs tmpfs rw",
+    "1 1 0:72 / /dev/pts rw - devpts devpts rw",
+    "1 1 0:72 /null /dev/null rw - devtmpfs udev rw",
+    "1 1 0:67 / /proc rw - proc proc rw",
+    "1 1 0:99 / /proc rw - proc proc rw,hidepid=2",
+    "1 1 0:67 /sys /proc/sys ro - proc proc rw",
+    "1 1 0:61 /systemd/inaccessible/dir /root ro - tmpfs tmpfs rw",
+    "1 1 0:80 / /run/credentials/app.service ro - ramfs ramfs rw",
+    "1 1 0:62 /systemd/propagate/app.service /run/systemd/incoming ro - tmpfs tmpfs rw",
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "point"),
+    [
+        pytest.param("", "", id="what systemd mounts for a unit"),
+        pytest.param("1 1 0:57 / /etc rw - tmpfs tmpfs rw", "/etc", id="over a directory"),
+        pytest.param("1 1 0:57 /p /etc/passwd rw - tmpfs tmpfs rw", "/etc/passwd", id="over a file"),
+        pytest.param("1 1 0:42 /usr/bin/sh /usr/bin/id rw - overlay o rw", "/usr/bin/id", id="over another"),
+        pytest.param("1 1 0:57 / /proc/sys rw - tmpfs tmpfs rw", "/proc/sys", id="over settings"),
+        pytest.param("1 1 0:90 / / rw - tmpfs tmpfs rw", "/", id="another root"),
+        pytest.param("1 1 0:63 /lib/x /dev/shm/y rw - overlay overlay rw", "/dev/shm/y", id="into a temporary folder"),
+        pytest.param("1 1 0:57 /systemd-private-2f-app.service-x/tmp/evil /usr/lib/x.so rw - tmpfs tmpfs rw",
+                     "/usr/lib/x.so", id="from a private folder"),
+        pytest.param("1 1 0:57 /x/systemd/inaccessible/reg /usr/bin/id rw - tmpfs tmpfs rw", "/usr/bin/id",
+                     id="that looks like nothing"),
+        pytest.param("1 1 0:63 /lib/private/evil /var/lib/app2 rw - overlay overlay rw", "/var/lib/app2",
+                     id="another's state"),
+        pytest.param("1 1 0:57 /evil /tmp rw - tmpfs tmpfs rw", "/tmp", id="another folder as its own"),
+        pytest.param("1 1 0:91 / /srv/volumes/9 rw - ext4 /dev/vdc rw", "", id="declared"),
+    ],
+)
+@pytest.mark.parametrize("mounting", [False, True])
+def test_a_mount_for_some_processes_alone_is_found(line, point, mounting):
+    own = [mounts._parsed(each) for each in [*IN_UNIT, line] if each]
+    of_init = [mounts._parsed(each) for each in ALONE]
+    declared = Mutable(["/srv/volumes"], ())
+    found = mounts.drift_of_namespaces([mounts.Namespace(7, own)], of_init, declared, lambda pid: mounting)
+    assert [item.what for item in found] == ([point] if point and not mounting else [])
+
+
+def test_each_namespace_is_read_once_and_those_of_init_and_of_this_process_are_not(tmp_path):
+    threads = {"1": "a", "self": "b", "5": "a", "6": "b", "7": "c", "8": "c", "9": "d", "5/task/55": "e"}
+    for pid, name in threads.items():
+        thread = tmp_path / (pid if "task" in pid or pid in ("1", "self") else f"{pid}/task/{pid}")
+        (thread / "ns").mkdir(parents=True)
+        (thread / "ns/mnt").symlink_to(f"mnt:[{name}]")
+        (thread / "mountinfo").write_text(ALONE[1] + "\n")
+    (tmp_path / "10").mkdir()
+    found = mounts.scan_namespaces(str(tmp_path), [5, 6, 7, 8, 9, 10])
+    assert len(found) == 3 and {each.pid for each in found} & {7, 8} and {5, 9} < {each.pid for each in found}
+    assert all(each.mounts == [mounts._parsed(ALONE[1])] for each in found)
+
+
 def test_local_file_systems_are_compared_where_they_are_expected(tmp_path):
     (tmp_path / "file").touch()
     here = [
@@ -139,6 +240,24 @@ def test_local_file_systems_are_compared_where_they_are_expected(tmp_path):
     assert mounts.to_compare(here, {str(tmp_path), str(tmp_path / "file"), "/"}) == {str(tmp_path)}
 
 
+def test_programs_with_rights_are_searched_for_where_they_could_be_put(tmp_path):
+    place = str(tmp_path)
+    here = [
+        Mount("/", "overlay", "/", "overlay", "0:1", "rw"),
+        Mount("/dev/shm", "tmpfs", "/", "tmpfs", "0:2", "rw,nosuid,nodev"),
+        Mount("/dev", "tmpfs", "/", "tmpfs", "0:3", "rw,nosuid"),
+        Mount("/proc/acpi", "tmpfs", "/", "tmpfs", "0:4", "rw"),
+        Mount("/run/file", "tmpfs", "/", "tmpfs", "0:4", "rw"),
+        Mount("/srv", "nfs4", "/", "server:/", "0:4", "rw"),
+    ]
+    assert mounts.to_search(here) == {"/dev/shm"}
+    assert mounts.to_search([Mount(place, "ramfs", "/", "x", "0:5", "rw,nosuid,nodev")]) == {place}
+    volume = Mount(place, "ext4", "/", "/dev/vdb", "8:0", "rw,nosuid,nodev")
+    assert mounts.to_search([volume]) == set(), "rights have no effect there, and it may be large"
+    assert mounts.to_search([volume._replace(options="rw,nosuid")]) == {place}
+    assert mounts.to_search([volume._replace(kind="tmpfs")]) == {place}
+
+
 def test_mounts_are_planned_by_fstab_and_units():
     fstab = "# none\nUUID=1 / ext4 defaults 0 1\nUUID=2 /srv/my\\040data ext4 defaults 0 2\nbroken\n"
     assert mounts.planned(fstab, ["opt-a\\x2db.mount", "x.service"]) == {"/", "/srv/my data", "/opt/a-b"}
@@ -148,7 +267,8 @@ def test_what_only_init_sees_counts_too(tmp_path):
     for pid, lines in (("self", ALONE[1:2]), ("1", [*ALONE[1:2], "1 1 0:57 / /etc rw - tmpfs tmpfs rw"])):
         (tmp_path / pid).mkdir()
         (tmp_path / pid / "mountinfo").write_text("\n".join(lines) + "\n")
-    root, hidden = Mount("/", "overlay", "/", "overlay"), Mount("/etc", "tmpfs", "/", "tmpfs")
+    root = Mount("/", "overlay", "/", "overlay", "0:42", "ro,relatime")
+    hidden = Mount("/etc", "tmpfs", "/", "tmpfs", "0:57", "rw")
     assert sorted(mounts.scan(str(tmp_path))) == [root, hidden]
 
 
@@ -181,6 +301,27 @@ def test_what_runs_is_from_the_image_or_drift(ran, detail):
     items = [item for _, item in processes.drift([ran], OURS.__contains__)]
     assert [item.kind for item in items] == (["process"] if detail else [])
     assert not detail or detail in items[0].detail and "pid 7" in items[0].detail
+
+
+def test_a_process_is_explained_by_a_unit_of_the_image_or_is_the_check_itself():
+    """It was started by hand, from a session, or below a unit that somebody added."""
+    running = [
+        process(1, unit="init.scope"),
+        process(5, unit="nginx.service", parent=1),
+        process(20, unit="session-3.scope", parent=1),
+        process(21, unit="session-3.scope", parent=20),
+        process(22, unit="session-3.scope", parent=21),
+        process(30, unit="", parent=1, exe="/usr/bin/bash"),
+        process(31, unit="odd.service", parent=1),
+    ]
+    of_image = {"init.scope", "nginx.service"}
+    found = list(processes.without_unit(running, lambda each: each.unit in of_image, own=22))
+    assert [each.pid for each, _ in found] == [30, 31], "20 and 21 called the check"
+    assert found[0][1][:3] == ("process", "/usr/bin/bash", "it runs in no unit (pid 30: /usr/bin/bash)")
+    assert "in odd.service, which is no unit of the image" in found[1][1].detail
+    assert not list(processes.without_unit(running, lambda each: True, own=22))
+    looped = [process(8, parent=9), process(9, parent=8)]
+    assert not list(processes.without_unit(looped, lambda each: False, own=8)), "ids were used again meanwhile"
 
 
 @pytest.fixture

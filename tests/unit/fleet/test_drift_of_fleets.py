@@ -106,6 +106,10 @@ class Salt:
         self.answers: dict[str, Any] = {"web-1": CLEAN, "web-2": DIRTY, "web-3": NoAnswer("web-3 does not answer")}
         self.calls: dict[str, tuple[str, float, dict[str, Any]]] = {}
         self.meanwhile = lambda: None
+        self.spoken_for: list[str] = []
+
+    def forged(self) -> list[str]:
+        return [minion_id for minion_id in self.spoken_for]
 
     def ask(self, minion_id: str, fun: str, within: float, **kwargs: Any) -> Any:
         self.calls[minion_id] = (fun, within, kwargs)

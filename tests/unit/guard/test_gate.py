@@ -97,6 +97,16 @@ def test_the_recipes_deny_counts(machine):
     assert "service.stop" in str(ask(machine, "service.stop", "nginx"))
 
 
+def test_a_seal_that_changes_counts_from_the_next_call_on(machine):
+    assert ask(machine, "service.restart", "nginx") is None
+    path = Path(seal.SEAL_PATH)
+    before = path.read_text()
+    path.write_text(before.replace("service.stop", "service.rest*"))
+    assert "denies" in str(ask(machine, "service.restart", "nginx"))
+    path.write_text(before[:-1])
+    assert "is damaged" in str(ask(machine, "test.echo", "x"))
+
+
 def test_invented_function_names_do_not_fill_the_counts(machine):
     for number in range(gate.MAX_COUNTED + 20):
         ask(machine, f"made.up{number}")

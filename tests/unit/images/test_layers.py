@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from salt.exceptions import CommandExecutionError
 
+from saltext.immutable.builder import commands, garbage
 from saltext.immutable.images import layers
 from saltext.immutable.machines import images
 
@@ -146,3 +147,49 @@ def test_a_crash_before_the_key_is_written_leaves_a_complete_layer_or_none(host,
     monkeypatch.setattr("saltext.immutable.host.require_root", lambda: None)
     assert layers.find(host, "k1") is None
     assert layers.find(host, "k1") or commit(host, "k1", a="1") == layers.find(host, "k1")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda folder: (folder / "fs/hello").write_text("WORLD"), id="content"),
+        pytest.param(lambda folder: (folder / "fs/hello").chmod(0o4755), id="mode"),
+        pytest.param(lambda folder: os.chown(folder / "fs/hello", 1, 1), id="owner"),
+        pytest.param(lambda folder: (folder / "fs/more").touch(), id="extra"),
+        pytest.param(lambda folder: (folder / "fs/hello").unlink(), id="missing"),
+        pytest.param(lambda folder: os.setxattr(folder / "fs/hello", "trusted.x", b"1"), id="attribute"),
+        pytest.param(lambda folder: (folder / "manifest.gz").write_bytes(b""), id="manifest"),
+        pytest.param(lambda folder: (folder / "layer.json").write_text("{}"), id="metadata"),
+        pytest.param(lambda folder: (folder / "layer.json").unlink(), id="no metadata"),
+        pytest.param(lambda folder: (folder / "fs").rename(folder / "other"), id="no files"),
+        pytest.param(lambda folder: ((folder / "fs").rename(folder / "x"), (folder / "fs").mkdir()), id="swapped"),
+    ],
+)  # fmt: skip
+def test_a_damaged_layer_is_set_aside_and_built_again(host, spoil):
+    if os.geteuid():
+        pytest.skip("needs root: owners and attributes")
+    before = commit(host, "k1", hello="world")
+    spoil(host.layers / before.digest)
+    known = commands.find_layer(host, "k1")
+    assert known is None or set(known) == {"damaged"}, "no bake takes it"
+    again = commit(host, "k1", hello="world")
+    assert again.digest == before.digest and before.digest[:12] in again.damaged
+    assert layers.damage(host, again.digest) is None
+    assert (host.l / layers.short_names([again.digest])[0] / "hello").read_text() == "world"
+    [aside] = host.damaged.iterdir()
+    assert aside.name.startswith(f"{before.digest}.")
+    assert commit(host, "k1", hello="world").damaged == "", "once"
+    found = garbage.collect(host, [], [], [], test=True)
+    assert list(found["leftovers"]) == [f"damaged/{aside.name}"]
+    garbage.collect(host, [], [], [])
+    assert not list(host.damaged.iterdir())
+
+
+def test_an_image_that_cannot_be_read_may_need_every_layer_and_can_be_deleted(host):
+    layer = commit(host, "k1", hello="world")
+    about = image(host, "a" * 64, layer)
+    about.write_text("{")
+    assert layers.drop(host, [layer.digest]) == []
+    assert commands.local_images(host) == {}
+    commands.drop_image(host, "a" * 64)
+    assert not about.exists() and layers.drop(host, [layer.digest]) == [layer.digest]

@@ -6,6 +6,7 @@ No machine is started.
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict, replace
 
@@ -142,6 +143,22 @@ def test_each_writable_directory_has_a_folder_for_its_changes(host):
 def test_a_writable_root_needs_no_further_mounts(host):
     order = Machine("a", "d", (), {}, "b", "10.0.0.0/24", read_only=False, writable=("/srv/data",))
     assert machine._container(host, _recorded(host, order)).overlays == {}
+
+
+@pytest.mark.parametrize("ids", [0, 1 << 30])
+@pytest.mark.skipif(os.geteuid() != 0, reason="owners need root")
+def test_what_a_machine_writes_to_belongs_to_whom_the_image_says_in_its_own_ids(host, ids):
+    (host.l / "bottom/srv/data").mkdir(parents=True)
+    os.chown(host.l / "bottom/srv/data", 33, 34)
+    (host.l / "bottom/srv/data").chmod(0o2770)
+    order = Machine("a", "d", ("bottom",), {}, "b", "10.0.0.0/24", writable=("/srv/data",), ids=ids)
+    container = machine._container(host, _recorded(host, order))
+    changes = container.overlays["/srv/data"].stat()
+    assert (changes.st_uid, changes.st_gid, changes.st_mode & 0o7777) == (ids + 33, ids + 34, 0o2770)
+    assert {source.stat().st_uid for source in container.files.values()} == {ids}
+    words = nspawn._nspawn(container)
+    assert (f"--private-users={ids}:65536" in words) is bool(ids)
+    assert ("--network-namespace-path=/proc/self/ns/net" in words) is not bool(ids)
 
 
 def _recorded(host: Host, order: Machine) -> Machine:

@@ -13,7 +13,9 @@ from saltext.immutable.providers.nspawn import _LOCAL as MACHINE
 MODULES = Path(__file__).parents[3] / "_modules"
 
 
-@pytest.mark.parametrize(("module", "functions"), [("image", {*IMAGE, "export_image"}), ("machine", {*MACHINE})])
+@pytest.mark.parametrize(
+    ("module", "functions"), [("image", {*IMAGE, "export_image"}), ("machine", {*MACHINE, "start_all"})]
+)
 def test_local_calls_and_jobs_offer_the_same_functions(module, functions):
     tree = ast.parse((MODULES / f"{module}.py").read_text())
     names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}

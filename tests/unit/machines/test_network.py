@@ -82,7 +82,37 @@ def test_a_bridge_that_is_not_ours_stays_after_the_last_machine(monkeypatch):
     monkeypatch.setattr(network, "run", commands)
     network.down(Network("lo", "10.117.0.0/29"))
     assert not any("delete" in ran for ran in commands.ran)
-    assert sum("-D" in ran for ran in commands.ran) == 4, "our own rules go"
+    assert sum("-D" in ran for ran in commands.ran) == 5, "our own rules go"
+    assert commands.ran[-2:] == ["iptables -w 10 -F immutable-lo", "iptables -w 10 -X immutable-lo"]
+
+
+def test_a_machine_is_confined_to_its_ports_and_released_by_its_link(monkeypatch):
+    chain = "immutable-im0"
+    commands = Commands(ip="2: eth0 inet 192.0.2.7/24 brd x scope global eth0\n")
+    monkeypatch.setattr(network, "run", commands)
+    monkeypatch.setattr(network, "resolv_conf", lambda: "nameserver 192.0.2.7\n")
+    network.confine(HERE, "10.117.0.2", "im77", [4506, 4505], between=False)
+    own = "-m comment --comment im77"
+    assert commands.ran[-1].splitlines()[1:-1] == [
+        f"-I {chain} 2 -s 10.117.0.2/32 {own} -j DROP",
+        f"-I {chain} 2 -s 10.117.0.2/32 -p icmp {own} -j RETURN",
+        f"-I {chain} 2 -s 10.117.0.2/32 -p tcp --dport 53 {own} -j RETURN",
+        f"-I {chain} 2 -s 10.117.0.2/32 -p udp --dport 53 {own} -j RETURN",
+        f"-I {chain} 2 -s 10.117.0.2/32 -p tcp --dport 4505 {own} -j RETURN",
+        f"-I {chain} 2 -s 10.117.0.2/32 -p tcp --dport 4506 {own} -j RETURN",
+    ]
+    monkeypatch.setattr(network, "resolv_conf", lambda: "nameserver 192.0.2.8\n")
+    network.confine(HERE, "10.117.0.2", "im77", None, between=True)
+    assert commands.ran[-1].splitlines()[1:-1] == [
+        f"-I {chain} 2 -s 10.117.0.2/32 {own} -j DROP",
+        f"-I {chain} 2 -s 10.117.0.2/32 {own} -j RETURN",
+        f"-I FORWARD -i im0 -o im0 -s 10.117.0.2/32 {own} -j ACCEPT",
+        f"-I FORWARD -i im0 -o im0 -d 10.117.0.2/32 {own} -j ACCEPT",
+    ]
+    mine, other = f"-A {chain} -s 10.117.0.2/32 {own} -j DROP", f"-A {chain} -s 10.117.0.3/32 {own}0 -j DROP"
+    commands.said = {"iptables": "\n".join([f"-N {chain}", mine, other, ""])}
+    network.release(HERE, "im77")
+    assert set(commands.ran[-1].splitlines()[1:-1]) == {mine.replace("-A", "-D", 1)}
 
 
 def test_a_link_that_is_gone_is_no_error(monkeypatch):

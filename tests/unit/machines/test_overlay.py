@@ -127,4 +127,6 @@ def test_whether_a_directory_is_in_a_stack(tmp_path, monkeypatch, bottom, top, t
             path_.touch()
         if "!" in entry:
             opaque.add(tmp_path / layer / entry.partition("!")[0])
-    assert overlay.has_directory(tmp_path, ["bottom", "top"], "/srv/data") is there
+    found = overlay.top_directory(tmp_path, ["bottom", "top"], "/srv/data")
+    assert found in ((tmp_path / "top/srv/data", tmp_path / "bottom/srv/data") if there else (None,))
+    assert found is None or found.is_dir()

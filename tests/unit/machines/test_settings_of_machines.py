@@ -10,6 +10,8 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from saltext.immutable.host import Host
 from saltext.immutable.machines import commands, images, nspawn
 from saltext.immutable.machines.cgroup import Cgroup
+from saltext.immutable.providers import Identity
+from saltext.immutable.providers import nspawn as providers_nspawn
 from saltext.immutable.providers.nspawn import Nspawn, cpus, memory
 
 
@@ -42,16 +44,47 @@ def test_invalid_cpus(value):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ram": "1G"}, "unknown setting of nspawn: 'ram'; it has memory, cpus, minion"),
+        ({"ram": "1G"}, "unknown setting of nspawn: 'ram'; it has capabilities, cpus, memory, minion, network"),
         ({"memory": "lots"}, "provider:memory"),
         ({"cpus": "many"}, "provider:cpus"),
         ({"minion": ["a"]}, "provider:minion"),
         ({"minion": {"schedule": {"enabled": True}}}, "provider:minion: 'schedule' is not a setting"),
+        ({"network": {"open": True}}, "provider:network: "),
+        ({"network": ["between"]}, "provider:network: "),
+        ({"network": {"between": "yes"}}, "provider:network:between: 'yes' is neither true nor false"),
+        ({"network": {"ports": 80}}, "provider:network:ports: 80 is no list of ports"),
+        ({"network": {"ports": [0]}}, "provider:network:ports"),
+        ({"network": {"ports": [True]}}, "provider:network:ports"),
+        ({"network": {"ports": ["80"]}}, "provider:network:ports"),
+        ({"capabilities": "CAP_NET_ADMIN"}, "provider:capabilities: 'CAP_NET_ADMIN' is no list of capabilities"),
+        ({"capabilities": ["NET_ADMIN"]}, "provider:capabilities"),
+        ({"capabilities": ["CAP_ALL", 7]}, "provider:capabilities"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(SaltInvocationError, match=message):
         Nspawn.check(settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "ordered"),
+    [
+        pytest.param({}, {}, id="an order to a host of a former version has no word that it does not know"),
+        pytest.param({"network": {"between": False}, "capabilities": []}, {}, id="nothing is opened"),
+        pytest.param(
+            {"network": {"between": True, "ports": [3142]}, "capabilities": ["CAP_NET_ADMIN"]},
+            {"between": True, "ports": [3142], "capabilities": ["CAP_NET_ADMIN"]}, id="all is opened",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_fleet_opens_is_part_of_the_order(settings, ordered, monkeypatch, tmp_path):
+    sent = {}
+    opts = {"id": "m", "immutable": {"root": str(tmp_path)}, "pki_dir": str(tmp_path)}
+    monkeypatch.setattr(providers_nspawn, "machine_config", lambda opts, master: {"master": master})
+    provider = Nspawn(settings, opts)
+    provider._host = lambda function, **how: sent.update(how["order"]) or {"minion_id": "a"}
+    provider.launch("d" * 64, Identity("a", "f", 1, "i"))
+    assert {name: sent[name] for name in ("between", "ports", "capabilities") if name in sent} == ordered
 
 
 @pytest.mark.parametrize(

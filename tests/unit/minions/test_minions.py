@@ -410,6 +410,8 @@ def test_a_forged_answer_is_an_event_once(salt_side):
     salt_side._bus = Bus([("salt/minion/web-1/start", {})])
     salt_side._forged.extend(["web-2", "web-2"])
     assert salt_side.poll() == [minions.Event("forged", "web-2"), minions.Event("started", "web-1")]
+    salt_side._forged.extend(["web-2", "web-3", "web-2"])
+    assert salt_side.forged() == ["web-2", "web-3"] and salt_side.forged() == []
     assert salt_side.poll() == []
 
 

@@ -67,6 +67,24 @@ def test_one_path_within_another_is_refused_also_where_one_is_inherited():
     assert recipes(base={"writable": ["/srv/a"]}, writable=["/srv/a", "/srv/ab"])
 
 
+def test_programs_run_in_folders_below_those_that_machines_write_to():
+    found = recipes(base={"writable": ["/srv"]}, exec=["/var/lib/app", "/tmp", "/srv/tools", "/dev/shm"])
+    assert found.recipes["web"].exec == ("/var/lib/app", "/tmp", "/srv/tools", "/dev/shm")
+    assert policy([found.recipes["base"], found.recipes["web"]])["exec"] == list(found.recipes["web"].exec)
+
+
+@pytest.mark.parametrize("path", ["/usr/bin", "/opt/app", "/srvx", "/etc", "/variable"])
+def test_where_nothing_is_written_programs_run_anyway(path):
+    assert refused(base={"writable": ["/srv"]}, exec=[path]) == (
+        f"immutable:recipes:web:exec: {path} is not where machines write, and programs run there anyway; take it out"
+    )
+
+
+@pytest.mark.parametrize("path", ["var/lib", "/var/../x", "/var/*", "/var/lib/", 7])
+def test_a_wrong_path_for_programs_is_refused(path):
+    assert "immutable:recipes:web:exec: " in refused(exec=[path])
+
+
 @pytest.mark.parametrize("path", ["db::password", ":db", "db:", ":"])
 def test_a_wrong_pillar_path_is_refused(path):
     error = refused(secrets=[path])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.store import Fenced, Held, Holder, Image, Store
+from saltext.immutable.store import Fenced, Held, Holder, Image, Store, database
 from saltext.immutable.store import schema as tables
 from tests.support.postgresql import emptied, postgresql
 
@@ -85,6 +86,25 @@ def test_a_full_disk_raises_what_to_do_and_keeps_what_was_written() -> None:
         tx.execute(sa.text(f"PRAGMA max_page_count = {pages + 100}"))
     store.add_image(large)
     assert store.images() == [large]
+
+
+@pytest.mark.parametrize("lock", ["IMMEDIATE", "EXCLUSIVE"])
+def test_a_store_that_another_process_locked_names_that_process(tmp_path: Path, monkeypatch, lock: str) -> None:
+    monkeypatch.setattr(database, "LOCK_WAIT", 0.2)
+    url, script = f"sqlite:///{tmp_path}/store.sqlite", f"""
+import sqlite3, sys
+store = sqlite3.connect({str(tmp_path / "store.sqlite")!r}, isolation_level=None)
+store.execute("BEGIN {lock}"); print("locked", flush=True); sys.stdin.read()
+"""
+    store = Store.open(url)
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"locked\n"
+        for attempt in (lambda: Store.open(url), lambda: store):
+            with pytest.raises(CommandExecutionError, match="run the same command again") as caught:
+                attempt().add_image(image("0123abcd"))
+            assert f"has been locked by process {other.pid} (python" in str(caught.value)
+        other.stdin.close()
+    store.add_image(image("0123abcd"))
 
 
 def test_the_secret_is_for_the_owner_only(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """The fingerprint of all that images are made from: names, times and sizes of files, and options.
 
-It is taken before a bake reads anything, and kept if the bake succeeds and nothing changed meanwhile. The same
-fingerprint later means that a bake would build nothing. Where it cannot see an input there is none, and the bake looks
-at the keys of the layers.
+It is not the key of a layer (`layer_key`). It is taken before a bake reads anything, and kept if the bake succeeds and
+nothing changed meanwhile. The same fingerprint later means that a bake would build nothing. Where it cannot see an
+input there is none, and the bake looks at the keys of the layers.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saltext.immutable.bake.keys import fingerprint, last_bake
+from saltext.immutable.images import sign
 from saltext.immutable.spec.model import Recipe, Settings
 from saltext.immutable.store import Store
 
@@ -41,12 +42,16 @@ class UpToDateCheck:
             return None
         digest = kept.image
         moved = self.store.channel(self.recipe, self.channel) != digest
-        if moved or not self._sound(digest) or not builder("has_image", digest=digest):
+        if moved or not self._sound(digest) or not self._is_there(builder, digest):
             return None
         if not all(_leads(builder, key, layer) for key, layer in kept.layers.items()):
             return None  # since then another bake built a layer again, for example of a parent with refresh=updates
         builder("sweep")
         return self._report(digest)
+
+    def _is_there(self, builder: Callable[..., Any], digest: str) -> bool:
+        """Tell whether the builder has an image, undamaged and signed."""
+        return bool(builder("has_image", digest=digest, trusted=sign.trusted(self.settings)))
 
     def _sound(self, digest: str) -> bool:
         """Tell whether neither an image nor one whose layers it begins with was revoked."""
@@ -86,4 +91,4 @@ class UpToDateCheck:
 def _leads(builder: Callable[..., Any], key: str, digest: str) -> bool:
     """Tell whether a key still leads to a layer."""
     found = builder("find_layer", key=key)
-    return found is not None and found["digest"] == digest
+    return found is not None and found.get("digest") == digest

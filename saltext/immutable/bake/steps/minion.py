@@ -7,7 +7,7 @@ from dataclasses import replace
 from saltext.immutable import __version__
 from saltext.immutable.bake import layers
 from saltext.immutable.bake.context import BakeContext, machine_network
-from saltext.immutable.bake.keys import inputs
+from saltext.immutable.bake.keys import layer_key
 from saltext.immutable.bake.stack import Stack
 from saltext.immutable.builder.finish import slim
 from saltext.immutable.spec.model import Recipe
@@ -17,9 +17,9 @@ def minion(context: BakeContext, recipe: Recipe, stack: Stack) -> Stack:
     """Return the stack with Salt, if the recipe installs it."""
     if recipe.minion is None:
         return stack
-    made_from = {**inputs.of_minion(recipe.minion, stack.top["digest"]), "slim": slim.settings(recipe.slim)}
+    made_from = {**layer_key.of_minion(recipe.minion, stack.top["digest"]), "slim": slim.settings(recipe.slim)}
     requirement = made_from["requirement"]
     what = f"minion {requirement}"
     order = {"what": what, "requirement": requirement, "version": __version__, **machine_network(context.settings)}
     stack = replace(stack, origins={**stack.origins, what: made_from})
-    return layers.find_or_build(context, recipe, stack, "minion_layer", inputs.key(made_from), order)
+    return layers.find_or_build(context, recipe, stack, "minion_layer", layer_key.key(made_from), order)

@@ -9,7 +9,7 @@ from saltext.immutable.bake import revoked
 from saltext.immutable.bake.context import BakeContext
 from saltext.immutable.bake.stack import Sealed, Stack
 from saltext.immutable.builder.phases import phase
-from saltext.immutable.images import manifest
+from saltext.immutable.images import manifest, sign
 from saltext.immutable.store import Image
 
 
@@ -21,7 +21,8 @@ def seal(context: BakeContext, stack: Stack) -> Stack:
     recipe, order = context.recipe, image_order(context, stack)
     revoked.require_not_revoked(recipe.name, manifest.image_digest(order), context.store.revocations())
     with phase("seal"):
-        made = context.builder("make_image", order={**order, **context.versions})
+        trusted = sign.trusted(context.settings)
+        made = context.builder("make_image", order={**order, **context.versions}, trusted=trusted)
     image = Image(made["image"], recipe.name, tuple(order["layers"]), made["created"], recipe.read_only, {})
     return replace(stack, sealed=Sealed(image, made))
 

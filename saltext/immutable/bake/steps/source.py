@@ -8,7 +8,7 @@ from typing import Any
 
 from saltext.immutable.bake import layers
 from saltext.immutable.bake.context import BakeContext, Builder
-from saltext.immutable.bake.keys import inputs
+from saltext.immutable.bake.keys import layer_key
 from saltext.immutable.bake.stack import Stack
 from saltext.immutable.builder.finish import slim
 from saltext.immutable.builder.sources import downloads
@@ -22,7 +22,7 @@ def source(context: BakeContext, recipe: Recipe, stack: Stack) -> Stack:
         return stack
     made_from = {**found.inputs, "slim": slim.settings(recipe.slim)}
     stack = replace(stack, origins={**stack.origins, found.order["what"]: made_from})
-    return layers.find_or_build(context, recipe, stack, found.function, inputs.key(made_from), found.order)
+    return layers.find_or_build(context, recipe, stack, found.function, layer_key.key(made_from), found.order)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def root(source: Source, builder: Builder) -> Root | None:
 
 def _debian(source: Debian, builder: Builder) -> Root:
     order = {"suite": source.suite, "components": list(source.components), "mirror": source.mirror}
-    made_from = inputs.of_debian(source, builder("sources", **order))
+    made_from = layer_key.of_debian(source, builder("sources", **order))
     order |= {"what": f"debian {source.suite}", "packages": list(source.packages)}
     return Root("debian_layer", made_from, order)
 
@@ -54,4 +54,4 @@ def _debian(source: Debian, builder: Builder) -> Root:
 def _unpacked(kind: str, place: str, sha256: str | None, builder: Builder) -> Root:
     content = sha256 or builder("root_content", order={kind: place})
     what = f"{kind} {PurePosixPath(place).name}" if downloads.is_url(place) else f"{kind} {place}"
-    return Root("root_layer", inputs.of_root(content), {kind: place, "sha256": content, "what": what})
+    return Root("root_layer", layer_key.of_root(content), {kind: place, "sha256": content, "what": what})

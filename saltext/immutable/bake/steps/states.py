@@ -15,7 +15,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.bake import contents, image_tests, layers
 from saltext.immutable.bake.context import BakeContext, machine_network, master_address
-from saltext.immutable.bake.keys import inputs, last_bake, references, why
+from saltext.immutable.bake.keys import last_bake, layer_key, references, why
 from saltext.immutable.bake.keys.references import Tree
 from saltext.immutable.bake.stack import Stack
 from saltext.immutable.minions import machine_config
@@ -54,13 +54,13 @@ def states(context: BakeContext, recipe: Recipe, stack: Stack) -> Stack:
 
 
 def _read(context: BakeContext, recipe: Recipe, stack: Stack) -> Reading:
-    last = context.builder("find_layer", key=inputs.last(recipe))
+    last = layers.look_up(context, layer_key.last(recipe))
     grains = _grains(context, stack, stack.top["grains"], last["grains"] if last else {})
-    tree = inputs.tree(context.opts)
+    tree = layer_key.tree(context.opts)
     try:
         return Reading(tree, grains, _ground(context, recipe, stack, grains, tree))
     except SaltInvocationError:
-        if last is None and inputs.has_custom_modules(tree, inputs.GRAINS):
+        if last is None and layer_key.has_custom_modules(tree, layer_key.GRAINS):
             return Reading(tree, grains, None)
         raise
 
@@ -69,9 +69,9 @@ def _find(context: BakeContext, recipe: Recipe, stack: Stack, reading: Reading) 
     """Return the stack with the layer that an earlier bake made from the same; None if there is none."""
     if reading.ground is None:
         return None
-    for asked in last_bake.asked(context.store, inputs.key(reading.ground)):
-        made_from = inputs.complete(reading.ground, reading.tree, asked)
-        found = layers.find(context, stack, inputs.key(made_from), assume_stable=recipe.assume_stable)
+    for asked in last_bake.asked(context.store, layer_key.key(reading.ground)):
+        made_from = layer_key.complete(reading.ground, reading.tree, asked)
+        found = layers.find(context, stack, layer_key.key(made_from), assume_stable=recipe.assume_stable)
         if found is not None:
             before = last_bake.last(context.store, recipe.name) or {}
             more = {"asked": asked, "states": before.get("states", {}), "unproven": found.top.get("unproven")}
@@ -86,21 +86,21 @@ def _foresee(context: BakeContext, recipe: Recipe, stack: Stack, reading: Readin
     if reading.ground is None or not before:
         return stack
     more = {name: before.get(name) for name in ("asked", "states", "unproven")}
-    made_from = inputs.complete(reading.ground, reading.tree, before.get("asked"))
+    made_from = layer_key.complete(reading.ground, reading.tree, before.get("asked"))
     return replace(stack, parts=_parts(context, recipe, stack, reading.grains, made_from, more))
 
 
 def _build(context: BakeContext, recipe: Recipe, below: Stack, reading: Reading) -> Stack:
     """Return the stack with a new layer, kept under its key if its inputs did not change while it was built."""
-    tree = inputs.whole(reading.tree)
+    tree = layer_key.whole(reading.tree)
     stack = layers.build(context, recipe, below, "state_layer", _order(context, recipe, below, tree))
     trace = stack.top.get("trace") or []
     asked, unproven = references.asked(trace), references.unproven(tree, trace)
     # All inputs are read again: if one changed during the build, it is not known which of its values the layer has.
-    now = inputs.tree(context.opts)
+    now = layer_key.tree(context.opts)
     again = None if reading.ground is None else _ground(context, recipe, below, reading.grains, now)
-    answers = inputs.complete({}, now, asked)
-    if again != reading.ground or answers != inputs.complete({}, tree, asked):
+    answers = layer_key.complete({}, now, asked)
+    if again != reading.ground or answers != layer_key.complete({}, tree, asked):
         raise CommandExecutionError(f"states or pillar of {recipe.name} changed during the bake; bake again")
     _require_served_as_listed(tree, trace)
     # The next bake will know the grains that the tree's own modules brought to this one.
@@ -108,9 +108,9 @@ def _build(context: BakeContext, recipe: Recipe, below: Stack, reading: Reading)
     if again is None or grains != reading.grains:
         again = _ground(context, recipe, below, grains, now)
     made_from = {**again, **answers}
-    stack = stack.amend_top(unproven=unproven, key=inputs.key(made_from))
-    last_bake.keep_asked(context.store, recipe.name, inputs.key(again), asked)
-    for key in (inputs.key(made_from), inputs.last(recipe)):
+    stack = stack.amend_top(unproven=unproven, key=layer_key.key(made_from))
+    last_bake.keep_asked(context.store, recipe.name, layer_key.key(again), asked)
+    for key in (layer_key.key(made_from), layer_key.last(recipe)):
         layers.keep(context, key, stack.top)
     more = {"asked": asked, "states": references.states(trace), "unproven": unproven}
     return _record(context, recipe, stack, grains, made_from, more)
@@ -137,13 +137,13 @@ def _parts(
     context: BakeContext, recipe: Recipe, stack: Stack, grains: Inputs, made_from: Inputs, more: Inputs
 ) -> dict[str, Any]:
     """Return the parts of all recipes so far, this one's with them."""
-    details = inputs.details(context.opts, recipe, grains, context.store.secret)
+    details = layer_key.details(context.opts, recipe, grains, context.store.secret)
     return {**stack.parts, recipe.name: why.parts(made_from, details, made_from, more)}
 
 
 def _ground(context: BakeContext, recipe: Recipe, below: Stack, grains: Inputs, tree: Tree) -> dict[str, Any]:
     """Return the ground as it is now, with the test files that judge a layer in the machine that makes it."""
-    ground = inputs.of_states(context.opts, recipe, grains, below.top["digest"], context.store.secret)
+    ground = layer_key.of_states(context.opts, recipe, grains, below.top["digest"], context.store.secret)
     return {**ground, "saltcheck": image_tests.files(tree)} if ground.get("tests") else ground
 
 
@@ -160,9 +160,9 @@ def _order(context: BakeContext, recipe: Recipe, stack: Stack, tree: Tree) -> di
         "states": recipe.states if isinstance(recipe.states, str) else list(recipe.states),
         "saltenv": recipe.saltenv,
         "pillarenv": recipe.pillarenv,
-        "sync": inputs.has_custom_modules(tree),
+        "sync": layer_key.has_custom_modules(tree),
         "chroot": recipe.bake_in == "chroot",
-        "hash_key": inputs.hash_key(context.store.secret),
+        "hash_key": layer_key.hash_key(context.store.secret),
         "within": recipe.bake_within,
         "secrets": list(recipe.secrets),
         "tests": image_tests.order(recipe, recipe.tests.inside),

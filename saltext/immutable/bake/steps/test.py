@@ -7,7 +7,7 @@ from typing import Any
 
 from saltext.immutable.bake import image_tests, locks, temporary_key
 from saltext.immutable.bake.context import BakeContext, machine_network, master_address
-from saltext.immutable.bake.keys import inputs
+from saltext.immutable.bake.keys import layer_key
 from saltext.immutable.bake.stack import Stack
 from saltext.immutable.builder.phases import phase
 from saltext.immutable.minions import machine_config
@@ -22,7 +22,7 @@ def test(context: BakeContext, stack: Stack) -> Stack:
     """
     image, recipe = stack.require_sealed().image, context.recipe
     with phase("booted tests"):
-        files = image_tests.files(inputs.tree(context.opts)) if image_tests.are_files(recipe) else {}
+        files = image_tests.files(layer_key.tree(context.opts)) if image_tests.are_files(recipe) else {}
         key = image_tests.key(image_tests.order(recipe, recipe.tests.booted), stack.state_origins, files)
         results = image_tests.passed(context.store, image.digest, key)
         if results is None:

@@ -36,6 +36,7 @@ _CACHES = (
     "var/lib/dpkg/*-old",
 )
 _PACKAGE_LISTS = ("var/lib/apt/lists/*",)
+"""`scrub` removes these and most of the caches in any case; here they are counted for the report."""
 _TESTS = tuple(f"{VENV[1:]}/lib/python*/site-packages/*/{name}" for name in ("test", "tests", "SelfTest"))
 """Many Python packages install their tests; those of libcloud are 22 MB."""
 _RECORDS = f"{VENV[1:]}/lib/python*/site-packages/*.dist-info/RECORD"

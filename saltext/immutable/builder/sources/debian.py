@@ -47,7 +47,7 @@ def build(host: Host, workspace: Path, processes: Cgroup, order: Mapping[str, An
     apt_sources = sources(suite, order["components"], order["mirror"], host.cache)
     folders = _cache_folders(host, suite, apt_sources)
     if offline and not any(folders[_LISTS].glob("*Packages*")):
-        raise CommandExecutionError(f"{suite}: the cache has no package lists of these sources")
+        raise CommandExecutionError(f"{suite}: the cache has no package lists of it; bake once with cache=use")
     command = [*processes.start_command(), *_command(order, folders, mirrors.keyring(suite, order["mirror"]))]
     with host.lock(f"cache-{suite}", wait=1800):
         done = run([*command, suite, target, *apt_sources], env={"TMPDIR": str(workspace)}, check=False)

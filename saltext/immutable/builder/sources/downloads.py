@@ -43,7 +43,9 @@ def archive(host: Host, workspace: Path, order: Mapping[str, Any]) -> Path:
         if cached.is_file() and manifest.sha256(str(cached)) != order["sha256"]:
             cached.unlink()  # damaged: fetch it again
         if not cached.is_file() and order.get("offline"):
-            raise CommandExecutionError(f"{order['tarball']} with the sha256 {order['sha256']} is not in the cache")
+            raise CommandExecutionError(
+                f"{order['tarball']} with the sha256 {order['sha256']} is not in the cache; bake once with cache=use"
+            )
         if not cached.is_file():
             _fetch(order["tarball"], workspace / "archive", order["sha256"]).rename(cached)
             sync_directory(cached.parent)
@@ -61,7 +63,9 @@ def _fetch(url: str, file: Path, sha256: str) -> Path:
             stream.flush()
             os.fsync(stream.fileno())
     except (OSError, URLError, ValueError) as err:
-        raise CommandExecutionError(f"{url} could not be fetched: {err}") from err
+        raise CommandExecutionError(
+            f"{url} could not be fetched: {err}; let the builder reach it, or correct from:tarball"
+        ) from err
     if digest.hexdigest() != sha256:
         raise CommandExecutionError(
             f"{url} has the sha256 {digest.hexdigest()}, and the recipe says {sha256}; check the archive, then set "

@@ -36,6 +36,7 @@ _UNITS = {
     "salt-minion.service": ("multi-user.target",),
     "immutable-launch.service": ("multi-user.target",),
     "immutable-mine.service": (),
+    "immutable-mounts.service": ("sysinit.target",),
     "immutable-mine.timer": ("timers.target",),
     "immutable-ssh-host-keys.service": ("ssh.service", "ssh.socket"),
 }
@@ -120,7 +121,8 @@ def _env(order: Mapping[str, Any]) -> dict[str, str]:
 def _require_success(done: CompletedProcess[str], problem: str) -> str:
     """Return the standard output of a command; raise CommandExecutionError if it failed."""
     if done.returncode:
-        raise CommandExecutionError(f"minion layer: {problem}\n{tail(done.stderr + done.stdout)}")
+        output = tail(done.stderr + done.stdout)
+        raise CommandExecutionError(f"minion layer: {problem}; mend what is said here, and bake again:\n{output}")
     return done.stdout
 
 

@@ -69,7 +69,7 @@ def packages(tree: Path) -> dict[str, str]:
 def _archive(path: str) -> Path:
     file = Path(path)
     if not file.is_file():
-        raise SaltInvocationError(f"from:tarball: there is no file {path} on the builder")
+        raise SaltInvocationError(f"from:tarball: there is no file {path} on the builder; correct the path")
     return file
 
 
@@ -93,7 +93,7 @@ def _version(file: Path) -> tuple[int, ...]:
 def _directory(host: Host, path: str) -> Path:
     root = Path(path).resolve()
     if not root.is_dir():
-        raise SaltInvocationError(f"from:directory: there is no directory {path} on the builder")
+        raise SaltInvocationError(f"from:directory: there is no directory {path} on the builder; correct the path")
     if host.root.resolve().is_relative_to(root):
         raise SaltInvocationError(
             f"from:directory: {path} contains the builder's own layers ({host.root}); copy it to another directory"
@@ -131,7 +131,7 @@ def _checked(root: Path, entry: Mapping[str, Any], mounts: frozenset[str]) -> Ma
         )
     if hidden := [name for name in entry.get("xattrs", ()) if name.startswith("trusted.overlay.")]:
         raise CommandExecutionError(
-            f"{root}/{printable(path)} has the attribute {hidden[0]}: it is a layer, not a root"
+            f"{root}/{printable(path)} has the attribute {hidden[0]}: it is a layer, not a root; name that of a system"
         )
     return entry
 
@@ -167,7 +167,7 @@ def _check(tree: Path, name: str) -> Iterator[str]:
     for folder in _FOLDERS:
         if not (tree / folder).is_dir() or (tree / folder).is_symlink():
             if os.path.lexists(tree / folder) or folder in ("etc", "usr", "var"):
-                raise CommandExecutionError(f"{name}: /{folder} is no directory; this is no root of a Linux system")
+                raise CommandExecutionError(f"{name}: /{folder} is no directory; name the root of a Linux system")
             (tree / folder).mkdir(mode=0o755)
     if stat.S_IMODE(tree.stat().st_mode) & 0o055 != 0o055:
         mode = f"{stat.S_IMODE(tree.stat().st_mode):04o}"

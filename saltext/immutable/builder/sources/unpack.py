@@ -47,10 +47,12 @@ def unpack(archive: Path, tree: Path) -> None:
             for name in sorted(folders, reverse=True):  # last, because writing into a folder changes its time
                 _set_metadata(tree, name, folders[name])
         except Refused as err:
-            raise CommandExecutionError(f"{archive}: {printable(member.name if member else '')}: {err}") from err
+            raise CommandExecutionError(
+                f"{archive}: {printable(member.name if member else '')}: {err}; make the archive without it"
+            ) from err
         except (tarfile.TarError, EOFError, OSError, OverflowError, ValueError) as err:
             where = f"after {printable(member.name)}" if member else "at its beginning"
-            raise CommandExecutionError(f"{archive} cannot be unpacked, {where}: {err}") from err
+            raise CommandExecutionError(f"{archive} cannot be unpacked, {where}: {err}; make it again") from err
 
 
 def printable(name: str) -> str:
@@ -130,7 +132,7 @@ def _require_success(process: subprocess.Popen[bytes], archive: Path) -> None:
     assert process.stderr is not None
     if process.wait() and not process.stderr.closed:
         output = tail(process.stderr.read().decode(errors="replace").strip(), 3)
-        raise CommandExecutionError(f"{archive} is truncated or damaged: {output}")
+        raise CommandExecutionError(f"{archive} is truncated or damaged: {output}; make it again")
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

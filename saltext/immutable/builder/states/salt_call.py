@@ -103,10 +103,13 @@ def apply(machine: Machine, order: Mapping[str, Any]) -> tuple[list[str], list[s
         done = _salt_call(machine, call, within)
     result = _parse(done)
     if not isinstance(result, dict) or not result:
-        raise CommandExecutionError(f"the states of {order['bake_id']} did not run:\n{_errors(result, done)}")
+        raise CommandExecutionError(
+            f"the states of {order['bake_id']} did not run; correct what Salt says, and bake again:\n"
+            + _errors(result, done)
+        )
     failed = {name: state for name, state in result.items() if not state["result"]}
     if failed or done.returncode:
-        count = f"{len(failed)} of {len(result)} states failed in the bake"
+        count = f"{len(failed)} of {len(result)} states failed in the bake; correct them, and bake again"
         raise CommandExecutionError(f"{count}:\n{_highstate_output(order, failed)}")
     sls = sorted({str(state["__sls__"]) for state in result.values() if "__sls__" in state})
     return sls, chroot.warnings(result) if order.get("chroot") else []
@@ -162,7 +165,10 @@ def stop(machine: Machine, within: float = 90.0) -> None:
     deadline = time.monotonic() + within
     while machine.running:
         if time.monotonic() > deadline:
-            raise CommandExecutionError(f"{machine.minion_id} did not shut down within {within:.0f} s after its states")
+            raise CommandExecutionError(
+                f"{machine.minion_id} did not shut down within {within:.0f} s after its states; machine.console tells "
+                "which of its services does not end: give its unit a TimeoutStopSec"
+            )
         time.sleep(0.02)
 
 

@@ -167,6 +167,11 @@ class Ledger:
         query = sa.select(*columns).where(journal.c.rollout == rollout).order_by(journal.c.id)
         return [Entry(**row) for row in self._rows(query)]
 
+    def in_journal(self, ids: Collection[str]) -> set[str]:
+        """Return those of the minion ids that the journal of this store names."""
+        with self._store.read() as connection:
+            return queries.among(connection, journal.c.minion_id, ids)
+
     def records(self) -> dict[str, Record]:
         """Return minion id to record of all machines, the oldest first."""
         return {row["minion_id"]: Record(**row) for row in self._rows(queries.MACHINES)}
@@ -269,18 +274,14 @@ class Ledger:
         newest = max(self.generations().values(), key=lambda one: one.number, default=None)
         if newest and (newest.image, newest.provider, newest.traffic) == (image, provider, traffic):
             return newest
-        routed = None if traffic is None else {"name": traffic.name, "settings": dict(traffic.settings)}
+        made = Generation(self.fleet, newest.number + 1 if newest else 1, image, provider, now, traffic)
+        change: sa.Insert | sa.Update = sa.insert(generations).values(row_of(made))
         if newest and (newest.image, newest.provider) == (image, provider):
-            where = (generations.c.fleet == self.fleet, generations.c.number == newest.number)
-            with lease.write() as tx:
-                tx.execute(sa.update(generations).where(*where).values(traffic=routed))
-            return replace(newest, traffic=traffic)
-        number = newest.number + 1 if newest else 1
-        row = {"fleet": self.fleet, "number": number, "image": image, "created": now, "traffic": routed}
+            made, where = replace(newest, traffic=traffic), generations.c.number == newest.number
+            change = sa.update(generations).where(generations.c.fleet == self.fleet, where).values(row_of(made))
         with lease.write() as tx:
-            values = {**row, "provider": provider.name, "settings": dict(provider.settings)}
-            tx.execute(sa.insert(generations).values(values))
-        return Generation(self.fleet, number, image, provider, now, traffic)
+            tx.execute(change)
+        return made
 
     def begin(self, lease: Lease, kind: Kind, target: int | None, now: float, replaces: int = 0) -> Rollout:
         """Add a rollout; an interrupted or paused one ends as aborted.
@@ -385,6 +386,12 @@ def extended(lineage: Sequence[int], rollout: Rollout) -> list[int]:
     if rollout.target in lineage and rollout.kind == "rollback":
         return list(lineage[: lineage.index(rollout.target) + 1])
     return [number for number in lineage if number != rollout.target] + [rollout.target]
+
+
+def row_of(one: Generation) -> dict[str, Any]:
+    """Return a generation as the store has it."""
+    traffic = one.traffic and {"name": one.traffic.name, "settings": dict(one.traffic.settings)}
+    return {**vars(one), "provider": one.provider.name, "settings": dict(one.provider.settings), "traffic": traffic}
 
 
 def _generation(row: Mapping[str, Any]) -> Generation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -73,3 +74,15 @@ GENERATIONS = sa.select(generations).where(generations.c.fleet == FLEET).order_b
 FLEET_ROW = sa.select(fleets).where(fleets.c.name == FLEET)
 SIZE = sa.select(sizes.c.size).where(sizes.c.fleet == FLEET, sizes.c.instead_of == sa.bindparam("declared"))
 """The size that ``fleet.scale`` set in place of the pillar's."""
+
+BATCH = 500
+"""How many ids one query names."""
+
+
+def among(connection: sa.Connection, column: sa.Column[str], ids: Collection[str]) -> set[str]:
+    """Return those of the minion ids that stand in a column."""
+    wanted, found = list(ids), set[str]()
+    for start in range(0, len(wanted), BATCH):
+        query = sa.select(column).where(column.in_(wanted[start : start + BATCH])).distinct()
+        found.update(connection.execute(query).scalars())
+    return found

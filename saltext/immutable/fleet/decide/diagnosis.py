@@ -5,7 +5,9 @@ Rules that hold for every diagnosis:
 * a machine that cannot be observed is not sick: if no machine answers this master, nothing is done, and after a
   break in the observations the time counts from the start;
 * a machine that runs is replaced for its health only after ``unreachable_for``, and if two diagnoses found it so;
-* with more sick machines than ``sick_limit`` none is replaced for any reason: an operator has to decide.
+* with more sick machines than ``sick_limit`` none is replaced for any reason: an operator has to decide;
+* that a host boots is no sickness of a fleet: its machines are waited for during ``ready_within``, and replaced if they
+  do not come back.
 """
 
 from __future__ import annotations
@@ -35,6 +37,11 @@ UNWELL = frozenset({"unreachable", "unhealthy"})
 """Ailments of a machine that runs. A change from one to the other does not restart the time."""
 
 
+def without_id(note: str, minion_id: str) -> str:
+    """Return a sentence about a machine without its id at the start, to be printed behind it."""
+    return note.removeprefix(minion_id).lstrip(": ")
+
+
 @dataclass(frozen=True)
 class MachineSeen:
     """What was observed of one machine that is in the store and is not doomed."""
@@ -56,6 +63,10 @@ class MachineSeen:
     """It should have traffic, but the traffic adapter does not know it. (A reload of HAProxy forgets it.)"""
     outdated: bool = False
     """Its image has an older version of this pack, which cannot prove its answers: it is left for the next roll."""
+    restarted: float = 0.0
+    """When it was started again after it had stopped; 0: it never was."""
+    ended_with_host: bool = False
+    """It does not run because its host has booted, which may start it again."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +82,9 @@ class Sickness:
 
     @property
     def reason(self) -> str:
-        """Return what is wrong with it, in words."""
-        return f"{SAID[self.ailment]}: {self.note}" if self.note else SAID[self.ailment]
+        """Return what is wrong with it, in words that do not name it again."""
+        said, note = SAID[self.ailment], without_id(self.note, self.minion_id)
+        return said if note in said else f"{said}: {note}"
 
 
 @dataclass(frozen=True)
@@ -138,16 +150,22 @@ def diagnose(fleet: Fleet, look: FleetSeen, before: Mapping[str, Sickness], brok
     """Return what must be repaired. ``broken``: the observations had a break since ``before``."""
     look = replace(look, machines=tuple(by_age(look.machines)))
     members = [machine for machine in look.machines if machine.kept_until is None]
-    sick = [found for machine in members if (found := _sickness(fleet, machine, look.at, {} if broken else before))]
+    settled = [machine for machine in members if not _boots(fleet, machine, look)]
+    sick = [found for machine in settled if (found := _sickness(fleet, machine, look.at, {} if broken else before))]
     if any(one.ailment == "unreachable" for one in sick) and not look.heard:
         known = tuple(one for one in sick if one.ailment != "unreachable")
         return Diagnosis(known, alarm=_deaf(len(sick) - len(known)))
     limit = max(1, fleet.sick_limit.up(fleet.size))
-    if len(sick) > limit:
-        return Diagnosis(tuple(sick), alarm=_too_many(fleet, sick, limit))
+    of_hosts = {machine.minion_id for machine in members if machine.ended_with_host}
+    of_fleet = [one for one in sick if one.minion_id not in of_hosts]
+    if len(of_fleet) > limit:
+        return Diagnosis(tuple(sick), alarm=_too_many(fleet, of_fleet, limit))
     protected = {machine.minion_id for machine in members if machine.protect is not None}
     ripe = [
-        one for one in sick if _ripe(fleet, look, one) and not (one.ailment in UNWELL and one.minion_id in protected)
+        one
+        for one in sick
+        if _ripe(fleet, look, one, one.minion_id in of_hosts)
+        and not (one.ailment in UNWELL and one.minion_id in protected)
     ]
     chosen, waiting = _chosen(fleet, look, members, {one.minion_id for one in ripe})
     return Diagnosis(
@@ -157,10 +175,17 @@ def diagnose(fleet: Fleet, look: FleetSeen, before: Mapping[str, Sickness], brok
         (
             *(_waits(one, protected) for one in sick if one not in ripe),
             *waiting,
+            *(f"{one.minion_id}: it was started again, and boots" for one in members if _boots(fleet, one, look)),
             *_outdated(members),
             *filter(None, [look.obstacle]),
         ),
     )
+
+
+def _boots(fleet: Fleet, machine: MachineSeen, look: FleetSeen) -> bool:
+    """Tell whether a machine that is not healthy was started again so lately that it may still boot."""
+    silent = machine.there == "running" and machine.health != "yes"
+    return silent and look.at < machine.restarted + fleet.strategy.ready_within
 
 
 def _outdated(members: Sequence[MachineSeen]) -> Iterator[str]:
@@ -193,11 +218,11 @@ def _ailment(machine: MachineSeen) -> Ailment | None:
     return "unhealthy" if machine.health == "no" else "unreachable"
 
 
-def _ripe(fleet: Fleet, look: FleetSeen, sickness: Sickness) -> bool:
-    """Tell whether a machine has been sick for long enough to be replaced."""
+def _ripe(fleet: Fleet, look: FleetSeen, sickness: Sickness, of_host: bool) -> bool:
+    """Tell whether a machine has been sick for long enough to be replaced. ``of_host``: because its host has booted."""
     lasts = look.at - sickness.since
     if sickness.ailment == "stopped":
-        return True
+        return not of_host or lasts >= fleet.strategy.ready_within
     if sickness.ailment == "absent":
         return lasts >= look.settles
     return lasts > 0 and lasts >= fleet.unreachable_for

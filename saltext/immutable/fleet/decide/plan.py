@@ -8,60 +8,26 @@ Rules that hold for every plan:
 * a rollout ends done, rolled back, aborted or paused; without progress it is paused after ``progress_within``.
 
 `goal` is the aim of the present step, `pools` sorts the machines by it, `verdicts` says how far the rollout is and how
-it ends; each function below returns one kind of action. The cost is one walk over the machines, and sorting those that
-may go.
+it ends, `drained` decides about drained machines; each function below returns one kind of action. The cost is one walk
+over the machines, and sorting those that may go.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, islice, product
-from typing import Any
 
-from saltext.immutable.fleet.decide.goal import Goal, goal, soak, steps
-from saltext.immutable.fleet.decide.pools import Pools, is_available, sort_machines
+from saltext.immutable.fleet.decide.drained import drained, expired, is_drained
+from saltext.immutable.fleet.decide.goal import goal, soak, steps
+from saltext.immutable.fleet.decide.moment import FAR, Moment, act
+from saltext.immutable.fleet.decide.pools import is_available, sort_machines
 from saltext.immutable.fleet.decide.state import Action, Health, Limits, Machine, Plan, Rollout, oldest_first
-from saltext.immutable.fleet.decide.verdicts import closed, ended, is_patient, judged, verdict
+from saltext.immutable.fleet.decide.verdicts import closed, ended, judged, verdict
 from saltext.immutable.spec.model import Fleet
 
-FAR = float("inf")
 USEFULNESS: tuple[tuple[Health, bool], ...] = tuple(product(("no", "unknown", "yes"), (False, True)))
 """Machines by health and by whether they are untainted, the least useful first."""
-
-
-@dataclass(frozen=True)
-class Moment:
-    """The input of a plan, its machines sorted into pools."""
-
-    fleet: Fleet
-    rollout: Rollout
-    aim: Goal
-    found: Pools
-    limits: Limits
-    now: float
-
-    @property
-    def soaked(self) -> bool:
-        """Tell whether enough machines of the step have been healthy for ``min_ready``."""
-        reached = self.rollout.step_reached_at
-        return reached is not None and self.now >= reached + soak(self.fleet, self.rollout)
-
-    @property
-    def idle_since(self) -> float:
-        """Return since when the rollout has made no progress; time of a soak does not count."""
-        reached = self.rollout.step_reached_at
-        return max(self.rollout.progress_at, -FAR if reached is None else reached + soak(self.fleet, self.rollout))
-
-    @property
-    def stays(self) -> int:
-        """Return how many old machines go on serving in this step."""
-        return 0 if self.aim.mending else max(0, self.aim.size - max(self.aim.wanted, len(self.found.wanted)))
-
-    @property
-    def patient(self) -> bool:
-        """Tell whether the rollout waits for the end of a soak, or for an approval."""
-        return is_patient(self.fleet, self.rollout, self.aim, self.found, self.soaked)
 
 
 def plan(fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], limits: Limits, now: float) -> Plan:
@@ -73,10 +39,11 @@ def plan(fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], limits: Li
     if turned.outcome:
         return Plan((), turned, None)
     if losses or turned != rollout:
-        lost = {action.minion_id for action in losses}  # in any direction
-        machines = [m if m.minion_id not in lost else replace(m, phase="doomed") for m in machines]
+        machines = _doomed(machines, losses)  # in any direction
         at = _at(fleet, turned, machines, limits, now)
-        losses += [replace(action, failed=False) for action in _losses(at)]
+        others = [replace(action, failed=False) for action in _losses(at)]
+        machines, losses = _doomed(machines, others), [*losses, *others]
+        at = _at(fleet, turned, machines, limits, now) if others else at
     at = _stepped(at, machines)
     actions = (*losses, *_actions(at))
     rollout = replace(at.rollout, verdict=verdict(fleet, at.rollout, at.aim, at.found, limits, at.soaked))
@@ -89,6 +56,12 @@ def plan(fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], limits: Li
 
 def _losses(at: Moment) -> list[Action]:
     return [Action("destroy", m.generation, why, m.minion_id, failed=counts) for m, why, counts in at.found.faulty]
+
+
+def _doomed(machines: Sequence[Machine], losses: Sequence[Action]) -> Sequence[Machine]:
+    """Return the machines, those that are lost as doomed."""
+    lost = {action.minion_id for action in losses}
+    return [m if m.minion_id not in lost else replace(m, phase="doomed") for m in machines]
 
 
 def _at(fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], limits: Limits, now: float) -> Moment:
@@ -142,7 +115,7 @@ def _actions(at: Moment) -> Iterator[Action]:
     victims = [*_useless(at, surplus), *_victims(at, surplus)]
     yield from attached
     yield from victims
-    done = [*_drained(at, surplus), *_expired(at, attached)]
+    done = [*drained(at, surplus), *expired(at, attached)]
     yield from done
     yield from _launches(at, attached, [*victims, *done])
 
@@ -151,12 +124,12 @@ def _restored(at: Moment) -> Iterator[Action]:
     """Stop here: draining machines serve again; after an abort, machines that do not serve yet are destroyed."""
     for machine in (*at.found.returning, *at.found.draining):
         if machine.health != "no":
-            yield _act("attach", machine, "nothing more is replaced: it serves on")
-        elif _is_drained(at, machine):
-            yield _act("destroy", machine, f"it is drained, and it is not healthy: {machine.note}")
+            yield act("attach", machine, "nothing more is replaced: it serves on")
+        elif is_drained(at, machine):
+            yield act("destroy", machine, f"it is drained, and it is not healthy: {machine.note}")
     if at.rollout.direction == "stop":
         for machine in (*at.found.booting, *at.found.standby, *at.found.idle):
-            yield _act("destroy", machine, "it does not serve yet, and nothing more is wanted")
+            yield act("destroy", machine, "it does not serve yet, and nothing more is wanted")
 
 
 def _surplus(at: Moment) -> list[Machine]:
@@ -175,27 +148,27 @@ def _attached(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
     too_many = {machine.minion_id for machine in surplus}
     for machine in at.found.returning:
         if machine.minion_id not in too_many:
-            yield _act("attach", machine, "it is wanted again")
+            yield act("attach", machine, "it is wanted again")
     if at.aim.switch and at.rollout.switched_at is None:
         return
     for machine in (*at.found.standby, *(m for m in at.found.refill if m.phase == "standby")):
         if machine.health == "yes" and machine.minion_id not in too_many:
-            yield _act("attach", machine, "it is ready to serve")
+            yield act("attach", machine, "it is ready to serve")
     free = at.aim.wanted - len(at.found.wanted)
     spare = [m for m in at.found.kept if _may_return(at, m) and m.health == "yes"] if free > 0 else []
     for machine in spare[:free]:
-        yield _act("attach", machine, "it was kept, and is wanted again")
+        yield act("attach", machine, "it was kept, and is wanted again")
 
 
 def _useless(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
     """Destroy machines that do not serve and do not fit: at any time."""
     for machine in at.found.idle:
-        yield _act("destroy", machine, at.aim.against(machine))
+        yield act("destroy", machine, at.aim.against(machine))
     for machine in at.found.refill[max(0, at.stays - len(at.found.old)) :]:
-        yield _act("destroy", machine, f"{len(at.found.old)} of generation {machine.generation} serve, that is enough")
+        yield act("destroy", machine, f"{len(at.found.old)} of generation {machine.generation} serve, that is enough")
     for machine in surplus:
         if machine.phase in ("booting", "standby") and machine.protect is None:
-            yield _act("destroy", machine, _too_many(at))
+            yield act("destroy", machine, _too_many(at))
 
 
 def _victims(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
@@ -211,11 +184,11 @@ def _victims(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
     while quota > 0 and room.left > 0 and (machine := next(candidates, None)) is not None:
         if machine.protect is None and _may_go(at, machine) and room.take(machine, _available(at, machine)):
             quota -= 1
-            yield _act(kind, machine, at.aim.against(machine))
+            yield act(kind, machine, at.aim.against(machine))
     for machine in surplus:
         serves = machine.phase == "serving" and machine.protect is None
         if serves and _may_go(at, machine) and room.take(machine, _available(at, machine)):
-            yield _act(kind, machine, _too_many(at))
+            yield act(kind, machine, _too_many(at))
 
 
 def _available(at: Moment, machine: Machine) -> bool:
@@ -277,49 +250,6 @@ class _Room:
         return allowed
 
 
-def _drained(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
-    """Destroy drained machines, or keep them for a rollback."""
-    if at.aim.switch and at.rollout.switched_at is not None and not at.soaked:
-        return  # the rollout goes back: they serve again
-    kept_for = at.fleet.strategy.keep_old
-    forward = at.rollout.kind == "roll" and at.rollout.direction == "forward"
-    room = at.aim.size - len(at.found.kept) - at.found.doomed if kept_for and forward else 0
-    for machine in (*at.found.draining, *(m for m in surplus if m.phase == "draining")):
-        worthy = machine.generation == at.rollout.source and machine.taint is None and machine.health != "no"
-        if not _is_drained(at, machine):
-            continue
-        if worthy and room > 0:
-            room -= 1
-            reason = f"drained, and kept for {kept_for:g} s, so that a rollback is quick"
-            yield replace(_act("keep", machine, reason), until=at.now + kept_for)
-        else:
-            yield _act("destroy", machine, "drained" if machine.sessions == 0 else "it was not drained in time")
-
-
-def _is_drained(at: Moment, machine: Machine) -> bool:
-    overdue = machine.drain_since is not None and at.now >= machine.drain_since + at.fleet.strategy.drain_within
-    return machine.sessions == 0 or overdue
-
-
-def _expired(at: Moment, attached: Sequence[Action]) -> Iterator[Action]:
-    """Destroy kept machines whose time is over, or that no rollback can use."""
-    back_again = {action.minion_id for action in attached}
-    ways, room = {at.rollout.source, at.rollout.target}, at.aim.size
-    stays = at.aim.mending or len(ways) == 1  # whether an older generation could be rolled back to is not known here
-    for machine in at.found.kept:
-        if machine.minion_id in back_again or machine.kept_until is None:
-            continue
-        room -= 1
-        if at.now >= machine.kept_until or at.aim.size == 0:
-            yield _act("destroy", machine, "it was kept for a rollback, and its time is over")
-        elif room < 0:
-            yield _act("destroy", machine, f"more are kept than the {at.aim.size} that are wanted")
-        elif machine.taint is not None or machine.health == "no":
-            yield _act("destroy", machine, "it was kept for a rollback, and is not well")
-        elif machine.generation not in ways and not stays:
-            yield _act("destroy", machine, "it was kept for a rollback that would not use it")
-
-
 def _launches(at: Moment, attached: Sequence[Action], leaving: Sequence[Action]) -> Iterator[Action]:
     """Launch machines for the free places, including those of machines that are removed by this plan."""
     kept = {machine.minion_id for machine in at.found.kept}
@@ -360,7 +290,3 @@ def _may_return(at: Moment, machine: Machine) -> bool:
 
 def _too_many(at: Moment) -> str:
     return f"{len(at.found.wanted)} machines, {at.aim.size} are wanted"
-
-
-def _act(kind: Any, machine: Machine, reason: str) -> Action:
-    return Action(kind, machine.generation, reason, machine.minion_id)

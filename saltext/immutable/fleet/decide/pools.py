@@ -74,7 +74,8 @@ def sort_machines(fleet: Fleet, rollout: Rollout, aim: Goal, machines: Sequence[
             why, due = _fault(strategy, machine, counts, now)
             if why is not None:
                 befell = now if machine.fault is not None else machine.since
-                found.faulty.append((machine, why, counts and _in_watch(strategy, machine, befell)))
+                blamed = counts and not machine.blameless and _in_watch(strategy, machine, befell)
+                found.faulty.append((machine, why, blamed))
                 continue
             wake = min(wake, due)
         if machine.kept_until is not None and phase == "standby":

@@ -94,6 +94,8 @@ class Machine:
     """Why it must not be removed while it is healthy."""
     outdated: bool = False
     """Its image has an older version of this pack, which cannot prove its answers, so its health stays unknown."""
+    blameless: bool = False
+    """The fault says nothing of its image, and is no failure of a rollout: its host has booted."""
 
 
 class Aged(Protocol):

@@ -11,7 +11,7 @@ from saltext.immutable.fleet.drive.effects import CHANGES, Completion
 from saltext.immutable.fleet.drive.run import Run
 from saltext.immutable.fleet.drive.timers import LISTED
 from saltext.immutable.fleet.drive.track import NEVER, OUT, PROBE_REPLACED, PROBE_SERVING, RETRY, Track
-from saltext.immutable.minions import Event, NoAnswer
+from saltext.immutable.minions import FORGED, Event, NoAnswer
 from saltext.immutable.providers import Instance
 
 LIST_EVERY = 2.0
@@ -36,7 +36,7 @@ def on_event(run: Run, event: Event) -> None:
     elif event.kind == "forged":
         if not track.forged:  # once a run: whoever forges answers can send them all day
             track.forged = True
-            run.books.note("alarm", "an answer under its id is not signed with its key: ignored", event.minion_id)
+            run.transaction.note("alarm", FORGED, event.minion_id)
         return
     elif not track.started:  # only the first start event counts: a minion could send them all day
         track.started, track.probe_at = True, run.clock()
@@ -63,15 +63,19 @@ def on_completion(run: Run, completion: Completion, now: float) -> None:
 
 
 def observe_list(run: Run, instances: list[Instance], asked: float) -> None:
-    """Update a run from a list that was asked for at ``asked``; destroy what is tagged as ours but not in the store."""
+    """Update a run from a list that was asked for at ``asked``; destroy what earlier rollouts left over.
+
+    A machine that the store never knew is left alone: the store is older than it. The next command on the fleet writes
+    it back (`Fleets.recover`).
+    """
     now = run.clock()
-    for instance in run.picture.unknown_instances(instances, asked):
-        reason = "it is tagged as ours but is in no book"
-        record = Record(
-            instance.minion_id, run.fleet.name, instance.generation, "doomed", instance.born, reason=reason
-        )
+    unknown = {one.minion_id: one for one in run.picture.unknown_instances(instances, asked)}
+    left = unknown if run.rollout.kind == "destroy" else run.transaction.in_journal(unknown) if unknown else ()
+    for instance in (unknown[minion_id] for minion_id in sorted(left)):
+        reason = "it is left over from an earlier rollout"
+        record = Record(instance.minion_id, run.fleet.name, instance.generation, "doomed", instance.born, reason=reason)
         run.picture.add(Track(record, since=now, probe_at=NEVER))
-        run.books.note("destroy", reason, instance.minion_id)
+        run.transaction.note("destroy", reason, instance.minion_id)
     run.picture.update_from_list(instances, asked, now, run.world.settles)
 
 
@@ -117,7 +121,7 @@ def _on_launch(run: Run, track: Track, completion: Completion, now: float) -> No
     run.timers.list_soon(now, len(run.picture))
     track.retry_at = now + RETRY
     if isinstance(completion.error, NoAnswer):  # it may have come: the next list tells
-        run.books.note("in doubt", f"its launch: {completion.error}", minion_id)
+        run.transaction.note("in doubt", f"its launch: {completion.error}", minion_id)
         return
     if completion.error is not None:
         track.fault = track.fault or f"it could not be launched: {completion.error}"
@@ -126,7 +130,7 @@ def _on_launch(run: Run, track: Track, completion: Completion, now: float) -> No
     track.record = replace(track.record, ref=completion.value, intent=intent)
     track.probe_at = max(track.probe_at, now)
     name = "" if completion.value == minion_id else f" as {completion.value}"
-    run.books.note("launched", f"it boots{name}", minion_id)
+    run.transaction.note("launched", f"it boots{name}", minion_id)
 
 
 def _on_destroy(run: Run, track: Track, completion: Completion, now: float) -> None:
@@ -134,23 +138,23 @@ def _on_destroy(run: Run, track: Track, completion: Completion, now: float) -> N
     run.timers.list_soon(now, len(run.picture))
     track.retry_at = now + RETRY
     if isinstance(completion.error, NoAnswer):
-        run.books.note("in doubt", f"its end: {completion.error}", minion_id)
+        run.transaction.note("in doubt", f"its end: {completion.error}", minion_id)
     elif completion.error is not None:
-        run.books.note("stays", f"it could not be destroyed: {completion.error}", minion_id)
+        run.transaction.note("stays", f"it could not be destroyed: {completion.error}", minion_id)
     elif completion.value:
         track.record = replace(track.record, intent="doomed")
-        run.books.note("console", completion.value, minion_id)
+        run.transaction.note("console", completion.value, minion_id)
 
 
 def _on_forget(run: Run, track: Track, completion: Completion, now: float) -> None:
     minion_id = track.record.minion_id
     if completion.error is not None:
         track.absent_since = None  # asked again after the next list
-        run.books.note("stays", f"it could not be forgotten: {completion.error}", minion_id)
+        run.transaction.note("stays", f"it could not be forgotten: {completion.error}", minion_id)
         return
     run.picture.remove(minion_id, now)
     run.progressed(now)
-    run.books.note("gone", "absent, keys deleted", minion_id)
+    run.transaction.note("gone", "absent, keys deleted", minion_id)
 
 
 def _on_probe(run: Run, track: Track, completion: Completion, now: float) -> None:
@@ -165,9 +169,9 @@ def _on_probe(run: Run, track: Track, completion: Completion, now: float) -> Non
         run.progressed(now)
         seconds = now - track.record.born
         after = f" after {seconds:.1f} s" if seconds >= 0 else ""  # the clock may have been set back
-        run.books.note("ready", f"image and health are right{after}", minion_id)
+        run.transaction.note("ready", f"image and health are right{after}", minion_id)
     elif (before, track.health) == ("yes", "no"):
-        run.books.note("unhealthy", track.note, minion_id)
+        run.transaction.note("unhealthy", track.note, minion_id)
 
 
 def _on_verify(run: Run, track: Track, completion: Completion, now: float) -> None:
@@ -177,7 +181,7 @@ def _on_verify(run: Run, track: Track, completion: Completion, now: float) -> No
     elif completion.value and not track.contested:
         track.contested = True
         why = "a minion with another key claims its id"
-        run.books.note("alarm", why, track.record.minion_id)
+        run.transaction.note("alarm", why, track.record.minion_id)
         if track.record.ready_since is None:
             track.fault = why
 
@@ -195,7 +199,7 @@ def _on_route(run: Run, track: Track, what: str, completion: Completion, now: fl
     run.timers.traffic_at = now
     complaint = "" if completion.error is None else f"{what}: {completion.error}"
     if complaint and complaint != track.complaint:
-        run.books.note("stays", complaint, track.record.minion_id)
+        run.transaction.note("stays", complaint, track.record.minion_id)
     track.complaint = complaint
 
 

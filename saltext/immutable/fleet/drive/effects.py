@@ -88,7 +88,7 @@ class QuestionThreads:
             self._idle.release()
 
 
-class Pool:
+class Threads:
     """Runs calls in threads. The end of the process waits for calls that change something, and not for questions.
 
     (A question about a machine that is gone by now would run into its time-out.)

@@ -26,7 +26,7 @@ class Inbox:
             self._marks = marks
             run.picture.set_marks(*marks)
         if updates.size != run.fleet.size:
-            run.books.note("size", f"{updates.size} in place of {run.fleet.size} machines are wanted")
+            run.transaction.note("size", f"{updates.size} in place of {run.fleet.size} machines are wanted")
             run.fleet = replace(run.fleet, size=updates.size)
         if updates.orders:
             _apply(run, updates.orders)
@@ -34,8 +34,8 @@ class Inbox:
 
 def _apply(run: Run, orders: Sequence[Order]) -> None:
     before, run.rollout = run.rollout, applied(run.rollout, orders, run.clock())
-    run.books.take_up(orders)
+    run.transaction.take_up(orders)
     for order in orders:
         if order.rollout == before.id:
-            run.books.note("order", str(order))
+            run.transaction.note("order", str(order))
     run.note_outcome(before)

@@ -66,18 +66,18 @@ class Driver:
         self._inbox = Inbox(ledger, declared=fleet.size)
         self._planner = Planner(windows, budget or Budget(fleet.name), lease)
         now, records = clock(), ledger.records()
-        books = Transaction(ledger, lease, rollout, records, clock, say)
+        transaction = Transaction(ledger, lease, rollout, records, clock, say)
         timers = Timers(now, lease.ttl / 3, world.routed)
 
         def changed(minion_id: str) -> None:
-            books.changed(minion_id)
+            transaction.changed(minion_id)
             timers.due(minion_id)
 
         picture = Picture(records, world.routed, now, changed)
         for minion_id in records:
             timers.due(minion_id)
         self._run = Run(
-            ledger.with_effective_size(fleet), rollout, world, books, picture, timers, clock, valid_since=now
+            ledger.with_effective_size(fleet), rollout, world, transaction, picture, timers, clock, valid_since=now
         )
         self._observed_at = now
         self._inbox.read(self._run)
@@ -113,7 +113,7 @@ class Driver:
     def _finish(self) -> None:
         """Wait for the running calls that change something, and commit their results."""
         while self._run.changing:
-            self._observe(*self._effects.wait(self._run.books.beat_at))
+            self._observe(*self._effects.wait(self._run.transaction.beat_at))
             self._commit()
         self._commit()
 
@@ -147,9 +147,9 @@ class Driver:
         for action in step.actions:
             self._intend(action)
         if step.rollout.step != before.step:
-            run.books.note("step", f"{before.step + 1} is passed: {before.verdict}")
+            run.transaction.note("step", f"{before.step + 1} is passed: {before.verdict}")
         if step.rollout.switched_at != before.switched_at:
-            run.books.note("switch", "all newcomers are healthy: the traffic moves to them")
+            run.transaction.note("switch", "all newcomers are healthy: the traffic moves to them")
         run.note_outcome(before)
 
     def _intend(self, action: Action) -> None:
@@ -159,15 +159,15 @@ class Driver:
             born = max(now, run.rollout.started)  # never before its rollout, even if the clock went back
             record = Record(minion_id, run.fleet.name, action.generation, "launch", born, reason=action.reason)
             run.picture.add(Track(record, since=now, probe_at=now + PROBE_SILENT, listed=True))
-            run.books.note("launch", action.reason, minion_id)
+            run.transaction.note("launch", action.reason, minion_id)
             return
         track = run.picture.tracks[action.minion_id]
         track.record = _intended(track.record, action)
         run.picture.changed(action.minion_id)
-        run.books.note("failed" if action.failed else action.kind, action.reason, action.minion_id)
+        run.transaction.note("failed" if action.failed else action.kind, action.reason, action.minion_id)
 
     def _commit(self) -> None:
-        self._run.books.commit(self._run.rollout, self._run.picture.record)
+        self._run.transaction.commit(self._run.rollout, self._run.picture.record)
 
     # Act
 

@@ -53,7 +53,7 @@ class Planner:
         """Return what the budgets grant: nothing until ``budget_at``, if they granted less than was needed."""
         if now < run.timers.budget_at:
             return Need()
-        run.books.reserved = True
+        run.transaction.reserved = True
         granted = self._budget.reserve(self._lease, need, run.fleet.size, now)
         if granted != need:
             run.timers.budget_at = now + RETRY

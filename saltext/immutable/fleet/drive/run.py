@@ -20,7 +20,7 @@ class Run:
     fleet: Fleet
     rollout: Rollout
     world: World
-    books: Transaction
+    transaction: Transaction
     picture: Picture
     timers: Timers
     clock: Callable[[], float]
@@ -37,13 +37,13 @@ class Run:
     def note_outcome(self, before: Rollout) -> None:
         """Write to the journal if the direction or the outcome of the rollout differs from ``before``."""
         if self.rollout.direction != before.direction:
-            self.books.note(self.rollout.direction, self.rollout.reason)
+            self.transaction.note(self.rollout.direction, self.rollout.reason)
         if self.rollout.outcome != before.outcome and self.rollout.outcome:
-            self.books.note(self.rollout.outcome, self.rollout.reason or self.rollout.verdict)
+            self.transaction.note(self.rollout.outcome, self.rollout.reason or self.rollout.verdict)
 
     def reset_observations(self, now: float) -> None:
         """Reset what was observed: the clock jumped, or this process was suspended."""
-        self.valid_since = self.books.beat_at = now
+        self.valid_since = self.transaction.beat_at = now
         self.timers.restart(now)
         reached = self.rollout.step_reached_at
         self.rollout = replace(

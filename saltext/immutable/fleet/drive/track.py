@@ -30,6 +30,8 @@ VERIFY_EVERY = 2.0
 """Seconds between two checks whether an id is contested: any minion can send that event."""
 CONFIRMED_AFTER = 2.0
 """Seconds for which lists must say that a machine which was ready does not run."""
+HOST_STARTS_WITHIN = 300.0
+"""Seconds for which a machine is waited for that has stopped because its host has booted: the host starts it again."""
 OUT = TrafficStatus("out")
 
 
@@ -80,6 +82,8 @@ class Track:
     """When that was last asked."""
     outdated: bool = False
     """The last probe said so: see `Machine.outdated`."""
+    blameless: bool = False
+    """Whether the fault says nothing of its image: its host has booted."""
     contested: bool = False
     forged: bool = False
     """Whether a forged answer under its id was reported in this run."""
@@ -111,7 +115,7 @@ class Track:
             self.health if self.lost_since is None or self.health == "no" else "unknown",
             self.note if self.lost_since is None else "the provider says that it does not run",
             self.fault,
-            self.taint,
+            self.taint or (self.instance.damaged if self.instance else None),
             record.ready_since,
             record.healthy_since,
             attached,
@@ -120,6 +124,7 @@ class Track:
             record.kept_until,
             self.protect,
             self.outdated,
+            self.blameless,
         )
 
     def reset(self, now: float) -> None:
@@ -158,12 +163,15 @@ class Track:
         self.lost_since = None if instance.running else self.lost_since or now
         if self._is_lost(now):
             self.fault = "it has stopped"
+            self.blameless = instance.ended_with_host
         return True
 
     def _is_lost(self, now: float) -> bool:
         """Tell whether lists have said for long enough that it does not run: one wrong list destroys nothing."""
         if self.lost_since is None or self.record.doomed or self.fault is not None:
             return False
+        if self.instance is not None and self.instance.ended_with_host:
+            return now >= self.lost_since + HOST_STARTS_WITHIN
         return self.record.ready_since is None or now >= self.lost_since + CONFIRMED_AFTER
 
     def on_missing(self, asked: float, now: float, settles: float) -> bool:

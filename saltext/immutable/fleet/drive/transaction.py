@@ -36,6 +36,10 @@ class Transaction:
         self.beat_at = clock() + lease.ttl / 3
         """When the lease must be renewed even if there is nothing to write."""
 
+    def in_journal(self, ids: Collection[str]) -> set[str]:
+        """Return those of the minion ids that the journal of the store names."""
+        return self._ledger.in_journal(ids)
+
     def note(self, what: str, reason: str, minion_id: str | None = None) -> None:
         """Add an entry to the journal."""
         self._entries.append(Entry(self._clock(), what, minion_id, reason))

@@ -36,6 +36,9 @@ class Minions(Protocol):
     def poll(self) -> list[Event]:
         """Return the events since the last call. Any minion can send any event."""
 
+    def forged(self) -> list[str]:
+        """Return the ids under which answers came since the last call that their minions did not give."""
+
     def contested(self, minion_id: str) -> bool:
         """Tell whether a minion with another key tried to enrol with this id."""
 
@@ -44,6 +47,9 @@ class Minions(Protocol):
 
     def accepted(self, minion_id: str) -> bool:
         """Tell whether a minion of this id has a key that the master accepted."""
+
+    def with_key(self) -> set[str]:
+        """Return the ids that have a key which the master accepted."""
 
     def ask(self, minion_id: str, fun: str, within: float, **kwargs: Any) -> Any:
         """Run one function and return its result; raise ``NoAnswer`` if it does not come ``within`` seconds."""
@@ -177,17 +183,17 @@ class World:
     def _ours(self, instance: Instance) -> bool:
         return is_ours(instance, self._installation)
 
-    def probe(self, record: Record, address: str | None, proven: bool) -> Probe:
-        """Ask a machine which image it runs (unless that is proven) and whether it is healthy.
+    def probe(self, record: Record, address: str | None, proven: bool, within: float = PROBE_WITHIN) -> Probe:
+        """Ask a machine which image it runs (unless that is proven) and whether it is healthy, ``within`` seconds.
 
         Any answer becomes a probe: a machine must not be able to stop the driver.
         """
-        minion_id, deadline = record.minion_id, self._clock() + PROBE_WITHIN
+        minion_id, deadline = record.minion_id, self._clock() + within
         checks, found = self._fleet.health, list[str | None]()
         try:
             if not proven or not checks:
                 wanted = self._generations[record.generation].image
-                digest, found = self._minions.check_all(minion_id, _at_once(checks), PROBE_WITHIN)
+                digest, found = self._minions.check_all(minion_id, _at_once(checks), within)
                 if digest != wanted:
                     return Probe("no", plain(f"it runs image {digest[:12]}, not {wanted[:12]}"), wrong=True)
             if ill := next(filter(None, found), None):
@@ -205,7 +211,7 @@ class World:
     def _left(self, deadline: float) -> float:
         left = deadline - self._clock()
         if left <= 0:
-            raise NoAnswer(f"all questions together took longer than {PROBE_WITHIN:g} s")
+            raise NoAnswer("all questions together took too long")
         return left
 
     def _provider(self, record: Record) -> Provider:

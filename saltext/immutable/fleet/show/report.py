@@ -15,13 +15,17 @@ from saltext.immutable.fleet.books.ledger import Entry, Ledger, Record
 from saltext.immutable.fleet.books.revoked import revoked_in_use
 from saltext.immutable.fleet.books.sickness import SicknessLog
 from saltext.immutable.fleet.books.taints import Taint
+from saltext.immutable.fleet.decide.diagnosis import NAMED, without_id
 from saltext.immutable.fleet.decide.goal import goal
 from saltext.immutable.fleet.decide.state import Rollout
 from saltext.immutable.fleet.drive.track import phase
+from saltext.immutable.fleet.observe import observe
 from saltext.immutable.fleet.operations import Forecast, Operations
 from saltext.immutable.providers import Instance
 from saltext.immutable.spec.model import Fleet
 from saltext.immutable.store.schema import orders
+
+AS_IT_SHOULD_BE = "every machine is as it should be"
 
 
 def warnings(opts: Mapping[str, Any]) -> list[str]:
@@ -38,7 +42,7 @@ def describe_forecast(forecast: Forecast) -> dict[str, Any]:
     destroyed = [action.minion_id for action in forecast.actions if action.kind == "destroy"]
     launches = sum(action.kind == "launch" for action in forecast.actions)
     if forecast.nothing:
-        verdict, reason = "done", "every machine is as it should be"
+        verdict, reason = "done", AS_IT_SHOULD_BE
     else:
         verdict = "continue" if forecast.continues else forecast.kind
         reason = f"{launches} to launch, {len(destroyed)} to destroy"
@@ -67,7 +71,7 @@ def describe_result(operations: Operations, name: str, rollout: Rollout | None) 
         "size": ledger.size(),
     }
     if rollout is None:
-        return {**result, "reason": "every machine is as it should be", "seconds": 0.0, "timeline": []}
+        return {**result, "reason": _nothing_done(operations, name), "seconds": 0.0, "timeline": []}
     entries = ledger.entries(rollout.id)
     seconds = round((rollout.ended or rollout.started) - rollout.started, 2)
     return {
@@ -76,6 +80,28 @@ def describe_result(operations: Operations, name: str, rollout: Rollout | None) 
         "seconds": seconds,
         "timeline": [describe_entry(one, rollout.started) for one in entries],
     }
+
+
+def _nothing_done(operations: Operations, name: str) -> str:
+    """Return why nothing was done to a fleet; it is observed, so that no machine is called healthy unseen."""
+    if name not in operations.definitions.fleets:
+        return AS_IT_SHOULD_BE
+    fleet = operations.ledger(name).with_effective_size(operations.find(name))
+    try:
+        with operations.stop_signals() as stopped:
+            seen = observe(operations, fleet, stopped)
+    except CommandExecutionError as err:
+        return f"there is nothing to replace, but the machines could not be observed: {err}"
+    members = [one for one in seen.machines if one.kept_until is None and not one.left]
+    unsound = [
+        f"{one.minion_id}: {without_id(one.note, one.minion_id) or one.there}" for one in members if one.health != "yes"
+    ]
+    if not unsound:
+        return AS_IT_SHOULD_BE
+    return (
+        f"there is nothing to replace, but {len(unsound)} of {len(members)} machines are not known to be healthy: "
+        f"{'; '.join(unsound[:NAMED])}; `salt-run fleet.reconcile {name}` replaces those that stay so"
+    )
 
 
 def status(operations: Operations, name: str, now: float) -> dict[str, Any]:
@@ -92,7 +118,7 @@ def status(operations: Operations, name: str, now: float) -> dict[str, Any]:
         "generation": generation.number if generation else None,
         "image": operations.image_name(generation),
         "revoked": revoked_in_use(operations.store, ledger),
-        "warnings": operations.window_mistakes(fleet),
+        "warnings": operations.warnings(fleet),
         "size": sum(not record.doomed and record.kept_until is None for record in records),
         **_sizes(operations, ledger),
         "tainted": sum(record.minion_id in taints for record in records),

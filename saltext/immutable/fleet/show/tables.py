@@ -1,4 +1,4 @@
-"""The data of `report` as text for a terminal of any width. Any content is printed safely."""
+"""What `report`, `proposal` and `timeline` return, as text for a terminal. Any content is printed safely."""
 
 from __future__ import annotations
 

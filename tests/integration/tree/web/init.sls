@@ -17,3 +17,6 @@ nginx:
     - enable: True
     - watch:
       - file: /etc/nginx/sites-enabled/default
+
+/var/lib/tool:
+  file.directory

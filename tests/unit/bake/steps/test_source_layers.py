@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saltext.immutable.bake.keys import inputs
+from saltext.immutable.bake.keys import layer_key
 from saltext.immutable.bake.steps import source
 from saltext.immutable.spec.model import Directory, Parent, Tarball
 
@@ -15,7 +15,7 @@ def test_only_content_is_in_the_key():
     by_path = source.root(Tarball("/srv/a.tar"), builder_with(root_content="1" * 64))
     by_sum = source.root(Tarball("https://example.com/b.tar", "1" * 64), builder_with())
     other = source.root(Directory("/srv/root"), builder_with(root_content="2" * 64))
-    assert inputs.key(by_path.inputs) == inputs.key(by_sum.inputs) != inputs.key(other.inputs)
+    assert layer_key.key(by_path.inputs) == layer_key.key(by_sum.inputs) != layer_key.key(other.inputs)
     assert by_sum.order == {
         "tarball": "https://example.com/b.tar",
         "sha256": "1" * 64,

@@ -348,7 +348,8 @@ def host(tmp_path, monkeypatch) -> Host:
     """A host with one signed image, of two layers and a seal."""
     monkeypatch.setattr("saltext.immutable.host.require_root", lambda: None)
     monkeypatch.setattr("saltext.immutable.builder.export.write.require_root", lambda: None)
-    monkeypatch.setattr(verify, "require", lambda host, digest, trusted: None)
+    for name in ("require", "image"):
+        monkeypatch.setattr(verify, name, lambda host, digest, trusted: None)
     found = Host(tmp_path / "immutable")
     found.prepare()
     stack = [layer(found, "debian", "below " * 9000), layer(found, "states of web", "above " * 9000)]
@@ -380,7 +381,7 @@ def test_two_exports_are_the_same_bytes(host, tmp_path, format):
     second = write.export_image(host, order(tmp_path / "2", format))
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
     assert first["sha256"] == second["sha256"] == hashlib.sha256((tmp_path / "1").read_bytes()).hexdigest()
-    assert first["bytes"] == (tmp_path / "1").stat().st_size > 300
+    assert first["bytes"] == (tmp_path / "1").stat().st_size > 200
     assert said[-1] == "exporting web@3f2a9c1d04be: 100 % of 0 MB"
 
 

@@ -74,7 +74,7 @@ def test_offline_mmdebstrap_has_no_network_and_updates_no_lists(commands_of, hos
 
 
 def test_offline_without_lists_is_an_error_before_anything_is_done(commands_of):
-    with pytest.raises(CommandExecutionError, match="bookworm: the cache has no package lists of these sources"):
+    with pytest.raises(CommandExecutionError, match="bookworm: the cache has no package lists of it; bake once"):
         commands_of(offline=True)
 
 

@@ -109,7 +109,7 @@ def closed_to_all(root):
     ("spoil", "message"),
     [
         (without_python, "has no /usr/bin/python3, which Salt needs"),
-        (with_a_link_for_etc, "/etc is no directory; this is no root of a Linux system"),
+        (with_a_link_for_etc, "/etc is no directory; name the root of a Linux system"),
         (closed_to_all, "its root has mode 0700, so only root could enter it; chmod it to 0755"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",

@@ -127,6 +127,25 @@ def test_outdated_machines_are_left_for_the_next_roll():
     assert found.waits == tuple(f"{name}: {note}" for name in "abcde")
 
 
+def test_that_a_host_boots_is_no_sickness_of_its_machines():
+    """They are waited for, and replaced if they do not come back."""
+    ended = tuple(machine(name, "stopped", ended_with_host=True) for name in "abcde")
+    found = diagnose(FLEET, look("", machines=ended, heard=True), {}, broken=False)
+    assert (found.alarm, found.reasons, len(found.waits)) == (None, (), 5)
+    long = {one.minion_id: seen(one.minion_id, "stopped", FLEET.strategy.ready_within)[one.minion_id] for one in ended}
+    found = diagnose(FLEET, look("", machines=ended, heard=True), long, broken=False)
+    assert (found.alarm, len(found.reasons)) == (None, 5)
+
+
+def test_a_machine_that_was_started_again_may_boot_for_a_while():
+    within = FLEET.strategy.ready_within
+    boots = tuple(machine(name, "unknown", restarted=NOW - within + 1) for name in "abcde")
+    found = diagnose(FLEET, look("", machines=boots, heard=False), {}, broken=False)
+    assert (found.alarm, found.reasons, len(found.waits)) == (None, (), 5)
+    silent = tuple(replace(one, restarted=NOW - within) for one in boots)
+    assert diagnose(FLEET, look("", machines=silent, heard=False), {}, broken=False).alarm is not None
+
+
 def machine(name: str, word: str = "yes", **more: object) -> MachineSeen:
     """``yes``, ``no``, ``unknown`` of one that runs, or ``stopped``, ``absent``."""
     there = word if word in ("stopped", "absent") else "running"

@@ -11,7 +11,7 @@ import time
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.fleet.drive.effects import Completion, Pool, Task
+from saltext.immutable.fleet.drive.effects import Completion, Task, Threads
 from saltext.immutable.fleet.signals import stop_on_signal
 from saltext.immutable.minions import Event
 
@@ -22,7 +22,7 @@ FAR = time.time() + 3600
 
 @pytest.fixture
 def pool():
-    pool = Pool(list, lambda: False, workers=2)
+    pool = Threads(list, lambda: False, workers=2)
     yield pool
     pool.close()
 
@@ -50,7 +50,7 @@ def test_a_bug_is_raised_where_the_driver_waits(pool):
 
 def test_events_come_while_calls_are_under_way():
     events = [Event("started", "web-1")]
-    pool = Pool(lambda: [events.pop()] if events else [], lambda: False)
+    pool = Threads(lambda: [events.pop()] if events else [], lambda: False)
     under_way = threading.Event()
     pool.submit(TASK, under_way.wait)
     assert pool.wait(FAR) == ([], [Event("started", "web-1")])
@@ -63,15 +63,15 @@ def test_events_come_while_calls_are_under_way():
     [pytest.param(0.0, False, id="the time has come"), pytest.param(FAR, True, id="we are told to stop")],
 )
 def test_it_returns_with_nothing_when(until, stopped):
-    pool = Pool(list, lambda: stopped)
+    pool = Threads(list, lambda: stopped)
     assert pool.wait(until) == ([], [])
     pool.close()
 
 
 ENDING = """
 import sys, threading
-from saltext.immutable.fleet.drive.effects import Pool, Task
-pool = Pool(list, lambda: False)
+from saltext.immutable.fleet.drive.effects import Threads, Task
+pool = Threads(list, lambda: False)
 begun, told = threading.Event(), threading.Event()
 
 def change():

@@ -14,7 +14,7 @@ import pytest
 import salt.config
 from salt.exceptions import SaltInvocationError
 
-from saltext.immutable.bake.keys import inputs
+from saltext.immutable.bake.keys import layer_key
 from saltext.immutable.spec.model import Debian, Minion, Parent, Recipe
 
 RECIPE = Recipe("web", Parent("base"), bake_id="web-bake", states="highstate")
@@ -62,11 +62,11 @@ class World:
 
     def made_from(self) -> dict[str, Any]:
         opts = copy.deepcopy(self.opts)
-        ground = inputs.of_states(opts, self.recipe, self.grains, self.below, self.secret)
-        return inputs.complete(ground, inputs.tree(opts), self.asked)
+        ground = layer_key.of_states(opts, self.recipe, self.grains, self.below, self.secret)
+        return layer_key.complete(ground, layer_key.tree(opts), self.asked)
 
     def key(self) -> str:
-        return inputs.key(self.made_from())
+        return layer_key.key(self.made_from())
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_a_pillar_that_does_not_compile_stops_everything(world):
     ],
 )
 def test_custom_modules_are_seen(path, custom):
-    assert inputs.has_custom_modules({"base": {path: "hash"}, "dev": {}}) is custom
+    assert layer_key.has_custom_modules({"base": {path: "hash"}, "dev": {}}) is custom
 
 
 @pytest.mark.parametrize(
@@ -207,17 +207,18 @@ def test_custom_modules_are_seen(path, custom):
     ],
 )
 def test_a_debian_root_depends_on_its(other):
-    keys = {inputs.key(inputs.of_debian(source, ["deb x"])) for source in (Debian("bookworm", ("python3",)), other)}
+    sources = (Debian("bookworm", ("python3",)), other)
+    keys = {layer_key.key(layer_key.of_debian(source, ["deb x"])) for source in sources}
     assert len(keys) == 2
 
 
 def test_a_debian_root_depends_on_its_mirrors_but_not_on_the_order_of_its_packages():
     one, two = Debian("bookworm", ("a", "b")), Debian("bookworm", ("b", "a"))
-    assert inputs.of_debian(one, ["deb x"]) == inputs.of_debian(two, ["deb x"])
-    assert inputs.of_debian(one, ["deb x"]) != inputs.of_debian(one, ["deb y"])
+    assert layer_key.of_debian(one, ["deb x"]) == layer_key.of_debian(two, ["deb x"])
+    assert layer_key.of_debian(one, ["deb x"]) != layer_key.of_debian(one, ["deb y"])
 
 
 def test_the_bare_word_salt_means_the_masters_version(monkeypatch):
     monkeypatch.setattr("salt.version.__version__", "3009.1")
-    assert inputs.requirement(Minion()) == "salt==3009.1"
-    assert inputs.requirement(Minion("salt==3007.1")) == "salt==3007.1"
+    assert layer_key.requirement(Minion()) == "salt==3009.1"
+    assert layer_key.requirement(Minion("salt==3007.1")) == "salt==3007.1"

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.builder.finish import leftovers
+from saltext.immutable.builder.finish import private_keys, traces
 from saltext.immutable.builder.finish.search import Pattern, search
 
 BODY = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQ"
 KEY = f"-----BEGIN PRIVATE KEY-----\n{BODY}\n-----END PRIVATE KEY-----\n"
-PATTERNS = leftovers.patterns("web-bake.example.com", "10.117.0.2")
+PATTERNS = traces.patterns("web-bake.example.com", "10.117.0.2")
 
 
 def put(tree: Path, path: str, text: str | bytes = "x") -> None:
@@ -23,25 +23,25 @@ def put(tree: Path, path: str, text: str | bytes = "x") -> None:
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        pytest.param(KEY, leftovers.KEYS, id="key"),
-        pytest.param(KEY.replace(" PRIVATE", " OPENSSH PRIVATE"), leftovers.KEYS, id="ssh key"),
-        pytest.param(KEY.replace("\n", "\r\n"), leftovers.KEYS, id="key with line ends of Windows"),
-        pytest.param(KEY.replace("\n", "\\n"), leftovers.KEYS, id="key in JSON"),
+        pytest.param(KEY, private_keys.KIND, id="key"),
+        pytest.param(KEY.replace(" PRIVATE", " OPENSSH PRIVATE"), private_keys.KIND, id="ssh key"),
+        pytest.param(KEY.replace("\n", "\r\n"), private_keys.KIND, id="key with line ends of Windows"),
+        pytest.param(KEY.replace("\n", "\\n"), private_keys.KIND, id="key in JSON"),
         pytest.param(
             KEY.replace("-----\nM", "-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nM", 1),
-            leftovers.KEYS,
+            private_keys.KIND,
             id="encrypted key",
         ),
         pytest.param("-----BEGIN PRIVATE KEY-----\0-----BEGIN %s-----", None, id="program that reads keys"),
         pytest.param("# put the PRIVATE KEY here\n", None, id="word in a text"),
         pytest.param("-----BEGIN PUBLIC KEY-----\n" + BODY, None, id="public key"),
-        pytest.param("myhostname = web-bake.example.com\n", leftovers.BAKE_ID, id="the bake id"),
+        pytest.param("myhostname = web-bake.example.com\n", traces.BAKE_ID, id="the bake id"),
         pytest.param("myhostname = other-web-bake.example.com\n", None, id="a longer id"),
-        pytest.param("as web-bake.example.com.", leftovers.BAKE_ID, id="the id at the end of a sentence"),
-        pytest.param("listen 10.117.0.2:80\n", leftovers.ADDRESS, id="the address"),
+        pytest.param("as web-bake.example.com.", traces.BAKE_ID, id="the id at the end of a sentence"),
+        pytest.param("listen 10.117.0.2:80\n", traces.ADDRESS, id="the address"),
         pytest.param("listen 10.117.0.20:80\n", None, id="a longer address"),
-        pytest.param('CaInfo "/run/immutable-0.crt";', leftovers.PATHS, id="a file that only the bake has"),
-        pytest.param("SSL_CERT_FILE=/run/immutable/ca-certificates.crt", leftovers.PATHS, id="the bake's CA bundle"),
+        pytest.param('CaInfo "/run/immutable-0.crt";', traces.PATHS, id="a file that only the bake has"),
+        pytest.param("SSL_CERT_FILE=/run/immutable/ca-certificates.crt", traces.PATHS, id="the bake's CA bundle"),
     ],
 )
 def test_what_is_found(tmp_path, text, kind):
@@ -52,7 +52,7 @@ def test_what_is_found(tmp_path, text, kind):
 @pytest.mark.parametrize("at", [(1 << 20) - 30, (1 << 20) - 1, 1 << 20])
 def test_a_key_across_two_pieces_of_a_large_file_is_found(tmp_path, at):
     put(tmp_path, "large", b"." * at + KEY.encode())
-    assert search(tmp_path, PATTERNS) == {leftovers.KEYS: ["large"]}
+    assert search(tmp_path, PATTERNS) == {private_keys.KIND: ["large"]}
 
 
 def test_a_library_is_searched_for_secrets_but_not_for_private_keys(tmp_path):
@@ -65,7 +65,7 @@ def test_a_library_is_searched_for_secrets_but_not_for_private_keys(tmp_path):
 def test_salt_itself_is_not_searched_and_a_root_has_no_bake_id():
     tree = "opt/salt/lib/python3.11/site-packages/x509.py"
     assert all(tree.startswith(pattern.skip) for pattern in PATTERNS.values())
-    assert set(leftovers.patterns()) == {leftovers.KEYS}
+    assert set(traces.patterns()) == {private_keys.KIND}
 
 
 def test_each_file_is_read_once_for_all_patterns(tmp_path, monkeypatch):
@@ -85,7 +85,7 @@ def test_each_file_is_read_once_for_all_patterns(tmp_path, monkeypatch):
 def test_an_identity_is_refused_and_its_file_named(tmp_path, path):
     put(tmp_path, path)
     with pytest.raises(CommandExecutionError, match=f"identity of the machine that baked it: /{path};"):
-        leftovers.refuse(tmp_path, {})
+        traces.refuse(tmp_path, {})
 
 
 def test_an_empty_machine_id_and_a_link_out_of_the_tree_are_allowed(tmp_path):
@@ -93,18 +93,18 @@ def test_an_empty_machine_id_and_a_link_out_of_the_tree_are_allowed(tmp_path):
     put(tmp_path, "fs/etc/machine-id", "")
     (tmp_path / "fs/etc/salt").mkdir()
     (tmp_path / "fs/etc/salt/pki").symlink_to(tmp_path / "host")
-    leftovers.refuse(tmp_path / "fs", {})
+    traces.refuse(tmp_path / "fs", {})
 
 
 def test_a_path_of_the_bake_is_refused_only_below_etc(tmp_path):
-    leftovers.refuse(tmp_path, {leftovers.PATHS: ["usr/lib/app/config.gypi"]})
+    traces.refuse(tmp_path, {traces.PATHS: ["usr/lib/app/config.gypi"]})
     with pytest.raises(CommandExecutionError, match=r"a path below /run .* bakes has: /etc/pip.conf; let"):
-        leftovers.refuse(tmp_path, {leftovers.PATHS: ["etc/pip.conf", "usr/lib/app/config.gypi"]})
+        traces.refuse(tmp_path, {traces.PATHS: ["etc/pip.conf", "usr/lib/app/config.gypi"]})
 
 
 def test_other_findings_are_one_warning_a_file_up_to_a_limit():
-    warnings = leftovers.warnings(
-        {leftovers.KEYS: [f"etc/{n}" for n in range(23)], leftovers.BAKE_ID: ["etc/mailname"]}
+    warnings = traces.warnings(
+        {private_keys.KIND: [f"etc/{n}" for n in range(23)], traces.BAKE_ID: ["etc/mailname"]}
     )
     assert warnings[0].startswith("/etc/0 holds a private key, and all machines of this image would share it")
     assert warnings[20].startswith("/etc/mailname holds the bake_id of the recipe")
@@ -112,6 +112,6 @@ def test_other_findings_are_one_warning_a_file_up_to_a_limit():
 
 
 def test_a_recipe_may_refuse_keys():
-    leftovers.refuse_keys("web", [])
+    private_keys.refuse("web", [])
     with pytest.raises(CommandExecutionError, match="^web: the image holds private keys, .*: /etc/a, /etc/b; let"):
-        leftovers.refuse_keys("web", ["etc/a", "etc/b"])
+        private_keys.refuse("web", ["etc/a", "etc/b"])

@@ -15,6 +15,11 @@ _TYPES = ("service", "socket", "timer", "path", "slice")
 _OF_GENERATORS = ("service", "socket", "slice")
 """Types that systemd's own generators make, of those that can start a program."""
 _GENERATED = "/run/systemd/generator"
+_MOUNTS = (
+    *("BindPaths", "BindReadOnlyPaths", "ExtensionDirectories", "ExtensionImages", "MountImages"),
+    *("RootDirectory", "RootImage", "TemporaryFileSystem"),
+)
+"""Properties that give a unit mounts of its own, of whatever it names."""
 _PROPERTIES = (
     "Id",
     "FragmentPath",
@@ -27,6 +32,8 @@ _PROPERTIES = (
     "LoadState",
     "Restart",
     "RemainAfterExit",
+    "ControlGroup",
+    *_MOUNTS,
 )
 _EXECUTES = re.compile(r"\s*Exec\w*\s*=\s*[-@:+!|]*(\S*)(.*)")
 _OF_SYSTEMD = ("/lib/systemd/", "/usr/lib/systemd/")
@@ -54,6 +61,10 @@ class Unit:
     programs: tuple[str, ...] = ()
     """The programs that it executes; only of units that a generator made."""
     masked: bool = False
+    group: str = ""
+    """Its control group: ``/system.slice/nginx.service``."""
+    mounts: bool = False
+    """It has one of _MOUNTS."""
     keeps_running: bool = False
     """It is restarted when it ends, or counts as active after its end."""
 
@@ -98,6 +109,8 @@ def unit(stanza: str, root: str = "/") -> Unit:
         type=properties.get("Type", ""),
         conditions_met=properties.get("ConditionResult") != "no",
         programs=_programs(file) if file.startswith(_GENERATED) else (),
+        group=properties.get("ControlGroup", ""),
+        mounts=any(properties.get(name) for name in _MOUNTS),
         masked=properties.get("LoadState") == "masked",
         keeps_running=properties.get("Restart", "no") != "no" or properties.get("RemainAfterExit") == "yes",
     )

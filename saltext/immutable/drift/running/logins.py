@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from saltext.immutable.drift.item import Item
-from saltext.immutable.drift.processes import Process
+from saltext.immutable.drift.running.processes import Process
 
 _RECORD = struct.Struct("=hxxi32s4s32s256shhiii4i20x")
 """utmp(5), the same on all Linux."""

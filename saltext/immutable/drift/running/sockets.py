@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from saltext.immutable.drift.item import Item
-from saltext.immutable.drift.processes import Process
+from saltext.immutable.drift.running.processes import Process
 
 _USERS = "user@"
 """Units of the image in which users run units of their own."""
@@ -26,21 +26,24 @@ class Listener(NamedTuple):
     """``tcp 0.0.0.0:80``"""
 
 
-def scan() -> list[Listener]:
+def scan(proc: str = "/proc") -> list[Listener]:
     """Return the listening TCP and open UDP sockets of this machine; raise ``OSError`` if they cannot be read."""
     found = []
-    for each in _connections():
+    for each in _connections(proc):
         if each.pid and each.laddr and (each.status == psutil.CONN_LISTEN or _is_open_udp(each)):
             kind = "tcp" if each.type == socket.SOCK_STREAM else "udp"
             found.append(Listener(each.pid, f"{kind} {each.laddr.ip}:{each.laddr.port}"))
     return found
 
 
-def _connections() -> list[Any]:
+def _connections(proc: str) -> list[Any]:
+    before, psutil.PROCFS_PATH = psutil.PROCFS_PATH, proc
     try:
         return list(psutil.net_connections("inet"))
     except (psutil.Error, RuntimeError) as err:
         raise OSError(str(err)) from err
+    finally:
+        psutil.PROCFS_PATH = before
 
 
 def _is_open_udp(each: Any) -> bool:

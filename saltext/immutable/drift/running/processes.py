@@ -73,6 +73,8 @@ class Process:
     """The config folder that its command line gives a program of Salt."""
     own_unit: str = ""
     """The unit of its user's own manager that it runs in."""
+    parent: int = 0
+    """Id of the process that started it."""
 
 
 def scan(proc: str = "/proc", root: str = "/") -> list[Process]:
@@ -95,7 +97,7 @@ def _process_or_none(proc: str, root: str, pid: int) -> Process | None:
 
 def _process(proc: str, root: str, pid: int) -> Process | None:
     folder = f"{proc}/{pid}"
-    state, _, _, _, tty, _, flags, *_ = _read(f"{folder}/stat").rpartition(")")[2].split()
+    state, parent, _, _, tty, _, flags, *_ = _read(f"{folder}/stat").rpartition(")")[2].split()
     if state in "ZX":
         threads = [name for name in os.listdir(f"{folder}/task") if name != str(pid)]
         if not threads:
@@ -118,6 +120,7 @@ def _process(proc: str, root: str, pid: int) -> Process | None:
         variables=_variables(f"{folder}/environ"),
         config=_config(words),
         own_unit=_own_unit(cgroup),
+        parent=int(parent),
     )
 
 
@@ -129,7 +132,7 @@ def _user(uid: int) -> str:
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         return file.read()
 
 
@@ -214,14 +217,14 @@ def _own_unit(cgroup: str) -> str:
 
 def _maps(folder: str, exe: str) -> frozenset[str]:
     """Return the files mapped as executable. See proc(5): address, rights, offset, device, inode, path."""
-    lines = (line.split(None, 5) for line in _read(f"{folder}/maps").splitlines())
+    lines = (line.split(None, 5) for line in _read(f"{folder}/maps").split("\n"))
     files = (fields[5] for fields in lines if len(fields) == 6 and "x" in fields[1] and fields[5].startswith("/"))
     return frozenset(files) - {exe}
 
 
 def _unit(cgroup: str) -> str:
     """Return the systemd unit in the text of /proc/<pid>/cgroup, or ''."""
-    for line in cgroup.splitlines():
+    for line in filter(None, cgroup.split("\n")):  # a group may have any other white space in its name
         number, controllers, path = line.split(":", 2)
         if controllers == "name=systemd" or (number == "0" and "name=systemd" not in cgroup):
             parts = [part for part in path.split("/") if part.endswith((".service", ".scope"))]
@@ -243,6 +246,25 @@ def drift(
         details = [*_foreign(process, is_image_file), *_misled(process, is_image_file, is_image_folder)]
         for detail in details:
             yield process, Item("process", process.exe or "?", f"{detail} (pid {process.pid}: {process.command})")
+
+
+def without_unit(
+    processes: Iterable[Process], is_of_unit: Callable[[Process], bool], own: int
+) -> Iterator[tuple[Process, Item]]:
+    """Yield the processes of no unit of the image, each with its item, except the check's own and those that called it.
+
+    ``own``: id of the check's process.
+    """
+    by_pid = {process.pid: process for process in processes}
+    callers = set()
+    while own in by_pid and own not in callers:
+        callers.add(own)
+        own = by_pid[own].parent
+    for process in by_pid.values():
+        if process.pid not in callers and not is_of_unit(process):
+            where = f"{process.unit}, which is no unit of the image" if process.unit else "no unit"
+            detail = f"it runs in {where} (pid {process.pid}: {process.command})"
+            yield process, Item("process", process.exe or "?", detail)
 
 
 def _misled(

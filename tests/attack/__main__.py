@@ -1,0 +1,114 @@
+"""Every attack that we know of, tried on real machines: ``make attack``.
+
+Prints a table of who tried what and how it ended, and writes build/attacks.json:
+``{"rows": [{"who", "what", "expected", "ended"}], "seconds"}``. The exit code is 1 if one ended otherwise than the
+documents promise, or could not be tried. Needs root.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+REPORT = ROOT / "build/attacks.json"
+OPERATOR, NEIGHBOUR = "who may send jobs", "another minion of the master"
+ON_MACHINE, ON_HOST, PILLAR = "root on the machine", "root on the machine, against its host", "who may write the pillar"
+TESTS = {
+    "test_guarded.py::test_no_path_ends_unnoticed": OPERATOR,
+    "test_neighbour.py::test_what_a_neighbour_forges_changes_nothing": NEIGHBOUR,
+    "test_drift.py::test_what_was_done_is_found": ON_MACHINE,
+    "test_machines.py::test_programs_run_only_from_the_image_and_from_where_it_says": ON_MACHINE,
+    "test_machines.py::test_root_in_a_machine_does_not_reach_the_hosts_disks": ON_HOST,
+    "test_machines.py::test_root_in_a_machine_changes_nothing_of_its_host": ON_HOST,
+    "test_machines.py::test_root_in_a_machine_is_nobody_on_its_host_and_in_the_other": ON_HOST,
+    "test_machines.py::test_machines_do_not_reach_each_other_and_their_host_reaches_both": ON_HOST,
+    "test_machines.py::test_a_machine_reaches_those_ports_of_its_host_that_are_open": ON_HOST,
+}
+"""Tests of ``tests/integration`` that attack, and who does so; of test_guarded.py its rows say it."""
+_STARTS = {"machine": ON_MACHINE, "pillar": PILLAR}
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack that was tried."""
+
+    who: str
+    what: str
+    expected: str
+    ended: str
+    """``as expected``, or the last line of what was wrong."""
+
+    @property
+    def well(self) -> bool:
+        """Whether it ended as the documents promise."""
+        return self.ended == "as expected"
+
+
+class Onlooker:
+    """A plug-in of pytest that keeps what was tried and how it ended."""
+
+    def __init__(self) -> None:
+        self.attacks: list[Attack] = []
+        self._rows: dict[str, tuple[str, str, str]] = {}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Know each attack before it is tried."""
+        for item in items:
+            self._rows[item.nodeid] = described(item)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take in how one ended: by its call, or by a set-up that failed or was skipped."""
+        if report.when == "call" or (report.when == "setup" and not report.passed):
+            wrong = str(report.longrepr).strip().splitlines()[-1] if report.longrepr else report.outcome
+            self.attacks.append(Attack(*self._rows[report.nodeid], "as expected" if report.passed else wrong))
+
+
+def described(item: pytest.Item) -> tuple[str, str, str]:
+    """Return who tries what, and how that should end."""
+    name = item.nodeid.partition("[")[0].rsplit("/", 1)[-1]
+    params = getattr(item, "callspec", None)
+    if params and "row" in params.params:
+        row = params.params["row"]
+        return _STARTS.get(row.start, OPERATOR), row.name, row.outcome
+    what = name.partition("::test_")[2].replace("_", " ") + (f": {params.id}" if params else "")
+    return TESTS[name], what, "found" if "is_found" in name else "stopped"
+
+
+def table(attacks: Iterable[Attack]) -> str:
+    """Return how many attacks of each kind of attacker ended how, as a table in Markdown."""
+    tried, well = Counter(), Counter()
+    for attack in attacks:
+        tried[attack.who, attack.expected] += 1
+        well[attack.who, attack.expected] += attack.well
+    lines = ["| attacker | should be | tried | ended so |", "|---|---|---|---|"]
+    for who, expected in tried:
+        lines.append(f"| {who} | {expected} | {tried[who, expected]} | {well[who, expected]} |")
+    return "\n".join([*lines, f"| all | | {tried.total()} | {well.total()} |"])
+
+
+def main(options: list[str]) -> int:
+    """Try all attacks and report them; return the exit code."""
+    began, onlooker = time.monotonic(), Onlooker()
+    names = [str(ROOT / "tests/integration" / name) for name in TESTS]
+    code = pytest.main(["-q", "--no-header", "--tb=short", *names, *options], plugins=[onlooker])
+    rows = [asdict(attack) for attack in onlooker.attacks]
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(json.dumps({"rows": rows, "seconds": round(time.monotonic() - began)}, indent=1))
+    print(f"\n{table(onlooker.attacks)}\n")
+    for attack in onlooker.attacks:
+        if not attack.well:
+            print(f"NOT AS PROMISED: {attack.who}: {attack.what}: should be {attack.expected}: {attack.ended}")
+    print(f"all rows: {REPORT}")
+    return int(code != 0 or not rows or not all(attack.well for attack in onlooker.attacks))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,222 @@
+"""The store put back to an earlier moment, emptied or lost, then any command: what serves goes on serving."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from salt.exceptions import CommandExecutionError, SaltException
+
+from saltext.immutable.fleet import lost_store
+from saltext.immutable.fleet.operations import Failed, Operations
+from saltext.immutable.fleet.reconcile import FleetReconciler
+from saltext.immutable.fleet.show import report
+from saltext.immutable.spec.model import TrafficSpec
+from saltext.immutable.store.schema import meta
+
+from .estates import Backup, Estate
+from .test_stories import ONE, TWO, Steady
+
+THREE = "3" * 64
+SIZE = 3
+EVERY = 4.0
+"""Virtual seconds between two backups of the store."""
+
+
+def reconcile(operations: Operations) -> None:
+    FleetReconciler(operations, lambda *words, **data: None, "web", lambda: False).reconcile()
+
+
+COMMANDS: dict[str, Callable[[Operations], Any]] = {
+    "roll": lambda fleet: fleet.roll("web"),
+    "roll to the first image": lambda fleet: fleet.roll("web", ONE),
+    "rollback": lambda fleet: fleet.rollback("web"),
+    "scale up": lambda fleet: fleet.scale("web", 4),
+    "repair": lambda fleet: fleet.repair("web"),
+    "replace": lambda fleet: fleet.replace(max(fleet.minions.machines), "it looks odd"),
+    "resume": lambda fleet: fleet.resume("web"),
+    "abort": lambda fleet: fleet.give_order("web", "abort"),
+    "pause": lambda fleet: fleet.give_order("web", "pause"),
+    "back": lambda fleet: fleet.give_order("web", "back"),
+    "reconcile": reconcile,
+    "adopt": lambda fleet: lost_store.adopt(fleet, "web"),
+}
+
+
+@pytest.fixture(params=[None, TrafficSpec("simulated")], ids=["bare", "routed"])
+def lived(estate, request) -> tuple[Estate, list[Backup]]:
+    """A fleet that was rolled, rolled, replaced and rolled back; and backups of its store from all that time."""
+    made = estate(Steady(), size=SIZE, traffic=request.param, minion_id="web-{token}")
+    backups: list[Backup] = []
+
+    def back_up() -> None:
+        backups.append(made.back_up())
+        made.world.later(EVERY, back_up)
+
+    back_up()
+    for image in (ONE, TWO):
+        made.publish(image)
+        made.operations().roll("web")
+    made.operations().replace(min(made.world.machines), "it looks odd")
+    made.operations().rollback("web")
+    made.publish(THREE)
+    made.operations().roll("web")
+    made.world._heap.clear()
+    return made, backups
+
+
+class Watch:
+    """Counts the machines that serve, each time that one is taken away."""
+
+    def __init__(self, made: Estate) -> None:
+        self._made = made
+        self.fewest = self.serving()
+        taken = made.world.taken
+
+        def watched(name: str, how: str) -> None:
+            taken(name, how)
+            self.fewest = min(self.fewest, self.serving() - (name in self._names()))
+
+        made.world.taken = watched
+
+    def _names(self) -> set[str]:
+        world = self._made.world
+        well = {name for name in world.machines if world.is_well(name) and world.machines[name].up}
+        if self._made.fleet.traffic is None:
+            return well
+        return {name for name in well if (server := world.visitors.servers.get(name)) and server.state == "in"}
+
+    def serving(self) -> int:
+        return len(self._names())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_serves_goes_on_serving(lived, command: str) -> None:
+    made, backups = lived
+    world, refused = made.world, 0
+    end = world.machines, world.keys, world.visitors.servers
+    for moment, backup in enumerate(backups):
+        world.machines, world.keys, world.visitors.servers = copy.deepcopy(end)
+        world._heap.clear()
+        made.put_back(backup)
+        watch = Watch(made)
+        before = watch.serving()
+        assert before == SIZE
+        try:
+            COMMANDS[command](made.operations())
+        except SaltException:
+            refused += 1
+        else:
+            assert set(made.ledger.records()) >= set(world.machines), f"moment {moment}: what runs is in the books"
+        assert watch.fewest >= SIZE, f"{command} after going back to moment {moment}"
+    assert refused < len(backups)
+
+
+def test_a_lost_store_is_said_and_adopted(lived):
+    made, backups = lived
+    made.put_back(backups[0])
+    with made.store.write() as tx:
+        tx.execute(sa.update(meta).where(meta.c.key == "installation").values(value="f" * 16))
+    before, made.store.installation = made.store.installation, "f" * 16
+    operations, running = made.operations(), set(made.world.machines)
+    assert "was lost" in report.status(operations, "web", made.world.clock())["warnings"][0]
+    made.publish(THREE)
+    for command in ("roll", "repair", "scale up"):
+        with pytest.raises(CommandExecutionError, match=r"was lost: .* fleet\.adopt_store"):
+            COMMANDS[command](made.operations())
+    assert set(made.world.machines) == running
+    reconcile(made.operations())
+    assert operations.audit.last_of_fleet("web", ["alarm"]) is not None
+    foreseen = lost_store.adopt(made.operations(), "all", test=True)
+    assert (foreseen["installation"], set(foreseen["fleets"]["web"])) == (before, running)
+    assert made.store.installation == "f" * 16
+    assert lost_store.adopt(made.operations(), "all") == {**foreseen, "result": True}
+    assert report.status(made.operations(), "web", made.world.clock())["warnings"] == []
+    assert made.operations().roll("web") is None, "they run that image already"
+    made.operations().scale("web", 4)
+    assert running < set(made.world.machines)
+    made.assert_in_order()
+
+
+def test_an_operator_is_told_first_that_the_store_is_older(lived):
+    made, backups = lived
+    made.put_back(backups[0])
+    made.publish(THREE)
+    running = sorted(made.world.machines)
+    said = report.status(made.operations(), "web", made.world.clock())["warnings"][0]
+    assert "the store is older than the machines" in said and all(one in said for one in running)
+    made.story.clear()
+    made.operations().roll("web")
+    assert [(one.what, one.minion_id) for one in made.story[:SIZE]] == [("recovered", one) for one in running]
+
+
+def test_what_would_be_done_counts_machines_that_the_store_does_not_know(lived):
+    made, backups = lived
+    made.put_back(backups[0])
+    made.publish(THREE)
+    foreseen = made.operations().forecast("web", "roll")
+    assert foreseen.actions == () and {one.minion_id for one in foreseen.machines} == set(made.world.machines)
+
+
+def test_a_machine_whose_key_is_gone_is_replaced(lived):
+    made, _ = lived
+    gone = min(made.world.machines)
+    del made.world.keys[gone]
+    foreseen = made.operations().forecast("web", "roll").actions
+    assert [one.minion_id for one in foreseen if one.kind == "destroy"] == [gone]
+    watch = Watch(made)
+    made.operations().roll("web")
+    assert gone not in made.world.machines and watch.fewest >= SIZE - 1
+    made.assert_in_order()
+
+
+def test_nothing_is_said_to_be_well_that_does_not_answer(lived, monkeypatch):
+    made, _ = lived
+    silent = min(made.world.machines)
+    made.world.machines[silent].up = False
+    assert made.operations().roll("web") is None
+    said = report.describe_result(made.operations(), "web", None)["reason"]
+    assert said.startswith("there is nothing to replace, but 1 of 3 machines are not known to be healthy: ")
+    assert f": {silent}: does not answer; `salt-run fleet.reconcile web`" in said
+
+
+def test_two_lost_stores_are_told_apart(lived):
+    made, backups = lived
+    made.put_back(backups[0])
+    first, *others = made.world.machines.values()
+    first.instance = type(first.instance)(**{**vars(first.instance), "installation": "e" * 16})
+    made.store.installation = "f" * 16
+    with pytest.raises(CommandExecutionError, match="several installations"):
+        lost_store.adopt(made.operations(), "all")
+    with suppress(Failed):
+        assert lost_store.adopt(made.operations(), "all", "e" * 16)["fleets"]["web"] == [first.instance.minion_id]
+
+
+def test_where_most_keys_are_gone_it_is_the_keys_that_are_wrong(lived):
+    """A folder of keys that is not mounted yet must not replace a fleet."""
+    made, _ = lived
+    before = dict(made.world.keys)
+    for name in sorted(before)[:2]:
+        del made.world.keys[name]
+    assert made.operations().roll("web") is None and made.ledger.tainted() == {}
+    made.world.keys.clear()
+    made.world.keys.update(before)
+
+
+def test_a_destruction_that_a_backup_remembers_is_not_carried_on(lived):
+    made, _ = lived
+    half = []
+    made.world.later(0.2, lambda: half.append(made.back_up()))
+    made.operations().destroy("web")
+    assert not made.world.machines and half
+    made.operations().roll("web")
+    running = set(made.world.machines)
+    made.put_back(half[0])
+    assert made.ledger.unfinished().kind == "destroy"
+    reconcile(made.operations())
+    assert set(made.world.machines) >= running
+    assert {one.outcome for one in made.ledger.rollouts() if one.kind == "destroy"} == {"aborted"}
