@@ -249,7 +249,7 @@ def test_machines_that_are_let_reach_each_other(estate, launch, inside, booted):
     for machine in found:
         booted(machine["minion_id"])
     for machine, other in (found, found[::-1]):
-        tried = f"timeout 2 bash -c 'echo > /dev/tcp/{other['address']}/80' && echo reached"
+        tried = f"timeout 20 bash -c 'echo > /dev/tcp/{other['address']}/80' && echo reached"
         assert inside(machine["minion_id"], tried) == "reached"
 
 
@@ -288,7 +288,7 @@ def _is_sent(estate, source: str, hardware: str, other: dict[str, Any]) -> bool:
     """Send a datagram from machine-c under these addresses; return whether the other machine got it."""
     target, its = other["address"], network.hardware_address(other["address"])
     with _in_network(estate, other["minion_id"], _RECEIVE.format(target)) as receiver:
-        assert receiver.stdout.readline() == "ready\n"
+        assert receiver.stdin and receiver.stdout and receiver.stdout.readline() == "ready\n"
         lines = (
             f"ip link set host0 address {hardware}",
             f"ip addr add {source}/32 dev host0 || true",
@@ -296,13 +296,16 @@ def _is_sent(estate, source: str, hardware: str, other: dict[str, Any]) -> bool:
         )
         with _in_network(estate, "machine-c", _SEND.format("; ".join(lines), source, target)) as sender:
             assert sender.wait() == 0
+        receiver.stdin.write("sent\n")
+        receiver.stdin.flush()
         return receiver.stdout.readline() == f"{source}\n"
 
 
 _RECEIVE = """
 import socket
 receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-receiver.bind(({!r}, 9999)); receiver.settimeout(1); print("ready", flush=True)
+receiver.bind(({!r}, 9999)); print("ready", flush=True)
+input(); receiver.settimeout(1)
 try: print(receiver.recvfrom(9)[1][0])
 except TimeoutError: print("nothing")
 """
@@ -318,7 +321,7 @@ def _in_network(estate, minion_id: str, program: str) -> subprocess.Popen[str]:
     """Run a Python program in the network of a machine, with the rights of a root that may change addresses."""
     init = nspawn.find_init(cgroup(estate, minion_id))
     entered = ["nsenter", f"--net=/proc/{init}/ns/net", sys.executable, "-c", program]
-    return subprocess.Popen(entered, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(entered, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def test_launching_one_that_runs_changes_nothing(pair, launch):
@@ -386,7 +389,8 @@ def test_machines_come_back_with_their_host(estate, launch, inside, booted):
     for name in names:
         booted(name)
         inside(name, "echo mine > /var/lib/own")
-    keys = [inside(name, "sha256sum /var/lib/salt/pki/minion/minion.pem") for name in names]
+    key = "/var/lib/salt/pki/minion/minion.pem"  # the minion makes it some time after the boot
+    keys = [inside(name, f"until test -s {key}; do sleep 0.2; done; sha256sum {key}") for name in names]
     power_cut(estate, *names)
     code, said = started_at_boot(estate)
     assert (code, said["started"], said["failed"]) == (0, names, {}), said
@@ -395,7 +399,7 @@ def test_machines_come_back_with_their_host(estate, launch, inside, booted):
         assert inside(name, "cat /var/lib/own; systemctl is-active nginx") == "mine\nactive"
         with urllib.request.urlopen(f"http://{before[name]['address']}/", timeout=5) as page:
             assert page.status == 200
-    assert [inside(name, "sha256sum /var/lib/salt/pki/minion/minion.pem") for name in names] == keys
+    assert [inside(name, f"sha256sum {key}") for name in names] == keys
     now = {one["minion_id"]: one for one in commands.list_machines(estate.host)}
     changes = {key for name in names for key in before[name] if before[name][key] != now[name][key]}
     assert changes == {"since"}
