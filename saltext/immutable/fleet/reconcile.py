@@ -1,6 +1,6 @@
 """``fleet.reconcile``, for the master's schedule: observe each fleet, save what was found, and give the commands.
 
-`fleet.decide.reconcile` and `fleet.decide.diagnosis` decide what to do; machines are replaced by a rollout.
+`fleet.decide.reconcile` and `fleet.decide.sickness` decide what to do; machines are replaced by a rollout.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from salt.exceptions import SaltException
 from saltext.immutable.fleet.books import revoked as revoked_images
 from saltext.immutable.fleet.books.audit import AuditEntry
 from saltext.immutable.fleet.books.sickness import SicknessLog
-from saltext.immutable.fleet.decide.diagnosis import Diagnosis, Rhythm, Sickness, diagnose
 from saltext.immutable.fleet.decide.reconcile import FleetStatus, Revoked, decide, failed_attempts, stuck
+from saltext.immutable.fleet.decide.sickness import Diagnosis, Rhythm, Sickness, diagnose
 from saltext.immutable.fleet.drive.loop import Interrupted
 from saltext.immutable.fleet.interventions import Interventions, Notify
 from saltext.immutable.fleet.observe import Stopped, observe

@@ -6,9 +6,10 @@ import os
 import re
 from pathlib import Path
 
+from saltext.immutable.builder.finish.caches import OF_ONE_BAKE
 from saltext.immutable.host import remove
 
-# Globs of what is removed. Files that this layer changed are in this layer, also where a layer below has them.
+# Globs of what is removed beside `caches`. Files that this layer changed are in it, also where one below has them.
 _REMOVED = (
     "etc/hostname",
     "etc/salt/minion_id",
@@ -20,12 +21,8 @@ _REMOVED = (
     "run/*",
     "tmp/*",
     "tmp/.[!.]*",
-    "var/cache/apt/*.bin",
-    "var/cache/apt/archives/*",
-    "var/cache/debconf/*-old",
     "var/cache/ldconfig/*",
     "var/cache/salt/*",
-    "var/lib/apt/lists/*",
     "var/lib/dbus/machine-id",
     "var/lib/dhcp/*.leases",
     "var/lib/immutable/etc/ssh/*",
@@ -57,7 +54,7 @@ _FIXED_DAY = b"18262"
 
 def scrub(tree: Path) -> None:
     """Scrub the tree of one layer. Whiteouts and the names of links stay: they hold no content."""
-    for pattern in _REMOVED:
+    for pattern in (*OF_ONE_BAKE, *_REMOVED):
         for found in tree.glob(pattern):
             if _is_real(tree, found.parent) and not _is_whiteout(found):
                 remove(found)

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from saltext.immutable.builder.finish.caches import CACHES, PACKAGE_LISTS
 from saltext.immutable.builder.sources.minion import VENV
 from saltext.immutable.host import remove
 from saltext.immutable.spec.model import Slim
@@ -27,20 +28,10 @@ _BELOW = {
 """Category -> folders of /usr/share."""
 _LICENCE = re.compile(r"copyright|licen[cs]e|copying|notice", re.IGNORECASE)
 _LANGUAGE = re.compile(r"[a-z]{2,3}([_@.].*)?")
-_CACHES = (
-    "var/backups/*",
-    "var/cache/apt/*.bin",
-    "var/cache/apt/archives/*.deb",
-    "var/cache/debconf/*-old",
-    "var/cache/man/*",
-    "var/lib/dpkg/*-old",
-)
-_PACKAGE_LISTS = ("var/lib/apt/lists/*",)
-"""`scrub` removes these and most of the caches in any case; here they are counted for the report."""
 _TESTS = tuple(f"{VENV[1:]}/lib/python*/site-packages/*/{name}" for name in ("test", "tests", "SelfTest"))
 """Many Python packages install their tests; those of libcloud are 22 MB."""
 _RECORDS = f"{VENV[1:]}/lib/python*/site-packages/*.dist-info/RECORD"
-_RULES = [_BELOW, _LICENCE.pattern, _LANGUAGE.pattern, _CACHES, _PACKAGE_LISTS, _TESTS, 1]
+_RULES = [_BELOW, _LICENCE.pattern, _LANGUAGE.pattern, CACHES, PACKAGE_LISTS, _TESTS, 1]
 """Part of a layer's key. Increase the last number when the code below removes something else than before."""
 
 
@@ -86,7 +77,7 @@ def _removable(tree: Path, order: Mapping[str, Any]) -> Iterator[tuple[str, str]
         yield from (("tests", path) for path in _files(tree, _TESTS))
     if order["bytecode"] == "drop":
         yield from (("bytecode", path) for path in _bytecode(tree))
-    for category, globs in (("caches", _CACHES), ("package lists", _PACKAGE_LISTS)):
+    for category, globs in (("caches", CACHES), ("package lists", PACKAGE_LISTS)):
         yield from ((category, path) for path in _files(tree, globs))
 
 

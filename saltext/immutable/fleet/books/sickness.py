@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
-from saltext.immutable.fleet.decide.diagnosis import Rhythm, Sickness
+from saltext.immutable.fleet.decide.sickness import Rhythm, Sickness
 from saltext.immutable.store import Store
 from saltext.immutable.store.schema import looks, sickness
 

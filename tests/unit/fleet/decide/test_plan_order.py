@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saltext.immutable.fleet.decide.diagnosis import FleetSeen, MachineSeen, diagnose
 from saltext.immutable.fleet.decide.forecast import forecast
 from saltext.immutable.fleet.decide.plan import plan
+from saltext.immutable.fleet.decide.sickness import FleetSeen, MachineSeen, diagnose
 from saltext.immutable.fleet.decide.state import Action, Limits, Machine, Plan, Rollout, by_age, oldest_first
 from saltext.immutable.spec.model import Amount, Fleet, ProviderSpec, Strategy, TrafficSpec
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saltext.immutable.fleet.decide.diagnosis import Diagnosis, FleetSeen, MachineSeen, Rhythm, Sickness, diagnose
 from saltext.immutable.fleet.decide.orphans import Orphan, orphan_keys
 from saltext.immutable.fleet.decide.orphans import decide as decide_orphans
 from saltext.immutable.fleet.decide.reconcile import FleetStatus, decide, failed_attempts, rest
+from saltext.immutable.fleet.decide.sickness import Diagnosis, FleetSeen, MachineSeen, Rhythm, Sickness, diagnose
 from saltext.immutable.fleet.decide.state import Rollout
 from saltext.immutable.spec.model import Amount, Fleet, ProviderSpec, Strategy
 

@@ -1,0 +1,15 @@
+"""What apt, debconf, dpkg and man keep for their next call, as globs below a layer's tree: no machine needs it."""
+
+CACHES = (
+    "var/backups/*",
+    "var/cache/apt/*.bin",
+    "var/cache/apt/archives/*.deb",
+    "var/cache/debconf/*-old",
+    "var/cache/man/*",
+    "var/lib/dpkg/*-old",
+)
+"""Removed by `slim`, which counts them for its report."""
+PACKAGE_LISTS = ("var/lib/apt/lists/*",)
+"""Removed and counted by `slim`: what ``apt update`` downloads."""
+OF_ONE_BAKE = ("var/cache/apt/*.bin", "var/cache/apt/archives/*", "var/cache/debconf/*-old", *PACKAGE_LISTS)
+"""Removed by `scrub` also where a recipe is not slimmed: they differ from bake to bake."""
