@@ -92,17 +92,19 @@ def keep_layer(key: str, digest: str, warnings=(), about=None):
     return _call("keep_layer", key=key, digest=digest, warnings=warnings, about=about)
 
 
-def make_key(bake_id: str):
+def make_key(bake_id: str, master_key: str):
     """
     Make the key pair of a bake and return its public half (PEM). The private half never leaves this host.
+
+    ``master_key``: the public key of the master (PEM), which is kept beside it.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt-call image.make_key web-bake.example.com
+        salt-call image.make_key web-bake.example.com "$(cat /etc/salt/pki/master/master.pub)"
     """
-    return _call("make_key", bake_id=bake_id)
+    return _call("make_key", bake_id=bake_id, master_key=master_key)
 
 
 def debian_layer(order: dict):

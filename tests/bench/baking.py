@@ -27,7 +27,7 @@ from saltext.immutable.images import layers
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines import network
 from saltext.immutable.machines.machine import Machine
-from saltext.immutable.minions import Minions, machine_config
+from saltext.immutable.minions import Minions, machine_config, public_key
 from tests.bench.rolling import opts_of
 from tests.support.estate import Answer, Estate
 
@@ -122,7 +122,7 @@ def _machine(estate: Estate, bake_id: str, below: list[str]) -> Iterator[Machine
         salt = Minions(opts)
         undo.callback(salt.close)
         undo.callback(salt.forget, bake_id)
-        salt.enrol(bake_id, commands.make_key(host, bake_id))
+        salt.enrol(bake_id, commands.make_key(host, bake_id, public_key(opts)))
         workspace = undo.enter_context(host.workspace())
         (workspace / "fs").mkdir()
         mirrors.write_resolv_conf(workspace / "fs")

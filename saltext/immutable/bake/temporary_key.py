@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable.bake.context import BakeContext
-from saltext.immutable.minions import Minions
+from saltext.immutable.minions import Minions, public_key
 from saltext.immutable.spec.model import Recipe
 
 
@@ -28,7 +28,7 @@ def enrolled(context: BakeContext, bake_id: str | None) -> Iterator[None]:
             )
         context.store.add_enrolled(bake_id)
         try:
-            salt.enrol(bake_id, context.builder("make_key", bake_id=bake_id))
+            salt.enrol(bake_id, context.builder("make_key", bake_id=bake_id, master_key=public_key(context.opts)))
             yield
         finally:
             salt.forget(bake_id)

@@ -55,10 +55,10 @@ def keep_layer(
     layers.set_key(host, key, digest, warnings, about)
 
 
-def make_key(host: Host, bake_id: str) -> str:
+def make_key(host: Host, bake_id: str, master_key: str) -> str:
     """Make the key pair of a bake and return its public half (PEM). The private half never leaves this host."""
     host.prepare()
-    return salt_call.make_key(host, bake_id)
+    return salt_call.make_key(host, bake_id, master_key)
 
 
 def debian_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:

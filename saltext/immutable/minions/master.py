@@ -28,6 +28,11 @@ def _public_key(opts: Mapping[str, Any]) -> str:
     return str(Path(opts["pki_dir"], "master.pub"))
 
 
+def public_key(opts: Mapping[str, Any]) -> str:
+    """Return the master's public key (PEM), as a minion keeps it."""
+    return Path(_public_key(opts)).read_text()
+
+
 def private_key(opts: Mapping[str, Any]) -> tuple[bytes, str | None]:
     """Return the master's private key (PEM) and its passphrase, or None.
 

@@ -68,7 +68,7 @@ class FakeMaster:
     def do_keep_layer(self, key: str, digest: str, warnings: Sequence[str], about: dict[str, Any]) -> None:
         self.kept[key], self.kept_warnings[key], self.kept_about[key] = digest, list(warnings), about
 
-    def do_make_key(self, bake_id: str) -> str:
+    def do_make_key(self, bake_id: str, master_key: str) -> str:
         return "public half"
 
     def _layer(self, order: dict[str, Any], **about: Any) -> dict[str, Any]:
@@ -127,6 +127,7 @@ def master(monkeypatch) -> FakeMaster:
         return {"grains": dict(grains), "pillar": {"web:version": fake.tree}}
 
     monkeypatch.setattr(temporary_key, "Minions", FakeMinions)
+    monkeypatch.setattr(temporary_key, "public_key", lambda opts: "master's public half")
     monkeypatch.setattr(layer_key, "of_states", of_states)
     monkeypatch.setattr(layer_key, "details", details)
     monkeypatch.setattr(layer_key, "tree", lambda opts: fake.files)

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from itertools import groupby
 from multiprocessing import get_context
 from typing import Any
@@ -89,6 +88,20 @@ def _result(name: str, passed: bool, seconds: float, message: str) -> dict[str, 
 
 
 # In a process that has loaded Salt
+
+
+def start_in_turn(config: Mapping[str, Any], turn: Any, loaded: Any) -> None:
+    """Load Salt in a process of a pool: where nobody did before, one process alone, then the others.
+
+    Salt makes its cache folders while it loads, and of two processes that make the same folder one fails. ``turn``: a
+    lock; ``loaded``: an event, set where the folders are there; both of `multiprocessing`.
+    """
+    with turn:
+        if not loaded.is_set():
+            start_salt(config)
+            loaded.set()
+            return
+    start_salt(config)
 
 
 def start_salt(config: Mapping[str, Any]) -> None:
@@ -199,7 +212,11 @@ def config(order: Mapping[str, Any], file: str) -> dict[str, Any]:
 
 def _run_all(order: Mapping[str, Any], workers: int, config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Run the tests in ``workers`` processes."""
-    with ProcessPoolExecutor(workers, get_context("fork"), initializer=start_salt, initargs=(config,)) as pool:
+    context = get_context("fork")
+    turn, loaded = context.Lock(), context.Event()
+    if os.path.isdir(config["cachedir"]):
+        loaded.set()
+    with ProcessPoolExecutor(workers, context, initializer=start_in_turn, initargs=(config, turn, loaded)) as pool:
         return results(order, lambda function, items: list(pool.map(function, items)))
 
 
@@ -221,12 +238,7 @@ def main(file: str = _CONFIG) -> int:
     cores = len(os.sched_getaffinity(0))
     # Each process loads Salt after the fork, because a forked one would share its sockets.
     workers = cores if many else min(cores, len(order["tests"]))
-    opts = config(order, file)
-    try:
-        found = _run_all(order, workers, opts)
-    except BrokenProcessPool:  # sometimes a process dies while another one is forked; a single one is safe
-        found = _run_all(order, 1, opts)
-    print(json.dumps(found), flush=True)
+    print(json.dumps(_run_all(order, workers, config(order, file))), flush=True)
     return 0
 
 

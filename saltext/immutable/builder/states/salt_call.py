@@ -39,8 +39,12 @@ _POLICY = "/usr/sbin/policy-rc.d"
 _START_NOTHING = "#!/bin/sh\nexit 101\n"
 
 
-def make_key(host: Host, bake_id: str) -> str:
-    """Make the key pair of a bake on this host and return its public half (PEM)."""
+def make_key(host: Host, bake_id: str, master_key: str) -> str:
+    """Make the key pair of a bake on this host and return its public half (PEM).
+
+    ``master_key``: the master's public key (PEM). Each Salt process of the machine finds it there; without it the first
+    writes it, and another one that starts meanwhile reads half of it and gives up.
+    """
     pki = host.pki / bake_id
     remove(pki)
     pki.mkdir(mode=0o700, parents=True)
@@ -50,6 +54,7 @@ def make_key(host: Host, bake_id: str) -> str:
     for name, text in (("minion.pem", private), ("minion.pub", public)):
         (pki / name).touch(mode=0o400)
         (pki / name).write_bytes(text)
+    (pki / "minion_master.pub").write_text(master_key)
     return public.decode()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import time
+
 import pytest
 
 from saltext.immutable.builder.image_tests import saltcheck
@@ -19,6 +22,30 @@ def test(name, check):
 
 
 test.__test__ = False
+
+
+def load(folder):
+    """Do what Salt does while it loads: make a folder that another process may just have made."""
+    if not folder.exists():
+        time.sleep(0.3)
+        folder.mkdir()
+
+
+@pytest.mark.parametrize("others", [1, 3])
+def test_the_first_process_makes_the_folders_of_salt_alone(tmp_path, monkeypatch, others):
+    context = multiprocessing.get_context("fork")
+    turn, loaded = context.Lock(), context.Event()
+    monkeypatch.setattr(saltcheck, "start_salt", load)
+    started = [
+        context.Process(target=saltcheck.start_in_turn, args=(tmp_path / "cache", turn, loaded))
+        for _ in range(1 + others)
+    ]
+    for each in started:
+        each.start()
+    for each in started:
+        each.join()
+    assert [each.exitcode for each in started] == [0] * (1 + others)
+    assert loaded.is_set()
 
 
 class Runs:
