@@ -10,7 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +242,48 @@ def test_a_machine_reaches_those_ports_of_its_host_that_are_open(estate, pair, l
     assert link in rules()
     commands.destroy(estate.host, "machine-open")
     assert link not in rules()
+
+
+def test_no_machine_reaches_its_host_by_another_protocol_or_address(estate, launch, inside, booted):
+    """The bridge of this estate is as one of the operator's own: others than machines may use it in any way."""
+    machine = launch("machine-six", capabilities=["CAP_NET_ADMIN"])
+    booted("machine-six")
+    link = machines.find(estate.host, "machine-six").link
+    gateway = network.gateway(Network(estate.net.bridge, estate.net.subnet))
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
+        port = server.getsockname()[1]
+
+        def reached() -> list[str]:
+            """Return by which protocols the machine connects to a port of this host that nobody opened for it."""
+            six = f"exec 3<>/dev/tcp/fd69::1/{port} && echo six"
+            other = f"ip addr replace 192.0.2.9/32 dev host0; ip route replace {gateway} dev host0 src 192.0.2.9"
+            four = f"exec 3<>/dev/tcp/{gateway}/{port} && echo four"
+            own = "ip -6 addr replace fd69::2/64 dev host0 nodad"
+            tried = f"{own}; timeout 3 bash -c '{six}'; {other}; timeout 3 bash -c '{four}'"
+            return inside("machine-six", tried).split()
+
+        with _reachable(estate.net.bridge):
+            assert reached() == []
+            network.release(Network(estate.net.bridge, estate.net.subnet), link)
+            network.unbind(link)
+            assert reached() == ["six", "four"], "it is the rules that stop it"
+    commands.destroy(estate.host, machine["minion_id"])
+    assert link not in subprocess.run(["ebtables-save"], capture_output=True, text=True, check=True).stdout
+
+
+@contextmanager
+def _reachable(bridge: str) -> Iterator[None]:
+    """Give a bridge fd69::1/64 and a route to 192.0.2.9 while the block runs."""
+    switch = Path("/proc/sys/net/ipv6/conf", bridge, "disable_ipv6")
+    switch.write_text("0")
+    ways = (["-6", "addr", "{}", "fd69::1/64", "dev", bridge, "nodad"], ["route", "{}", "192.0.2.9/32", "dev", bridge])
+    for way in ways:
+        subprocess.run(["ip", *(word.format("add") for word in way)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["ip", *(word.format("delete") for word in ways[1])], check=True)
+        switch.write_text("1")  # its addresses of IPv6 go with it
 
 
 def test_machines_that_are_let_reach_each_other(estate, launch, inside, booted):

@@ -18,6 +18,8 @@ from saltext.immutable.spec.model import Network
 COMMENT = "saltext-immutable"
 """Alias of our bridges and comment of our firewall rules."""
 _DNS = 53
+_IPTABLES, _IPTABLES6 = "iptables", "ip6tables"
+_IPV6 = Path("/proc/sys/net/ipv6")
 _SOURCES = ("-p IPv4 --ip-src", "-p ARP --arp-ip-src")
 RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 
@@ -98,6 +100,12 @@ def confine(network: Network, address: str, link: str, ports: Iterable[int] | No
     # The last is the first in the chain then, right below the rule for answers.
     rules = [f"-I {chain} 2 {match} {own} -j RETURN" for match in ([source] if ports is None else _open(source, ports))]
     rules.insert(0, f"-I {chain} 2 {source} {own} -j DROP")
+    if not _is_ours(network):
+        # Others than machines reach this host by any protocol and address; a machine is known by its hardware address.
+        its = f"-m mac --mac-source {hardware_address(address)}"
+        rules.append(f"-I {chain} 2 {its} ! {source} {own} -j DROP")
+        if _IPV6.exists():
+            _restore([f"-I INPUT -i {network.bridge} {its} -m conntrack --ctstate NEW {own} -j DROP"], _IPTABLES6)
     on_bridge = f"-i {network.bridge} -o {network.bridge}"
     rules += [f"-I FORWARD {on_bridge} {way} {address}/32 {own} -j ACCEPT" for way in ("-s", "-d") if between]
     _restore(rules)
@@ -111,12 +119,13 @@ def _open(source: str, ports: Iterable[int]) -> list[str]:
 
 def release(network: Network, link: str) -> None:
     """Remove the rules of a machine from this host's firewall."""
-    listed = []
-    for chain in (_chain(network), "FORWARD"):
-        listed += run(["iptables", "-w", "10", "-S", chain], check=False).stdout.splitlines()
-    rules = ["-D" + line.removeprefix("-A") for line in listed if f"--comment {link} " in line]
-    if rules:
-        _restore(rules)
+    for command, chains in ((_IPTABLES, (_chain(network), "FORWARD")), (_IPTABLES6, ("INPUT",))):
+        listed: list[str] = []
+        for chain in chains:
+            listed += run([command, "-w", "10", "-S", chain], check=False).stdout.splitlines()
+        rules = ["-D" + line.removeprefix("-A") for line in listed if f"--comment {link} " in line]
+        if rules:
+            _restore(rules, command)
 
 
 def hardware_address(address: str) -> str:
@@ -149,9 +158,9 @@ def unbind(link: str) -> None:
         run(["ebtables", "-t", "nat", *change], check=False)
 
 
-def _restore(rules: list[str]) -> None:
+def _restore(rules: list[str], command: str = _IPTABLES) -> None:
     """Add or remove rules of the table filter in one step."""
-    run(["iptables-restore", "--wait", "10", "--noflush"], stdin="\n".join(["*filter", *rules, "COMMIT", ""]))
+    run([f"{command}-restore", "--wait", "10", "--noflush"], stdin="\n".join(["*filter", *rules, "COMMIT", ""]))
 
 
 def _jump(network: Network) -> list[str]:

@@ -86,13 +86,16 @@ def test_a_bridge_that_is_not_ours_stays_after_the_last_machine(monkeypatch):
     assert commands.ran[-2:] == ["iptables -w 10 -F immutable-lo", "iptables -w 10 -X immutable-lo"]
 
 
-def test_a_machine_is_confined_to_its_ports_and_released_by_its_link(monkeypatch):
+def test_a_machine_is_confined_to_its_ports_and_released_by_its_link(tmp_path, monkeypatch):
     chain = "immutable-im0"
     commands = Commands(ip="2: eth0 inet 192.0.2.7/24 brd x scope global eth0\n")
     monkeypatch.setattr(network, "run", commands)
     monkeypatch.setattr(network, "resolv_conf", lambda: "nameserver 192.0.2.7\n")
+    monkeypatch.setattr(network, "_IPV6", tmp_path)
     network.confine(HERE, "10.117.0.2", "im77", [4506, 4505], between=False)
     own = "-m comment --comment im77"
+    its = "-m mac --mac-source 02:69:0a:75:00:02"
+    assert commands.ran[-2].splitlines()[1:-1] == [f"-I INPUT -i im0 {its} -m conntrack --ctstate NEW {own} -j DROP"]
     assert commands.ran[-1].splitlines()[1:-1] == [
         f"-I {chain} 2 -s 10.117.0.2/32 {own} -j DROP",
         f"-I {chain} 2 -s 10.117.0.2/32 -p icmp {own} -j RETURN",
@@ -100,19 +103,22 @@ def test_a_machine_is_confined_to_its_ports_and_released_by_its_link(monkeypatch
         f"-I {chain} 2 -s 10.117.0.2/32 -p udp --dport 53 {own} -j RETURN",
         f"-I {chain} 2 -s 10.117.0.2/32 -p tcp --dport 4505 {own} -j RETURN",
         f"-I {chain} 2 -s 10.117.0.2/32 -p tcp --dport 4506 {own} -j RETURN",
+        f"-I {chain} 2 {its} ! -s 10.117.0.2/32 {own} -j DROP",
     ]
     monkeypatch.setattr(network, "resolv_conf", lambda: "nameserver 192.0.2.8\n")
     network.confine(HERE, "10.117.0.2", "im77", None, between=True)
     assert commands.ran[-1].splitlines()[1:-1] == [
         f"-I {chain} 2 -s 10.117.0.2/32 {own} -j DROP",
         f"-I {chain} 2 -s 10.117.0.2/32 {own} -j RETURN",
+        f"-I {chain} 2 {its} ! -s 10.117.0.2/32 {own} -j DROP",
         f"-I FORWARD -i im0 -o im0 -s 10.117.0.2/32 {own} -j ACCEPT",
         f"-I FORWARD -i im0 -o im0 -d 10.117.0.2/32 {own} -j ACCEPT",
     ]
     mine, other = f"-A {chain} -s 10.117.0.2/32 {own} -j DROP", f"-A {chain} -s 10.117.0.3/32 {own}0 -j DROP"
     commands.said = {"iptables": "\n".join([f"-N {chain}", mine, other, ""])}
     network.release(HERE, "im77")
-    assert set(commands.ran[-1].splitlines()[1:-1]) == {mine.replace("-A", "-D", 1)}
+    assert "ip6tables -w 10 -S INPUT" in commands.ran
+    assert set(commands.ran[-2].splitlines()[1:-1]) == {mine.replace("-A", "-D", 1)}
 
 
 def test_a_link_that_is_gone_is_no_error(monkeypatch):
