@@ -12,7 +12,7 @@ from saltext.immutable.builder import offline, phases
 from saltext.immutable.builder.finish import slim
 from saltext.immutable.spec.model import Recipe
 
-_KEPT = ("packages", "grains", "sls", "phases", "slim", "private_keys")
+_KEPT = ("packages", "grains", "sls", "phases", "slim", "private_keys", "deferred")
 
 
 def find_or_build(
@@ -94,6 +94,9 @@ def _report(context: BakeContext, what: str, built: Layer) -> None:
     if built.get("damaged"):
         again = f"{what} is the same as before it was damaged; what ran on it is tainted, and is replaced"
         context.progress(again, "image/warning", recipe=context.recipe.name, warning=again)
+    for each in built.get("deferred", ()):
+        sentence = f"deferred to the boot: {each['what']} ({each['state']})"
+        context.progress(sentence, "image/deferred", recipe=context.recipe.name, **each)
     if saved := slim.summary(built["slim"]):
         context.progress(saved, "image/slim", what=what, saved=built["slim"])
 

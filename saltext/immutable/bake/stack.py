@@ -11,7 +11,8 @@ from saltext.immutable.store import Image
 
 Layer = Mapping[str, Any]
 """What is known of a layer: what (its name), digest, key, cached, packages, grains, seconds, phases, slim, size, files,
-tests, warnings, unproven, private_keys, sls, damaged (what was wrong with the layer of this digest before)."""
+tests, warnings, unproven, private_keys, deferred, sls, damaged (what was wrong with the layer of this digest
+before)."""
 _REPORTED = ("what", "digest", "cached", "seconds", "phases", "slim", "size", "files")
 
 
@@ -75,6 +76,11 @@ class Stack:
         return of_layers + (list(self.sealed.made.get("warnings", ())) if self.sealed else [])
 
     @property
+    def deferred(self) -> list[Mapping[str, str]]:
+        """What the states left to the boot of a machine: state, what and applied_by of each."""
+        return [each for layer in self.layers for each in layer.get("deferred") or ()]
+
+    @property
     def packages(self) -> Mapping[str, str]:
         """The version of each package in the image."""
         return dict(self.top.get("packages", {}))
@@ -99,10 +105,10 @@ class Stack:
         return self.sealed
 
     def report(self, channel: str) -> dict[str, Any]:
-        """Return what an operator is shown of the layers: layers, seconds, channel, cached, warnings."""
+        """Return what an operator is shown of the layers: layers, seconds, channel, cached, deferred, warnings."""
         layers = [_reported(layer) for layer in self.layers]
-        known = {"seconds": self.seconds, "channel": channel, "cached": self.cached, "warnings": self.warnings}
-        return {"layers": layers, **known}
+        known = {"seconds": self.seconds, "channel": channel, "cached": self.cached}
+        return {"layers": layers, **known, "deferred": self.deferred, "warnings": self.warnings}
 
 
 def _reported(layer: Layer) -> dict[str, Any]:

@@ -121,6 +121,7 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
             with phase("inside tests"):
                 results = run.run_inside(machine, order, secret_values)
                 trace = salt_call.trace(machine)
+            deferred = salt_call.deferred(machine, trace)
             if not all(result["passed"] for result in results):
                 return {"tests": results}
             if machine.boot:
@@ -130,7 +131,7 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         packages = debian.installed(status) if status.is_file() else _packages(host, order["below"])
         salt_call.finish(workspace / "fs")
         about: dict[str, Any] = {"packages": packages, "grains": grains, "sls": sls, "tests": results}
-        about["address"] = machine.address
+        about |= {"address": machine.address, "deferred": deferred}
         layer = _commit(host, workspace, seconds, order, secret_values, **about)
         return {**layer, "warnings": [*layer["warnings"], *chroot_warnings], "trace": trace}
 

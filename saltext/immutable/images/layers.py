@@ -49,6 +49,8 @@ class Layer:
     """Files and bytes that were removed from it, by category."""
     private_keys: Sequence[str] = ()
     """Its files that hold a private key."""
+    deferred: Sequence[Mapping[str, str]] = ()
+    """What its states left to the boot of a machine: ``state``, ``what`` and ``applied_by``."""
     warnings: Sequence[str] = field(default_factory=list)
     """Sentences for the operator. They depend on the key: the same layer may have others under another key."""
     damaged: str = ""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import salt.pillar
 from salt.exceptions import SaltInvocationError
 
-from saltext.immutable import spec
+from saltext.immutable import rendering, spec
 from saltext.immutable.spec.model import Definitions
 
 
@@ -20,10 +24,32 @@ def pillar(opts: Mapping[str, Any], minion_id: str, grains: Mapping[str, Any], *
     # Without safe rendering the errors name their cause; a minion would only be referred to the master's log.
     mine = {**opts, "pillar_cache": False, "file_client": "local", "pillar_safe_render_error": False}
     compiler = salt.pillar.Pillar(mine, dict(grains), minion_id, envs.get("saltenv"), pillarenv=envs.get("pillarenv"))
-    compiled: dict[str, Any] = compiler.compile_pillar()
+    with _quiet():
+        compiled: dict[str, Any] = compiler.compile_pillar()
     if errors := compiled.get("_errors"):
-        raise SaltInvocationError(f"the pillar of {minion_id} does not compile:\n" + "\n".join(map(str, errors)))
+        raise SaltInvocationError(f"the pillar of {minion_id} does not compile:\n{rendering.messages(errors)}")
     return compiled
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep errors that Salt logs in this thread off the terminal while the block runs; log files have them.
+
+    Each is among the errors of the pillar, and Salt prints it with a traceback.
+    """
+    thread = threading.get_ident()
+
+    def passes(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR or record.thread != thread
+
+    consoles = [each for each in logging.root.handlers if getattr(each, "stream", None) in (sys.stdout, sys.stderr)]
+    for each in consoles:
+        each.addFilter(passes)
+    try:
+        yield
+    finally:
+        for each in consoles:
+            each.removeFilter(passes)
 
 
 def definitions(opts: Mapping[str, Any]) -> Definitions:

@@ -127,6 +127,8 @@ class Recipe:
     bake_within: float = 3600.0
     """Seconds that the states may take in a bake."""
     guard: Guard = Guard()
+    at_boot: tuple[str, ...] = ()
+    """Units that states want running and that a bake enables without starting them."""
     at_launch: tuple[str, ...] = ()
     """SLS files that each machine applies once per boot, before it is ready."""
     writable: tuple[str, ...] = ()

@@ -20,6 +20,7 @@ from saltext.immutable.text import plain, quoted
 
 _GLOB = r"([A-Za-z0-9_*?-]|\[!?[A-Za-z0-9_-]+\])+"
 _RETURNER = r"[a-z][a-z0-9_]*"
+_UNIT = r"[A-Za-z0-9:_.@\\-]{1,200}"
 _FUNCTION = rf"{_GLOB}\.{_GLOB}"
 # A path must also be valid in a systemd unit and in the options of an overlay mount.
 _DIRECTORY = r"(/[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*|/\.[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*)+"
@@ -58,6 +59,7 @@ def recipe(name: str, read: Section) -> Recipe:
         read_only=read.take("read_only", reading.flag, True),
         bake_within=read.take("bake_within", reading.duration, Recipe.bake_within),
         guard=_guard(read.inside("guard")),
+        at_boot=read.take("at_boot", _at_boot, ()),
         at_launch=read.take("at_launch", reading.words, ()),
         writable=read.take("writable", _writable, ()),
         exec=read.take("exec", _exec, ()),
@@ -123,6 +125,10 @@ def _guard(section: Section) -> Guard:
 def _some(words: Sequence[str], most: int = 5) -> str:
     more = f" and {len(words) - most} more" if len(words) > most else ""
     return ", ".join(words[:most]) + more
+
+
+def _at_boot(value: object) -> tuple[str, ...]:
+    return tuple(matching(_UNIT, word, "a unit; write auditd or auditd.service") for word in reading.words(value))
 
 
 def _functions(value: object) -> tuple[str, ...]:

@@ -73,7 +73,17 @@ immutable:
       bake_id: shop-bake.tests.example.com
       grains: {roles: [shop]}
       states: highstate
+    kernel:
+      from: {recipe: base}
+      bake_id: kernel-bake.tests.example.com
+      states: [kernel]
   fleets:
+    kernel:
+      recipe: kernel
+      size: 1
+      minion_id: 'kernel-{token}.tests.example.com'
+      provider: {name: nspawn, memory: 512M}
+      strategy: {max_surge: 1, ready_within: 60s}
     web:
       recipe: web
       size: 3

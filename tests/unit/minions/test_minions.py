@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.server
+import io
 import json
 import logging
 import socket
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -460,6 +462,27 @@ def test_how_a_machine_finds_its_master(opts):
     assert (config["master"], config["master_port"], config["publish_port"]) == ("10.0.0.1", 1, 2)
     assert config["master_finger"] == pem_finger(f"{opts['pki_dir']}/master.pub", sum_type=config["hash_type"])
     assert minions.machine_config({**opts, "transport": "tcp"}, "x")["transport"] == "tcp"
+
+
+def test_an_error_in_the_pillar_is_told_once_and_without_a_traceback(opts, monkeypatch):
+    """Salt logs it with a traceback, which belongs into the log file."""
+    shown, logged = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    handlers = [logging.StreamHandler(shown), logging.StreamHandler(logged)]
+    for handler in handlers:
+        handler.setLevel(logging.WARNING)
+        logging.root.addHandler(handler)
+    try:
+        write(opts, top="base: {'*': [web]}", web="rack: {{ grains['rack'] }}")
+        with pytest.raises(SaltInvocationError, match="has no attribute 'rack'; line 1") as error:
+            minions.pillar(opts, "web-1", {"id": "web-1"})
+        assert "Traceback" not in str(error.value) and shown.getvalue() == ""
+        assert "Traceback" in logged.getvalue()
+        logging.getLogger("salt.other").error("later")
+        assert shown.getvalue() == "later\n"
+    finally:
+        for handler in handlers:
+            logging.root.removeHandler(handler)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ class UpToDateCheck:
         report = {name: value for name, value in image.report.items() if name not in ("salt", "pack", "policy")}
         report["layers"] = [{**layer, "cached": True} for layer in report["layers"]]
         known = {"image": image.name, "digest": digest, "changed": False, "channel": self.channel}
-        return {**report, **known, "cached": True, "seconds": round(time.monotonic() - self.began, 3)}
+        return {"deferred": [], **report, **known, "cached": True, "seconds": round(time.monotonic() - self.began, 3)}
 
     def keep(self, chain: Sequence[Recipe], layers: Sequence[Mapping[str, Any]], digest: str) -> None:
         """Keep the fingerprint with the image of a bake that ended well, if the next bake may go by it.

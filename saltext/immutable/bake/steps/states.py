@@ -162,6 +162,7 @@ def _order(context: BakeContext, recipe: Recipe, stack: Stack, tree: Tree) -> di
         "pillarenv": recipe.pillarenv,
         "sync": layer_key.has_custom_modules(tree),
         "chroot": recipe.bake_in == "chroot",
+        "at_boot": list(recipe.at_boot),
         "hash_key": layer_key.hash_key(context.store.secret),
         "within": recipe.bake_within,
         "secrets": list(recipe.secrets),

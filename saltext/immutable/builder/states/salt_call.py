@@ -10,22 +10,23 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-import salt.output
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from salt.exceptions import CommandExecutionError
 
+from saltext.immutable import rendering
 from saltext.immutable.builder import mirrors, offline
 from saltext.immutable.builder.sources import debian
 from saltext.immutable.builder.sources.minion import EXTENSION_MODULES, VENV
-from saltext.immutable.builder.states import chroot, minion_config
-from saltext.immutable.builder.states.traced_salt_call import HASH_KEY
+from saltext.immutable.builder.states import chroot, failures, minion_config
+from saltext.immutable.builder.states.traced_salt_call import AT_BOOT, HASH_KEY
 from saltext.immutable.host import Host, remove, tail
 from saltext.immutable.machines.machine import Machine
 
 _PKI = "/run/immutable-pki"
 TRACE = "/run/immutable-trace"
 """File in the machine in which `traced_salt_call` records what the states use."""
+_KIND, _SERVICE = "deferred", ".service"
 _TIMED_OUT = 124
 """Exit code of timeout(1) when the time is over."""
 # Kinds of custom modules that an image never keeps: a synced executor would take the guard's place.
@@ -112,10 +113,8 @@ def apply(machine: Machine, order: Mapping[str, Any]) -> tuple[list[str], list[s
             f"the states of {order['bake_id']} did not run; correct what Salt says, and bake again:\n"
             + _errors(result, done)
         )
-    failed = {name: state for name, state in result.items() if not state["result"]}
-    if failed or done.returncode:
-        count = f"{len(failed)} of {len(result)} states failed in the bake; correct them, and bake again"
-        raise CommandExecutionError(f"{count}:\n{_highstate_output(order, failed)}")
+    if done.returncode or not all(state["result"] for state in result.values()):
+        raise CommandExecutionError(failures.describe(result))
     sls = sorted({str(state["__sls__"]) for state in result.values() if "__sls__" in state})
     return sls, chroot.warnings(result) if order.get("chroot") else []
 
@@ -123,13 +122,31 @@ def apply(machine: Machine, order: Mapping[str, Any]) -> tuple[list[str], list[s
 def _traced(order: Mapping[str, Any]) -> list[str]:
     """Return the command to put before ``salt-call`` so that it is traced."""
     module = [f"{VENV}/bin/python", "-m", "saltext.immutable.builder.states.traced_salt_call", TRACE]
-    return ["env", f"{HASH_KEY}={order['hash_key']}", *module, order["minion"]["master"]]
+    settings = [f"{HASH_KEY}={order['hash_key']}", f"{AT_BOOT}={' '.join(order.get('at_boot', ()))}"]
+    return ["env", *settings, *module, order["minion"]["master"]]
 
 
 def trace(machine: Machine) -> list[list[Any]] | None:
     """Return the lines that `traced_salt_call` recorded, or None where it did not run."""
     done = machine.run(["cat", TRACE])
     return None if done.returncode else [list(json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def deferred(machine: Machine, lines: Sequence[Sequence[Any]] | None) -> list[dict[str, str]]:
+    """Return what the states left to the boot: state, what and applied_by of each. ``lines``: the result of `trace`.
+
+    Raises CommandExecutionError where no unit of the image would apply it.
+    """
+    names = ("state", "what", "applied_by")
+    found = [dict(zip(names, line[1:], strict=True)) for line in lines or () if line[0] == _KIND]
+    for each in found:
+        unit = each["applied_by"]
+        if unit.endswith(_SERVICE) and machine.run(["systemctl", "--quiet", "is-enabled", unit]).returncode:
+            raise CommandExecutionError(
+                f"{each['state']} leaves this to the boot: {each['what']}; but {unit} is not enabled in the image, so "
+                "no machine would do it: install the package of that unit and enable it (service.enabled)"
+            )
+    return found
 
 
 def _salt_call(
@@ -154,14 +171,9 @@ def _parse(done: CompletedProcess[str]) -> Any:
 
 def _errors(result: Any, done: CompletedProcess[str]) -> str:
     """Return the errors of a salt-call that applied no states."""
-    errors = "\n".join(map(str, result)) if isinstance(result, list) else ""
-    return f"{errors}\n{tail(done.stdout if result is None else '')}\n{tail(done.stderr)}".strip()
-
-
-def _highstate_output(order: Mapping[str, Any], failed: Mapping[str, Any]) -> str:
-    opts = {"color": False, "state_verbose": True, "state_output": "full", "extension_modules": ""}
-    text = salt.output.out_format({order["bake_id"]: failed}, "highstate", opts)
-    return str(text)
+    if isinstance(result, list) and result:  # standard error has the same, with tracebacks
+        return rendering.messages(result)
+    return f"{tail(done.stdout if result is None else '')}\n{tail(rendering.readable(done.stderr))}".strip()
 
 
 def stop(machine: Machine, within: float = 90.0) -> None:

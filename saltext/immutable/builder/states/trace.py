@@ -10,6 +10,7 @@ Runs in the machine that bakes. A line of the file is one observation, a JSON li
 - ``envs``: it asked for the names of the environments
 - ``state, sls, id, function, hash``: a state that was applied
 - ``unproven, sentence``: something that no key can see
+- ``deferred, state, what, applied_by``: what a state left to the boot of a machine
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """``salt-call`` that records in a file what it takes from outside; the module `trace` describes the file.
 
 Runs in the machine that bakes, with the image's own Python: ``python -m
-saltext.immutable.builder.states.traced_salt_call FILE MASTER salt-call ...``. It records and changes nothing. States
-that run in processes of their own (``parallel``) are recorded as well.
+saltext.immutable.builder.states.traced_salt_call FILE MASTER salt-call ...``. It changes nothing but the states that
+`deferred` names. States that run in processes of their own (``parallel``) are recorded as well.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import glob
 import os
 import sys
 
-from saltext.immutable.builder.states import custom_code, minion_events
+from saltext.immutable.builder.states import custom_code, deferred, minion_events, units
 from saltext.immutable.builder.states.trace import Trace
 from saltext.immutable.builder.states.watch_files import watch_lists, watch_requests
 from saltext.immutable.builder.states.watch_states import watch_states
@@ -19,6 +19,8 @@ from saltext.immutable.builder.states.watch_templates import watch_templates
 
 HASH_KEY = "IMMUTABLE_TRACE_KEY"
 """Environment variable with the key of the hashes of states; plain hashes could reveal the secrets in them."""
+AT_BOOT = "IMMUTABLE_AT_BOOT"
+"""Environment variable with the units that are not started, separated by spaces."""
 _ALWAYS_USED = "/var/cache/salt/minion/extmods/{}/*.py"
 
 
@@ -36,6 +38,7 @@ def watch(trace: Trace) -> None:
 
 def main() -> None:
     """Run ``salt-call`` and record. Where Salt's classes cannot be wrapped, delete the file and raise."""
+    import salt.loader.lazy
     import salt.scripts
     import salt.utils.event
 
@@ -46,6 +49,8 @@ def main() -> None:
     except BaseException:
         os.unlink(file)
         raise
+    at_boot = [units.full_name(unit) for unit in os.environ.pop(AT_BOOT, "").split()]
+    deferred.Deferral(trace, at_boot).watch(salt.loader.lazy.LazyLoader)
     minion_events.skip_absent_minion(salt.utils.event.SaltEvent)
     sys.argv = words
     salt.scripts.salt_call()

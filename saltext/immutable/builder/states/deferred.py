@@ -1,0 +1,295 @@
+"""Defer to a machine's boot what a container cannot do while it bakes: settings of the kernel, devices, some services.
+
+Such a state does its persistent part (a file of sysctl.d, a line of fstab, an enabled unit) and succeeds; the rest is
+recorded as ``deferred``, with the unit that applies it at boot. A state without a persistent part fails and says what
+to do. Runs in the machine that bakes, around Salt's own state functions; it replaces none of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+import types
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saltext.immutable.builder.states import units
+from saltext.immutable.builder.states.trace import Trace, wrap_method
+
+Result = dict[str, Any]
+"""What a state function returns: name, result, changes, comment."""
+AT_LAUNCH = "run it on each machine (at_launch of the recipe)"
+_MARK = "_immutable_deferred"
+_MODULES_FILE = "/etc/modules-load.d/salt_managed.conf"
+_REFUSED = re.compile(r"Read-only file system|Operation not permitted|Permission denied|does not exist|No such file")
+_KERNEL = re.compile(r"/proc/sys/|/sys/|\b(?:modprobe|insmod|rmmod|swapon|setenforce)\b|\bsysctl\b.*=")
+_STORAGE = ("blockdev", "btrfs", "cryptdev", "lvm", "mdadm", "raid", "quota", "zfs", "zpool")
+"""State modules that make or change the storage of one machine."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a state function."""
+
+    function: str
+    arguments: Mapping[str, Any]
+    """By name, with defaults."""
+    salt: Mapping[str, Callable[..., Any]]
+    """Salt's execution functions."""
+    run: Callable[[], Result]
+    """Calls Salt's own function."""
+    trace: Trace
+    at_boot: Collection[str]
+    """Services that the recipe does not start in the bake."""
+
+    @property
+    def name(self) -> str:
+        """The argument ``name``."""
+        return str(self.arguments["name"])
+
+    def get(self, argument: str) -> Any:
+        """Return an argument, None where it is not given."""
+        return self.arguments.get(argument)
+
+    def deferred(self, what: str, applied_by: str, changes: Mapping[str, Any]) -> Result:
+        """Record what is left to the boot, and return the result of a state whose persistent part is done."""
+        state = self.trace.in_progress[-1].removeprefix("state ") if self.trace.in_progress else self.function
+        self.trace.note("deferred", state, what, applied_by)
+        comment = f"deferred to the boot: {what} (applied by {applied_by})"
+        return {"name": self.name, "result": True, "changes": dict(changes), "comment": comment}
+
+    def failed(self, comment: str) -> Result:
+        """Return the result of a state that fails."""
+        return {"name": self.name, "result": False, "changes": {}, "comment": comment}
+
+
+def sysctl(call: Call) -> Result:
+    """`sysctl.present`: Salt writes the file, then cannot set the value; systemd-sysctl sets it at boot."""
+    file = call.get("config") or call.salt["sysctl.default_config"]()
+    before = _configured(call, file)
+    result = call.run()
+    if result["result"] is False and _REFUSED.search(str(result["comment"])) and _configured(call, file) is not None:
+        value = call.get("value")
+        changes = {} if before == _configured(call, file) else {call.name: value}
+        return call.deferred(f"{call.name} = {value}", "systemd-sysctl.service", changes)
+    return result
+
+
+def _configured(call: Call, file: str) -> Any:
+    """Return the value that a file of sysctl.d has for the setting of a call, None where it has none."""
+    return (call.salt["sysctl.show"](config_file=file) or {}).get(call.name)
+
+
+def kmod(call: Call) -> Result:
+    """`kmod.present` and `kmod.absent`: edit the list of modules that systemd-modules-load loads at boot."""
+    wanted = call.function == "kmod.present"
+    if not call.get("persist"):
+        changed = "loads a module into" if wanted else "removes a module from"
+        return call.failed(
+            f"{call.function} {changed} the running kernel, and a container has none of its own; give persist: True, "
+            f"which does it at the boot of each machine, or {AT_LAUNCH}"
+        )
+    mods = [str(each) for each in call.get("mods") or [call.name]]
+    changes = _list_modules(mods, wanted)
+    what = f"{'load' if wanted else 'do not load'} {', '.join(mods)} into the kernel"
+    return call.deferred(what, "systemd-modules-load.service", changes)
+
+
+def _list_modules(mods: Collection[str], wanted: bool) -> dict[str, str]:
+    """Add modules to the list of those that are loaded at boot, or remove them; return the changes."""
+    file = Path(_MODULES_FILE)
+    lines = file.read_text().splitlines() if file.exists() else []
+    names = {mod.split()[0] for mod in mods}
+    left = [line for line in lines if line.partition(" ")[0] not in names]
+    now = [*left, *mods] if wanted else left
+    if sorted(now) == sorted(lines):
+        return {}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(f"{line}\n" for line in now))
+    return {mod: "loaded at boot" if wanted else "not loaded at boot" for mod in mods}
+
+
+def swap(call: Call) -> Result:
+    """`mount.swap`: Salt writes fstab after it could not activate the swap."""
+    result = _run_caught(call)
+    if result["result"] is not False:
+        return result
+    if not call.get("persist"):
+        return call.failed(_of_running(call, "activates swap in"))
+    added = call.salt["mount.set_fstab"]("none", call.name, "swap", ["defaults"], 0, 0, call.get("config"))
+    if added == "bad config":
+        return result
+    changes = {"persist": added} if added != "present" else result["changes"]
+    return call.deferred(f"activate the swap {call.name}", "systemd-fstab-generator", changes)
+
+
+def mounted(call: Call) -> Result:
+    """`mount.mounted`: what cannot be mounted in a container, a device above all, gets its line in fstab."""
+    result = _run_caught(call)
+    if result["result"] is not False or not call.get("mount"):
+        return result
+    if not call.get("persist"):
+        return call.failed(_of_running(call, f"mounts {call.get('device')} in"))
+    if call.get("mkmnt"):
+        os.makedirs(call.name, exist_ok=True)
+    if not os.path.isdir(call.name):
+        return call.failed(f"{call.name} is no directory; give mkmnt: True, or let a file.directory state make it")
+    options = call.get("opts")
+    entry = [call.name, call.get("device"), call.get("fstype"), options if options is not None else "defaults"]
+    added = call.salt["mount.set_fstab"](*entry, call.get("dump"), call.get("pass_num"), call.get("config"))
+    if added == "bad config":
+        return result
+    what = f"mount {call.get('device')} on {call.name}"
+    return call.deferred(what, "systemd-fstab-generator", {} if added == "present" else {"persist": added})
+
+
+def _run_caught(call: Call) -> Result:
+    """Return the result of Salt's function. One that a container stops with an exception has failed."""
+    from salt.exceptions import CommandExecutionError
+
+    try:
+        return call.run()
+    except (CommandExecutionError, OSError) as err:
+        return call.failed(str(err))
+
+
+def _of_running(call: Call, does: str) -> str:
+    return f"{call.function} {does} the machine that bakes only; give persist: True, or {AT_LAUNCH}"
+
+
+def firewall(call: Call) -> Result:
+    """`iptables.*` and `nftables.*`: only saved rules are in the image."""
+    family = call.function.partition(".")[0]
+    unit = {"iptables": "netfilter-persistent.service", "nftables": "nftables.service"}[family]
+    if not call.get("save"):
+        return call.failed(
+            f"{call.function} changes the rules of the machine that bakes, and no machine gets them; give save: True, "
+            f"and let {unit} load the saved rules at boot, or {AT_LAUNCH}"
+        )
+    result = call.run()
+    if result["result"] is False:
+        return result
+    return {**result, **call.deferred(f"load the saved rules of {family}", unit, result["changes"])}
+
+
+def storage(call: Call) -> Result:
+    """Refuse what makes storage of one machine."""
+    return call.failed(
+        f"{call.function} makes or changes the storage of one machine, and an image has none; take the state out of "
+        f"the recipe's states, and {AT_LAUNCH}"
+    )
+
+
+def command(call: Call) -> Result:
+    """`cmd.*`: say why a command failed that needs the kernel of the host."""
+    result = call.run()
+    if result["result"] is not False:
+        return result
+    output = f"{result.get('changes', {})} {result['comment']}"
+    used = _KERNEL.search(f"{call.name} {call.get('source') or ''}")
+    if used and (_REFUSED.search(output) or "/lib/modules" in output):
+        hint = (
+            f"The command needs the kernel of the host ({used[0].strip()}), which a bake does not change. Write what a "
+            f"boot applies (sysctl.present, kmod.present with persist: True, a unit), or {AT_LAUNCH}"
+        )
+        result = {**result, "comment": f"{result['comment']}\n{hint}"}
+    return result
+
+
+def service(call: Call) -> Result:
+    """`service.running`: a unit that cannot start in a container is enabled and starts at boot, where it can."""
+    unit = units.full_name(call.name)
+    reason = "at_boot of the recipe names it" if unit in call.at_boot else units.missing_device(unit)
+    if reason is None:
+        result = call.run()
+        if result["result"] is not False:
+            return result
+        reason = units.unmet_condition(unit)
+        if reason is None:
+            return {**result, "comment": f"{result['comment']}\n{units.describe(unit)}".strip()}
+    enabled = bool(call.salt["service.enabled"](call.name))
+    if not enabled and not (call.get("enable") and call.salt["service.enable"](call.name)):
+        return call.failed(
+            f"{unit} cannot start in the bake ({reason}), and nothing starts it at boot; give enable: True"
+        )
+    return call.deferred(f"start {unit}: {reason}", unit, {} if enabled else {call.name: "enabled"})
+
+
+Handler = Callable[[Call], Result]
+_FUNCTIONS: Mapping[str, Handler] = {
+    "sysctl.present": sysctl,
+    "kmod.present": kmod,
+    "kmod.absent": kmod,
+    "mount.swap": swap,
+    "mount.mounted": mounted,
+    "service.running": service,
+    "service.mod_watch": service,
+    **{f"cmd.{name}": command for name in ("run", "script", "wait", "wait_script", "mod_watch")},
+}
+_MODULES: Mapping[str, Handler] = {
+    "iptables": firewall,
+    "nftables": firewall,
+    **dict.fromkeys(_STORAGE, storage),
+}
+
+
+def handler(function: str) -> Handler | None:
+    """Return what is called in place of a state function, None where Salt's own is called."""
+    return _FUNCTIONS.get(function) or _MODULES.get(function.partition(".")[0])
+
+
+@dataclass(frozen=True)
+class Deferral:
+    """Puts the handlers around the state functions that Salt loads."""
+
+    trace: Trace
+    at_boot: Collection[str]
+
+    def watch(self, loader: Any) -> None:
+        """Wrap the state functions that a loader (Salt's class ``LazyLoader``) loads from now on."""
+
+        def loading(original: Callable[..., Any]) -> Callable[..., Any]:
+            def load(own: Any, *args: Any, **kwargs: Any) -> Any:
+                found = original(own, *args, **kwargs)
+                if own.tag == "states":
+                    self.wrap(own._dict)
+                return found
+
+            return load
+
+        wrap_method(loader, "_load_module", loading)
+
+    def wrap(self, functions: dict[str, Any]) -> None:
+        """Wrap those of ``functions`` (by full name) that have a handler, each once."""
+        for name, function in list(functions.items()):
+            handle = handler(name)
+            if handle is not None and not hasattr(function, _MARK):
+                functions[name] = self._around(name, function, handle)
+                setattr(functions[name], _MARK, True)
+
+    def _around(self, name: str, function: Any, handle: Handler) -> Any:
+        def called(*args: Any, **kwargs: Any) -> Result:
+            if function.__globals__["__opts__"].get("test"):
+                return dict(function(*args, **kwargs))
+            bound = inspect.signature(function).bind(*args, **kwargs)
+            bound.apply_defaults()
+            given = {**bound.arguments, **bound.arguments.get("kwargs", {})}
+            salt = function.__globals__["__salt__"]
+            run = functools.partial(function, *args, **kwargs)
+            return handle(Call(name, given, salt, run, self.trace, self.at_boot))
+
+        return _with_globals_of(function, called)
+
+
+def _with_globals_of(function: Any, called: Callable[..., Result]) -> Any:
+    """Return a function that calls ``called``, with the globals of ``function``: Salt puts data of the state there."""
+
+    def wrapper(*args, **kwargs):  # type: ignore[no-untyped-def]  # it uses no name but that of its closure
+        return called(*args, **kwargs)
+
+    made = types.FunctionType(wrapper.__code__, function.__globals__, function.__name__, None, wrapper.__closure__)
+    return functools.wraps(function)(made)

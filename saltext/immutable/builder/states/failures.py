@@ -1,0 +1,45 @@
+"""What an operator is told of states that failed in a bake. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from saltext.immutable.host import tail
+
+_NOT_RUN = "One or more requisite failed"
+_LINES = 10
+"""Lines of a command's output in the message."""
+
+
+def describe(result: Mapping[str, Any]) -> str:
+    """Return the message about a highstate of which states failed: how many, and what each of them says.
+
+    ``result``: what Salt returns of each state. States that did not run because of another one are counted only.
+    """
+    failed = {name: state for name, state in result.items() if not state["result"]}
+    not_run = {name for name, state in failed.items() if str(state.get("comment", "")).startswith(_NOT_RUN)}
+    own = sorted(failed.keys() - not_run, key=lambda name: (failed[name].get("__run_num__", 0), name))
+    more = f", and {len(not_run)} that need them did not run" if not_run else ""
+    count = f"{len(own)} of {len(result)} states failed in the bake{more}; correct them, and bake again"
+    return "\n".join([f"{count}:", *(_state(name, failed[name]) for name in own)])
+
+
+def _state(name: str, state: Mapping[str, Any]) -> str:
+    """Return what is known of a failed state: id, function, SLS and name; comment; the last lines of its output."""
+    module, state_id, target, function = [*name.split("_|-"), "", "", ""][:4]
+    of = f" of {state['__sls__']}" if state.get("__sls__") else ""
+    named = f", name {target}" if target not in (state_id, "") else ""
+    comment = str(state.get("comment") or "").strip()
+    lines = [f"- {state_id} ({module}.{function}){of}{named}", *_indented(comment)]
+    changes = state.get("changes") or {}
+    for stream in ("stdout", "stderr"):
+        if output := str(changes.get(stream) or "" if isinstance(changes, Mapping) else "").strip():
+            lines += _indented(f"{stream}: {tail(output, _LINES)}")
+    if isinstance(changes, Mapping) and changes.get("retcode"):
+        lines += _indented(f"exit code {changes['retcode']}")
+    return "\n".join(lines)
+
+
+def _indented(text: str) -> list[str]:
+    return [f"    {line}" for line in text.splitlines()]

@@ -1,0 +1,42 @@
+"""Errors of Salt's renderers as an operator reads them: once, with the name of the file, without Salt's own code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_SLS = re.compile(r"Rendering SLS '(?:[^':]+:)?([^']+)' failed")
+_HEAD = re.compile(r"Rendering SLS [^\n]* failed[^:\n]*:\s*")
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n((?:[ \t]+[^\n]*\n)*)([^\n]*)\n*")
+_BETWEEN = re.compile(r"^(?:During handling of the above|The above) exception[^\n]*\n*", re.MULTILINE)
+_FRAME = re.compile(r'File "([^"<]+)", line (\d+)')
+_OF_PYTHON = re.compile(r"/(?:site|dist)-packages/|/lib/python3")
+_CACHED = re.compile(r"[^\s\"(]*/cache/salt/minion/files/[^/\s]+/")
+
+
+def messages(errors: Iterable[object]) -> str:
+    """Return errors of Salt as `readable` does, each once."""
+    return "\n".join(dict.fromkeys(readable(str(error)) for error in errors))
+
+
+def readable(error: str) -> str:
+    """Return one error of Salt without tracebacks, with the name of the SLS and paths as in ``salt://``.
+
+    Of an error that is nothing but a traceback its last line stays, and the last line of the tree's own code.
+    """
+    name = _SLS.search(error)
+    text = _BETWEEN.sub("", error)
+    bare = not _HEAD.sub("", text[: found.start()]).strip() if (found := _TRACEBACK.search(text)) else False
+    last = list(_TRACEBACK.finditer(text))[-1] if bare else None
+    text = _TRACEBACK.sub("", text).strip()
+    if last is not None:
+        text = f"{text} {last[2]}{_where(last[1])}".strip()
+    if name is not None:
+        text = text.replace('"<unicode string>"', f"SLS {name[1]}")
+    return _CACHED.sub("salt://", text)
+
+
+def _where(frames: str) -> str:
+    """Return the last place of a traceback that is not in Python or in Salt, as a phrase in brackets."""
+    own = [found for found in _FRAME.finditer(frames) if not _OF_PYTHON.search(found[1])]
+    return f" ({own[-1][1]}, line {own[-1][2]})" if own else ""

@@ -1,0 +1,68 @@
+"""A tree whose states need the host's kernel bakes; what it leaves to the boot is said, and its machines are well."""
+
+from __future__ import annotations
+
+import pytest
+
+WITHOUT_KERNEL = {
+    "vm.max_map_count (sysctl.present) of kernel": ("vm.max_map_count = 262144", "systemd-sysctl.service"),
+    "dummy (kmod.present) of kernel": ("load dummy into the kernel", "systemd-modules-load.service"),
+    "/swapfile (mount.swap) of kernel": ("activate the swap /swapfile", "systemd-fstab-generator"),
+    "/srv/data (mount.mounted) of kernel": ("mount /dev/vdb1 on /srv/data", "systemd-fstab-generator"),
+}
+
+
+@pytest.fixture(scope="module")
+def kernel(estate):
+    """The report of the bake of a tree that needs a kernel."""
+    return estate.salt_run("image.bake", "kernel")
+
+
+@pytest.fixture(scope="module")
+def machine(estate, kernel, inside, booted):
+    """A machine of that image: what runs a shell line in it."""
+    try:
+        assert estate.salt_run("fleet.roll", "kernel").data["outcome"] == "done"
+        [machine] = estate.salt_run("fleet.status", "kernel").data["machines"]
+        booted(machine["minion_id"])
+        yield lambda line: inside(machine["minion_id"], line)
+    finally:
+        estate.salt_run("fleet.destroy", "kernel")
+
+
+def test_the_bake_says_what_it_leaves_to_the_boot_and_why(estate, kernel):
+    found = {each["state"]: (each["what"], each["applied_by"]) for each in kernel.data["deferred"]}
+    assert found.items() >= WITHOUT_KERNEL.items(), found
+    what, unit = found["chrony (service.running) of kernel"]
+    assert unit == "chrony.service" and "is not met" in what
+    what, unit = found["qemu-guest-agent (service.running) of kernel"]
+    assert unit == "qemu-guest-agent.service" and "it needs dev-virtio" in what
+    assert "deferred to the boot: vm.max_map_count = 262144" in kernel.stderr
+    assert estate.salt_run("image.show", "kernel:stable").data["report"]["deferred"] == kernel.data["deferred"]
+    again = estate.salt_run("image.bake", "kernel").data
+    assert (again["cached"], again["deferred"]) == (True, kernel.data["deferred"])
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        pytest.param("cat /etc/sysctl.d/99-salt.conf", "vm.max_map_count = 262144", id="a setting of the kernel"),
+        pytest.param("cat /proc/sys/net/core/somaxconn", "4321", id="a setting of the machine's own network"),
+        pytest.param("cat /etc/modules-load.d/salt_managed.conf", "dummy", id="a module"),
+        pytest.param("grep swap /etc/fstab", "/swapfile", id="swap"),
+        pytest.param("grep vdb1 /etc/fstab", "/srv/data", id="a mount"),
+        pytest.param("systemctl is-enabled chrony qemu-guest-agent", "enabled", id="services"),
+        pytest.param("cat /etc/chrony/conf.d/pool.conf", "time.example.com", id="what a service watches"),
+    ],
+)
+def test_the_persistent_part_is_in_the_image(machine, line, says):
+    assert says in machine(line)
+
+
+def test_no_unit_failed(machine):
+    assert machine("systemctl --failed --no-legend --plain") == "", machine("systemctl status systemd-sysctl")
+
+
+def test_the_machine_has_no_drift(estate, machine):
+    found = estate.salt_run("fleet.drift", "kernel").data
+    assert (found["clean"], found["drifted"], found["unknown"]) == (1, [], []), found

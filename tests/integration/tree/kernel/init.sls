@@ -1,0 +1,45 @@
+# What no container can do while it bakes: the host's kernel, devices, services that need them.
+procps:
+  pkg.installed: []
+
+vm.max_map_count:
+  sysctl.present:
+    - value: 262144
+    - require:
+      - pkg: procps
+
+net.core.somaxconn:
+  sysctl.present:
+    - value: 4321
+    - require:
+      - pkg: procps
+
+dummy:
+  kmod.present:
+    - persist: True
+
+/swapfile:
+  mount.swap: []
+
+/srv/data:
+  mount.mounted:
+    - device: /dev/vdb1
+    - fstype: ext4
+    - mkmnt: True
+
+{% for package in ('chrony', 'qemu-guest-agent') %}
+{{ package }}:
+  pkg.installed: []
+  service.running:
+    - enable: True
+    - require:
+      - pkg: {{ package }}
+{% endfor %}
+
+/etc/chrony/conf.d/pool.conf:
+  file.managed:
+    - contents: pool time.example.com iburst
+    - require:
+      - pkg: chrony
+    - watch_in:
+      - service: chrony

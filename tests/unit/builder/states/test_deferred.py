@@ -1,0 +1,222 @@
+"""What states leave to the boot of a machine, by calls of state functions that are fakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from salt.exceptions import CommandExecutionError
+
+from saltext.immutable.builder.states import deferred, units
+from saltext.immutable.builder.states.trace import Trace
+
+
+class FakeStates:
+    """State functions as Salt loads them, on a machine whose kernel refuses all."""
+
+    def __init__(self, tmp_path: Path, at_boot: tuple[str, ...] = ()) -> None:
+        self.file = tmp_path / "trace"
+        self.trace = Trace(str(self.file), "master", b"key")
+        self.deferral = deferred.Deferral(self.trace, at_boot)
+        self.called: list[str] = []
+        self.config: dict[str, str] = {}
+        self.enabled: set[str] = set()
+        self.salt = {
+            "sysctl.default_config": lambda: "/etc/sysctl.d/99-salt.conf",
+            "sysctl.show": lambda config_file: dict(self.config),
+            "mount.set_fstab": lambda *entry: self.config.update({"fstab": str(entry)}) or "new",
+            "service.enabled": lambda name: name in self.enabled,
+            "service.enable": lambda name: self.enabled.add(name) or True,
+        }
+
+    def call(self, function: str, code: str, test: bool = False, **arguments: object) -> dict[str, object]:
+        """Call a state function whose code is given, through the handler."""
+        module = {"__opts__": {"test": test}, "__salt__": self.salt, "self": self, "Error": CommandExecutionError}
+        arguments_, _, body = code.partition("|")
+        exec(f"def state({arguments_}):\n    self.called.append(name)\n    {body}", module)
+        functions = {function: module["state"]}
+        self.deferral.wrap(functions)
+        wrapped = functions[function]
+        self.deferral.wrap(functions)
+        assert functions[function] is wrapped, "it is wrapped once"
+        self.trace.in_progress.append(f"state the-id ({function}) of web")
+        try:
+            return functions[function](**arguments)
+        finally:
+            self.trace.in_progress.pop()
+
+    def noted(self) -> list[list[str]]:
+        """Return what was recorded as deferred."""
+        lines = map(json.loads, self.file.read_text().splitlines())
+        return [line[1:] for line in lines if line[0] == "deferred"]
+
+
+RESULT = "return {'name': name, 'result': RESULT, 'changes': {}, 'comment': COMMENT}"
+SYSCTL = "name, value, config=None|self.config[name] = value; " + RESULT
+
+
+def answer(code: str, result: bool, comment: str = "") -> str:
+    return code.replace("RESULT", repr(result)).replace("COMMENT", repr(comment))
+
+
+@pytest.mark.parametrize("error", ["sysctl -w failed: Read-only file system", "sysctl vm.x does not exist"])
+def test_a_setting_of_the_kernel_is_written_and_left_to_systemd(tmp_path, error):
+    states = FakeStates(tmp_path)
+    for changes in ({"vm.x": 4}, {}):
+        result = states.call("sysctl.present", answer(SYSCTL, False, error), name="vm.x", value=4)
+        assert (result["result"], result["changes"]) == (True, changes)
+    assert states.noted() == [["the-id (sysctl.present) of web", "vm.x = 4", "systemd-sysctl.service"]]
+
+
+@pytest.mark.parametrize(
+    ("code", "comment"),
+    [
+        pytest.param(answer(SYSCTL, False, "sysctl -w failed: Invalid argument"), "Invalid", id="a wrong value"),
+        pytest.param(answer("name, value, config=None|" + RESULT, False, "Permission denied"), "denied", id="no file"),
+        pytest.param(answer(SYSCTL, True, "set"), "set", id="the machine's own, which it can set"),
+    ],
+)
+def test_other_results_of_sysctl_stay_as_they_are(tmp_path, code, comment):
+    states = FakeStates(tmp_path)
+    assert comment in states.call("sysctl.present", code, name="vm.x", value=4)["comment"]
+    assert states.noted() == []
+
+
+def test_modules_of_the_kernel_are_loaded_at_boot(tmp_path, monkeypatch):
+    monkeypatch.setattr(deferred, "_MODULES_FILE", str(tmp_path / "modules-load.d/salt_managed.conf"))
+    states, code = FakeStates(tmp_path), answer("name, persist=False, mods=None|" + RESULT, False)
+    assert states.call("kmod.present", code, name="dummy", persist=True)["changes"] == {"dummy": "loaded at boot"}
+    assert states.call("kmod.present", code, name="dummy", persist=True)["changes"] == {}
+    states.call("kmod.present", code, name="both", mods=["bonding mode=4", "dummy"], persist=True)
+    file = tmp_path / "modules-load.d/salt_managed.conf"
+    assert file.read_text().splitlines() == ["bonding mode=4", "dummy"]
+    assert states.call("kmod.absent", code, name="bonding", persist=True)["result"] is True
+    assert file.read_text().splitlines() == ["dummy"]
+    assert states.called == [], "Salt's own function would ask the kernel"
+    refused = states.call("kmod.present", code, name="nbd")
+    assert refused["result"] is False and "give persist: True" in refused["comment"]
+
+
+def test_swap_gets_its_line_in_fstab(tmp_path):
+    states, code = FakeStates(tmp_path), "name, persist=True, config='/etc/fstab'|raise Error('EPERM')"
+    result = states.call("mount.swap", code, name="/swapfile")
+    assert (result["result"], result["changes"]) == (True, {"persist": "new"})
+    assert "'none', '/swapfile', 'swap'" in states.config["fstab"]
+    refused = states.call("mount.swap", code, name="/swapfile", persist=False)
+    assert refused["result"] is False and "give persist: True" in refused["comment"]
+
+
+MOUNTED = (
+    "name, device, fstype, mkmnt=False, opts='defaults', dump=0, pass_num=0, config='/etc/fstab', persist=True, "
+    "mount=True, **kwargs|" + answer(RESULT, False, "mount: /dev/sdb1: special device does not exist")
+)
+
+
+def test_a_device_is_mounted_at_boot(tmp_path):
+    states, place = FakeStates(tmp_path), tmp_path / "data"
+    wanted = {"name": str(place), "device": "/dev/sdb1", "fstype": "ext4"}
+    assert "give mkmnt: True" in states.call("mount.mounted", MOUNTED, **wanted)["comment"]
+    assert states.call("mount.mounted", MOUNTED, **wanted, mkmnt=True)["changes"] == {"persist": "new"}
+    assert place.is_dir() and f"'{place}', '/dev/sdb1', 'ext4', 'defaults'" in states.config["fstab"]
+    assert states.call("mount.mounted", MOUNTED, **wanted, persist=False)["result"] is False
+
+
+@pytest.mark.parametrize("function", ["lvm.lv_present", "mdadm.present", "blockdev.formatted", "quota.mode"])
+def test_storage_of_one_machine_is_refused_before_anything_is_touched(tmp_path, function):
+    states = FakeStates(tmp_path)
+    result = states.call(function, answer("name|" + RESULT, True), name="x")
+    assert result["result"] is False and states.called == []
+    assert "storage of one machine" in result["comment"] and "at_launch" in result["comment"]
+
+
+@pytest.mark.parametrize(("module", "unit"), [("iptables", "netfilter-persistent"), ("nftables", "nftables")])
+def test_only_saved_rules_of_a_firewall_are_in_the_image(tmp_path, module, unit):
+    states, code = FakeStates(tmp_path), answer("name, save=False|" + RESULT, True, "done")
+    refused = states.call(f"{module}.append", code, name="x")
+    assert refused["result"] is False and "give save: True" in refused["comment"] and states.called == []
+    assert states.call(f"{module}.append", code, name="x", save=True)["result"] is True
+    assert [line[2] for line in states.noted()] == [f"{unit}.service"]
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "hinted"),
+    [
+        pytest.param("echo never > /sys/kernel/mm/x", "Read-only file system", True, id="a write to /sys"),
+        pytest.param("modprobe nbd", "FATAL: Module nbd not found in directory /lib/modules/6.1", True, id="modprobe"),
+        pytest.param("sysctl -w vm.swappiness=1", "permission denied\nPermission denied", True, id="sysctl"),
+        pytest.param("cat /sys/x", "nothing", False, id="another error"),
+        pytest.param("false", "Permission denied", False, id="another command"),
+    ],
+)
+def test_a_command_that_needs_the_kernel_says_so(tmp_path, name, output, hinted):
+    result = FakeStates(tmp_path).call("cmd.run", answer("name|" + RESULT, False, output), name=name)
+    assert result["result"] is False and ("needs the kernel of the host" in result["comment"]) is hinted
+
+
+RUNNING = answer("name, enable=None|" + RESULT, False, "failed to start")
+
+
+@pytest.fixture
+def systemd(monkeypatch):
+    """systemd as it answers about one unit; each test changes the answers."""
+
+    class FakeSystemd:
+        device: str | None = None
+        condition: str | None = None
+
+    monkeypatch.setattr(units, "missing_device", lambda unit: FakeSystemd.device)
+    monkeypatch.setattr(units, "unmet_condition", lambda unit: FakeSystemd.condition)
+    monkeypatch.setattr(units, "describe", lambda unit: f"status of {unit}")
+    return FakeSystemd
+
+
+def test_a_unit_whose_condition_is_not_met_is_enabled_and_starts_at_boot(tmp_path, systemd):
+    systemd.condition = "ConditionCapability=CAP_SYS_TIME is not met"
+    states = FakeStates(tmp_path)
+    result = states.call("service.running", RUNNING, name="chrony", enable=True)
+    assert (result["result"], result["changes"], states.enabled) == (True, {"chrony": "enabled"}, {"chrony"})
+    what = "start chrony.service: ConditionCapability=CAP_SYS_TIME is not met"
+    assert states.noted() == [["the-id (service.running) of web", what, "chrony.service"]]
+    assert states.call("service.mod_watch", RUNNING, name="chrony")["changes"] == {}
+    refused = states.call("service.running", RUNNING, name="ntpsec")
+    assert refused["result"] is False and "nothing starts it at boot; give enable: True" in refused["comment"]
+
+
+def test_a_unit_that_needs_a_device_is_not_started_at_all(tmp_path, systemd):
+    systemd.device = "it needs dev-virtio.device"
+    states = FakeStates(tmp_path)
+    assert states.call("service.running", RUNNING, name="qemu-guest-agent", enable=True)["result"] is True
+    assert states.called == []
+
+
+def test_a_unit_of_at_boot_is_not_started_at_all(tmp_path, systemd):
+    states = FakeStates(tmp_path, at_boot=("auditd.service",))
+    assert states.call("service.running", RUNNING, name="auditd", enable=True)["result"] is True
+    assert states.called == [] and states.enabled == {"auditd"}
+
+
+def test_a_unit_that_fails_shows_its_status(tmp_path, systemd):
+    result = FakeStates(tmp_path).call("service.running", RUNNING, name="nginx", enable=True)
+    assert (result["result"], result["comment"]) == (False, "failed to start\nstatus of nginx.service")
+
+
+def test_a_dry_run_is_salts_own(tmp_path, systemd):
+    states = FakeStates(tmp_path, at_boot=("auditd.service",))
+    assert states.call("service.running", RUNNING, test=True, name="auditd")["comment"] == "failed to start"
+    assert states.noted() == []
+
+
+def test_other_functions_are_not_touched(tmp_path):
+    functions = {"file.managed": object(), "service.dead": object(), "pkg.installed": object()}
+    before = dict(functions)
+    FakeStates(tmp_path).deferral.wrap(functions)
+    assert functions == before
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [("auditd", "auditd.service"), ("a.socket", "a.socket"), ("my.app", "my.app.service"), ("x@1", "x@1.service")],
+)
+def test_the_full_name_of_a_unit(name, full):
+    assert units.full_name(name) == full

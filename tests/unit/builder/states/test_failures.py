@@ -1,0 +1,42 @@
+"""The message about states that failed in a bake."""
+
+from __future__ import annotations
+
+from saltext.immutable.builder.states import failures
+
+FINE = {"result": True, "comment": "fine", "changes": {}, "__run_num__": 0, "__sls__": "web"}
+COMMAND = {
+    "result": False,
+    "comment": 'Command "migrate" run',
+    "changes": {"pid": 7, "retcode": 3, "stdout": "\n".join(map(str, range(40))), "stderr": "no route to the database"},
+    "__run_num__": 2,
+    "__sls__": "web.db",
+}
+SERVICE = {"result": False, "comment": "failed\n  status", "changes": {}, "__run_num__": 1, "__sls__": "web"}
+WAITED = {"result": False, "comment": "One or more requisite failed: web.db.migrate", "changes": {}, "__run_num__": 3}
+
+
+def test_each_state_that_failed_is_shown_in_order_and_what_waited_for_it_is_counted():
+    said = failures.describe(
+        {
+            "cmd_|-migrate_|-migrate --all_|-run": COMMAND,
+            "file_|-a_|-/etc/a_|-managed": FINE,
+            "service_|-nginx_|-nginx_|-running": SERVICE,
+            "file_|-b_|-/etc/b_|-managed": WAITED,
+        }
+    )
+    assert said.splitlines()[:4] == [
+        "2 of 4 states failed in the bake, and 1 that need them did not run; correct them, and bake again:",
+        "- nginx (service.running) of web",
+        "    failed",
+        "      status",
+    ]
+    assert "- migrate (cmd.run) of web.db, name migrate --all" in said
+    assert "    stderr: no route to the database\n    exit code 3" in said
+    assert "39" in said and "29" not in said.replace("exit", ""), "the last ten lines of the output"
+    assert "requisite" not in said
+
+
+def test_a_state_without_anything_to_say_is_named():
+    said = failures.describe({"nope_|-a_|-a_|-nope": {"result": False, "comment": None, "changes": "odd"}})
+    assert said.splitlines() == ["1 of 1 states failed in the bake; correct them, and bake again:", "- a (nope.nope)"]

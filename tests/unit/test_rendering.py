@@ -1,0 +1,95 @@
+"""Errors of Salt's renderers, as Salt gives them, and what an operator reads."""
+
+from __future__ import annotations
+
+import pytest
+
+from saltext.immutable import rendering
+
+JINJA = """Rendering SLS 'base:web' failed: Jinja error: division by zero
+/var/cache/salt/minion/files/base/lib/map.jinja(2):
+---
+{% macro y() %}
+{{ 1/0 }}    <======================
+{% endmacro %}
+---
+Traceback (most recent call last):
+  File "/opt/salt/lib/python3.11/site-packages/salt/utils/templates.py", line 582, in render_jinja_tmpl
+    output = template.render(**decoded_context)
+             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  File "/var/cache/salt/minion/files/base/lib/map.jinja", line 2, in template
+    {{ 1/0 }}
+ZeroDivisionError: division by zero
+
+"""
+PYTHON = """Rendering SLS 'base:py' failed: Traceback (most recent call last):
+  File "/opt/salt/lib/python3.11/site-packages/salt/utils/templates.py", line 803, in py
+    data = mod.run()
+           ^^^^^^^^^
+  File "/var/cache/salt/minion/files/base/py.sls", line 3, in run
+    return {}["x"]
+           ~~^^^^^
+KeyError: 'x'
+"""
+PILLAR = """Rendering SLS 'p' failed, render error:
+Traceback (most recent call last):
+  File "/usr/lib/python3/dist-packages/salt/utils/templates.py", line 803, in py
+    data = mod.run()
+  File "/srv/pillar/p.sls", line 3, in run
+    return 1/0
+ZeroDivisionError: division by zero
+"""
+CHAINED = """[ERROR   ] Rendering exception occurred
+Traceback (most recent call last):
+  File "/opt/salt/lib/python3.11/site-packages/jinja2/environment.py", line 1295, in render
+    self.environment.handle_exception()
+jinja2.exceptions.UndefinedError: 'x' is undefined
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/opt/salt/lib/python3.11/site-packages/salt/utils/templates.py", line 258, in render_tmpl
+    output = render_str(tmplstr, context, tmplpath)
+salt.exceptions.SaltRenderError: Jinja variable 'x' is undefined
+[CRITICAL] Rendering SLS 'base:web' failed: Jinja variable 'x' is undefined
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "reads"),
+    [
+        pytest.param(
+            "Rendering SLS 'base:web.main' failed: no expected node\n  in \"<unicode string>\", line 5, column 1",
+            "Rendering SLS 'base:web.main' failed: no expected node\n  in SLS web.main, line 5, column 1",
+            id="YAML",
+        ),
+        pytest.param(
+            JINJA,
+            "Rendering SLS 'base:web' failed: Jinja error: division by zero\nsalt://lib/map.jinja(2):\n---\n"
+            "{% macro y() %}\n{{ 1/0 }}    <======================\n{% endmacro %}\n---",
+            id="Jinja, whose lines are there already",
+        ),
+        pytest.param(
+            PYTHON, "Rendering SLS 'base:py' failed: KeyError: 'x' (salt://py.sls, line 3)", id="a state file in Python"
+        ),
+        pytest.param(
+            PILLAR,
+            "Rendering SLS 'p' failed, render error: ZeroDivisionError: division by zero (/srv/pillar/p.sls, line 3)",
+            id="a pillar in Python",
+        ),
+        pytest.param(
+            CHAINED,
+            "[ERROR   ] Rendering exception occurred\n"
+            "[CRITICAL] Rendering SLS 'base:web' failed: Jinja variable 'x' is undefined",
+            id="a log",
+        ),
+        pytest.param("Specified SLS nothere is not available", "Specified SLS nothere is not available", id="plain"),
+        pytest.param("", "", id="nothing"),
+    ],
+)
+def test_what_an_operator_reads(error, reads):
+    assert rendering.readable(error) == reads
+
+
+def test_the_same_error_is_told_once():
+    assert rendering.messages(["a", "b", "a"]) == "a\nb"
