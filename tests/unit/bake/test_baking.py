@@ -286,13 +286,30 @@ def test_tests_that_run_in_the_machine_that_bakes_judge_again_when_they_change(m
         assert master.built == builds
 
 
-def test_a_file_that_changes_while_it_is_used_leaves_no_key(master, baked):
+def test_a_file_that_changes_while_it_is_used_leads_to_a_second_build(master, baked):
     def edit() -> None:
         master.files = {"base": {**USED["base"], "web/init.sls": "33188 cc"}}
 
     master.files, master.trace, master.during = USED, [["file", "base", "web/init.sls", True]], edit
-    with pytest.raises(CommandExecutionError, match="changed during the bake"):
+    said: list[str] = []
+    baked(progress=lambda message, *_, **__: said.append(message))
+    assert master.built[-2:] == ["states of web", "states of web"]
+    moved = "web: file web/init.sls (base) changed during the bake; building the layer again, 2 of 3"
+    assert moved in said
+    baked()
+    assert master.built == [], "the second build has the key of what it was made from"
+
+
+def test_a_tree_that_never_rests_fails_the_bake_and_leaves_no_key(master, baked):
+    pushed = iter(range(99))
+
+    def push() -> None:
+        master.files = {"base": {**USED["base"], "web/init.sls": f"33188 {next(pushed)}"}}
+
+    master.files, master.trace, master.during = USED, [["file", "base", "web/init.sls", True]], push
+    with pytest.raises(CommandExecutionError, match=r"web/init.sls \(base\) changed during the bake, and in 3 builds"):
         baked()
+    assert master.built[-4:] == ["minion salt", *["states of web"] * 3]
     master.during = lambda: None
     baked()
     assert master.built == ["states of web"]
@@ -350,10 +367,10 @@ def test_why_asks_the_mirrors_if_told_to(master, baked, why):
 
 def test_inputs_that_change_during_the_bake_leave_no_key(master, baked):
     def edit() -> None:
-        master.tree = "2"
+        master.tree += "x"
 
     master.during = edit
-    with pytest.raises(CommandExecutionError, match="changed during the bake"):
+    with pytest.raises(CommandExecutionError, match="pillar web:version changed during the bake"):
         baked()
     master.during = lambda: None
     for tree in ("1", "2"):

@@ -22,6 +22,14 @@ from saltext.immutable.minions import machine_config
 from saltext.immutable.spec.model import Recipe
 
 Inputs = Mapping[str, Any]
+_NAMED = 5
+"""How many changed inputs a message names."""
+_ATTEMPTS = 3
+"""How often a layer is built if its inputs change while it is."""
+
+
+class InputsMoved(CommandExecutionError):  # type: ignore[misc]
+    """Inputs of a layer changed while it was built: it is not known which of their values it has."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +99,27 @@ def _foresee(context: BakeContext, recipe: Recipe, stack: Stack, reading: Readin
 
 
 def _build(context: BakeContext, recipe: Recipe, below: Stack, reading: Reading) -> Stack:
+    """Return the stack with a new layer; it is built again where its inputs change meanwhile.
+
+    Raises `InputsMoved` where they change each time.
+    """
+    for attempt in range(2, _ATTEMPTS + 1):
+        try:
+            return _build_once(context, recipe, below, reading)
+        except InputsMoved as err:
+            sentence = f"{err}; building the layer again, {attempt} of {_ATTEMPTS}"
+            context.progress(sentence, "image/warning", recipe=recipe.name, warning=sentence)
+            reading = _read(context, recipe, below)
+    try:
+        return _build_once(context, recipe, below, reading)
+    except InputsMoved as err:
+        raise InputsMoved(f"{err}, and in {_ATTEMPTS} builds; bake again when nobody changes them") from err
+
+
+def _build_once(context: BakeContext, recipe: Recipe, below: Stack, reading: Reading) -> Stack:
     """Return the stack with a new layer, kept under its key if its inputs did not change while it was built."""
     tree = layer_key.whole(reading.tree)
+    details = _details(context, recipe, reading.grains) if reading.ground is not None else {}
     stack = layers.build(context, recipe, below, "state_layer", _order(context, recipe, below, tree))
     trace = stack.top.get("trace") or []
     asked, unproven = references.asked(trace), references.unproven(tree, trace)
@@ -100,8 +127,11 @@ def _build(context: BakeContext, recipe: Recipe, below: Stack, reading: Reading)
     now = layer_key.tree(context.opts)
     again = None if reading.ground is None else _ground(context, recipe, below, reading.grains, now)
     answers = layer_key.complete({}, now, asked)
-    if again != reading.ground or answers != layer_key.complete({}, tree, asked):
-        raise CommandExecutionError(f"states or pillar of {recipe.name} changed during the bake; bake again")
+    before = layer_key.complete({}, tree, asked)
+    if again != reading.ground or answers != before:
+        old = why.parts(reading.ground or {}, details, before, {})
+        new = why.parts(again or {}, _details(context, recipe, reading.grains) if details else {}, answers, {})
+        raise InputsMoved(f"{_moved(recipe, old, new)} during the bake")
     _require_served_as_listed(tree, trace)
     # The next bake will know the grains that the tree's own modules brought to this one.
     grains = _grains(context, stack, below.top["grains"], stack.top["grains"])
@@ -114,6 +144,13 @@ def _build(context: BakeContext, recipe: Recipe, below: Stack, reading: Reading)
         layers.keep(context, key, stack.top)
     more = {"asked": asked, "states": references.states(trace), "unproven": unproven}
     return _record(context, recipe, stack, grains, made_from, more)
+
+
+def _moved(recipe: Recipe, old: Inputs, new: Inputs) -> str:
+    """Return what changed between two readings of the inputs: the first names, and how many more there are."""
+    found = why.changes(recipe.name, old, new) or [f"{recipe.name}: pillar or grains changed"]
+    more = f", and {len(found) - _NAMED} more," if len(found) > _NAMED else ""
+    return f"{', '.join(found[:_NAMED])}{more}"
 
 
 def _require_served_as_listed(tree: Tree, trace: references.Trace) -> None:
@@ -137,8 +174,13 @@ def _parts(
     context: BakeContext, recipe: Recipe, stack: Stack, grains: Inputs, made_from: Inputs, more: Inputs
 ) -> dict[str, Any]:
     """Return the parts of all recipes so far, this one's with them."""
-    details = layer_key.details(context.opts, recipe, grains, context.store.secret)
+    details = _details(context, recipe, grains)
     return {**stack.parts, recipe.name: why.parts(made_from, details, made_from, more)}
+
+
+def _details(context: BakeContext, recipe: Recipe, grains: Inputs) -> dict[str, Any]:
+    """Return a hash of each grain and each value of the pillar as they are now."""
+    return layer_key.details(context.opts, recipe, grains, context.store.secret)
 
 
 def _ground(context: BakeContext, recipe: Recipe, below: Stack, grains: Inputs, tree: Tree) -> dict[str, Any]:
