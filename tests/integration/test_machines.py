@@ -431,6 +431,8 @@ def test_machines_come_back_with_their_host(estate, launch, inside, booted):
     for name in names:
         booted(name)
         inside(name, "echo mine > /var/lib/own")
+    ids = [inside(name, "cat /etc/machine-id") for name in names]
+    assert len(set(ids)) == 2
     key = "/var/lib/salt/pki/minion/minion.pem"  # the minion makes it some time after the boot
     keys = [inside(name, f"until test -s {key}; do sleep 0.2; done; sha256sum {key}") for name in names]
     power_cut(estate, *names)
@@ -442,6 +444,7 @@ def test_machines_come_back_with_their_host(estate, launch, inside, booted):
         with urllib.request.urlopen(f"http://{before[name]['address']}/", timeout=5) as page:
             assert page.status == 200
     assert [inside(name, f"sha256sum {key}") for name in names] == keys
+    assert [inside(name, "cat /etc/machine-id") for name in names] == ids, "its journal goes on where it was"
     now = {one["minion_id"]: one for one in commands.list_machines(estate.host)}
     changes = {key for name in names for key in before[name] if before[name][key] != now[name][key]}
     assert changes == {"since"}

@@ -28,8 +28,7 @@ from saltext.immutable.machines.cgroup import Cgroup
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Network
 
-_POWER_OFF = signal.SIGRTMIN + 4
-"""The signal that shuts systemd down: systemd(1), section "Signals"."""
+_POWER_OFF = signal.SIGRTMIN + 4  # shuts systemd down: systemd(1), section "Signals"
 
 
 @dataclass(frozen=True)
@@ -263,6 +262,7 @@ def _container(host: Host, machine: Machine) -> nspawn.Container:
         _make_upper(host, machine, inside, changes)
     return nspawn.Container(
         name=machine.name,
+        launched=f"{machine.minion_id} {machine.born}",
         hostname=machine.minion_id.split(".")[0][:63],
         cgroup=machine.cgroup,
         root=folder / "root",

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -68,6 +69,7 @@ CAPABILITIES = frozenset(
     )
 )
 """All names of capabilities(7)."""
+_MACHINE_IDS = uuid.UUID("8d3f6a1e-4c0b-5a39-9a53-2f6d2d6f6c4e")
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -81,6 +83,8 @@ class Container:
 
     name: str
     """Its machine name for nspawn."""
+    launched: str
+    """A text of its own, the same each time that it starts: its ``/etc/machine-id`` follows from it."""
     hostname: str
     cgroup: Cgroup
     root: Path
@@ -180,6 +184,7 @@ def _nspawn(container: Container) -> list[str]:
     else:
         words += ["--network-namespace-path=/proc/self/ns/net"]
     words += [f"--directory={container.root}", f"--machine={_machine_name(container.name)}"]
+    words += [f"--uuid={uuid.uuid5(_MACHINE_IDS, container.launched)}"]
     dropped = [name for name in DROPPED if name not in container.capabilities]
     words += [f"--hostname={container.hostname}", f"--drop-capability={','.join(dropped)}"]
     words += [f"--capability={','.join(container.capabilities)}"] if container.capabilities else []
