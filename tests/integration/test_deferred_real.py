@@ -37,6 +37,7 @@ def test_the_bake_says_what_it_leaves_to_the_boot_and_why(estate, kernel):
     assert unit == "chrony.service" and "is not met" in what
     what, unit = found["qemu-guest-agent (service.running) of kernel"]
     assert unit == "qemu-guest-agent.service" and "it needs dev-virtio" in what
+    assert found["cron (service.running) of kernel"][0] == "start cron.service: at_boot of the recipe names it"
     assert "deferred to the boot: vm.max_map_count = 262144" in kernel.stderr
     assert estate.salt_run("image.show", "kernel:stable").data["report"]["deferred"] == kernel.data["deferred"]
     again = estate.salt_run("image.bake", "kernel").data
@@ -59,6 +60,10 @@ def test_the_persistent_part_is_in_the_image(machine, line, says):
     assert says in machine(line)
 
 
+def test_a_service_of_at_boot_runs_on_the_machine(machine):
+    assert machine("systemctl is-active cron") == "active"
+
+
 def test_no_unit_failed(machine):
     assert machine("systemctl --failed --no-legend --plain") == "", machine("systemctl status systemd-sysctl")
 
@@ -66,3 +71,11 @@ def test_no_unit_failed(machine):
 def test_the_machine_has_no_drift(estate, machine):
     found = estate.salt_run("fleet.drift", "kernel").data
     assert (found["clean"], found["drifted"], found["unknown"]) == (1, [], []), found
+
+
+def test_states_that_change_something_each_time_fail_the_bake_if_the_recipe_says_so(estate):
+    answer = estate.salt_run("image.bake", "restless", check=False)
+    assert answer.returncode == 1
+    said = answer.stdout + answer.stderr
+    assert "1 of 2 states would change something each time" in said
+    assert "- the time (cmd.run) of restless" in said and "/etc/quiet" not in said

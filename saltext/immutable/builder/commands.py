@@ -32,6 +32,7 @@ from saltext.immutable.images import compare, layers, manifest, seal_layer, veri
 from saltext.immutable.machines import images, overlay
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.cgroup import Cgroup
+from saltext.immutable.machines.machine import Machine
 
 
 def find_layer(host: Host, key: str) -> dict[str, Any] | None:
@@ -119,9 +120,10 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
             with phase("states"), secrets.redacted(secret_values):
                 sls, chroot_warnings = salt_call.apply(machine, order)
             with phase("inside tests"):
-                results = run.run_inside(machine, order, secret_values)
+                deferred = salt_call.deferred(machine, salt_call.trace(machine))
+                results = _applied_again(machine, order, deferred, secret_values)
+                results += run.run_inside(machine, order, secret_values)
                 trace = salt_call.trace(machine)
-            deferred = salt_call.deferred(machine, trace)
             if not all(result["passed"] for result in results):
                 return {"tests": results}
             if machine.boot:
@@ -134,6 +136,20 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         about |= {"address": machine.address, "deferred": deferred}
         layer = _commit(host, workspace, seconds, order, secret_values, **about)
         return {**layer, "warnings": [*layer["warnings"], *chroot_warnings], "trace": trace}
+
+
+def _applied_again(
+    machine: Machine,
+    order: Mapping[str, Any],
+    deferred: Sequence[Mapping[str, str]],
+    secret_values: Sequence[secrets.Secret],
+) -> list[dict[str, Any]]:
+    """Return the result of the test that the states are idempotent, if the order asks for it."""
+    if not order.get("idempotent"):
+        return []
+    began = time.monotonic()
+    message = secrets.redact(salt_call.apply_again(machine, order, deferred), secret_values)
+    return [run.idempotent(order, message, time.monotonic() - began)]
 
 
 _Answer = TypeVar("_Answer")

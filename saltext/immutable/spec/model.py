@@ -107,6 +107,8 @@ class RecipeTests:
     """Run in the machine of the bake, after the states."""
     booted: tuple[ImageTest, ...] = ()
     """Run on a machine that was launched from the finished image."""
+    idempotent: bool = False
+    """Whether the states, applied again in the machine of the bake, must change nothing."""
 
 
 @dataclass(frozen=True)

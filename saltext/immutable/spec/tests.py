@@ -1,4 +1,4 @@
-"""Read ``tests`` of a recipe: ``tests: {inside: [...], booted: [...]}``."""
+"""Read ``tests`` of a recipe: ``tests: {inside: [...], booted: [...], idempotent: true}``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _EXPECTED = ("expected_return", "expected-return", "expected")
 
 def tests(read: Section, states: object) -> RecipeTests:
     """Read the tests of a recipe; ``states``: the states that it applies."""
-    found = RecipeTests(inside=_phase(read, "inside"), booted=_phase(read, "booted"))
+    idempotent = read.take("idempotent", reading.flag, RecipeTests.idempotent)
+    found = RecipeTests(inside=_phase(read, "inside"), booted=_phase(read, "booted"), idempotent=idempotent)
+    if idempotent and not states:
+        read.problem("idempotent", "it applies the recipe's states again, but it has none; take the key out")
     if found.inside and not states:
         read.problem("inside", "these tests run after the recipe's states, but it has none; write them below booted")
     if not states and any(test.sls == "" for test in found.booted):

@@ -77,6 +77,13 @@ immutable:
       from: {recipe: base}
       bake_id: kernel-bake.tests.example.com
       states: [kernel]
+      at_boot: [cron]
+      tests: {idempotent: true}
+    restless:
+      from: {recipe: base}
+      bake_id: restless-bake.tests.example.com
+      states: [restless]
+      tests: {idempotent: true}
   fleets:
     kernel:
       recipe: kernel

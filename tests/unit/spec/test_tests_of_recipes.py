@@ -96,3 +96,23 @@ def test_saltcheck_of_everything_needs_states_to_know_of_what():
     recipe = {"from": {"debian": "bookworm"}, "tests": {"booted": [{"saltcheck": True}]}}
     with pytest.raises(SaltInvocationError, match="booted: saltcheck: true means the recipe's states, but it has none"):
         definitions({"immutable": {"recipes": {"web": recipe}}})
+
+
+def test_states_may_have_to_be_idempotent():
+    assert (read().idempotent, read(idempotent=True).idempotent) == (False, True)
+    recipe = {"from": {"debian": "bookworm"}, "tests": {"idempotent": True}}
+    with pytest.raises(SaltInvocationError, match="tests:idempotent: it applies the recipe's states again"):
+        definitions({"immutable": {"recipes": {"web": recipe}}})
+
+
+@pytest.mark.parametrize("unit", ["auditd", "auditd.service", "getty@tty1.service"])
+def test_units_that_a_bake_does_not_start(unit):
+    recipe = {"from": {"debian": "bookworm"}, "states": ["web"], "at_boot": [unit]}
+    assert definitions({"immutable": {"recipes": {"web": recipe}}}).recipes["web"].at_boot == (unit,)
+
+
+@pytest.mark.parametrize("unit", ["two words", "/etc/passwd", "a;b", ""])
+def test_what_is_no_unit_is_refused(unit):
+    recipe = {"from": {"debian": "bookworm"}, "states": ["web"], "at_boot": [unit]}
+    with pytest.raises(SaltInvocationError, match="recipes:web:at_boot"):
+        definitions({"immutable": {"recipes": {"web": recipe}}})

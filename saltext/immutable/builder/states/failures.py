@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from saltext.immutable.host import tail
@@ -25,13 +25,34 @@ def describe(result: Mapping[str, Any]) -> str:
     return "\n".join([f"{count}:", *(_state(name, failed[name]) for name in own)])
 
 
+def changed_again(result: Mapping[str, Any], left: Collection[str]) -> str:
+    """Return the message about states that would change something when they are applied again, '' if none would.
+
+    ``result``: what Salt returns of each state in a dry run. ``left``: states that left something to the boot.
+    """
+    found = [
+        "\n".join([f"- {name_of(name, state)}", *_indented(str(state.get("comment") or "").strip())])
+        for name, state in sorted(result.items(), key=lambda item: (item[1].get("__run_num__", 0), item[0]))
+        if state["result"] is not True and name_of(name, state) not in left
+    ]
+    if not found:
+        return ""
+    return "\n".join([f"{len(found)} of {len(result)} states would change something each time:", *found])
+
+
+def name_of(name: str, state: Mapping[str, Any]) -> str:
+    """Return a state as messages name it: ``id (function) of SLS``. ``name``: its key in Salt's result."""
+    module, state_id, _, function = [*name.split("_|-"), "", "", ""][:4]
+    of = f" of {state['__sls__']}" if state.get("__sls__") else ""
+    return f"{state_id} ({module}.{function}){of}"
+
+
 def _state(name: str, state: Mapping[str, Any]) -> str:
     """Return what is known of a failed state: id, function, SLS and name; comment; the last lines of its output."""
-    module, state_id, target, function = [*name.split("_|-"), "", "", ""][:4]
-    of = f" of {state['__sls__']}" if state.get("__sls__") else ""
+    _, state_id, target = [*name.split("_|-"), "", ""][:3]
     named = f", name {target}" if target not in (state_id, "") else ""
     comment = str(state.get("comment") or "").strip()
-    lines = [f"- {state_id} ({module}.{function}){of}{named}", *_indented(comment)]
+    lines = [f"- {name_of(name, state)}{named}", *_indented(comment)]
     changes = state.get("changes") or {}
     for stream in ("stdout", "stderr"):
         if output := str(changes.get(stream) or "" if isinstance(changes, Mapping) else "").strip():

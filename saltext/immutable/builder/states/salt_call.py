@@ -101,9 +101,7 @@ def apply(machine: Machine, order: Mapping[str, Any]) -> tuple[list[str], list[s
     ``order``: bake_id, states (``highstate`` or a list), saltenv, pillarenv, within (seconds), hash_key, minion,
     chroot. Raises CommandExecutionError with the output of the states that fail, and where they do not run.
     """
-    function = ["state.highstate"] if order["states"] == "highstate" else ["state.apply", ",".join(order["states"])]
-    options = [f"{name}={order[name]}" for name in ("saltenv", "pillarenv") if order[name]]
-    call, within = [*function, *options], order["within"]
+    call, within = _states(order), order["within"]
     done = _salt_call(machine, call, within, traced=_traced(order))
     if done.returncode and trace(machine) is None:  # the image's Salt or pack cannot be traced: no state was applied
         done = _salt_call(machine, call, within)
@@ -117,6 +115,24 @@ def apply(machine: Machine, order: Mapping[str, Any]) -> tuple[list[str], list[s
         raise CommandExecutionError(failures.describe(result))
     sls = sorted({str(state["__sls__"]) for state in result.values() if "__sls__" in state})
     return sls, chroot.warnings(result) if order.get("chroot") else []
+
+
+def _states(order: Mapping[str, Any]) -> list[str]:
+    """Return the function that applies the states, with its arguments."""
+    function = ["state.highstate"] if order["states"] == "highstate" else ["state.apply", ",".join(order["states"])]
+    return [*function, *(f"{name}={order[name]}" for name in ("saltenv", "pillarenv") if order[name])]
+
+
+def apply_again(machine: Machine, order: Mapping[str, Any], left: Sequence[Mapping[str, str]]) -> str:
+    """Return what the states would change if they were applied once more, '' for nothing; nothing is changed.
+
+    ``left``: what they left to the boot, which they would do again.
+    """
+    done = _salt_call(machine, [*_states(order), "test=True"], order["within"])
+    result = _parse(done)
+    if not isinstance(result, dict) or not result:
+        return f"the states did not run a second time:\n{_errors(result, done)}"
+    return failures.changed_again(result, {each["state"] for each in left})
 
 
 def _traced(order: Mapping[str, Any]) -> list[str]:

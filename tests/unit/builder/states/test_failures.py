@@ -37,6 +37,26 @@ def test_each_state_that_failed_is_shown_in_order_and_what_waited_for_it_is_coun
     assert "requisite" not in said
 
 
+def test_states_that_change_something_each_time_are_named_but_for_what_is_left_to_the_boot():
+    result = {
+        "cron_|-backup_|-/usr/local/bin/backup_|-present": {
+            "result": None,
+            "comment": "Cron is set to be updated",
+            "__run_num__": 2,
+            "__sls__": "web",
+        },
+        "sysctl_|-vm.x_|-vm.x_|-present": {"result": None, "comment": "x", "__run_num__": 1, "__sls__": "web"},
+        "file_|-a_|-/etc/a_|-managed": FINE,
+    }
+    said = failures.changed_again(result, {"vm.x (sysctl.present) of web"})
+    assert said.splitlines() == [
+        "1 of 3 states would change something each time:",
+        "- backup (cron.present) of web",
+        "    Cron is set to be updated",
+    ]
+    assert failures.changed_again({"file_|-a_|-/etc/a_|-managed": FINE}, set()) == ""
+
+
 def test_a_state_without_anything_to_say_is_named():
     said = failures.describe({"nope_|-a_|-a_|-nope": {"result": False, "comment": None, "changes": "odd"}})
     assert said.splitlines() == ["1 of 1 states failed in the bake; correct them, and bake again:", "- a (nope.nope)"]

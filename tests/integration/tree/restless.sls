@@ -1,0 +1,7 @@
+/etc/quiet:
+  file.managed:
+    - contents: quiet
+
+the time:
+  cmd.run:
+    - name: date > /etc/baked-at
