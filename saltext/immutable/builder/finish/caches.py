@@ -1,5 +1,7 @@
 """What apt, debconf, dpkg and man keep for their next call, as globs below a layer's tree: no machine needs it."""
 
+from __future__ import annotations
+
 CACHES = (
     "var/backups/*",
     "var/cache/apt/*.bin",
