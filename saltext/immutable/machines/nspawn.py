@@ -19,7 +19,7 @@ from typing import IO
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.host import run, tail
-from saltext.immutable.machines import network, user_namespace
+from saltext.immutable.machines import network, network_settings, user_namespace
 from saltext.immutable.machines.cgroup import Cgroup
 from saltext.immutable.spec.model import Network
 
@@ -28,7 +28,8 @@ from saltext.immutable.spec.model import Network
 _OUTER = 'exec 9</proc/self/ns/net; exec unshare --mount --net --propagation slave -- /bin/sh -ec "$@"'
 _INNER = """
 link=$1 bridge=$2 address=$3 gateway=$4 route=$5 isolated=$6 mac=$7 root=$8 layers=$9 options=${10} shifted=${11}
-shift 11
+settings=${12}
+shift 12
 ip link add host0 address "$mac" type veth peer name "$link" netns /proc/self/fd/9
 nsenter --net=/proc/self/fd/9 ip link set "$link" master "$bridge" up
 nsenter --net=/proc/self/fd/9 ip link set dev "$link" type bridge_slave isolated "$isolated"
@@ -37,6 +38,10 @@ ip addr add "$address" dev host0
 ip link set host0 up
 test -z "$route" || ip route add "$route" via "$gateway"
 exec 9<&-
+printf '%s\n' "$settings" | while read -r setting value; do
+    test -n "$setting" || continue
+    for file in /proc/sys/$setting; do test ! -w "$file" || printf '%s\n' "$value" >"$file" || :; done
+done
 if [ -n "$shifted" ]; then
     # This host keeps the network namespace, so that nobody in the machine changes addresses; what needs rights over
     # that namespace elsewhere is allowed to all here.
@@ -165,7 +170,8 @@ def _arguments(container: Container) -> list[str]:
     connection = [container.link, net.bridge, address, network.gateway(net), container.route]
     connection += ["off" if container.between else "on", network.hardware_address(container.address)]
     mounted = [str(container.root), str(container.layers), container.options, _shift(container)]
-    return [*connection, *mounted, *_nspawn(container)]
+    settings = "\n".join(network_settings.of_image(container.layers, container.lower))
+    return [*connection, *mounted, settings, *_nspawn(container)]
 
 
 def _shift(container: Container) -> str:

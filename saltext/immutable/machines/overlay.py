@@ -109,14 +109,22 @@ def top_file(layers: Path, lower: Sequence[str], path: str) -> Path | None:
 
 def top_directory(layers: Path, lower: Sequence[str], path: str) -> Path | None:
     """Return the real path of the directory ``path`` in a stack of layers; None unless it is reached without a link."""
-    directory = Path(".")
-    visible = list(reversed(lower))
+    visible = _layers_of(layers, lower, path)
+    return layers / visible[0] / path.lstrip("/") if visible else None
+
+
+def names(layers: Path, lower: Sequence[str], path: str) -> set[str]:
+    """Return what is in a directory of a stack of layers, with what a higher layer deleted there."""
+    return {name for layer in _layers_of(layers, lower, path) for name in os.listdir(layers / layer / path.lstrip("/"))}
+
+
+def _layers_of(layers: Path, lower: Sequence[str], path: str) -> list[str]:
+    """Return the layers whose directory ``path`` is visible, the top one first; [] if it is reached by a link."""
+    directory, visible = Path("."), list(reversed(lower))
     for name in Path(path.lstrip("/")).parts:
         directory /= name
         visible = _layers_with(layers, visible, directory)
-        if not visible:
-            return None
-    return layers / visible[0] / directory if visible else None
+    return visible
 
 
 def _layers_with(layers: Path, lower: Sequence[str], path: Path) -> list[str]:

@@ -25,7 +25,9 @@ Result = dict[str, Any]
 AT_LAUNCH = "run it on each machine (at_launch of the recipe)"
 _MARK = "_immutable_deferred"
 _MODULES_FILE = "/etc/modules-load.d/salt_managed.conf"
-_REFUSED = re.compile(r"Read-only file system|Operation not permitted|Permission denied|does not exist|No such file")
+_REFUSED = re.compile(
+    r"read-only file system|operation not permitted|permission denied|does not exist|no such file", re.IGNORECASE
+)
 _KERNEL = re.compile(r"/proc/sys/|/sys/|\b(?:modprobe|insmod|rmmod|swapon|setenforce)\b|\bsysctl\b.*=")
 _STORAGE = ("blockdev", "btrfs", "cryptdev", "lvm", "mdadm", "raid", "quota", "zfs", "zpool")
 """State modules that make or change the storage of one machine."""

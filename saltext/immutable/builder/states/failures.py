@@ -8,6 +8,8 @@ from typing import Any
 from saltext.immutable.host import tail
 
 _NOT_RUN = "One or more requisite failed"
+_WIDTH = 80
+"""Characters of a state's name in the message."""
 _LINES = 10
 """Lines of a command's output in the message."""
 
@@ -50,7 +52,8 @@ def name_of(name: str, state: Mapping[str, Any]) -> str:
 def _state(name: str, state: Mapping[str, Any]) -> str:
     """Return what is known of a failed state: id, function, SLS and name; comment; the last lines of its output."""
     _, state_id, target = [*name.split("_|-"), "", ""][:3]
-    named = f", name {target}" if target not in (state_id, "") else ""
+    shown = target.partition("\n")[0][:_WIDTH]
+    named = f", name {shown}{'...' if shown != target else ''}" if target not in (state_id, "") else ""
     comment = str(state.get("comment") or "").strip()
     lines = [f"- {name_of(name, state)}{named}", *_indented(comment)]
     changes = state.get("changes") or {}

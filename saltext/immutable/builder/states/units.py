@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 
 _SUFFIXES = ("service", "socket", "device", "mount", "automount", "swap", "target", "path", "timer", "slice", "scope")
@@ -22,7 +23,7 @@ def missing_device(unit: str) -> str | None:
     A start would wait for it for 90 s.
     """
     shown = _show(unit, "BindsTo", "Requires", "Requisite")
-    devices = [each for value in shown.values() for each in value.split() if each.endswith(".device")]
+    devices = [each for value in shown.values() for each in shlex.split(value) if each.endswith(".device")]
     missing = next((each for each in devices if _run("is-active", each).strip() != "active"), None)
     return f"it needs {missing}" if missing else None
 

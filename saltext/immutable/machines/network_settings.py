@@ -1,0 +1,48 @@
+"""Settings of the kernel that belong to a machine's own network: what its image has of them in ``/etc/sysctl.d``.
+
+In a machine ``/proc/sys`` is read-only, so its own systemd-sysctl cannot apply them; its host does, before it boots.
+Settings of the host's kernel (``vm.*``, ``kernel.*``) are left out, and so are the defaults of the distribution.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from saltext.immutable.machines import overlay
+
+_FOLDER = "etc/sysctl.d"
+_LINE = re.compile(r"^\s*-?\s*([A-Za-z0-9_./*-]+)\s*=\s*(\S.*?)\s*$")
+_OF_NETWORK = re.compile(r"net/[a-z0-9_]+(/[A-Za-z0-9_.*-]+)+")
+
+
+def of_image(layers: Path, lower: Sequence[str]) -> list[str]:
+    """Return a line for each setting, its path below ``/proc/sys`` (which may have a ``*``) and its value.
+
+    ``lower``: short names of the image's layers, root first. A later line takes the place of an earlier one.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(overlay.names(layers, lower, _FOLDER)):
+        file = _file(layers, lower, f"{_FOLDER}/{name}") if name.endswith(".conf") else None
+        for line in file.read_text(errors="replace").splitlines() if file else ():
+            if (setting := _LINE.match(line)) and _OF_NETWORK.fullmatch(path := _path(setting[1])) and ".." not in path:
+                found.pop(path, None)
+                found[path] = setting[2]
+    return [f"{path} {value}" for path, value in found.items()]
+
+
+def _file(layers: Path, lower: Sequence[str], path: str) -> Path | None:
+    """Return the file of the image at a path, or the one that a link there leads to in the image."""
+    link = next((each for name in reversed(lower) if os.path.lexists(each := layers / name / path)), None)
+    if link is not None and link.is_symlink():
+        path = posixpath.normpath(posixpath.join("/", posixpath.dirname(path), os.readlink(link))).lstrip("/")
+    return overlay.top_file(layers, lower, path)
+
+
+def _path(key: str) -> str:
+    """Return the path of a setting: dots and slashes change places where the first of them is a dot (sysctl.d(5))."""
+    first = re.search(r"[./]", key)
+    return key.translate(str.maketrans("./", "/.")) if first and first[0] == "." else key
