@@ -33,8 +33,9 @@ def machine(estate, kernel, inside, booted):
 def test_the_bake_says_what_it_leaves_to_the_boot_and_why(estate, kernel):
     found = {each["state"]: (each["what"], each["applied_by"]) for each in kernel.data["deferred"]}
     assert found.items() >= WITHOUT_KERNEL.items(), found
-    what, unit = found["chrony (service.running) of kernel"]
-    assert unit == "chrony.service" and "is not met" in what
+    for name in ("chrony", "apparmor"):
+        what, unit = found[f"{name} (service.running) of kernel"]
+        assert unit == f"{name}.service" and "is not met" in what
     what, unit = found["qemu-guest-agent (service.running) of kernel"]
     assert unit == "qemu-guest-agent.service" and "it needs dev-virtio" in what
     assert found["cron (service.running) of kernel"][0] == "start cron.service: at_boot of the recipe names it"

@@ -28,6 +28,8 @@ _MODULES_FILE = "/etc/modules-load.d/salt_managed.conf"
 _REFUSED = re.compile(
     r"read-only file system|operation not permitted|permission denied|does not exist|no such file", re.IGNORECASE
 )
+_NO_PROGRAM = "'sysctl' cannot be found"
+"""What Salt says without the package procps, which systemd-sysctl does not need."""
 _KERNEL = re.compile(r"/proc/sys/|/sys/|\b(?:modprobe|insmod|rmmod|swapon|setenforce)\b|\bsysctl\b.*=")
 _STORAGE = ("blockdev", "btrfs", "cryptdev", "lvm", "mdadm", "raid", "quota", "zfs", "zpool")
 """State modules that make or change the storage of one machine."""
@@ -74,7 +76,8 @@ def sysctl(call: Call) -> Result:
     file = call.get("config") or call.salt["sysctl.default_config"]()
     before = _configured(call, file)
     result = call.run()
-    if result["result"] is False and _REFUSED.search(str(result["comment"])) and _configured(call, file) is not None:
+    unset = _REFUSED.search(str(result["comment"])) or _NO_PROGRAM in str(result["comment"])
+    if result["result"] is False and unset and _configured(call, file) is not None:
         value = call.get("value")
         changes = {} if before == _configured(call, file) else {call.name: value}
         return call.deferred(f"{call.name} = {value}", "systemd-sysctl.service", changes)
@@ -212,7 +215,8 @@ def service(call: Call) -> Result:
             return result
         reason = units.unmet_condition(unit)
         if reason is None:
-            return {**result, "comment": f"{result['comment']}\n{units.describe(unit)}".strip()}
+            hint = f"If it cannot run in a container, at_boot: [{call.name}] in the recipe enables it without a start."
+            return {**result, "comment": f"{result['comment']}\n{units.describe(unit)}\n{hint}".strip()}
     enabled = bool(call.salt["service.enabled"](call.name))
     if not enabled and not (call.get("enable") and call.salt["service.enable"](call.name)):
         return call.failed(

@@ -8,6 +8,7 @@ import subprocess
 
 _SUFFIXES = ("service", "socket", "device", "mount", "automount", "swap", "target", "path", "timer", "slice", "scope")
 _UNMET = re.compile(r"((?:Condition|Assert)\w+=.*) was not met")
+_FAILED = re.compile(r"((?:Condition|Assert)\w+=.*) failed\.")
 _LINES = 15
 """Lines of the journal in the message about a unit that did not start."""
 
@@ -24,36 +25,45 @@ def missing_device(unit: str) -> str | None:
     """
     shown = _show(unit, "BindsTo", "Requires", "Requisite")
     devices = [each for value in shown.values() for each in shlex.split(value) if each.endswith(".device")]
-    missing = next((each for each in devices if _run("is-active", each).strip() != "active"), None)
+    missing = next((each for each in devices if _said("is-active", each).strip() != "active"), None)
     return f"it needs {missing}" if missing else None
 
 
 def unmet_condition(unit: str) -> str | None:
-    """Return a phrase about the condition or assertion for which a start was skipped, or None."""
+    """Return a phrase about the condition or assertion for which a start is skipped, or None.
+
+    systemd forgets the result of a start as soon as nothing needs the unit; then the conditions are tested anew.
+    """
     shown = _show(unit, "ConditionResult", "ConditionTimestampMonotonic", "AssertResult", "AssertTimestampMonotonic")
     for kind in ("Condition", "Assert"):
         if shown.get(f"{kind}Result") == "no" and shown.get(f"{kind}TimestampMonotonic", "0") != "0":
-            found = _UNMET.search(_run("status", "--no-pager", "--lines=0", unit))
+            found = _UNMET.search(_said("status", "--no-pager", "--lines=0", unit))
             return f"{found[1]} is not met" if found else f"a {kind} of its unit is not met"
-    return None
+    done = run("condition", f"--unit={unit}", program="systemd-analyze")  # from version 250 on
+    found = _FAILED.search(done.stdout + done.stderr) if done is not None and done.returncode else None
+    return f"{found[1]} is not met" if found else None
 
 
 def describe(unit: str) -> str:
     """Return how a unit is and the last lines of its journal: the machine is gone when an operator reads it."""
-    status = _run("status", "--no-pager", "--full", "--lines=0", unit).strip()
-    journal = _run("--no-pager", f"--lines={_LINES}", "--output=cat", f"--unit={unit}", program="journalctl").strip()
+    status = _said("status", "--no-pager", "--full", "--lines=0", unit).strip()
+    journal = _said("--no-pager", f"--lines={_LINES}", "--output=cat", f"--unit={unit}", program="journalctl").strip()
     return "\n".join(part for part in (status, f"Last lines of its journal:\n{journal}" if journal else "") if part)
 
 
 def _show(unit: str, *properties: str) -> dict[str, str]:
-    lines = _run("show", f"--property={','.join(properties)}", unit).splitlines()
+    lines = _said("show", f"--property={','.join(properties)}", unit).splitlines()
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
-def _run(*words: str, program: str = "systemctl") -> str:
-    """Return the output of a command, '' where it cannot run, as in a chroot."""
+def run(*words: str, program: str = "systemctl") -> subprocess.CompletedProcess[str] | None:
+    """Run a command of systemd; None where it cannot run, as in a chroot. Its exit code never raises."""
     try:
-        done = subprocess.run([program, *words], capture_output=True, text=True, timeout=30, check=False)
+        return subprocess.run([program, *words], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout
+        return None
+
+
+def _said(*words: str, program: str = "systemctl") -> str:
+    done = run(*words, program=program)
+    return "" if done is None else done.stdout

@@ -27,7 +27,7 @@ dummy:
     - fstype: ext4
     - mkmnt: True
 
-{% for package in ('chrony', 'qemu-guest-agent', 'cron') %}
+{% for package in ('chrony', 'apparmor', 'qemu-guest-agent', 'cron') %}
 {{ package }}:
   pkg.installed: []
   service.running:

@@ -1,0 +1,92 @@
+"""What systemd says of units, by answers as it gives them."""
+
+from __future__ import annotations
+
+from subprocess import CompletedProcess
+
+import pytest
+
+from saltext.immutable.builder.states import units
+
+CONDITION = "ConditionCapability=CAP_SYS_TIME"
+
+
+@pytest.fixture
+def systemd(monkeypatch):
+    """Answers of systemd by the first word of the command: output, and exit code."""
+    answers: dict[str, tuple[str, int]] = {}
+
+    def run(*words: str, program: str = "systemctl") -> CompletedProcess[str] | None:
+        output, code = answers.get(words[0], ("", 1))
+        return CompletedProcess([program, *words], code, output, "")
+
+    monkeypatch.setattr(units, "run", run)
+    return answers
+
+
+def test_a_device_that_is_not_there_is_named(systemd):
+    name = r"dev-virtio\x2dports-org.qemu.guest_agent.0.device"
+    quoted = name.replace("\\", "\\\\")
+    systemd["show"] = (f'Requires=sysinit.target system.slice\nRequisite=\nBindsTo="{quoted}"\n', 0)
+    systemd["is-active"] = ("inactive\n", 3)
+    assert units.missing_device("qemu-guest-agent.service") == f"it needs {name}"
+    systemd["is-active"] = ("active\n", 0)
+    assert units.missing_device("qemu-guest-agent.service") is None
+    systemd["show"] = ("Requires=sysinit.target\nRequisite=\nBindsTo=\n", 0)
+    systemd["is-active"] = ("inactive\n", 3)
+    assert units.missing_device("nginx.service") is None
+
+
+def shown(condition: str = "yes", assertion: str = "yes", when: int = 7) -> str:
+    return (
+        f"ConditionResult={condition}\nConditionTimestampMonotonic={when}\n"
+        f"AssertResult={assertion}\nAssertTimestampMonotonic={when}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        pytest.param(
+            {"show": (shown("no"), 0), "status": (f"  └─ {CONDITION} was not met\n", 3)},
+            f"{CONDITION} is not met",
+            id="a start that was skipped",
+        ),
+        pytest.param(
+            {"show": (shown("no"), 0), "status": ("", 3)}, "a Condition of its unit is not met", id="without its name"
+        ),
+        pytest.param(
+            {"show": (shown("yes", "no"), 0), "status": ("AssertPathExists=/x was not met\n", 3)},
+            "AssertPathExists=/x is not met",
+            id="an assertion",
+        ),
+        pytest.param(
+            {"show": (shown("no", when=0), 0), "condition": (f"chrony.service: {CONDITION} failed.\nfailed.\n", 1)},
+            f"{CONDITION} is not met",
+            id="systemd has forgotten the start",
+        ),
+        pytest.param(
+            {"show": (shown("no", when=0), 0), "condition": (f"x: {CONDITION} failed.\nConditions succeeded.\n", 0)},
+            None,
+            id="one of several alternatives is met",
+        ),
+        pytest.param({"show": (shown(), 0), "condition": ("Unknown option\n", 1)}, None, id="another failure"),
+        pytest.param({}, None, id="no systemd"),
+    ],
+)
+def test_why_a_start_is_skipped(systemd, answers, reason):
+    systemd.update(answers)
+    assert units.unmet_condition("chrony.service") == reason
+
+
+def test_a_unit_is_described_by_its_status_and_its_journal(systemd):
+    systemd["status"] = ("● nginx.service\n   Active: failed\n", 3)
+    systemd["--no-pager"] = ("emerg: unknown directive\n", 0)
+    said = units.describe("nginx.service")
+    assert said == "● nginx.service\n   Active: failed\nLast lines of its journal:\nemerg: unknown directive"
+
+
+def test_without_systemd_nothing_is_said(monkeypatch):
+    monkeypatch.setattr(units, "run", lambda *_, **__: None)
+    assert (units.missing_device("a.service"), units.unmet_condition("a.service")) == (None, None)
+    assert units.describe("a.service") == ""
