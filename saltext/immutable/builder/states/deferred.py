@@ -167,10 +167,12 @@ def _of_running(call: Call, does: str) -> str:
 
 
 def firewall(call: Call) -> Result:
-    """`iptables.*` and `nftables.*`: only saved rules are in the image."""
-    family = call.function.partition(".")[0]
-    unit = {"iptables": "netfilter-persistent.service", "nftables": "nftables.service"}[family]
-    if not call.get("save"):
+    """`iptables.append` and the like: only saved rules are in the image. Chains and tables are saved with the rules."""
+    family, _, function = call.function.partition(".")
+    if function not in _SAVING:
+        return call.run()
+    unit, what = _FIREWALLS[family]
+    if not call.get("save") and not any(rule.get("save") for rule in call.get("rules") or ()):
         return call.failed(
             f"{call.function} changes the rules of the machine that bakes, and no machine gets them; give save: True, "
             f"and let {unit} load the saved rules at boot, or {AT_LAUNCH}"
@@ -178,7 +180,7 @@ def firewall(call: Call) -> Result:
     result = call.run()
     if result["result"] is False:
         return result
-    return {**result, **call.deferred(f"load the saved rules of {family}", unit, result["changes"])}
+    return {**result, **call.deferred(what, unit, result["changes"])}
 
 
 def storage(call: Call) -> Result:
@@ -236,6 +238,12 @@ _FUNCTIONS: Mapping[str, Handler] = {
     "service.mod_watch": service,
     **{f"cmd.{name}": command for name in ("run", "script", "wait", "wait_script", "mod_watch")},
 }
+_SAVING = ("append", "insert", "delete", "set_policy")
+_FIREWALLS = {
+    "iptables": ("netfilter-persistent.service", "load the saved rules of iptables"),
+    "nftables": ("nftables.service", "load the saved rules of nftables, which /etc/nftables.conf has to include"),
+}
+"""By state module: the unit that loads saved rules, and what it does."""
 _MODULES: Mapping[str, Handler] = {
     "iptables": firewall,
     "nftables": firewall,

@@ -140,6 +140,8 @@ def test_only_saved_rules_of_a_firewall_are_in_the_image(tmp_path, module, unit)
     assert refused["result"] is False and "give save: True" in refused["comment"] and states.called == []
     assert states.call(f"{module}.append", code, name="x", save=True)["result"] is True
     assert [line[2] for line in states.noted()] == [f"{unit}.service"]
+    assert states.call(f"{module}.insert", code.replace("save=", "rules=None, save="), name="x", rules=[{"save": True}])
+    assert states.call(f"{module}.chain_present", code, name="x")["comment"] == "done", "it is saved with the rules"
 
 
 @pytest.mark.parametrize(
