@@ -37,6 +37,8 @@ class Stack:
     """Grains of the recipes so far: a child has those of its parents, and its own."""
     secrets: tuple[str, ...] = ()
     """Paths of the pillar that the recipes so far mark as secret."""
+    at_boot: tuple[str, ...] = ()
+    """Units that the recipes so far do not start in a bake."""
     origins: Mapping[str, Any] = field(default_factory=dict)
     """By name of a layer that no states made: its inputs."""
     state_origins: Mapping[str, Any] = field(default_factory=dict)
@@ -94,9 +96,10 @@ class Stack:
         return replace(self, layers=(*self.layers[:-1], {**self.top, **known}))
 
     def inherit(self, recipe: Recipe) -> Stack:
-        """Return the stack with the grains and the secrets of one more recipe."""
+        """Return the stack with the grains, the secrets and the units of ``at_boot`` of one more recipe."""
         secrets = tuple(dict.fromkeys((*self.secrets, *recipe.secrets)))
-        return replace(self, grains={**self.grains, **recipe.grains}, secrets=secrets)
+        at_boot = tuple(dict.fromkeys((*self.at_boot, *recipe.at_boot)))
+        return replace(self, grains={**self.grains, **recipe.grains}, secrets=secrets, at_boot=at_boot)
 
     def require_sealed(self) -> Sealed:
         """Return the image. Raises RuntimeError where a step comes before `seal` but needs an image."""

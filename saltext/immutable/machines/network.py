@@ -174,8 +174,14 @@ def _chain(network: Network) -> str:
 
 def _serves_names() -> bool:
     """Tell whether a name server of `resolv_conf` is this host itself."""
-    own = {line.split()[3].partition("/")[0] for line in run(["ip", "-4", "-o", "addr", "show"]).stdout.splitlines()}
+    own = _own_addresses("-4")
     return any(line.split()[1:2] and line.split()[1] in own for line in resolv_conf().splitlines())
+
+
+def _own_addresses(family: str) -> set[str]:
+    """Return the addresses of this host. ``family``: ``-4`` or ``-6``."""
+    shown = run(["ip", family, "-o", "addr", "show"]).stdout.splitlines()
+    return {line.split()[3].partition("/")[0] for line in shown}
 
 
 def delete_link(link: str) -> None:
@@ -193,12 +199,13 @@ def delete_link(link: str) -> None:
 def resolv_conf() -> str:
     """Return a resolv.conf for machines, from this host's, or ''.
 
-    Machines cannot reach a name server on this host's loopback, and one that does not answer delays Salt's start by 40
-    seconds, so such a line is left out.
+    Machines reach no name server on this host's loopback, nor this host by IPv6; one that does not answer delays Salt's
+    start by 40 seconds, so such a line is left out.
     """
+    own = _own_addresses("-6")
     for file in RESOLVERS:
         lines = file.read_text().splitlines() if file.exists() else []
-        kept = [line for line in lines if not _on_loopback(line)]
+        kept = [line for line in lines if not _on_loopback(line) and line.split()[1:2] not in [[each] for each in own]]
         if any(line.startswith("nameserver") for line in kept):
             return "\n".join(kept) + "\n"
     return ""

@@ -9,14 +9,19 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from saltext.immutable.machines import overlay
 
 _FOLDER = "etc/sysctl.d"
-_LINE = re.compile(r"^\s*-?\s*([A-Za-z0-9_./*-]+)\s*=\s*(\S.*?)\s*$")
-_OF_NETWORK = re.compile(r"net/[a-z0-9_]+(/[A-Za-z0-9_.*-]+)+")
+_LINE = re.compile(r"[ \t]*-?[ \t]*([A-Za-z0-9_./*-]+)[ \t]*=[ \t]*([!-~](?:[ -~\t]*[!-~])?)[ \t]*")
+_OF_NETWORK = re.compile(r"net/[a-z0-9_]+(/([A-Za-z0-9_.-]+|\*))*/[a-z0-9_]+")
+_FOR_OTHERS = re.compile(r"/(proxy|arp)_\w+$")
+"""Settings by which a machine answers for the addresses of others."""
+_LONGEST, _MOST = 16_384, 500
+"""Bytes of a file that are read, and settings of an image; a line has at most `_WIDTH` characters."""
+_WIDTH = 200
 
 
 def of_image(layers: Path, lower: Sequence[str]) -> list[str]:
@@ -27,11 +32,23 @@ def of_image(layers: Path, lower: Sequence[str]) -> list[str]:
     found: dict[str, str] = {}
     for name in sorted(overlay.names(layers, lower, _FOLDER)):
         file = _file(layers, lower, f"{_FOLDER}/{name}") if name.endswith(".conf") else None
-        for line in file.read_text(errors="replace").splitlines() if file else ():
-            if (setting := _LINE.match(line)) and _OF_NETWORK.fullmatch(path := _path(setting[1])) and ".." not in path:
-                found.pop(path, None)
-                found[path] = setting[2]
-    return [f"{path} {value}" for path, value in found.items()]
+        for path, value in _settings(file) if file else ():
+            found.pop(path, None)
+            found[path] = value
+    return [f"{path} {value}" for path, value in found.items()][:_MOST]
+
+
+def _settings(file: Path) -> Iterator[tuple[str, str]]:
+    """Yield path and value of each setting of a machine's own network in a file."""
+    with file.open("rb") as opened:
+        text = opened.read(_LONGEST).decode(errors="replace")
+    for line in text.split("\n"):
+        if len(line) <= _WIDTH and (setting := _LINE.fullmatch(line)) and _is_own(path := _path(setting[1])):
+            yield path, setting[2]
+
+
+def _is_own(path: str) -> bool:
+    return bool(_OF_NETWORK.fullmatch(path)) and ".." not in path and not _FOR_OTHERS.search(path)
 
 
 def _file(layers: Path, lower: Sequence[str], path: str) -> Path | None:

@@ -30,6 +30,14 @@ _INNER = """
 link=$1 bridge=$2 address=$3 gateway=$4 route=$5 isolated=$6 mac=$7 root=$8 layers=$9 options=${10} shifted=${11}
 settings=${12}
 shift 12
+# Before the link is made, for what it takes from the defaults of its network, and again for itself.
+apply() {
+    printf '%s\n' "$settings" | while read -r setting value; do
+        test -n "$setting" || continue
+        for file in /proc/sys/$setting; do test ! -w "$file" || printf '%s\n' "$value" >"$file" || :; done
+    done
+}
+apply
 ip link add host0 address "$mac" type veth peer name "$link" netns /proc/self/fd/9
 nsenter --net=/proc/self/fd/9 ip link set "$link" master "$bridge" up
 nsenter --net=/proc/self/fd/9 ip link set dev "$link" type bridge_slave isolated "$isolated"
@@ -38,10 +46,7 @@ ip addr add "$address" dev host0
 ip link set host0 up
 test -z "$route" || ip route add "$route" via "$gateway"
 exec 9<&-
-printf '%s\n' "$settings" | while read -r setting value; do
-    test -n "$setting" || continue
-    for file in /proc/sys/$setting; do test ! -w "$file" || printf '%s\n' "$value" >"$file" || :; done
-done
+apply
 if [ -n "$shifted" ]; then
     # This host keeps the network namespace, so that nobody in the machine changes addresses; what needs rights over
     # that namespace elsewhere is allowed to all here.

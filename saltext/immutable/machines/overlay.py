@@ -99,8 +99,8 @@ def _lower(mountinfo: str) -> Iterator[str]:
 
 
 def top_file(layers: Path, lower: Sequence[str], path: str) -> Path | None:
-    """Return the real path of the regular file ``path`` in a stack of layers, or None."""
-    for name in reversed(lower):
+    """Return the real path of the regular file ``path`` in a stack of layers; None unless no link leads there."""
+    for name in _layers_of(layers, lower, os.path.dirname(path.lstrip("/"))):
         file = layers / name / path.lstrip("/")
         if os.path.lexists(file):
             return file if file.is_file() and not file.is_symlink() else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,31 +24,40 @@ def pillar(opts: Mapping[str, Any], minion_id: str, grains: Mapping[str, Any], *
     # Without safe rendering the errors name their cause; a minion would only be referred to the master's log.
     mine = {**opts, "pillar_cache": False, "file_client": "local", "pillar_safe_render_error": False}
     compiler = salt.pillar.Pillar(mine, dict(grains), minion_id, envs.get("saltenv"), pillarenv=envs.get("pillarenv"))
-    with _quiet():
+    with _quiet() as logged:
         compiled: dict[str, Any] = compiler.compile_pillar()
+    if not compiled.get("_errors"):  # an external pillar that failed is logged, and left out
+        for handler, record in logged:
+            handler.handle(record)
     if errors := compiled.get("_errors"):
         raise SaltInvocationError(f"the pillar of {minion_id} does not compile:\n{rendering.messages(errors)}")
     return compiled
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Iterator[list[tuple[logging.Handler, logging.LogRecord]]]:
     """Keep errors that Salt logs in this thread off the terminal while the block runs; log files have them.
 
-    Each is among the errors of the pillar, and Salt prints it with a traceback.
+    Most are among the errors of the pillar, and Salt prints each with a traceback. Gives what was kept off.
     """
-    thread = threading.get_ident()
+    thread, kept = threading.get_ident(), list[tuple[logging.Handler, logging.LogRecord]]()
 
-    def passes(record: logging.LogRecord) -> bool:
-        return record.levelno < logging.ERROR or record.thread != thread
+    def keeping(handler: logging.Handler) -> Callable[[logging.LogRecord], bool]:
+        def passes(record: logging.LogRecord) -> bool:
+            mine = record.levelno >= logging.ERROR and record.thread == thread
+            kept.extend([(handler, record)] if mine else [])
+            return not mine
+
+        return passes
 
     consoles = [each for each in logging.root.handlers if getattr(each, "stream", None) in (sys.stdout, sys.stderr)]
-    for each in consoles:
+    filters = [(each, keeping(each)) for each in consoles]
+    for each, passes in filters:
         each.addFilter(passes)
     try:
-        yield
+        yield kept
     finally:
-        for each in consoles:
+        for each, passes in filters:
             each.removeFilter(passes)
 
 

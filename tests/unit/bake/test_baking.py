@@ -379,6 +379,21 @@ def test_inputs_that_change_during_the_bake_leave_no_key(master, baked):
         assert master.built == ["states of web"], "neither the old inputs nor the new ones led to that layer"
 
 
+def test_a_pillar_that_is_another_one_each_time_is_named_after_one_build(master, baked, monkeypatch):
+    read, times = layer_key.of_states, iter(range(99))
+    monkeypatch.setattr(layer_key, "of_states", lambda *each: {**read(*each), "pillar": next(times)})
+    with pytest.raises(CommandExecutionError, match="changes each time that it is read"):
+        baked()
+    assert master.built.count("states of web") == 1
+
+
+def test_units_that_a_parent_does_not_start_are_not_started_for_its_children_either(master, baked):
+    master.recipes["base"] = replace(master.recipes["base"], at_boot=("agent",), states=("base",))
+    master.recipes["web"] = replace(master.recipes["web"], at_boot=("cron",))
+    baked()
+    assert [order["at_boot"] for order in master.orders if "bake_id" in order] == [["agent"], ["agent", "cron"]]
+
+
 def test_a_bake_that_dies_after_building_leaves_no_key(master, baked, monkeypatch):
     real = master.do_keep_layer
     baked("base")

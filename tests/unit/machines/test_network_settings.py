@@ -40,6 +40,11 @@ def image(tmp_path):
         pytest.param("kernel.hostname = x", None, id="of the kernel"),
         pytest.param("net/../kernel/core_pattern = |/tmp/x", None, id="by a detour"),
         pytest.param("net/core/$(id)=1", None, id="a command"),
+        pytest.param("net.ipv4.conf.host0.proxy_arp=1", None, id="it would answer for others"),
+        pytest.param("net.ipv4.conf.host0.proxy*=1", None, id="the same by a star"),
+        pytest.param("net.ipv4.conf.all.arp_accept=1", None, id="it would believe others"),
+        pytest.param("net.core.x = 1\0", None, id="a control character"),
+        pytest.param("net.core.x = " + "1" * 400, None, id="too long"),
         pytest.param("# net.core.somaxconn = 1", None, id="a comment"),
         pytest.param("net.core.somaxconn =", None, id="no value"),
         pytest.param("net.core", None, id="no setting"),
@@ -64,6 +69,13 @@ def test_links_lead_to_files_of_the_image(image, tmp_path):
         "etc/sysctl.d/97-host.conf": f"->{tmp_path}/of-this-host",
     }
     assert image(files) == ["net/core/main 1"]
+
+
+def test_no_link_of_a_folder_leads_to_files_of_this_host(image, tmp_path):
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host/h.conf").write_text("net.core.host = 1\n")
+    files = {"x": f"->{tmp_path}/host", "etc/sysctl.d/9.conf": "->/x/h.conf", "etc/sysctl.d/8.conf": "->/proc/kmsg"}
+    assert image(files) == []
 
 
 def test_what_a_higher_layer_deleted_is_gone(image, tmp_path):

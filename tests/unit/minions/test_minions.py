@@ -478,6 +478,11 @@ def test_an_error_in_the_pillar_is_told_once_and_without_a_traceback(opts, monke
             minions.pillar(opts, "web-1", {"id": "web-1"})
         assert "Traceback" not in str(error.value) and shown.getvalue() == ""
         assert "Traceback" in logged.getvalue()
+        opts["ext_pillar"] = [{"nobody_has_this": "x"}]
+        write(opts, web="rack: 1")
+        assert minions.pillar(opts, "web-1", {"id": "web-1"})["rack"] == 1
+        assert "nobody_has_this" in shown.getvalue(), "what is no error of the pillar is shown"
+        shown.truncate(0), shown.seek(0)
         logging.getLogger("salt.other").error("later")
         assert shown.getvalue() == "later\n"
     finally:

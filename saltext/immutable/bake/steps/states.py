@@ -51,7 +51,7 @@ def states(context: BakeContext, recipe: Recipe, stack: Stack) -> Stack:
     stack = stack.inherit(recipe)
     if not recipe.states:
         return stack
-    recipe = replace(recipe, secrets=stack.secrets)
+    recipe = replace(recipe, secrets=stack.secrets, at_boot=stack.at_boot)
     reading = _read(context, recipe, stack)
     found = _find(context, recipe, stack, reading)
     if found is not None:
@@ -131,6 +131,11 @@ def _build_once(context: BakeContext, recipe: Recipe, below: Stack, reading: Rea
     if again != reading.ground or answers != before:
         old = why.parts(reading.ground or {}, details, before, {})
         new = why.parts(again or {}, _details(context, recipe, reading.grains) if details else {}, answers, {})
+        if again is not None and again != _ground(context, recipe, below, reading.grains, now):
+            raise CommandExecutionError(
+                f"{_moved(recipe, old, new)}, and changes each time that it is read, so no layer can be kept for it; "
+                "take the clock, random numbers and fresh tokens out of the pillar"
+            )
         raise InputsMoved(f"{_moved(recipe, old, new)} during the bake")
     _require_served_as_listed(tree, trace)
     # The next bake will know the grains that the tree's own modules brought to this one.

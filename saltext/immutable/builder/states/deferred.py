@@ -8,11 +8,12 @@ to do. Runs in the machine that bakes, around Salt's own state functions; it rep
 from __future__ import annotations
 
 import functools
+import glob
 import inspect
 import os
 import re
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,15 @@ _MODULES_FILE = "/etc/modules-load.d/salt_managed.conf"
 _REFUSED = re.compile(
     r"read-only file system|operation not permitted|permission denied|does not exist|no such file", re.IGNORECASE
 )
+_SYSCTL_FILES = ("/etc/sysctl.d/*.conf", "/usr/local/lib/sysctl.d/*.conf", "/usr/lib/sysctl.d/*.conf")
+_WHOLE = ("vm", "kernel", "fs")
+"""Folders of /proc/sys that a container sees whole."""
 _NO_PROGRAM = "'sysctl' cannot be found"
 """What Salt says without the package procps, which systemd-sysctl does not need."""
+_NOT_ALLOWED = re.compile(r"operation not permitted|permission denied|must be superuser", re.IGNORECASE)
+_DEVICES = ("/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=", "ID=")
 _KERNEL = re.compile(r"/proc/sys/|/sys/|\b(?:modprobe|insmod|rmmod|swapon|setenforce)\b|\bsysctl\b.*=")
-_STORAGE = ("blockdev", "btrfs", "cryptdev", "lvm", "mdadm", "raid", "quota", "zfs", "zpool")
+_STORAGE = ("blockdev", "btrfs", "lvm", "mdadm", "raid", "quota", "zfs", "zpool")
 """State modules that make or change the storage of one machine."""
 
 
@@ -77,11 +83,25 @@ def sysctl(call: Call) -> Result:
     before = _configured(call, file)
     result = call.run()
     unset = _REFUSED.search(str(result["comment"])) or _NO_PROGRAM in str(result["comment"])
-    if result["result"] is False and unset and _configured(call, file) is not None:
+    if result["result"] is False and unset and _configured(call, file) is not None and not _is_unknown(call.name):
+        if not _is_read_at_boot(file):
+            return call.failed(f"no boot reads {file}; let config name a file like {_SYSCTL_FILES[0]}")
         value = call.get("value")
         changes = {} if before == _configured(call, file) else {call.name: value}
         return call.deferred(f"{call.name} = {value}", "systemd-sysctl.service", changes)
     return result
+
+
+def _is_unknown(setting: str) -> bool:
+    """Return whether this kernel has no such setting, though it has those beside it. Networks hide some of theirs."""
+    file = Path("/proc/sys", setting.replace(".", "/"))
+    return file.parts[3] in _WHOLE and file.parent.is_dir() and not file.exists()
+
+
+def _is_read_at_boot(file: str) -> bool:
+    """Return whether systemd-sysctl reads a file, perhaps by a link."""
+    read = (os.path.realpath(each) for pattern in _SYSCTL_FILES for each in glob.glob(pattern))
+    return os.path.realpath(file) in read
 
 
 def _configured(call: Call, file: str) -> Any:
@@ -98,7 +118,8 @@ def kmod(call: Call) -> Result:
             f"{call.function} {changed} the running kernel, and a container has none of its own; give persist: True, "
             f"which does it at the boot of each machine, or {AT_LAUNCH}"
         )
-    mods = [str(each) for each in call.get("mods") or [call.name]]
+    given = call.get("mods")  # Salt takes the name unless it is a list
+    mods = [str(each) for each in given] if given and isinstance(given, list | tuple) else [call.name]
     changes = _list_modules(mods, wanted)
     what = f"{'load' if wanted else 'do not load'} {', '.join(mods)} into the kernel"
     return call.deferred(what, "systemd-modules-load.service", changes)
@@ -125,30 +146,45 @@ def swap(call: Call) -> Result:
         return result
     if not call.get("persist"):
         return call.failed(_of_running(call, "activates swap in"))
-    added = call.salt["mount.set_fstab"]("none", call.name, "swap", ["defaults"], 0, 0, call.get("config"))
-    if added == "bad config":
-        return result
-    changes = {"persist": added} if added != "present" else result["changes"]
-    return call.deferred(f"activate the swap {call.name}", "systemd-fstab-generator", changes)
+    entry = ["none", call.name, "swap", ["defaults"], 0, 0, call.get("config")]
+    return _in_fstab(call, entry, f"activate the swap {call.name}")
 
 
 def mounted(call: Call) -> Result:
     """`mount.mounted`: what cannot be mounted in a container, a device above all, gets its line in fstab."""
-    result = _run_caught(call)
+    result, device = _run_caught(call), str(call.get("device"))
     if result["result"] is not False or not call.get("mount"):
         return result
-    if not call.get("persist"):
-        return call.failed(_of_running(call, f"mounts {call.get('device')} in"))
-    if call.get("mkmnt"):
-        os.makedirs(call.name, exist_ok=True)
-    if not os.path.isdir(call.name):
-        return call.failed(f"{call.name} is no directory; give mkmnt: True, or let a file.directory state make it")
-    options = call.get("opts")
-    entry = [call.name, call.get("device"), call.get("fstype"), options if options is not None else "defaults"]
-    added = call.salt["mount.set_fstab"](*entry, call.get("dump"), call.get("pass_num"), call.get("config"))
-    if added == "bad config":
+    if not device.startswith(_DEVICES) and not _NOT_ALLOWED.search(str(result["comment"])):
         return result
-    what = f"mount {call.get('device')} on {call.name}"
+    if not call.get("persist"):
+        return call.failed(_of_running(call, f"mounts {device} in"))
+    place = call.name.rstrip("/") or "/"
+    if call.get("mkmnt"):
+        os.makedirs(place, exist_ok=True)
+    if not os.path.isdir(place):
+        return call.failed(f"{place} is no directory; give mkmnt: True, or let a file.directory state make it")
+    options = call.get("opts")
+    entry = [place, device, call.get("fstype"), options if options is not None else "defaults"]
+    entry += [call.get("dump"), call.get("pass_num"), call.get("config")]
+    return _in_fstab(call, entry, f"mount {device} on {place}", match_on=call.get("match_on") or "auto")
+
+
+def remounted(call: Call) -> Result:
+    """`mount.mod_watch`: what is not mounted here is not mounted again."""
+    if os.path.ismount(call.name):
+        return call.run()
+    return {"name": call.name, "result": True, "changes": {}, "comment": f"{call.name} is mounted at boot"}
+
+
+def _in_fstab(call: Call, entry: Sequence[Any], what: str, **how: Any) -> Result:
+    """Write a line of fstab and leave the rest to the boot."""
+    from salt.exceptions import CommandExecutionError
+
+    try:
+        added = call.salt["mount.set_fstab"](*entry, **how)
+    except CommandExecutionError as err:
+        return call.failed(str(err))
     return call.deferred(what, "systemd-fstab-generator", {} if added == "present" else {"persist": added})
 
 
@@ -172,6 +208,8 @@ def firewall(call: Call) -> Result:
     if function not in _SAVING:
         return call.run()
     unit, what = _FIREWALLS[family]
+    if family == "iptables" and call.salt["grains.get"]("os_family") != "Debian":
+        unit = "iptables.service"
     if not call.get("save") and not any(rule.get("save") for rule in call.get("rules") or ()):
         return call.failed(
             f"{call.function} changes the rules of the machine that bakes, and no machine gets them; give save: True, "
@@ -180,11 +218,15 @@ def firewall(call: Call) -> Result:
     result = call.run()
     if result["result"] is False:
         return result
+    if isinstance(call.get("save"), str):
+        what, unit = f"load the rules of {call.get('save')}", "a unit of the tree"
     return {**result, **call.deferred(what, unit, result["changes"])}
 
 
 def storage(call: Call) -> Result:
-    """Refuse what makes storage of one machine."""
+    """Refuse what makes storage of one machine; that something is absent is as true in an image."""
+    if call.function.endswith("absent"):
+        return call.run()
     return call.failed(
         f"{call.function} makes or changes the storage of one machine, and an image has none; take the state out of "
         f"the recipe's states, and {AT_LAUNCH}"
@@ -215,10 +257,12 @@ def service(call: Call) -> Result:
         result = call.run()
         if result["result"] is not False:
             return result
-        reason = units.unmet_condition(unit)
-        if reason is None:
+        unmet = units.unmet_condition(unit)
+        if unmet is None or not units.is_of_place(unmet):
             hint = f"If it cannot run in a container, at_boot: [{call.name}] in the recipe enables it without a start."
-            return {**result, "comment": f"{result['comment']}\n{units.describe(unit)}\n{hint}".strip()}
+            said = [result["comment"], f"{unmet} is not met" if unmet else "", units.describe(unit), hint]
+            return {**result, "comment": "\n".join(filter(None, said))}
+        reason = f"{unmet} is not met"
     enabled = bool(call.salt["service.enabled"](call.name))
     if not enabled and not (call.get("enable") and call.salt["service.enable"](call.name)):
         return call.failed(
@@ -234,6 +278,7 @@ _FUNCTIONS: Mapping[str, Handler] = {
     "kmod.absent": kmod,
     "mount.swap": swap,
     "mount.mounted": mounted,
+    "mount.mod_watch": remounted,
     "service.running": service,
     "service.mod_watch": service,
     **{f"cmd.{name}": command for name in ("run", "script", "wait", "wait_script", "mod_watch")},

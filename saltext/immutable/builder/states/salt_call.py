@@ -18,7 +18,7 @@ from saltext.immutable import rendering
 from saltext.immutable.builder import mirrors, offline
 from saltext.immutable.builder.sources import debian
 from saltext.immutable.builder.sources.minion import EXTENSION_MODULES, VENV
-from saltext.immutable.builder.states import chroot, failures, minion_config
+from saltext.immutable.builder.states import chroot, failures, minion_config, units
 from saltext.immutable.builder.states.traced_salt_call import AT_BOOT, HASH_KEY
 from saltext.immutable.host import Host, remove, tail
 from saltext.immutable.machines.machine import Machine
@@ -26,6 +26,7 @@ from saltext.immutable.machines.machine import Machine
 _PKI = "/run/immutable-pki"
 TRACE = "/run/immutable-trace"
 """File in the machine in which `traced_salt_call` records what the states use."""
+_INCLUDED = r'^[^#]*include[[:space:]]+"/etc/nftables["/]'
 _KIND, _SERVICE = "deferred", ".service"
 _TIMED_OUT = 124
 """Exit code of timeout(1) when the time is over."""
@@ -35,6 +36,9 @@ _EXTMODS = "var/cache/salt/minion/extmods"
 # States may require that the service salt-minion runs; during a bake it runs `sleep` instead.
 _NO_MINION = "[Service]\nType=simple\nExecStart=\nExecStart=/bin/sleep infinity\n"
 _DROP_IN = "/run/systemd/system/salt-minion.service.d/bake.conf"
+# Units that are not to start in a bake, for example by the package that has them.
+_NOT_STARTED = "/run/systemd/system/{}.d/bake.conf"
+_NOT_HERE = "[Unit]\nConditionPathExists=/run/immutable-never\n"
 # Without an init, packages start their daemons by invoke-rc.d, which asks this program first. 101: do not start.
 _POLICY = "/usr/sbin/policy-rc.d"
 _START_NOTHING = "#!/bin/sh\nexit 101\n"
@@ -69,6 +73,9 @@ def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[
     path, text = (_POLICY, _START_NOTHING) if chrooted else (_DROP_IN, _NO_MINION)
     (workspace / "override").write_text(text)
     (workspace / "override").chmod(0o755)
+    (workspace / "not-here").write_text(_NOT_HERE)
+    stopped = [_NOT_STARTED.format(units.full_name(unit)) for unit in order.get("at_boot", ())]
+    kept = dict.fromkeys(stopped, str(workspace / "not-here"))
     return Machine(
         minion_id=order["bake_id"],
         image="",
@@ -79,7 +86,7 @@ def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[
         read_only=False,
         upper=str(workspace / "fs"),
         binds=debian.package_cache(host, order["bake_id"]) | {_PKI: str(host.pki / order["bake_id"])},
-        files={path: str(workspace / "override"), **mirrors.apt_config(workspace, bool(order.get("offline")))},
+        files={path: str(workspace / "override"), **kept, **mirrors.apt_config(workspace, bool(order.get("offline")))},
         boot=not chrooted,
         route=offline.route(order),
     )
@@ -161,6 +168,11 @@ def deferred(machine: Machine, lines: Sequence[Sequence[Any]] | None) -> list[di
             raise CommandExecutionError(
                 f"{each['state']} leaves this to the boot: {each['what']}; but {unit} is not enabled in the image, so "
                 "no machine would do it: install the package of that unit and enable it (service.enabled)"
+            )
+        if unit == "nftables.service" and machine.run(["grep", "-Eq", _INCLUDED, "/etc/nftables.conf"]).returncode:
+            raise CommandExecutionError(
+                f"{each['state']} saves its rules below /etc/nftables, which /etc/nftables.conf does not include, so "
+                'no machine would load them; let a state write `include "/etc/nftables/*.nft"` there'
             )
     return found
 

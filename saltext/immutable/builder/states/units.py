@@ -9,6 +9,13 @@ import subprocess
 _SUFFIXES = ("service", "socket", "device", "mount", "automount", "swap", "target", "path", "timer", "slice", "scope")
 _UNMET = re.compile(r"((?:Condition|Assert)\w+=.*) was not met")
 _FAILED = re.compile(r"((?:Condition|Assert)\w+=.*) failed\.")
+_KINDS = ("Condition", "Assert")
+_OF_PLACE = re.compile(
+    r"(?:Condition|Assert)(?:(?:Virtualization|Capability|Security|Kernel\w+|Firmware|Architecture|Host|ACPower|CPU\w*"
+    r"|Memory|ControlGroup\w+|Needs\w+)=|Path\w*=[|!]*(?:/dev|/sys|/proc|/run)/|(?:Directory|File)\w+=[|!]*"
+    r"(?:/dev|/sys|/proc|/run)/)"
+)
+"""Conditions on the place where a unit runs: hardware, kernel, rights. What is not met here may be met elsewhere."""
 _LINES = 15
 """Lines of the journal in the message about a unit that did not start."""
 
@@ -29,19 +36,24 @@ def missing_device(unit: str) -> str | None:
     return f"it needs {missing}" if missing else None
 
 
+def is_of_place(condition: str) -> bool:
+    """Return whether a condition asks for the place where the unit runs, and not for a file that the tree forgot."""
+    return bool(_OF_PLACE.match(condition))
+
+
 def unmet_condition(unit: str) -> str | None:
-    """Return a phrase about the condition or assertion for which a start is skipped, or None.
+    """Return the condition or assertion for which a start is skipped, as its unit has it, or None.
 
     systemd forgets the result of a start as soon as nothing needs the unit; then the conditions are tested anew.
     """
     shown = _show(unit, "ConditionResult", "ConditionTimestampMonotonic", "AssertResult", "AssertTimestampMonotonic")
-    for kind in ("Condition", "Assert"):
-        if shown.get(f"{kind}Result") == "no" and shown.get(f"{kind}TimestampMonotonic", "0") != "0":
-            found = _UNMET.search(_said("status", "--no-pager", "--lines=0", unit))
-            return f"{found[1]} is not met" if found else f"a {kind} of its unit is not met"
+    known = ((shown.get(f"{kind}Result"), shown.get(f"{kind}TimestampMonotonic", "0")) for kind in _KINDS)
+    skipped = any(result == "no" and when != "0" for result, when in known)
+    if skipped and (found := _UNMET.search(_said("status", "--no-pager", "--lines=0", unit))):
+        return found[1]
     done = run("condition", f"--unit={unit}", program="systemd-analyze")  # from version 250 on
     found = _FAILED.search(done.stdout + done.stderr) if done is not None and done.returncode else None
-    return f"{found[1]} is not met" if found else None
+    return found[1] if found else None
 
 
 def describe(unit: str) -> str:

@@ -23,12 +23,17 @@ class FakeStates:
         self.config: dict[str, str] = {}
         self.enabled: set[str] = set()
         self.salt = {
-            "sysctl.default_config": lambda: "/etc/sysctl.d/99-salt.conf",
+            "sysctl.default_config": lambda: str(tmp_path / "99-salt.conf"),
             "sysctl.show": lambda config_file: dict(self.config),
-            "mount.set_fstab": lambda *entry: self.config.update({"fstab": str(entry)}) or "new",
+            "mount.set_fstab": self._set_fstab,
+            "grains.get": lambda name: "Debian",
             "service.enabled": lambda name: name in self.enabled,
             "service.enable": lambda name: self.enabled.add(name) or True,
         }
+
+    def _set_fstab(self, *entry: object, match_on: str = "auto") -> str:
+        self.config |= {"fstab": str(entry), "match_on": match_on}
+        return "new"
 
     def call(self, function: str, code: str, test: bool = False, **arguments: object) -> dict[str, object]:
         """Call a state function whose code is given, through the handler."""
@@ -62,14 +67,35 @@ def answer(code: str, result: bool, comment: str = "") -> str:
 
 @pytest.mark.parametrize(
     "error",
-    ["sysctl -w failed: permission denied", "sysctl vm.x does not exist", "Command 'sysctl' cannot be found"],
+    ["sysctl -w failed: permission denied", "sysctl vm.swappiness does not exist", "Command 'sysctl' cannot be found"],
 )
-def test_a_setting_of_the_kernel_is_written_and_left_to_systemd(tmp_path, error):
+def test_a_setting_of_the_kernel_is_written_and_left_to_systemd(tmp_path, monkeypatch, error):
+    monkeypatch.setattr(deferred, "_SYSCTL_FILES", (f"{tmp_path}/*.conf",))
+    (tmp_path / "99-salt.conf").touch()
     states = FakeStates(tmp_path)
-    for changes in ({"vm.x": 4}, {}):
-        result = states.call("sysctl.present", answer(SYSCTL, False, error), name="vm.x", value=4)
+    for changes in ({"vm.swappiness": 4}, {}):
+        result = states.call("sysctl.present", answer(SYSCTL, False, error), name="vm.swappiness", value=4)
         assert (result["result"], result["changes"]) == (True, changes)
-    assert states.noted() == [["the-id (sysctl.present) of web", "vm.x = 4", "systemd-sysctl.service"]]
+    assert states.noted() == [["the-id (sysctl.present) of web", "vm.swappiness = 4", "systemd-sysctl.service"]]
+
+
+def test_a_file_that_no_boot_reads_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(deferred, "_SYSCTL_FILES", (f"{tmp_path}/d/*.conf",))
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/99-sysctl.conf").symlink_to("../linked.conf")
+    (tmp_path / "linked.conf").touch()
+    states, code = FakeStates(tmp_path), answer(SYSCTL, False, "permission denied")
+    linked = states.call("sysctl.present", code, name="vm.swappiness", value=4, config=str(tmp_path / "linked.conf"))
+    other = states.call("sysctl.present", code, name="vm.swappiness", value=4, config=str(tmp_path / "other"))
+    assert (linked["result"], other["result"]) == (True, False)
+    assert "no boot reads" in other["comment"]
+
+
+@pytest.mark.parametrize("name", ["vm.overcommit_memroy", "kernel.panik"])
+def test_a_setting_that_this_kernel_does_not_have_fails(tmp_path, name):
+    states = FakeStates(tmp_path)
+    result = states.call("sysctl.present", answer(SYSCTL, False, f"sysctl {name} does not exist"), name=name, value=4)
+    assert (result["result"], states.noted()) == (False, [])
 
 
 @pytest.mark.parametrize(
@@ -82,7 +108,7 @@ def test_a_setting_of_the_kernel_is_written_and_left_to_systemd(tmp_path, error)
 )
 def test_other_results_of_sysctl_stay_as_they_are(tmp_path, code, comment):
     states = FakeStates(tmp_path)
-    assert comment in states.call("sysctl.present", code, name="vm.x", value=4)["comment"]
+    assert comment in states.call("sysctl.present", code, name="vm.swappiness", value=4)["comment"]
     assert states.noted() == []
 
 
@@ -97,6 +123,8 @@ def test_modules_of_the_kernel_are_loaded_at_boot(tmp_path, monkeypatch):
     assert states.call("kmod.absent", code, name="bonding", persist=True)["result"] is True
     assert file.read_text().splitlines() == ["dummy"]
     assert states.called == [], "Salt's own function would ask the kernel"
+    states.call("kmod.present", code, name="nbd", mods="nbd is the name", persist=True)
+    assert file.read_text().splitlines() == ["dummy", "nbd"], "as Salt does, where mods is no list"
     refused = states.call("kmod.present", code, name="nbd")
     assert refused["result"] is False and "give persist: True" in refused["comment"]
 
@@ -123,6 +151,42 @@ def test_a_device_is_mounted_at_boot(tmp_path):
     assert states.call("mount.mounted", MOUNTED, **wanted, mkmnt=True)["changes"] == {"persist": "new"}
     assert place.is_dir() and f"'{place}', '/dev/sdb1', 'ext4', 'defaults'" in states.config["fstab"]
     assert states.call("mount.mounted", MOUNTED, **wanted, persist=False)["result"] is False
+    states.call("mount.mounted", MOUNTED, **{**wanted, "name": f"{place}/"}, match_on="name")
+    assert f"'{place}', '/dev/sdb1'" in states.config["fstab"] and states.config["match_on"] == "name"
+
+
+@pytest.mark.parametrize(
+    ("device", "error", "left"),
+    [
+        pytest.param("UUID=1-2", "no such device", True, id="a device"),
+        pytest.param("nas:/data", "mount.nfs: Operation not permitted", True, id="not allowed in a container"),
+        pytest.param("nas:/data", "mount.nfs: Connection refused", False, id="a server that is down"),
+        pytest.param("tmpfs", "unknown option", False, id="a wrong option"),
+    ],
+)
+def test_only_what_a_container_cannot_mount_is_left_to_the_boot(tmp_path, device, error, left):
+    code = MOUNTED.replace("mount: /dev/sdb1: special device does not exist", error)
+    (tmp_path / "data").mkdir()
+    states = FakeStates(tmp_path)
+    result = states.call("mount.mounted", code, name=str(tmp_path / "data"), device=device, fstype="x")
+    assert (result["result"], len(states.noted())) == (left, int(left))
+
+
+def test_what_is_not_mounted_here_is_not_mounted_again(tmp_path):
+    states = FakeStates(tmp_path)
+    result = states.call("mount.mod_watch", answer("name|" + RESULT, False), name=str(tmp_path))
+    assert (result["result"], states.called) == (True, [])
+
+
+def test_an_fstab_that_cannot_be_written_fails_the_state(tmp_path):
+    states = FakeStates(tmp_path)
+
+    def fail(*entry: object, **how: object) -> str:
+        raise CommandExecutionError("Unable to read fstab")
+
+    states.salt["mount.set_fstab"] = fail
+    result = states.call("mount.swap", answer("name, persist=True, config=None|" + RESULT, False), name="/swapfile")
+    assert (result["result"], result["comment"]) == (False, "Unable to read fstab")
 
 
 @pytest.mark.parametrize("function", ["lvm.lv_present", "mdadm.present", "blockdev.formatted", "quota.mode"])
@@ -131,6 +195,8 @@ def test_storage_of_one_machine_is_refused_before_anything_is_touched(tmp_path, 
     result = states.call(function, answer("name|" + RESULT, True), name="x")
     assert result["result"] is False and states.called == []
     assert "storage of one machine" in result["comment"] and "at_launch" in result["comment"]
+    gone = states.call(f"{function.partition('.')[0]}.absent", answer("name|" + RESULT, True), name="x")
+    assert gone["result"] is True and states.called == ["x"], "that it is absent is as true in an image"
 
 
 @pytest.mark.parametrize(("module", "unit"), [("iptables", "netfilter-persistent"), ("nftables", "nftables")])
@@ -140,6 +206,8 @@ def test_only_saved_rules_of_a_firewall_are_in_the_image(tmp_path, module, unit)
     assert refused["result"] is False and "give save: True" in refused["comment"] and states.called == []
     assert states.call(f"{module}.append", code, name="x", save=True)["result"] is True
     assert [line[2] for line in states.noted()] == [f"{unit}.service"]
+    states.call(f"{module}.insert", code, name="x", save="/etc/rules")
+    assert states.noted()[-1][1:] == ["load the rules of /etc/rules", "a unit of the tree"]
     assert states.call(f"{module}.insert", code.replace("save=", "rules=None, save="), name="x", rules=[{"save": True}])
     assert states.call(f"{module}.chain_present", code, name="x")["comment"] == "done", "it is saved with the rules"
 
@@ -178,7 +246,7 @@ def systemd(monkeypatch):
 
 
 def test_a_unit_whose_condition_is_not_met_is_enabled_and_starts_at_boot(tmp_path, systemd):
-    systemd.condition = "ConditionCapability=CAP_SYS_TIME is not met"
+    systemd.condition = "ConditionCapability=CAP_SYS_TIME"
     states = FakeStates(tmp_path)
     result = states.call("service.running", RUNNING, name="chrony", enable=True)
     assert (result["result"], result["changes"], states.enabled) == (True, {"chrony": "enabled"}, {"chrony"})
@@ -187,6 +255,12 @@ def test_a_unit_whose_condition_is_not_met_is_enabled_and_starts_at_boot(tmp_pat
     assert states.call("service.mod_watch", RUNNING, name="chrony")["changes"] == {}
     refused = states.call("service.running", RUNNING, name="ntpsec")
     assert refused["result"] is False and "nothing starts it at boot; give enable: True" in refused["comment"]
+
+
+def test_a_file_that_the_tree_forgot_is_no_reason_to_wait_for_the_boot(tmp_path, systemd):
+    systemd.condition = "ConditionPathExists=/etc/app/app.conf"
+    result = FakeStates(tmp_path).call("service.running", RUNNING, name="app", enable=True)
+    assert result["result"] is False and "ConditionPathExists=/etc/app/app.conf is not met" in result["comment"]
 
 
 def test_a_unit_that_needs_a_device_is_not_started_at_all(tmp_path, systemd):

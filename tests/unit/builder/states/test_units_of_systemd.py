@@ -49,20 +49,22 @@ def shown(condition: str = "yes", assertion: str = "yes", when: int = 7) -> str:
     [
         pytest.param(
             {"show": (shown("no"), 0), "status": (f"  └─ {CONDITION} was not met\n", 3)},
-            f"{CONDITION} is not met",
+            CONDITION,
             id="a start that was skipped",
         ),
         pytest.param(
-            {"show": (shown("no"), 0), "status": ("", 3)}, "a Condition of its unit is not met", id="without its name"
+            {"show": (shown("no"), 0), "status": ("", 3), "condition": (f"x: {CONDITION} failed.\n", 1)},
+            CONDITION,
+            id="its status does not name it",
         ),
         pytest.param(
             {"show": (shown("yes", "no"), 0), "status": ("AssertPathExists=/x was not met\n", 3)},
-            "AssertPathExists=/x is not met",
+            "AssertPathExists=/x",
             id="an assertion",
         ),
         pytest.param(
             {"show": (shown("no", when=0), 0), "condition": (f"chrony.service: {CONDITION} failed.\nfailed.\n", 1)},
-            f"{CONDITION} is not met",
+            CONDITION,
             id="systemd has forgotten the start",
         ),
         pytest.param(
@@ -77,6 +79,28 @@ def shown(condition: str = "yes", assertion: str = "yes", when: int = 7) -> str:
 def test_why_a_start_is_skipped(systemd, answers, reason):
     systemd.update(answers)
     assert units.unmet_condition("chrony.service") == reason
+
+
+@pytest.mark.parametrize(
+    ("condition", "place"),
+    [
+        ("ConditionVirtualization=!container", True),
+        ("ConditionCapability=CAP_SYS_TIME", True),
+        ("ConditionSecurity=apparmor", True),
+        ("ConditionKernelCommandLine=!audit=0", True),
+        ("ConditionPathExists=/dev/rtc0", True),
+        ("ConditionPathIsReadWrite=|/sys/kernel", True),
+        ("ConditionDirectoryNotEmpty=!/sys/class/net", True),
+        ("AssertPathExists=/proc/mdstat", True),
+        ("ConditionPathExists=/etc/app/app.conf", False),
+        ("ConditionFileIsExecutable=/usr/bin/app", False),
+        ("ConditionPathExists=!/devices", False),
+        ("ConditionEnvironment=X=/dev/y", False),
+        ("AssertUser=app", False),
+    ],
+)
+def test_a_condition_on_the_place_may_be_met_elsewhere_and_one_on_a_file_was_forgotten(condition, place):
+    assert units.is_of_place(condition) is place
 
 
 def test_a_unit_is_described_by_its_status_and_its_journal(systemd):
