@@ -52,8 +52,8 @@ def unmet_condition(unit: str) -> str | None:
     if skipped and (found := _UNMET.search(_said("status", "--no-pager", "--lines=0", unit))):
         return found[1]
     done = run("condition", f"--unit={unit}", program="systemd-analyze")  # from version 250 on
-    found = _FAILED.search(done.stdout + done.stderr) if done is not None and done.returncode else None
-    return found[1] if found else None
+    failed = _FAILED.findall(done.stdout + done.stderr) if done is not None and done.returncode else []
+    return min(failed, key=lambda each: each.startswith("Assert"), default=None)
 
 
 def describe(unit: str) -> str:

@@ -68,6 +68,11 @@ def shown(condition: str = "yes", assertion: str = "yes", when: int = 7) -> str:
             id="systemd has forgotten the start",
         ),
         pytest.param(
+            {"condition": (f"x: AssertPathExists=/x failed.\nx: {CONDITION} failed.\nConditions failed.\n", 1)},
+            CONDITION,
+            id="a condition says more than an assertion",
+        ),
+        pytest.param(
             {"show": (shown("no", when=0), 0), "condition": (f"x: {CONDITION} failed.\nConditions succeeded.\n", 0)},
             None,
             id="one of several alternatives is met",
