@@ -317,7 +317,7 @@ def test_rebuild_bakes_with_updates_and_rolls(run, rack, store, monkeypatch):
         asked.append((name, how["refresh"], how["channel"], how["test"]))
         publish(store, TWO)
         report = {"image": "web@222222222222", "digest": TWO, "channel": "stable", "changed": True, "cached": False}
-        return {**report, "layers": [], "packages": 0, "seconds": 0.0, "warnings": []}
+        return {**report, "layers": [], "packages": 0, "seconds": 0.0, "deferred": [], "warnings": []}
 
     monkeypatch.setattr(baking, "bake", bake)
     publish(store, ONE)
