@@ -98,22 +98,19 @@ def _foresee(context: BakeContext, recipe: Recipe, stack: Stack, reading: Readin
     return replace(stack, parts=_parts(context, recipe, stack, reading.grains, made_from, more))
 
 
-def _build(context: BakeContext, recipe: Recipe, below: Stack, reading: Reading) -> Stack:
+def _build(context: BakeContext, recipe: Recipe, below: Stack, reading: Reading, attempt: int = 1) -> Stack:
     """Return the stack with a new layer; it is built again where its inputs change meanwhile.
 
     Raises `InputsMoved` where they change each time.
     """
-    for attempt in range(2, _ATTEMPTS + 1):
-        try:
-            return _build_once(context, recipe, below, reading)
-        except InputsMoved as err:
-            sentence = f"{err}; building the layer again, {attempt} of {_ATTEMPTS}"
-            context.progress(sentence, "image/warning", recipe=recipe.name, warning=sentence)
-            reading = _read(context, recipe, below)
     try:
         return _build_once(context, recipe, below, reading)
     except InputsMoved as err:
-        raise InputsMoved(f"{err}, and in {_ATTEMPTS} builds; bake again when nobody changes them") from err
+        if attempt == _ATTEMPTS:
+            raise InputsMoved(f"{err}, and in {_ATTEMPTS} builds; bake again when nobody changes them") from err
+        sentence = f"{err}; building the layer again, {attempt + 1} of {_ATTEMPTS}"
+        context.progress(sentence, "image/warning", recipe=recipe.name, warning=sentence)
+    return _build(context, recipe, below, _read(context, recipe, below), attempt + 1)
 
 
 def _build_once(context: BakeContext, recipe: Recipe, below: Stack, reading: Reading) -> Stack:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from saltext.immutable.builder.states.trace import name_of_state
 from saltext.immutable.host import tail
 
 _NOT_RUN = "One or more requisite failed"
@@ -43,10 +44,9 @@ def changed_again(result: Mapping[str, Any], left: Collection[str]) -> str:
 
 
 def name_of(name: str, state: Mapping[str, Any]) -> str:
-    """Return a state as messages name it: ``id (function) of SLS``. ``name``: its key in Salt's result."""
+    """Return a state as messages name it. ``name``: its key in Salt's result."""
     module, state_id, _, function = [*name.split("_|-"), "", "", ""][:4]
-    of = f" of {state['__sls__']}" if state.get("__sls__") else ""
-    return f"{state_id} ({module}.{function}){of}"
+    return name_of_state(state_id, f"{module}.{function}", state.get("__sls__"))
 
 
 def _state(name: str, state: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from saltext.immutable.builder.states import custom_code, purity
-from saltext.immutable.builder.states.trace import Trace, counted, wrap_method
+from saltext.immutable.builder.states.trace import Trace, counted, name_of_state, wrap_method
 
 
 def watch_states(trace: Trace) -> None:
@@ -18,7 +18,7 @@ def watch_states(trace: Trace) -> None:
         def call(self: Any, low: Any, *args: Any, **kwargs: Any) -> Any:
             name = f"{low.get('state')}.{low.get('fun')}"
             trace.note("state", low.get("__sls__"), low.get("__id__"), name, trace.hash(low))
-            trace.in_progress.append(f"state {low.get('__id__')} ({name}) of {low.get('__sls__')}")
+            trace.in_progress.append(f"state {name_of_state(low.get('__id__'), name, low.get('__sls__'))}")
             reason = purity.unproven_state(low)
             if reason:
                 trace.unproven(reason)
