@@ -9,10 +9,11 @@ import salt.loader
 from salt.exceptions import CommandExecutionError
 
 try:
-    from saltext.immutable import adoption, arguments
+    from saltext.immutable import adoption, arguments, systemd
     from saltext.immutable.guard import answers as guard_answers
     from saltext.immutable.guard import break_glass as guard_break_glass
     from saltext.immutable.guard import launch as guard_launch
+    from saltext.immutable.guard import seal as guard_seal
     from saltext.immutable.guard import status as guard_status
 
     DAMAGE = None
@@ -51,6 +52,23 @@ def status():
     if DAMAGE is not None:
         return {"sealed": True, "problems": [f"saltext.immutable is damaged ({DAMAGE}); replace this machine"]}
     return guard_status.status(__opts__, __pillar__)
+
+
+def services():
+    """Return how the services are that the states of the image declare running: unit to state.
+
+    A state is ``active``, ``not applicable: ...`` (its conditions ask for hardware or rights that this machine does
+    not have), or what is wrong. With one that is wrong a machine is not healthy, unless its fleet has
+    ``health: {states: false}``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'web-*' immutable.services
+    """
+    found = guard_seal.required("only images have services that their states declared")
+    return systemd.states(found.policy.get("running", []))
 
 
 def answer(nonce: str, asked: str, **kwargs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.estate import wait_for
 
 WITHOUT_KERNEL = {
     "vm.max_map_count (sysctl.present) of kernel": ("vm.max_map_count = 262144", "systemd-sysctl.service"),
@@ -10,6 +11,9 @@ WITHOUT_KERNEL = {
     "/swapfile (mount.swap) of kernel": ("activate the swap /swapfile", "systemd-fstab-generator"),
     "/srv/data (mount.mounted) of kernel": ("mount /dev/vdb1 on /srv/data", "systemd-fstab-generator"),
 }
+
+
+SERVICES = ("apparmor", "chrony", "cron", "qemu-guest-agent")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +69,15 @@ def test_a_service_of_at_boot_runs_on_the_machine(machine):
     assert machine("systemctl is-active cron") == "active"
 
 
+def test_the_machine_says_how_the_services_are_that_its_states_declare(estate, kernel):
+    policy = estate.salt_run("image.show", "kernel:stable").data["policy"]
+    assert policy["running"] == sorted(f"{name}.service" for name in SERVICES)
+    [found] = estate.salt("kernel-*", "immutable.services").data.values()
+    assert list(found) == policy["running"] and found["cron.service"] == "active", found
+    for name in set(SERVICES) - {"cron"}:
+        assert found[f"{name}.service"].startswith("not applicable: "), found
+
+
 def test_no_unit_failed(machine):
     assert machine("systemctl --failed --no-legend --plain") == "", machine("systemctl status systemd-sysctl")
 
@@ -72,6 +85,21 @@ def test_no_unit_failed(machine):
 def test_the_machine_has_no_drift(estate, machine):
     found = estate.salt_run("fleet.drift", "kernel").data
     assert (found["clean"], found["drifted"], found["unknown"]) == (1, [], []), found
+
+
+def test_a_machine_is_sick_when_a_service_ends_that_the_states_want_running(estate, machine):
+    sick = {}
+
+    def sick_now() -> bool:
+        sick.update(estate.salt_run("fleet.reconcile", "kernel").data["fleets"]["kernel"].get("sick", {}))
+        return bool(sick)
+
+    assert not sick_now(), "what cannot run on this machine is no reason"
+    machine("systemctl stop cron")
+    wait_for(sick_now, 60)
+    [found] = sick.values()
+    assert found["why"] == "the states of its image want it running: cron.service is inactive"
+    machine("systemctl start cron")
 
 
 def test_states_that_change_something_each_time_fail_the_bake_if_the_recipe_says_so(estate):

@@ -290,6 +290,9 @@ class Simulated:
     def check_all(self, minion_id: str, checks: list[Any], within: float) -> tuple[str, list[str | None]]:
         return self.image_of(minion_id, within), [self.check(minion_id, None, one, within) for one in checks]
 
+    def check_together(self, minion_id: str, checks: list[Any], within: float) -> list[str | None]:
+        return [self.check(minion_id, None, one, within) for one in checks]
+
     def check(self, minion_id: str, address: str | None, check: Any, within: float) -> str | None:
         image = self.image_of(minion_id, within)
         return "nginx is dead" if minion_id in self.sick or self.faults.ill.get(image) == "unhealthy" else None

@@ -82,6 +82,14 @@ class Stack:
         """What the states left to the boot of a machine: state, what and applied_by of each."""
         return [each for layer in self.layers for each in layer.get("deferred") or ()]
 
+    def policy(self, of_recipes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the policy of the image: that ``of_recipes``, and ``running``, the units that its states want."""
+        declared: dict[str, bool] = {}
+        for layer in self.layers:
+            declared |= layer.get("services") or {}
+        running = sorted(unit for unit, runs in declared.items() if runs)
+        return {**of_recipes, **({"running": running} if running else {})}
+
     @property
     def packages(self) -> Mapping[str, str]:
         """The version of each package in the image."""

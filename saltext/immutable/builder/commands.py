@@ -120,7 +120,9 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
             with phase("states"), secrets.redacted(secret_values):
                 sls, chroot_warnings = salt_call.apply(machine, order)
             with phase("inside tests"):
-                deferred = salt_call.deferred(machine, salt_call.trace(machine))
+                lines = salt_call.trace(machine)
+                deferred, services = salt_call.deferred(machine, lines), salt_call.services(lines)
+                idle = salt_call.never_started(machine, services)
                 results = _applied_again(machine, order, deferred, secret_values)
                 results += run.run_inside(machine, order, secret_values)
                 trace = salt_call.trace(machine)
@@ -133,9 +135,9 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         packages = debian.installed(status) if status.is_file() else _packages(host, order["below"])
         salt_call.finish(workspace / "fs")
         about: dict[str, Any] = {"packages": packages, "grains": grains, "sls": sls, "tests": results}
-        about |= {"address": machine.address, "deferred": deferred}
+        about |= {"address": machine.address, "deferred": deferred, "services": services}
         layer = _commit(host, workspace, seconds, order, secret_values, **about)
-        return {**layer, "warnings": [*layer["warnings"], *chroot_warnings], "trace": trace}
+        return {**layer, "warnings": [*layer["warnings"], *chroot_warnings, *idle], "trace": trace}
 
 
 def _applied_again(

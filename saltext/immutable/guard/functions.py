@@ -27,7 +27,7 @@ READ: Mapping[str, str] = {
     "grains": "equals fetch filter_by get has_value item items ls",
     "group": "getent info",
     "hosts": "get_alias get_ip has_pair list_hosts",
-    "immutable": "answer break_glass_challenge drift preview status",
+    "immutable": "answer break_glass_challenge drift preview services status",
     "iptables": "get_policy get_rules version",
     "key": "finger finger_master",
     "kmod": "is_loaded lsmod mod_list",

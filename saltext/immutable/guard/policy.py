@@ -30,7 +30,7 @@ Class = Literal["read", "operate", "change"]
 ANSWERS_WHEN_DAMAGED = ("test.ping", "immutable.status")
 _ASKS = "immutable.answer"
 """By this function the master asks whatever it asks; each of its questions passes the guard by itself."""
-ALWAYS = frozenset({*ANSWERS_WHEN_DAMAGED, _ASKS, "saltutil.find_job", "saltutil.running"})
+ALWAYS = frozenset({*ANSWERS_WHEN_DAMAGED, _ASKS, "immutable.services", "saltutil.find_job", "saltutil.running"})
 """Without these a machine cannot be managed, so ``deny`` does not apply to them."""
 
 

@@ -12,10 +12,13 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
+from saltext.immutable import systemd
 from saltext.immutable.minions.jobs import NoAnswer
-from saltext.immutable.spec.model import FunctionCheck
+from saltext.immutable.spec.model import STATES_CHECK, FunctionCheck
 
 STATUS_CALL = FunctionCheck("immutable.status")
+_ABSENT = (f"{STATES_CHECK.fun} is not available", f"{STATES_CHECK.fun} would change this machine")
+"""What machines of former versions answer, and what their guard does."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.\d (\d{3})\b ?(.*)")
 
 
@@ -37,9 +40,24 @@ def image(minion_id: str, status: Any) -> str:
 
 def unhealthy(check: FunctionCheck, answer: Any) -> str | None:
     """Return why the answer to a check does not pass, or None if it does; ``answer``: the result, or the error."""
+    if check == STATES_CHECK:
+        return _not_as_declared(answer)
     if isinstance(answer, CommandExecutionError):
         return str(answer)
     return None if answer else f"{check.fun} {' '.join(map(str, check.args))} returned {answer!r}"
+
+
+def _not_as_declared(answer: Any) -> str | None:
+    """Return which services do not run that the states of the image declare running, or None.
+
+    ``answer``: of ``immutable.services``, which images of former versions do not have.
+    """
+    if isinstance(answer, CommandExecutionError):
+        return None if any(words in str(answer) for words in _ABSENT) else str(answer)
+    if not isinstance(answer, Mapping):
+        return f"immutable.services returned {answer!r}"
+    wrong = [f"{unit} is {found}" for unit, found in answer.items() if not systemd.runs(str(found))]
+    return f"the states of its image want it running: {'; '.join(wrong)}" if wrong else None
 
 
 def _require_launched(launched: Any) -> None:

@@ -62,6 +62,11 @@ class Minions(Keys):
             raise status
         return health.image(minion_id, status), [health.unhealthy(*pair) for pair in zip(checks, answers, strict=True)]
 
+    def check_together(self, minion_id: str, checks: Sequence[FunctionCheck], within: float) -> list[str | None]:
+        """Return the result of ``check`` for each check, by one job. The checks must have different functions."""
+        answers = self._jobs.ask_all(minion_id, checks, within=within)
+        return [health.unhealthy(*pair) for pair in zip(checks, answers, strict=True)]
+
     def check(self, minion_id: str, address: str | None, check: FunctionCheck | HttpCheck, within: float) -> str | None:
         """Return why a machine is not healthy, or None if it is; raise ``NoAnswer`` if it does not answer."""
         if isinstance(check, HttpCheck):

@@ -17,13 +17,14 @@ _RESERVED = {
     "drift": "tags of events about drift begin with it",
     "image": "tags of events about images begin with it",
 }
-_CHECKS = "write {fun: service.status, args: [nginx]} or {http: 'http://{address}/'}"
+_CHECKS = "write {fun: service.status, args: [nginx]}, {http: 'http://{address}/'} or {states: false}"
 
 
 def fleet(name: str, read: Section) -> Fleet:
     """Read one fleet. Whether its recipe exists is checked later, when all recipes are known."""
     if name in _RESERVED:
         read.problem("", f"a fleet cannot have the name {name}: {_RESERVED[name]}; choose another name")
+    checks, check_states = _health(read)
     found = Fleet(
         name=name,
         recipe=read.need("recipe", reading.name, "web"),
@@ -32,7 +33,8 @@ def fleet(name: str, read: Section) -> Fleet:
         provider=_provider(read),
         channel=read.take("channel", reading.name, "stable"),
         strategy=strategy(read.inside("strategy")),
-        health=tuple(_check(check) for check in read.each("health")),
+        health=checks,
+        check_states=check_states,
         allow_outage=read.take("allow_outage", reading.flag, False),
         traffic=_traffic(read),
         max_age=read.take("max_age", reading.duration, None),
@@ -79,6 +81,20 @@ def _traffic(read: Section) -> TrafficSpec | None:
         return None
     ((name, settings),) = found.items()
     return TrafficSpec(name, read.inside("traffic").inside(name).rest()) if settings is not None else TrafficSpec(name)
+
+
+def _health(read: Section) -> tuple[tuple[FunctionCheck | HttpCheck, ...], bool]:
+    """Return the checks that the pillar names, and whether the states' own is made: ``states: false`` turns it off."""
+    found: list[FunctionCheck | HttpCheck] = []
+    check_states = True
+    for entry in read.each("health", alone="states"):
+        states = entry.take("states", reading.flag, None)
+        if states is None:
+            found.append(_check(entry))
+        else:
+            check_states = states
+            entry.close()
+    return tuple(found), check_states
 
 
 def _check(read: Section) -> FunctionCheck | HttpCheck:

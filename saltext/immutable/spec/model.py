@@ -259,6 +259,10 @@ class FunctionCheck:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
+STATES_CHECK = FunctionCheck("immutable.services")
+"""The check that follows from the image: the services that its states declare running do run."""
+
+
 @dataclass(frozen=True)
 class HttpCheck:
     """A URL that must answer 2xx or 3xx: ``{http: 'http://{address}/healthz'}``."""
@@ -289,6 +293,9 @@ class Fleet:
     channel: str = "stable"
     strategy: Strategy = Strategy()
     health: tuple[FunctionCheck | HttpCheck, ...] = ()
+    """The checks that the pillar names."""
+    check_states: bool = True
+    """Whether the services that the states of the image declare running are checked as well."""
     allow_outage: bool = False
     traffic: TrafficSpec | None = None
     """None: a machine serves from the time when it is ready until it is destroyed."""
@@ -305,6 +312,11 @@ class Fleet:
     """Seconds from first seeing an orphan (a key or a machine that no fleet needs) until it is removed."""
     revoked: Literal["keep", "replace"] = "keep"
     """What ``fleet.reconcile`` does about a revoked image: nothing, or a roll to the image of the channel."""
+
+    @property
+    def checks(self) -> tuple[FunctionCheck | HttpCheck, ...]:
+        """All checks that make a machine healthy."""
+        return (STATES_CHECK, *self.health) if self.check_states else self.health
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,14 @@ class Section:
         """Return the mapping below ``key``; an absent one is empty."""
         return Section(f"{self.path}:{key}", self._values[key] if self.has(key) else {}, self._problems)
 
-    def each(self, key: str) -> Iterator[Section]:
-        """Yield a section for each mapping in the list below ``key``."""
-        values: tuple[Any, ...] = self.take(key, sequence, ())
+    def each(self, key: str, alone: str | None = None) -> Iterator[Section]:
+        """Yield a section for each mapping in the list below ``key``.
+
+        ``alone``: a mapping whose only key is this counts as a list of one.
+        """
+        given = self._values.get(key)
+        is_alone = alone is not None and isinstance(given, Mapping) and set(given) == {alone}
+        values: tuple[Any, ...] = self.take(key, (lambda value: (value,)) if is_alone else sequence, ())
         for number, value in enumerate(values):
             yield Section(f"{self.path}:{key}:{number}", value, self._problems)
 

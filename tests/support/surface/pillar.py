@@ -113,9 +113,9 @@ class Notes:
         return inside
 
     def _each(self, original: Any) -> Any:
-        def each(section: Section, key: str) -> Iterator[Section]:
-            self._note(section, key, "list of mappings")
-            return original(section, key)
+        def each(section: Section, key: str, alone: str | None = None) -> Iterator[Section]:
+            self._note(section, key, f"list of mappings{f', or a mapping with {alone}' if alone else ''}")
+            return original(section, key, alone)
 
         return each
 

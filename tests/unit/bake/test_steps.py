@@ -73,3 +73,11 @@ def test_a_child_inherits_grains_and_secrets_each_once():
     stack = Stack().inherit(replace(WEB, grains={"a": 1}, secrets=("x",)))
     stack = stack.inherit(replace(WEB, grains={"b": 2}, secrets=("y", "x")))
     assert (stack.grains, stack.secrets) == ({"a": 1, "b": 2}, ("x", "y"))
+
+
+def test_the_policy_has_the_services_that_the_states_want_running():
+    stack = Stack().push({"what": "root", "digest": "1" * 64})
+    assert stack.policy({"guard": {}}) == {"guard": {}}, "images without services keep their digest"
+    stack = stack.push({"what": "base", "digest": "2" * 64, "services": {"exim4.service": True, "cron.service": True}})
+    stack = stack.push({"what": "web", "digest": "3" * 64, "services": {"exim4.service": False, "a.service": True}})
+    assert stack.policy({"guard": {}}) == {"guard": {}, "running": ["a.service", "cron.service"]}

@@ -21,10 +21,10 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError, SaltReqT
 from salt.utils.crypt import pem_finger
 
 from saltext.immutable import minions
-from saltext.immutable.minions import LaunchFailed, Minions, NoAnswer
+from saltext.immutable.minions import LaunchFailed, Minions, NoAnswer, health
 from saltext.immutable.minions import jobs as jobs_of_salt
 from saltext.immutable.minions.events import MAX_EVENTS
-from saltext.immutable.spec.model import FunctionCheck, HttpCheck
+from saltext.immutable.spec.model import STATES_CHECK, FunctionCheck, HttpCheck
 
 
 @pytest.fixture
@@ -277,6 +277,45 @@ def test_checks_without_a_status_raise(salt_side, monkeypatch):
     salt_side._jobs = minions.Jobs({})
     with pytest.raises(CommandExecutionError, match="boom"):
         salt_side.check_all("web-1", [FunctionCheck("test.ping")], 5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        pytest.param({"nginx.service": "active"}, None, id="they run"),
+        pytest.param({}, None, id="there are none"),
+        pytest.param({"ntpsec.service": "not applicable: ConditionCapability=CAP_SYS_TIME is not met"}, None, id="n/a"),
+        pytest.param(
+            {"nginx.service": "failed (exit-code)", "cron.service": "active", "app.service": "activating"},
+            "the states of its image want it running: nginx.service is failed (exit-code); app.service is activating",
+            id="some do not run",
+        ),
+        pytest.param(CommandExecutionError("immutable.services is not available"), None, id="a former version"),
+        pytest.param(
+            CommandExecutionError("sealed: image web@1: immutable.services would change this machine; bake"),
+            None,
+            id="the guard of a former version",
+        ),
+        pytest.param(CommandExecutionError("its seal is damaged"), "its seal is damaged", id="an error"),
+        pytest.param("x", "immutable.services returned 'x'", id="an answer of any shape"),
+    ],
+)
+def test_services_that_the_states_declare_running_are_a_check(answer, found):
+    assert health.unhealthy(STATES_CHECK, answer) == found
+
+
+def test_checks_without_a_question_for_the_image_are_one_job_too(salt_side, monkeypatch):
+    asked = []
+
+    def proven(self, minion_id, questions, within):
+        asked.append(json.loads(questions))
+        return [{"return": {"nginx.service": "inactive"}, "retcode": 0}, {"return": True, "retcode": 0}]
+
+    monkeypatch.setattr(minions.Jobs, "_proven", proven)
+    salt_side._jobs = minions.Jobs({})
+    first, second = salt_side.check_together("web-1", [STATES_CHECK, FunctionCheck("test.ping")], 5)
+    assert (first, second) == ("the states of its image want it running: nginx.service is inactive", None)
+    assert asked == [[["immutable.services", [], {}], ["test.ping", [], {}]]]
 
 
 def test_without_an_answer_health_is_unknown(salt_side):

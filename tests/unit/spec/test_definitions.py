@@ -10,7 +10,16 @@ import yaml
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable.spec import definitions
-from saltext.immutable.spec.model import Amount, Debian, FunctionCheck, HttpCheck, Minion, Parent, ProviderSpec
+from saltext.immutable.spec.model import (
+    STATES_CHECK,
+    Amount,
+    Debian,
+    FunctionCheck,
+    HttpCheck,
+    Minion,
+    Parent,
+    ProviderSpec,
+)
 
 GOOD = yaml.safe_load("""
 immutable:
@@ -101,11 +110,26 @@ def test_the_shortest_definitions_have_defaults():
     assert found.recipes["base"].read_only
     small = found.fleets["small"]
     assert (small.channel, small.health, small.allow_outage) == ("stable", (), False)
+    assert small.checks == (STATES_CHECK,)
     assert [recipe.name for recipe in found.chain("web")] == ["base", "web"]
 
 
 def test_a_pillar_may_define_nothing_yet():
     assert definitions({"immutable": {}}).fleets == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "checks"),
+    [
+        pytest.param({"states": False}, (), id="alone"),
+        pytest.param({"states": True}, (STATES_CHECK,), id="as by default"),
+        pytest.param([{"states": False}], (), id="in a list"),
+        pytest.param([{"http": "http://x/"}, {"states": False}], (HttpCheck("http://x/"),), id="beside"),
+        pytest.param([{"http": "http://x/"}], (STATES_CHECK, HttpCheck("http://x/")), id="not named"),
+    ],
+)
+def test_the_check_of_what_the_states_declare_is_on_unless_the_pillar_turns_it_off(given, checks):
+    assert definitions(pillar(("fleets:web:health", given))).fleets["web"].checks == checks
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ def commit(context: BakeContext, stack: Stack) -> Stack:
     report = stack.report(context.channel) | {"packages": len(stack.packages)} | context.versions
     contents.keep(store, image.digest, _contents(stack))
     moved = store.channel(image.recipe, context.channel) != image.digest
-    store.add_image(replace(image, report={**report, "policy": context.policy, "phases": dict(stack.phases)}))
+    report |= {"policy": stack.policy(context.policy), "phases": dict(stack.phases)}
+    store.add_image(replace(image, report=report))
     image_tests.require(image.name, stack.results)
     store.set_channel(image.recipe, context.channel, image.digest, who=context.user)
     return replace(stack, moved=moved)

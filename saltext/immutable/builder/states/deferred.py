@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saltext.immutable.builder.states import units
+from saltext.immutable import systemd
 from saltext.immutable.builder.states.trace import Trace, wrap_method
 
 Result = dict[str, Any]
@@ -250,17 +250,26 @@ def command(call: Call) -> Result:
 
 
 def service(call: Call) -> Result:
-    """`service.running`: a unit that cannot start in a container is enabled and starts at boot, where it can."""
-    unit = units.full_name(call.name)
-    reason = "at_boot of the recipe names it" if unit in call.at_boot else units.missing_device(unit)
+    """`service.running` and `service.dead`: record what the states declare of a service, for the health of machines."""
+    running = call.function != "service.dead"
+    result = _started(call) if running else call.run()
+    if result["result"] is not False and call.function != "service.mod_watch":
+        call.trace.note("service", systemd.full_name(call.name), running)
+    return result
+
+
+def _started(call: Call) -> Result:
+    """Start a service; a unit that cannot start in a container is enabled and starts at boot, where it can."""
+    unit = systemd.full_name(call.name)
+    reason = "at_boot of the recipe names it" if unit in call.at_boot else systemd.missing_device(unit)
     if reason is None:
         result = call.run()
         if result["result"] is not False:
             return result
-        unmet = units.unmet_condition(unit)
-        if unmet is None or not units.is_of_place(unmet):
+        unmet = systemd.unmet_condition(unit)
+        if unmet is None or not systemd.is_of_place(unmet):
             hint = f"If it cannot run in a container, at_boot: [{call.name}] in the recipe enables it without a start."
-            said = [result["comment"], f"{unmet} is not met" if unmet else "", units.describe(unit), hint]
+            said = [result["comment"], f"{unmet} is not met" if unmet else "", systemd.describe(unit), hint]
             return {**result, "comment": "\n".join(filter(None, said))}
         reason = f"{unmet} is not met"
     enabled = bool(call.salt["service.enabled"](call.name))
@@ -280,6 +289,7 @@ _FUNCTIONS: Mapping[str, Handler] = {
     "mount.mounted": mounted,
     "mount.mod_watch": remounted,
     "service.running": service,
+    "service.dead": service,
     "service.mod_watch": service,
     **{f"cmd.{name}": command for name in ("run", "script", "wait", "wait_script", "mod_watch")},
 }

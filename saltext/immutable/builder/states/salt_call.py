@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable import rendering
+from saltext.immutable import rendering, systemd
 from saltext.immutable.builder import mirrors, offline
 from saltext.immutable.builder.sources import debian
 from saltext.immutable.builder.sources.minion import EXTENSION_MODULES, VENV
-from saltext.immutable.builder.states import chroot, failures, minion_config, units
+from saltext.immutable.builder.states import chroot, failures, minion_config
 from saltext.immutable.builder.states.traced_salt_call import AT_BOOT, HASH_KEY
 from saltext.immutable.host import Host, remove, tail
 from saltext.immutable.machines.machine import Machine
@@ -28,6 +28,8 @@ TRACE = "/run/immutable-trace"
 """File in the machine in which `traced_salt_call` records what the states use."""
 _INCLUDED = r'^[^#]*include[[:space:]]+"/etc/nftables["/]'
 _KIND, _SERVICE = "deferred", ".service"
+_STARTED_BY = ("BoundBy", "RequiredBy", "TriggeredBy", "UpheldBy", "WantedBy")
+"""Properties of a unit that name the units which start it."""
 _TIMED_OUT = 124
 """Exit code of timeout(1) when the time is over."""
 # Kinds of custom modules that an image never keeps: a synced executor would take the guard's place.
@@ -74,7 +76,7 @@ def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[
     (workspace / "override").write_text(text)
     (workspace / "override").chmod(0o755)
     (workspace / "not-here").write_text(_NOT_HERE)
-    stopped = [_NOT_STARTED.format(units.full_name(unit)) for unit in order.get("at_boot", ())]
+    stopped = [_NOT_STARTED.format(systemd.full_name(unit)) for unit in order.get("at_boot", ())]
     kept = dict.fromkeys(stopped, str(workspace / "not-here"))
     return Machine(
         minion_id=order["bake_id"],
@@ -175,6 +177,31 @@ def deferred(machine: Machine, lines: Sequence[Sequence[Any]] | None) -> list[di
                 'no machine would load them; let a state write `include "/etc/nftables/*.nft"` there'
             )
     return found
+
+
+def services(lines: Sequence[Sequence[Any]] | None) -> dict[str, bool]:
+    """Return the units that the states declare running (True) or dead. ``lines``: the result of `trace`."""
+    return {line[1]: line[2] for line in lines or () if line[0] == "service"}
+
+
+def never_started(machine: Machine, declared: Mapping[str, bool]) -> list[str]:
+    """Return a sentence for each unit that is declared running, but that no boot starts."""
+    running = [unit for unit, runs in declared.items() if runs]
+    if not running or not machine.boot:
+        return []
+    properties = f"--property=Id,UnitFileState,{','.join(_STARTED_BY)}"
+    done = machine.run(["systemctl", "show", properties, "--", *running])
+    found = [dict(line.partition("=")[::2] for line in each.splitlines()) for each in done.stdout.split("\n\n")]
+    idle = [
+        each.get("Id", "")
+        for each in found
+        if each.get("UnitFileState") == "disabled" and not any(each.get(name) for name in _STARTED_BY)
+    ]
+    return [
+        f"{unit} runs in the bake, but nothing starts it at the boot of a machine, which would not become healthy; "
+        "give enable: True to its service.running"
+        for unit in idle
+    ]
 
 
 def _salt_call(

@@ -11,7 +11,8 @@ import glob
 import os
 import sys
 
-from saltext.immutable.builder.states import custom_code, deferred, minion_events, units
+from saltext.immutable import systemd
+from saltext.immutable.builder.states import custom_code, deferred, minion_events
 from saltext.immutable.builder.states.trace import Trace
 from saltext.immutable.builder.states.watch_files import watch_lists, watch_requests
 from saltext.immutable.builder.states.watch_states import watch_states
@@ -49,7 +50,7 @@ def main() -> None:
     except BaseException:
         os.unlink(file)
         raise
-    at_boot = [units.full_name(unit) for unit in os.environ.pop(AT_BOOT, "").split()]
+    at_boot = [systemd.full_name(unit) for unit in os.environ.pop(AT_BOOT, "").split()]
     deferred.Deferral(trace, at_boot).watch(salt.loader.lazy.LazyLoader)
     minion_events.skip_absent_minion(salt.utils.event.SaltEvent)
     sys.argv = words

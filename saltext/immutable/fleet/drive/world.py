@@ -60,6 +60,9 @@ class Minions(Protocol):
     def check_all(self, minion_id: str, checks: Sequence[FunctionCheck], within: float) -> tuple[str, list[str | None]]:
         """Return the digest and the result of each check, by one job; the checks have different functions."""
 
+    def check_together(self, minion_id: str, checks: Sequence[FunctionCheck], within: float) -> list[str | None]:
+        """Return the result of each check, by one job; the checks have different functions."""
+
     def check(
         self, minion_id: str, address: str | None, check: FunctionCheck | HttpCheck, within: float
     ) -> str | None:
@@ -189,11 +192,14 @@ class World:
         Any answer becomes a probe: a machine must not be able to stop the driver.
         """
         minion_id, deadline = record.minion_id, self._clock() + within
-        checks, found = self._fleet.health, list[str | None]()
+        checks, found = self._fleet.checks, list[str | None]()
         try:
-            if not proven or not checks:
+            together = _at_once(checks)
+            if proven and together:
+                found = self._minions.check_together(minion_id, together, within)
+            elif not proven or not checks:
                 wanted = self._generations[record.generation].image
-                digest, found = self._minions.check_all(minion_id, _at_once(checks), within)
+                digest, found = self._minions.check_all(minion_id, together, within)
                 if digest != wanted:
                     return Probe("no", plain(f"it runs image {digest[:12]}, not {wanted[:12]}"), wrong=True)
             if ill := next(filter(None, found), None):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.builder.states import deferred, units
+from saltext.immutable import systemd
+from saltext.immutable.builder.states import deferred
 from saltext.immutable.builder.states.trace import Trace
 
 
@@ -51,10 +52,10 @@ class FakeStates:
         finally:
             self.trace.in_progress.pop()
 
-    def noted(self) -> list[list[str]]:
-        """Return what was recorded as deferred."""
+    def noted(self, kind: str = "deferred") -> list[list[str]]:
+        """Return what was recorded of a kind."""
         lines = map(json.loads, self.file.read_text().splitlines())
-        return [line[1:] for line in lines if line[0] == "deferred"]
+        return [line[1:] for line in lines if line[0] == kind]
 
 
 RESULT = "return {'name': name, 'result': RESULT, 'changes': {}, 'comment': COMMENT}"
@@ -232,21 +233,21 @@ RUNNING = answer("name, enable=None|" + RESULT, False, "failed to start")
 
 
 @pytest.fixture
-def systemd(monkeypatch):
+def place(monkeypatch):
     """systemd as it answers about one unit; each test changes the answers."""
 
     class FakeSystemd:
         device: str | None = None
         condition: str | None = None
 
-    monkeypatch.setattr(units, "missing_device", lambda unit: FakeSystemd.device)
-    monkeypatch.setattr(units, "unmet_condition", lambda unit: FakeSystemd.condition)
-    monkeypatch.setattr(units, "describe", lambda unit: f"status of {unit}")
+    monkeypatch.setattr(systemd, "missing_device", lambda unit: FakeSystemd.device)
+    monkeypatch.setattr(systemd, "unmet_condition", lambda unit: FakeSystemd.condition)
+    monkeypatch.setattr(systemd, "describe", lambda unit: f"status of {unit}")
     return FakeSystemd
 
 
-def test_a_unit_whose_condition_is_not_met_is_enabled_and_starts_at_boot(tmp_path, systemd):
-    systemd.condition = "ConditionCapability=CAP_SYS_TIME"
+def test_a_unit_whose_condition_is_not_met_is_enabled_and_starts_at_boot(tmp_path, place):
+    place.condition = "ConditionCapability=CAP_SYS_TIME"
     states = FakeStates(tmp_path)
     result = states.call("service.running", RUNNING, name="chrony", enable=True)
     assert (result["result"], result["changes"], states.enabled) == (True, {"chrony": "enabled"}, {"chrony"})
@@ -257,38 +258,56 @@ def test_a_unit_whose_condition_is_not_met_is_enabled_and_starts_at_boot(tmp_pat
     assert refused["result"] is False and "nothing starts it at boot; give enable: True" in refused["comment"]
 
 
-def test_a_file_that_the_tree_forgot_is_no_reason_to_wait_for_the_boot(tmp_path, systemd):
-    systemd.condition = "ConditionPathExists=/etc/app/app.conf"
+def test_a_file_that_the_tree_forgot_is_no_reason_to_wait_for_the_boot(tmp_path, place):
+    place.condition = "ConditionPathExists=/etc/app/app.conf"
     result = FakeStates(tmp_path).call("service.running", RUNNING, name="app", enable=True)
     assert result["result"] is False and "ConditionPathExists=/etc/app/app.conf is not met" in result["comment"]
 
 
-def test_a_unit_that_needs_a_device_is_not_started_at_all(tmp_path, systemd):
-    systemd.device = "it needs dev-virtio.device"
+def test_a_unit_that_needs_a_device_is_not_started_at_all(tmp_path, place):
+    place.device = "it needs dev-virtio.device"
     states = FakeStates(tmp_path)
     assert states.call("service.running", RUNNING, name="qemu-guest-agent", enable=True)["result"] is True
     assert states.called == []
 
 
-def test_a_unit_of_at_boot_is_not_started_at_all(tmp_path, systemd):
+def test_a_unit_of_at_boot_is_not_started_at_all(tmp_path, place):
     states = FakeStates(tmp_path, at_boot=("auditd.service",))
     assert states.call("service.running", RUNNING, name="auditd", enable=True)["result"] is True
     assert states.called == [] and states.enabled == {"auditd"}
 
 
-def test_a_unit_that_fails_shows_its_status(tmp_path, systemd):
+def test_a_unit_that_fails_shows_its_status(tmp_path, place):
     result = FakeStates(tmp_path).call("service.running", RUNNING, name="nginx", enable=True)
     assert (result["result"], result["comment"]) == (False, "failed to start\nstatus of nginx.service\n" + HINT)
 
 
-def test_a_dry_run_is_salts_own(tmp_path, systemd):
+def test_what_the_states_declare_of_services_is_recorded(tmp_path, place):
+    states = FakeStates(tmp_path)
+    started, failed = answer("name|" + RESULT, True, "done"), answer("name|" + RESULT, False, "no")
+    states.call("service.running", started, name="nginx")
+    states.call("service.running", started, name="app.socket")
+    states.call("service.dead", started, name="exim4")
+    states.call("service.running", failed, name="broken")
+    states.call("service.mod_watch", started, name="watched")
+    assert states.noted("service") == [["nginx.service", True], ["app.socket", True], ["exim4.service", False]]
+
+
+def test_a_service_that_starts_at_boot_is_declared_running(tmp_path, place):
+    place.condition = "ConditionCapability=CAP_SYS_TIME"
+    states = FakeStates(tmp_path)
+    states.call("service.running", RUNNING, name="chrony", enable=True)
+    assert states.noted("service") == [["chrony.service", True]]
+
+
+def test_a_dry_run_is_salts_own(tmp_path, place):
     states = FakeStates(tmp_path, at_boot=("auditd.service",))
     assert states.call("service.running", RUNNING, test=True, name="auditd")["comment"] == "failed to start"
     assert states.noted() == []
 
 
 def test_other_functions_are_not_touched(tmp_path):
-    functions = {"file.managed": object(), "service.dead": object(), "pkg.installed": object()}
+    functions = {"file.managed": object(), "service.enabled": object(), "pkg.installed": object()}
     before = dict(functions)
     FakeStates(tmp_path).deferral.wrap(functions)
     assert functions == before
@@ -299,4 +318,4 @@ def test_other_functions_are_not_touched(tmp_path):
     [("auditd", "auditd.service"), ("a.socket", "a.socket"), ("my.app", "my.app.service"), ("x@1", "x@1.service")],
 )
 def test_the_full_name_of_a_unit(name, full):
-    assert units.full_name(name) == full
+    assert systemd.full_name(name) == full

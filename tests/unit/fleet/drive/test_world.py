@@ -39,6 +39,9 @@ class Machine:
     def check_all(self, minion_id: str, checks: list[object], within: float) -> tuple[str, list[str | None]]:
         return self.image_of(minion_id, within), [self.why for _ in checks if not self._fails(self.why)]
 
+    def check_together(self, minion_id: str, checks: list[object], within: float) -> list[str | None]:
+        return [self._answer(self.why, within) for _ in checks[:1]] * len(checks)
+
     def check(self, minion_id: str, address: str | None, check: object, within: float) -> str | None:
         return self._answer(self.why, within)
 

@@ -1,10 +1,14 @@
-"""What systemd says about units of the machine that bakes: why one cannot start here, and how a start ended."""
+"""What systemd says about the units of this machine: how they are, why one cannot start here, how a start ended.
+
+Standard library only. A bake asks in the machine that it builds, and the health of a machine in that one.
+"""
 
 from __future__ import annotations
 
 import re
 import shlex
 import subprocess
+from collections.abc import Mapping, Sequence
 
 _SUFFIXES = ("service", "socket", "device", "mount", "automount", "swap", "target", "path", "timer", "slice", "scope")
 _UNMET = re.compile(r"((?:Condition|Assert)\w+=.*) was not met")
@@ -16,6 +20,11 @@ _OF_PLACE = re.compile(
     r"(?:/dev|/sys|/proc|/run)/)"
 )
 """Conditions on the place where a unit runs: hardware, kernel, rights. What is not met here may be met elsewhere."""
+ACTIVE = "active"
+NOT_APPLICABLE = "not applicable"
+"""How the state of a unit begins whose conditions ask for another place than this one: other hardware, other rights."""
+_STATE = ("LoadState", "ActiveState", "Result", "UnitFileState")
+_NOT_ENABLED = ("disabled", "masked")
 _LINES = 15
 """Lines of the journal in the message about a unit that did not start."""
 
@@ -30,7 +39,7 @@ def missing_device(unit: str) -> str | None:
 
     A start would wait for it for 90 s.
     """
-    shown = _show(unit, "BindsTo", "Requires", "Requisite")
+    shown = _shown(unit, "BindsTo", "Requires", "Requisite")
     devices = [each for value in shown.values() for each in shlex.split(value) if each.endswith(".device")]
     missing = next((each for each in devices if _said("is-active", each).strip() != "active"), None)
     return f"it needs {missing}" if missing else None
@@ -46,7 +55,7 @@ def unmet_condition(unit: str) -> str | None:
 
     systemd forgets the result of a start as soon as nothing needs the unit; then the conditions are tested anew.
     """
-    shown = _show(unit, "ConditionResult", "ConditionTimestampMonotonic", "AssertResult", "AssertTimestampMonotonic")
+    shown = _shown(unit, "ConditionResult", "ConditionTimestampMonotonic", "AssertResult", "AssertTimestampMonotonic")
     known = ((shown.get(f"{kind}Result"), shown.get(f"{kind}TimestampMonotonic", "0")) for kind in _KINDS)
     skipped = any(result == "no" and when != "0" for result, when in known)
     if skipped and (found := _UNMET.search(_said("status", "--no-pager", "--lines=0", unit))):
@@ -56,6 +65,38 @@ def unmet_condition(unit: str) -> str | None:
     return min(failed, key=lambda each: each.startswith("Assert"), default=None)
 
 
+def states(units: Sequence[str]) -> dict[str, str]:
+    """Return how each unit is: ``active``, ``not applicable: ...``, or what is wrong with it."""
+    found = show(units, *_STATE) if units else []
+    if len(found) != len(units):
+        return dict.fromkeys(units, "unknown: systemd does not answer")
+    return {unit: _state(unit, shown) for unit, shown in zip(units, found, strict=True)}
+
+
+def runs(state: str) -> bool:
+    """Return whether a unit of this state runs, or cannot run on this machine."""
+    return state == ACTIVE or state.startswith(NOT_APPLICABLE)
+
+
+def _state(unit: str, shown: Mapping[str, str]) -> str:
+    active, loaded = shown.get("ActiveState", ""), shown.get("LoadState", "")
+    if active in ("active", "reloading"):
+        return ACTIVE
+    if loaded != "loaded":
+        return loaded or "unknown to systemd"
+    if active == "failed":
+        return f"failed ({shown.get('Result') or 'no result'})"
+    if active != "inactive":
+        return active
+    if device := missing_device(unit):
+        return f"{NOT_APPLICABLE}: {device}"
+    if unmet := unmet_condition(unit):
+        return f"{NOT_APPLICABLE if is_of_place(unmet) else active}: {unmet} is not met"
+    if shown.get("UnitFileState") in _NOT_ENABLED:
+        return f"{active}: nothing starts it at boot (enable: True in its service.running does)"
+    return active
+
+
 def describe(unit: str) -> str:
     """Return how a unit is and the last lines of its journal: the machine is gone when an operator reads it."""
     status = _said("status", "--no-pager", "--full", "--lines=0", unit).strip()
@@ -63,9 +104,15 @@ def describe(unit: str) -> str:
     return "\n".join(part for part in (status, f"Last lines of its journal:\n{journal}" if journal else "") if part)
 
 
-def _show(unit: str, *properties: str) -> dict[str, str]:
-    lines = _said("show", f"--property={','.join(properties)}", unit).splitlines()
-    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+def show(units: Sequence[str], *properties: str) -> list[dict[str, str]]:
+    """Return the properties of each unit, in this order; an empty list where systemd does not answer."""
+    stanzas = _said("show", f"--property={','.join(properties)}", "--", *units).strip().split("\n\n")
+    lines = (stanza.splitlines() for stanza in stanzas if stanza)
+    return [dict(line.partition("=")[::2] for line in of_unit) for of_unit in lines]
+
+
+def _shown(unit: str, *properties: str) -> dict[str, str]:
+    return next(iter(show([unit], *properties)), {})
 
 
 def run(*words: str, program: str = "systemctl") -> subprocess.CompletedProcess[str] | None:
