@@ -69,7 +69,7 @@ def test_a_service_of_at_boot_runs_on_the_machine(machine):
     assert machine("systemctl is-active cron") == "active"
 
 
-def test_the_machine_says_how_the_services_are_that_its_states_declare(estate, kernel):
+def test_the_machine_says_how_the_services_are_that_its_states_declare(estate, machine):
     policy = estate.salt_run("image.show", "kernel:stable").data["policy"]
     assert policy["running"] == sorted(f"{name}.service" for name in SERVICES)
     [found] = estate.salt("kernel-*", "immutable.services").data.values()
