@@ -57,7 +57,7 @@ def _not_as_declared(answer: Any) -> str | None:
     if not isinstance(answer, Mapping):
         return f"immutable.services returned {answer!r}"
     wrong = [f"{unit} is {found}" for unit, found in answer.items() if not systemd.runs(str(found))]
-    return f"the states of its image want it running: {'; '.join(wrong)}" if wrong else None
+    return f"{', '.join(wrong)}, but the states of its image want it running" if wrong else None
 
 
 def _require_launched(launched: Any) -> None:

@@ -287,7 +287,7 @@ def test_checks_without_a_status_raise(salt_side, monkeypatch):
         pytest.param({"ntpsec.service": "not applicable: ConditionCapability=CAP_SYS_TIME is not met"}, None, id="n/a"),
         pytest.param(
             {"nginx.service": "failed (exit-code)", "cron.service": "active", "app.service": "activating"},
-            "the states of its image want it running: nginx.service is failed (exit-code); app.service is activating",
+            "nginx.service is failed (exit-code), app.service is activating, but the states of its image want it running",
             id="some do not run",
         ),
         pytest.param(CommandExecutionError("immutable.services is not available"), None, id="a former version"),
@@ -314,7 +314,7 @@ def test_checks_without_a_question_for_the_image_are_one_job_too(salt_side, monk
     monkeypatch.setattr(minions.Jobs, "_proven", proven)
     salt_side._jobs = minions.Jobs({})
     first, second = salt_side.check_together("web-1", [STATES_CHECK, FunctionCheck("test.ping")], 5)
-    assert (first, second) == ("the states of its image want it running: nginx.service is inactive", None)
+    assert (first, second) == ("nginx.service is inactive, but the states of its image want it running", None)
     assert asked == [[["immutable.services", [], {}], ["test.ping", [], {}]]]
 
 
