@@ -61,6 +61,24 @@ def list_machines():
     return commands.list_machines(_host())
 
 
+def unmet(image: str):
+    """
+    Return a sentence for each thing that an image wants of the kernel of this host, and that is not so.
+
+    Machines share the kernel of their host, so they cannot set ``vm.*`` or load modules. ``fleet.plan`` warns of it.
+
+    image
+        Its digest, in full.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call machine.unmet 3f2a9c1d04be...
+    """
+    return commands.unmet(_host(), image)
+
+
 def start_all():
     """
     Start the machines of fleets on this host that have stopped: after the host has booted, or by hand.

@@ -100,7 +100,7 @@ def plan(name: str, image: str | None = None):
     with _operations() as (fleet, _):
         proposed = proposal.propose(fleet, name, image)
         warnings = [*report.warnings(__opts__), *fleet.warnings(fleet.definition(name))]
-    return output(__opts__, {**proposed, "warnings": warnings}, tables.plan)
+    return output(__opts__, {**proposed, "warnings": [*warnings, *proposed["warnings"]]}, tables.plan)
 
 
 def roll(name: str, image: str | None = None, test: bool = False, plan: str | None = None, now: bool = False):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from support.estate import wait_for
 
@@ -47,6 +49,13 @@ def test_the_bake_says_what_it_leaves_to_the_boot_and_why(estate, kernel):
     assert estate.salt_run("image.show", "kernel:stable").data["report"]["deferred"] == kernel.data["deferred"]
     again = estate.salt_run("image.bake", "kernel").data
     assert (again["cached"], again["deferred"]) == (True, kernel.data["deferred"])
+
+
+def test_a_plan_warns_of_what_the_machines_get_from_their_host_only(estate, kernel):
+    warnings = estate.salt_run("fleet.plan", "kernel").data["warnings"]
+    now = Path("/proc/sys/vm/max_map_count").read_text().strip()
+    assert f"the host needs vm.max_map_count=262144: {now} now" in warnings
+    assert not [each for each in warnings if "somaxconn" in each], "machines have that for themselves"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 
 from salt.exceptions import SaltException
 
+from saltext.immutable import providers
 from saltext.immutable.fleet.books.ledger import Ledger, Record
 from saltext.immutable.fleet.books.recovered import never_known
 from saltext.immutable.fleet.drive.track import phase
@@ -62,6 +63,12 @@ class Access:
                 loaded.append((generation.provider, by_number[number]))
         traffic = None if fleet.traffic is None else self._route(fleet.traffic)
         return World(fleet, ledger.installation, generations, by_number, default, self._minions, self._clock, traffic)
+
+    def unmet(self, fleet: Fleet, image: str) -> list[str]:
+        """Return what an image (full digest) wants and its hosts do not have; [] where they cannot be asked."""
+        with suppress(SaltException):
+            return list(providers.unmet(self._load(fleet.provider), image))
+        return []
 
     def foreign(self, fleet: Fleet) -> list[Instance]:
         """Return the machines of a fleet that have another installation's tag, and a key on this master.

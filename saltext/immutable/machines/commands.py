@@ -14,7 +14,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.host import Host, this_boot
-from saltext.immutable.machines import boot, images, user_namespace
+from saltext.immutable.machines import boot, host_needs, images, user_namespace
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.machine import Machine
 
@@ -79,6 +79,11 @@ def destroy(host: Host, minion_id: str) -> bool:
 def console(host: Host, minion_id: str, lines: int = 60) -> str:
     """Return the last ``lines`` lines of a machine's console, also after its end."""
     return machines.console(host, minion_id, lines)
+
+
+def unmet(host: Host, image: str) -> list[str]:
+    """Return a sentence for each thing that an image wants of the kernel of this host, and that is not so."""
+    return host_needs.unmet(host.l, images.lower(host, image))
 
 
 def _as_data(host: Host, machine: Machine) -> dict[str, Any]:

@@ -29,22 +29,29 @@ def of_image(layers: Path, lower: Sequence[str]) -> list[str]:
 
     ``lower``: short names of the image's layers, root first. A later line takes the place of an earlier one.
     """
+    found = all_of_image(layers, lower)
+    return [f"{path} {value}" for path, value in found.items() if _is_own(path)][:_MOST]
+
+
+def all_of_image(layers: Path, lower: Sequence[str]) -> dict[str, str]:
+    """Return all settings of the kernel that an image has in ``/etc/sysctl.d``: path below ``/proc/sys`` -> value."""
     found: dict[str, str] = {}
-    for name in sorted(overlay.names(layers, lower, _FOLDER)):
-        file = _file(layers, lower, f"{_FOLDER}/{name}") if name.endswith(".conf") else None
-        for path, value in _settings(file) if file else ():
+    for line in lines(layers, lower, _FOLDER):
+        if setting := _LINE.fullmatch(line):
+            path = _path(setting[1])
             found.pop(path, None)
-            found[path] = value
-    return [f"{path} {value}" for path, value in found.items()][:_MOST]
+            found[path] = setting[2]
+    return found
 
 
-def _settings(file: Path) -> Iterator[tuple[str, str]]:
-    """Yield path and value of each setting of a machine's own network in a file."""
-    with file.open("rb") as opened:
-        text = opened.read(_LONGEST).decode(errors="replace")
-    for line in text.split("\n"):
-        if len(line) <= _WIDTH and (setting := _LINE.fullmatch(line)) and _is_own(path := _path(setting[1])):
-            yield path, setting[2]
+def lines(layers: Path, lower: Sequence[str], folder: str) -> Iterator[str]:
+    """Yield the lines of the ``*.conf`` files in a folder of an image, in the order in which systemd reads them."""
+    for name in sorted(overlay.names(layers, lower, folder)):
+        file = _file(layers, lower, f"{folder}/{name}") if name.endswith(".conf") else None
+        if file is not None:
+            with file.open("rb") as opened:
+                text = opened.read(_LONGEST).decode(errors="replace")
+            yield from (line for line in text.split("\n") if len(line) <= _WIDTH)
 
 
 def _is_own(path: str) -> bool:

@@ -6,6 +6,6 @@ import bakes, fleets or the store: which machines exist is what the provider lis
 
 from __future__ import annotations
 
-from saltext.immutable.providers.provider import GROUP, Identity, Instance, Provider, check, load
+from saltext.immutable.providers.provider import GROUP, Identity, Instance, Provider, check, load, unmet
 
-__all__ = ["GROUP", "Identity", "Instance", "Provider", "check", "load"]
+__all__ = ["GROUP", "Identity", "Instance", "Provider", "check", "load", "unmet"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from salt.exceptions import SaltInvocationError
@@ -30,6 +30,7 @@ _LOCAL: Functions = {
     "destroy": commands.destroy,
     "console": commands.console,
     "require": verify.require,
+    "unmet": commands.unmet,
 }
 
 
@@ -90,6 +91,11 @@ class Nspawn:
             "trusted": sign.trusted(self._settings),
         }
         return str(self._host("launch", order=order)["minion_id"])
+
+    def unmet(self, image: str) -> Sequence[str]:
+        """Return what an image wants of the host's kernel, which its machines share, and what is not so there."""
+        found: Sequence[str] = self._host("unmet", image=image)
+        return found
 
     def list(self, fleet: str | None = None) -> list[Instance]:
         """Return the machines of the host, from its folders and cgroups."""

@@ -7,7 +7,7 @@ settings of the fleet (a mapping that the provider checks) and the master's opts
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -77,6 +77,15 @@ class Provider(Protocol):
 
     def console(self, ref: str) -> str:
         """Return the end of the machine's console output, also after it is destroyed; '' if unknown."""
+
+
+def unmet(provider: Provider, image: str) -> Sequence[str]:
+    """Return what an image (full digest) wants and a provider's hosts do not have: sentences for the operator.
+
+    A provider whose machines share a kernel may have a method ``unmet(image)`` for this.
+    """
+    asked: Callable[[str], Sequence[str]] = getattr(provider, "unmet", lambda _: ())
+    return asked(image)
 
 
 def check(name: str, settings: Mapping[str, Any]) -> None:

@@ -287,7 +287,8 @@ def test_checks_without_a_status_raise(salt_side, monkeypatch):
         pytest.param({"ntpsec.service": "not applicable: ConditionCapability=CAP_SYS_TIME is not met"}, None, id="n/a"),
         pytest.param(
             {"nginx.service": "failed (exit-code)", "cron.service": "active", "app.service": "activating"},
-            "nginx.service is failed (exit-code), app.service is activating, but the states of its image want it running",
+            "nginx.service is failed (exit-code), app.service is activating, "
+            "but the states of its image want it running",
             id="some do not run",
         ),
         pytest.param(CommandExecutionError("immutable.services is not available"), None, id="a former version"),

@@ -21,8 +21,9 @@ def propose(operations: Operations, name: str, image: str | None = None) -> dict
     ``image``: another image than the channel's.
     """
     forecast = operations.forecast(name, "roll", image=image)
-    result = {**describe_forecast(forecast), "difference": None, "plan": None}
+    result: dict[str, Any] = {**describe_forecast(forecast), "difference": None, "plan": None, "warnings": []}
     if forecast.digest is not None:
+        result["warnings"] = operations.access.unmet(operations.definition(name), forecast.digest)
         lineage = operations.ledger(name).lineage()
         current = operations.ledger(name).generation(lineage[-1]).image if lineage else None
         result["difference"] = image_difference(operations.store, current, forecast.digest)

@@ -1,0 +1,63 @@
+"""What an image wants of the kernel that its machines share with their host."""
+
+from __future__ import annotations
+
+import pytest
+
+from saltext.immutable.machines import host_needs
+
+
+@pytest.fixture
+def host(tmp_path):
+    """A host whose kernel has some settings and one module."""
+    for path, value in (("vm/max_map_count", "65530\n"), ("kernel/panic", "10\n"), ("net/ipv4/ip_forward", "0\n")):
+        file = tmp_path / "proc/sys" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(value)
+    (tmp_path / "sys/module/br_netfilter").mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "sentence"),
+    [
+        pytest.param(
+            "sysctl.d/9.conf",
+            "vm.max_map_count = 262144",
+            "the host needs vm.max_map_count=262144: 65530 now",
+            id="another value",
+        ),
+        pytest.param("sysctl.d/9.conf", "kernel.panic=10", None, id="as it is"),
+        pytest.param(
+            "sysctl.d/9.conf", "vm.x = 1", "the host needs vm.x=1: its kernel has no such setting", id="no such setting"
+        ),
+        pytest.param("sysctl.d/9.conf", "net.ipv4.ip_forward = 1", None, id="of the machine's own network"),
+        pytest.param("sysctl.d/9.conf", "kernel.hostname = x", None, id="of the machine"),
+        pytest.param(
+            "sysctl.d/9.conf",
+            "kernel.shmmax = 1",
+            "kernel.shmmax=1 has no effect: machines keep the kernel's own value",
+            id="of its shared memory",
+        ),
+        pytest.param("sysctl.d/9.conf", "vm/../kernel/panic = 1", None, id="by a detour"),
+        pytest.param("modules-load.d/a.conf", "br-netfilter", None, id="a module that is loaded"),
+        pytest.param(
+            "modules-load.d/a.conf",
+            "ip_vs",
+            "the host needs the module ip_vs: it is not loaded now",
+            id="one that is not",
+        ),
+        pytest.param("modules-load.d/a.conf", "# ip_vs", None, id="a comment"),
+        pytest.param("modules-load.d/a.conf", "../x", None, id="no module"),
+    ],
+)
+def test_what_the_host_does_not_have_is_named(host, tmp_path, file, line, sentence):
+    path = tmp_path / "layers/l0/etc" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{line}\n")
+    assert host_needs.unmet(tmp_path / "layers", ["l0"], host) == ([sentence] if sentence else [])
+
+
+def test_an_image_that_wants_nothing_needs_nothing(host, tmp_path):
+    (tmp_path / "layers/l0/etc").mkdir(parents=True)
+    assert host_needs.unmet(tmp_path / "layers", ["l0"], host) == []
