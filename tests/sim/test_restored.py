@@ -174,6 +174,18 @@ def test_a_machine_whose_key_is_gone_is_replaced(lived):
     made.assert_in_order()
 
 
+def test_a_machine_whose_key_is_there_again_stays(lived):
+    made, _ = lived
+    gone = min(made.world.machines)
+    key = made.world.keys.pop(gone)
+    with made.operations().lease("web"):
+        assert made.operations().taints.of_fleet("web").keys() == {gone}
+    made.world.keys[gone] = key
+    with made.operations().lease("web"):
+        assert made.operations().taints.of_fleet("web") == {}
+    assert made.operations().forecast("web", "roll").actions == ()
+
+
 def test_nothing_is_said_to_be_well_that_does_not_answer(lived, monkeypatch):
     made, _ = lived
     silent = min(made.world.machines)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -341,8 +342,13 @@ class Fleets:
         return [*filter(None, found), *self.window_mistakes(fleet)]
 
     def _taint_keyless(self, name: str) -> None:
-        """Taint machines whose minion key is gone, so that a rollout replaces them."""
-        for minion_id in self.access.keyless(self.find(name, allow_removed=True), Ledger(self.store, name)):
+        """Taint machines whose minion key is gone, so that a rollout replaces them, and no longer those that have it."""
+        keyless = self.access.keyless(self.find(name, allow_removed=True), Ledger(self.store, name))
+        for taint in chain(*self.taints.of_fleet(name).values()):
+            if taint.reason == recovery.KEYLESS and self.minions.accepted(taint.minion_id):
+                why = "its minion key is there again"
+                self.taints.withdraw("sick", self.audit_entry("untainted", taint.minion_id, name, why))
+        for minion_id in keyless:
             entry = self.audit_entry("tainted", minion_id, name, recovery.KEYLESS)
             if self.taints.add("sick", entry):
                 self._say(name, Entry(entry.at, "keyless", minion_id, entry.reason))

@@ -95,6 +95,13 @@ class Taints:
                 insert(tx, entry)
         return bool(kinds)
 
+    def withdraw(self, kind: Kind, entry: AuditEntry) -> None:
+        """Remove a machine's taint of one kind, whose reason has gone, and write the audit entry."""
+        with self._store.write() as tx:
+            where = (taints.c.minion_id == entry.minion_id, taints.c.kind == kind)
+            if tx.execute(sa.delete(taints).where(*where)).rowcount:
+                insert(tx, entry)
+
     def _rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
         with self._store.read() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
