@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -21,9 +22,22 @@ class PlainError(CommandExecutionError, salt.exceptions.NotImplemented):  # type
     """
 
 
+def _is_for_operators(record: logging.LogRecord) -> bool:
+    """Return whether a log record belongs on a terminal. Salt warns of each of its own objects that it never closes."""
+    return not (record.name.startswith("salt.") and str(record.msg).startswith("unclosed "))
+
+
+def keep_terminal_clean() -> None:
+    """Keep Salt's warnings about its own unclosed objects off the terminal; log files have them still."""
+    for handler in logging.root.handlers:
+        if getattr(handler, "stream", None) in (sys.stderr, sys.stdout):
+            handler.addFilter(_is_for_operators)
+
+
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """Raise `PlainError` in place of the errors that are meant for the operator: no traceback is printed."""
+    keep_terminal_clean()
     try:
         yield
     except (CommandExecutionError, SaltInvocationError) as err:

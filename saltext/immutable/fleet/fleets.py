@@ -342,7 +342,7 @@ class Fleets:
         return [*filter(None, found), *self.window_mistakes(fleet)]
 
     def _taint_keyless(self, name: str) -> None:
-        """Taint machines whose minion key is gone, so that a rollout replaces them, and no longer those that have it."""
+        """Taint machines whose minion key is gone, so that a rollout replaces them; not those that have it back."""
         keyless = self.access.keyless(self.find(name, allow_removed=True), Ledger(self.store, name))
         for taint in chain(*self.taints.of_fleet(name).values()):
             if taint.reason == recovery.KEYLESS and self.minions.accepted(taint.minion_id):

@@ -1,0 +1,36 @@
+"""What Salt logs about its own objects stays off the terminal of whoever calls a runner."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+
+import pytest
+
+from saltext.immutable.runner import plain_errors
+
+
+@pytest.fixture
+def handlers(monkeypatch):
+    """A handler of the terminal, as Salt sets it up, and one of a file; what each wrote."""
+    terminal, file = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(logging.root, "handlers", [logging.StreamHandler(terminal), logging.StreamHandler(file)])
+    with plain_errors():
+        pass
+    return terminal, file
+
+
+def test_unclosed_objects_of_salt_are_for_log_files_only(handlers):
+    logging.getLogger("salt.runner").warning("unclosed Runner <salt.runner.Runner object>; call ``destroy()``")
+    terminal, file = handlers
+    assert terminal.getvalue() == "" and "unclosed Runner" in file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("salt.runner", "the disk is full"), ("mine", "unclosed bracket in the file")]
+)
+def test_other_warnings_reach_the_terminal(handlers, name, message):
+    logging.getLogger(name).warning(message)
+    assert handlers[0].getvalue() == f"{message}\n"
