@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from salt.exceptions import CommandExecutionError
@@ -135,7 +136,8 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         packages = debian.installed(status) if status.is_file() else _packages(host, order["below"])
         salt_call.finish(workspace / "fs")
         about: dict[str, Any] = {"packages": packages, "grains": grains, "sls": sls, "tests": results}
-        about |= {"address": machine.address, "deferred": deferred, "services": services}
+        about |= {"address": machine.address, "writers": salt_call.writers(lines)}
+        about |= {"deferred": deferred, "services": services}
         layer = _commit(host, workspace, seconds, order, secret_values, **about)
         return {**layer, "warnings": [*layer["warnings"], *chroot_warnings, *idle], "trace": trace}
 
@@ -362,12 +364,14 @@ def _commit(
     order: Mapping[str, Any],
     secret_values: Sequence[secrets.Secret] = (),
     address: str | None = None,
+    writers: Mapping[str, str] = MappingProxyType({}),
     **about: Any,
 ) -> dict[str, Any]:
     """Slim, scrub and search the tree of a workspace, then commit it as a layer; return the layer.
 
     ``phases``: seconds of each phase so far, as `timed` gives them. ``secret_values``: warn of files that hold one.
-    ``address``: that of the machine in which the states ran. ``about``: metadata of the layer.
+    ``address``: that of the machine in which the states ran. ``writers``: path to state of the files that states wrote.
+    ``about``: metadata of the layer.
     """
     tree, lower = workspace / "fs", [host.l / name for name in layers.short_names(list(order.get("below", ())))]
     with phase("slim"):
@@ -378,7 +382,8 @@ def _commit(
     with phase("search"):
         found = search(tree, {**secrets.patterns(secret_values), **traces.patterns(order.get("bake_id"), address)})
         traces.refuse(tree, found)
-        warnings = [*secrets.warnings(found, secret_values), *traces.warnings(found)]
+        warnings = [*secrets.warnings(found, secret_values)]
+        warnings += traces.warnings(found, writers, order.get("bake_identity", ()))
     about["private_keys"] = found.get(private_keys.KIND, [])
     about |= {"what": order["what"], "slim": slimmed, "phases": dict(phases), "seconds": round(sum(phases.values()), 3)}
     with phase("commit"):

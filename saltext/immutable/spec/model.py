@@ -131,6 +131,8 @@ class Recipe:
     guard: Guard = Guard()
     at_boot: tuple[str, ...] = ()
     """Units that states want running and that a bake enables without starting them."""
+    bake_identity: tuple[str, ...] = ()
+    """Paths (globs) that may hold the bake_id, host name or address of the bake: nobody is warned of them."""
     at_launch: tuple[str, ...] = ()
     """SLS files that each machine applies once per boot, before it is ready."""
     writable: tuple[str, ...] = ()

@@ -60,6 +60,7 @@ def recipe(name: str, read: Section) -> Recipe:
         bake_within=read.take("bake_within", reading.duration, Recipe.bake_within),
         guard=_guard(read.inside("guard")),
         at_boot=read.take("at_boot", _at_boot, ()),
+        bake_identity=read.take("bake_identity", _bake_identity, ()),
         at_launch=read.take("at_launch", reading.words, ()),
         writable=read.take("writable", _writable, ()),
         exec=read.take("exec", _exec, ()),
@@ -129,6 +130,16 @@ def _some(words: Sequence[str], most: int = 5) -> str:
 
 def _at_boot(value: object) -> tuple[str, ...]:
     return tuple(matching(_UNIT, word, "a unit; write auditd or auditd.service") for word in reading.words(value))
+
+
+def _bake_identity(value: object) -> tuple[str, ...]:
+    """Read ``{/etc/issue.net: ok}``."""
+    for path, answer in reading.mapping(value).items():
+        if not path.startswith("/"):
+            raise ValueError(f"{quoted(path)} is not an absolute path; write {{/etc/issue.net: ok}}")
+        if answer != "ok":
+            raise ValueError(f"{quoted(path)} must be ok, or left out; write {{{quoted(path)}: ok}}")
+    return tuple(reading.mapping(value))
 
 
 def _functions(value: object) -> tuple[str, ...]:

@@ -116,3 +116,15 @@ def test_what_is_no_unit_is_refused(unit):
     recipe = {"from": {"debian": "bookworm"}, "states": ["web"], "at_boot": [unit]}
     with pytest.raises(SaltInvocationError, match="recipes:web:at_boot"):
         definitions({"immutable": {"recipes": {"web": recipe}}})
+
+
+def test_paths_that_may_hold_the_identity_of_the_bake():
+    recipe = {"from": {"debian": "bookworm"}, "states": ["web"], "bake_identity": {"/etc/issue.net": "ok"}}
+    assert definitions({"immutable": {"recipes": {"web": recipe}}}).recipes["web"].bake_identity == ("/etc/issue.net",)
+
+
+@pytest.mark.parametrize("given", [{"etc/issue.net": "ok"}, {"/etc/issue.net": "no"}, {"/etc/issue.net": True}, "ok"])
+def test_they_are_absolute_and_ok(given):
+    recipe = {"from": {"debian": "bookworm"}, "states": ["web"], "bake_identity": given}
+    with pytest.raises(SaltInvocationError, match="recipes:web:bake_identity"):
+        definitions({"immutable": {"recipes": {"web": recipe}}})

@@ -103,6 +103,7 @@ def of_states(
         "bake_in": recipe.bake_in,
         **({"idempotent": True} if recipe.tests.idempotent else {}),
         **({"at_boot": sorted(recipe.at_boot)} if recipe.at_boot else {}),
+        **({"bake_identity": sorted(recipe.bake_identity)} if recipe.bake_identity else {}),
         "slim": slim.settings(recipe.slim),
         "pillar": _keyed_hash(pillar, secret),
         "tops": _keyed_hash(_tops(opts, known, recipe.bake_id), secret),

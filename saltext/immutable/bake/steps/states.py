@@ -207,6 +207,7 @@ def _order(context: BakeContext, recipe: Recipe, stack: Stack, tree: Tree) -> di
         "sync": layer_key.has_custom_modules(tree),
         "chroot": recipe.bake_in == "chroot",
         "at_boot": list(recipe.at_boot),
+        "bake_identity": list(recipe.bake_identity),
         "idempotent": recipe.tests.idempotent,
         "hash_key": layer_key.hash_key(context.store.secret),
         "within": recipe.bake_within,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
+from types import MappingProxyType
 
 from salt.exceptions import CommandExecutionError
 
@@ -13,7 +15,13 @@ from saltext.immutable.builder.finish import private_keys
 from saltext.immutable.builder.finish.private_keys import OURS, listed
 from saltext.immutable.builder.finish.search import Pattern
 
-PATHS, BAKE_ID, ADDRESS = "paths of the bake", "bake id", "address"
+PATHS, BAKE_ID, HOST_NAME, ADDRESS = "paths of the bake", "bake id", "host name", "address"
+_IDENTITIES = {
+    BAKE_ID: "holds the bake_id of the recipe, which no machine has",
+    HOST_NAME: "holds the host name of the machine that baked it, which no machine has",
+    ADDRESS: "holds the address of the machine that baked it",
+}
+_WAY_OUT = "; let a state of at_launch write the file, or give the recipe `bake_identity: {{{}: ok}}`"
 _IDENTITY = ("etc/salt/minion_id", "etc/salt/pki/**/*", "var/lib/salt/pki/**/*", mirrors.APT_CONF)
 _FILES = 20
 """Files that are listed for one kind of finding."""
@@ -28,6 +36,9 @@ def patterns(bake_id: str | None = None, address: str | None = None) -> dict[str
     if bake_id and address:
         found[PATHS] = Pattern((b"/run/immutable-", mirrors.CA_BUNDLE.encode()), skip=OURS)
         found[BAKE_ID] = Pattern((bake_id.encode(),), _whole_word(bake_id, rb"[A-Za-z0-9._-]"), OURS)
+        host_name = bake_id.partition(".")[0]
+        if host_name != bake_id and "-" in host_name:  # a plain word such as web is in many files
+            found[HOST_NAME] = Pattern((host_name.encode(),), _whole_word(host_name, rb"[A-Za-z0-9._-]"), OURS)
         found[ADDRESS] = Pattern((address.encode(),), _whole_word(address, rb"[0-9.]"), OURS)
     return found
 
@@ -35,10 +46,10 @@ def patterns(bake_id: str | None = None, address: str | None = None) -> dict[str
 def _whole_word(word: str, letters: bytes) -> re.Pattern[bytes]:
     """Return an expression for a word that is not part of a longer one: 10.0.0.2 does not match in 10.0.0.20.
 
-    ``letters``: the class of characters that words consist of. A dot may follow: it ends a sentence.
+    ``letters``: the class of characters that words consist of. A dot at the end may follow: it ends a sentence.
     """
     after = letters.replace(b".", b"")
-    return re.compile(rb"(?<!" + letters + rb")" + re.escape(word.encode()) + rb"(?!" + after + rb")")
+    return re.compile(rb"(?<!" + letters + rb")" + re.escape(word.encode()) + rb"(?!\.?" + after + rb")")
 
 
 def refuse(tree: Path, found: Mapping[str, Sequence[str]]) -> None:
@@ -71,13 +82,25 @@ def _is_inside(tree: Path, file: Path) -> bool:
     return file.is_file() and file.resolve().is_relative_to(tree.resolve())
 
 
-def warnings(found: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return a sentence for each file with a finding that may be intended. ``found`` as for `refuse`."""
-    endings = {
-        private_keys.KIND: private_keys.WARNING,
-        BAKE_ID: "holds the bake_id of the recipe, which no machine has; let a state of at_launch write the file",
-        ADDRESS: "holds the address of the machine that baked it; let a state of at_launch write the file",
-    }
-    sentences = [f"/{path} {ending}" for kind, ending in endings.items() for path in found.get(kind, ())[:_FILES]]
-    more = {kind: len(found.get(kind, ())) - _FILES for kind in endings}
-    return [*sentences, *(f"... and {many} more files ({kind})" for kind, many in more.items() if many > 0)]
+def warnings(
+    found: Mapping[str, Sequence[str]], writers: Mapping[str, str] = MappingProxyType({}), allowed: Sequence[str] = ()
+) -> list[str]:
+    """Return a sentence for each file with a finding that may be intended; those that states wrote come first.
+
+    ``found`` as for `refuse`. ``writers``: path to state of the files that states wrote. ``allowed``: paths (globs) of
+    the recipe's ``bake_identity``.
+    """
+    sentences, more = list[str](), list[str]()
+    for kind, what in {private_keys.KIND: private_keys.WARNING, **_IDENTITIES}.items():
+        of_identity = kind in _IDENTITIES
+        paths = [f"/{path}" for path in found.get(kind, ())]
+        if of_identity:
+            paths = [path for path in paths if not any(fnmatchcase(path, glob) for glob in allowed)]
+            paths.sort(key=lambda path: path not in writers)
+        for path in paths[:_FILES]:
+            by = f" ({writers[path]} wrote it)" if path in writers else ""
+            way_out = _WAY_OUT.format(path) if of_identity else ""
+            sentences.append(f"{path} {what}{by}{way_out}")
+        if len(paths) > _FILES:
+            more.append(f"... and {len(paths) - _FILES} more files ({kind})")
+    return sentences + more

@@ -184,6 +184,11 @@ def services(lines: Sequence[Sequence[Any]] | None) -> dict[str, bool]:
     return {line[1]: line[2] for line in lines or () if line[0] == "service"}
 
 
+def writers(lines: Sequence[Sequence[Any]] | None) -> dict[str, str]:
+    """Return path to state of the files that states were applied to. ``lines``: the result of `trace`."""
+    return {line[1]: line[2] for line in lines or () if line[0] == "wrote"}
+
+
 def never_started(machine: Machine, declared: Mapping[str, bool]) -> list[str]:
     """Return a sentence for each unit that is declared running, but that no boot starts."""
     running = [unit for unit, runs in declared.items() if runs]

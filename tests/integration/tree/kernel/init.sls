@@ -43,3 +43,8 @@ dummy:
       - pkg: chrony
     - watch_in:
       - service: chrony
+
+banner:
+  file.managed:
+    - name: /etc/issue.net
+    - contents: "{{ grains['id'] }}, {{ grains['host'] }}"

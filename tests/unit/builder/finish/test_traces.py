@@ -38,6 +38,9 @@ def put(tree: Path, path: str, text: str | bytes = "x") -> None:
         pytest.param("myhostname = web-bake.example.com\n", traces.BAKE_ID, id="the bake id"),
         pytest.param("myhostname = other-web-bake.example.com\n", None, id="a longer id"),
         pytest.param("as web-bake.example.com.", traces.BAKE_ID, id="the id at the end of a sentence"),
+        pytest.param("web-bake.example.com.internal", None, id="another domain"),
+        pytest.param("Welcome to web-bake!\n", traces.HOST_NAME, id="the host name"),
+        pytest.param("web-bake.example.org", None, id="a host of another domain"),
         pytest.param("listen 10.117.0.2:80\n", traces.ADDRESS, id="the address"),
         pytest.param("listen 10.117.0.20:80\n", None, id="a longer address"),
         pytest.param('CaInfo "/run/immutable-0.crt";', traces.PATHS, id="a file that only the bake has"),
@@ -109,6 +112,28 @@ def test_other_findings_are_one_warning_a_file_up_to_a_limit():
     assert warnings[0].startswith("/etc/0 holds a private key, and all machines of this image would share it")
     assert warnings[20].startswith("/etc/mailname holds the bake_id of the recipe")
     assert warnings[21:] == ["... and 3 more files (private keys)"]
+
+
+def test_the_warning_names_the_state_that_wrote_the_file_and_both_ways_out():
+    found = {traces.BAKE_ID: ["etc/mailname", "etc/issue.net"], traces.ADDRESS: ["etc/issue.net"]}
+    first, second, third = traces.warnings(found, {"/etc/issue.net": "banner (file.managed) of identity"})
+    assert first == (
+        "/etc/issue.net holds the bake_id of the recipe, which no machine has (banner (file.managed) of identity wrote "
+        "it); let a state of at_launch write the file, or give the recipe `bake_identity: {/etc/issue.net: ok}`"
+    )
+    assert second.startswith("/etc/mailname holds the bake_id of the recipe, which no machine has; let a state")
+    assert third.startswith("/etc/issue.net holds the address of the machine that baked it (banner")
+
+
+def test_a_recipe_may_have_files_with_the_identity_of_its_bake():
+    found = {traces.BAKE_ID: ["etc/issue.net", "srv/app/a"], private_keys.KIND: ["srv/app/key"]}
+    [left] = traces.warnings(found, {}, ["/etc/issue.net", "/srv/*"])
+    assert left.startswith("/srv/app/key holds a private key"), "that is another question"
+
+
+def test_a_plain_word_is_no_host_name_to_search_for():
+    assert traces.HOST_NAME not in traces.patterns("web.example.com", "10.117.0.2")
+    assert traces.HOST_NAME not in traces.patterns("web-bake", "10.117.0.2"), "it is the bake_id itself"
 
 
 def test_a_recipe_may_refuse_keys():
