@@ -29,8 +29,8 @@ def _is_for_operators(record: logging.LogRecord) -> bool:
 
 def keep_terminal_clean() -> None:
     """Keep Salt's warnings about its own unclosed objects off the terminal; log files have them still."""
-    for handler in logging.root.handlers:
-        if getattr(handler, "stream", None) in (sys.stderr, sys.stdout):
+    for handler in (*logging.root.handlers, logging.lastResort):  # the last one when salt-run has put its own away
+        if handler is not None and getattr(handler, "stream", None) in (sys.stderr, sys.stdout):
             handler.addFilter(_is_for_operators)
 
 

@@ -28,6 +28,13 @@ def test_unclosed_objects_of_salt_are_for_log_files_only(handlers):
     assert terminal.getvalue() == "" and "unclosed Runner" in file.getvalue()
 
 
+def test_nor_do_they_reach_it_when_salt_has_put_its_handlers_away(handlers, monkeypatch, capsys):
+    monkeypatch.setattr(logging.root, "handlers", [])
+    logging.getLogger("salt.runner").warning("unclosed Runner <salt.runner.Runner object>")
+    logging.getLogger("salt.runner").warning("the disk is full")
+    assert capsys.readouterr().err == "the disk is full\n"
+
+
 @pytest.mark.parametrize(
     ("name", "message"), [("salt.runner", "the disk is full"), ("mine", "unclosed bracket in the file")]
 )
