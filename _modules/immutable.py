@@ -264,7 +264,9 @@ def preview():
 
     The states run with ``test=True``. Their Jinja and their ``unless`` run commands even so.
 
-    Returns drift (a list of kind, what, detail, sls ...), counts, states and seconds.
+    Returns drift (a list of kind, what, detail, sls ...), counts, states, seconds and left_out: how many states would
+    change something as the bake already knew (what they left to the boot, and what ``tests: {idempotent: noted}`` of
+    the recipe found).
 
     CLI Example:
 

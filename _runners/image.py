@@ -51,6 +51,7 @@ def bake(
     test: bool = False,
     cache: str | None = None,
     junit: str | None = None,
+    again: bool = False,
 ):
     """
     Bake a recipe: each layer that is not there yet is built; then the channel names the new image.
@@ -77,6 +78,10 @@ def bake(
     junit
         A file of this host, an absolute path, for what came of the tests, as JUnit XML; also where the bake fails.
 
+    again
+        The states, applied a second time to what was baked, must change nothing; those that would are named, and fail
+        the bake. ``tests: {idempotent: true}`` of a recipe asks for that each time.
+
     Returns image, digest, changed, cached, channel, seconds, packages, each layer with what it took, and warnings: each
     file that holds a value of the pillar which the recipe marks as secret.
 
@@ -91,7 +96,7 @@ def bake(
     """
     with reporting(__opts__) as progress:
         how = {"refresh": refresh, "channel": channel, "test": test, "user": globals().get("__user__")}
-        how["cache"] = cache
+        how |= {"cache": cache, "again": again}
         with junit_reports.reported(__opts__, name, junit):
             return output(__opts__, parallel.bake(name, __opts__, progress=progress, **how))
 

@@ -53,11 +53,13 @@ def bake(
     progress: Progress = silent,
     user: str | None = None,
     cache: str | None = None,
+    again: bool = False,
 ) -> dict[str, Any]:
     """Bake recipe ``name`` and make ``channel`` name the image.
 
     ``refresh``: with ``updates`` layers whose packages have updates at the mirrors are built again, with ``always``
-    all. ``test``: only find out which layers would be built. ``cache``: ``only`` fetches nothing.
+    all. ``test``: only find out which layers would be built. ``cache``: ``only`` fetches nothing. ``again``: the
+    states, applied a second time, must change nothing.
 
     Returns image, digest, changed (whether the channel moved), cached (whether no layer was built), layers, channel,
     seconds, packages, and warnings: a sentence for each file that holds a secret of the pillar.
@@ -67,14 +69,14 @@ def bake(
     with closing(Store.open(settings.store)) as store:
         builder = Worker(opts, settings, "image", LOCAL)
         check = UpToDateCheck.begin(store, opts, settings, name, channel)
-        if how == "never" and (answer := check.answer(builder)):
+        if how == "never" and not again and (answer := check.answer(builder)):
             return answer
         context = BakeContext(
             opts=opts,
             settings=settings,
             store=store,
             builder=builder,
-            chain=recipe_chain(opts, name),
+            chain=_idempotent(recipe_chain(opts, name)) if again else recipe_chain(opts, name),
             channel=channel,
             refresh=how,
             preview=test,
@@ -94,6 +96,14 @@ def recipe_chain(opts: Mapping[str, Any], name: str) -> tuple[Recipe, ...]:
         known = ", ".join(sorted(definitions.recipes)) or "none"
         raise SaltInvocationError(f"immutable:recipes: there is no recipe {name!r}; the pillar has {known}")
     return tuple(definitions.chain(name))
+
+
+def _idempotent(chain: tuple[Recipe, ...]) -> tuple[Recipe, ...]:
+    """Return the chain with the test that the states of its last recipe are idempotent."""
+    *below, recipe = chain
+    if not recipe.states:
+        raise SaltInvocationError(f"again: the recipe {recipe.name} has no states that could be applied again")
+    return (*below, replace(recipe, tests=replace(recipe.tests, idempotent=True)))
 
 
 def run(context: BakeContext) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from saltext.immutable.builder import offline, phases
 from saltext.immutable.builder.finish import slim
 from saltext.immutable.spec.model import Recipe
 
-_KEPT = ("packages", "grains", "sls", "phases", "slim", "private_keys", "deferred", "services")
+_KEPT = ("packages", "grains", "sls", "phases", "slim", "private_keys", "deferred", "restless", "services")
 
 
 def find_or_build(

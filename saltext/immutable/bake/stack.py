@@ -83,12 +83,23 @@ class Stack:
         return [each for layer in self.layers for each in layer.get("deferred") or ()]
 
     def policy(self, of_recipes: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the policy of the image: that ``of_recipes``, and ``running``, the units that its states want."""
+        """Return the policy of the image: that ``of_recipes``, and what follows from its states.
+
+        ``running``: the units that they declare running; ``not_previewed``: the states of which it is known that they
+        would change something on each machine.
+        """
         declared: dict[str, bool] = {}
         for layer in self.layers:
             declared |= layer.get("services") or {}
         running = sorted(unit for unit, runs in declared.items() if runs)
-        return {**of_recipes, **({"running": running} if running else {})}
+        known = sorted({each["state"] for each in self.deferred}.union(self.restless))
+        more = {"running": running, "not_previewed": known}
+        return {**of_recipes, **{name: value for name, value in more.items() if value}}
+
+    @property
+    def restless(self) -> list[str]:
+        """The states that would change something each time they are applied, as far as the recipes ask for them."""
+        return [name for layer in self.layers for name in layer.get("restless") or ()]
 
     @property
     def packages(self) -> Mapping[str, str]:

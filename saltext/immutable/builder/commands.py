@@ -25,7 +25,7 @@ from saltext.immutable.builder.image_tests import run
 from saltext.immutable.builder.phases import phase, timed
 from saltext.immutable.builder.sandbox import sandbox
 from saltext.immutable.builder.sources import debian, minion, roots
-from saltext.immutable.builder.states import salt_call
+from saltext.immutable.builder.states import failures, salt_call
 from saltext.immutable.drift.running.services import programs
 from saltext.immutable.guard.seal import SEAL_PATH
 from saltext.immutable.host import Host, remove, sync_directory, write
@@ -33,7 +33,7 @@ from saltext.immutable.images import compare, layers, manifest, seal_layer, veri
 from saltext.immutable.machines import images, overlay
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.cgroup import Cgroup
-from saltext.immutable.machines.machine import Machine
+from saltext.immutable.spec.model import NOTED
 
 
 def find_layer(host: Host, key: str) -> dict[str, Any] | None:
@@ -124,8 +124,7 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
                 lines = salt_call.trace(machine)
                 deferred, services = salt_call.deferred(machine, lines), salt_call.services(lines)
                 idle = salt_call.never_started(machine, services)
-                results = _applied_again(machine, order, deferred, secret_values)
-                results += run.run_inside(machine, order, secret_values)
+                results = run.run_inside(machine, order, secret_values)
                 trace = salt_call.trace(machine)
             if not all(result["passed"] for result in results):
                 return {"tests": results}
@@ -136,24 +135,32 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         packages = debian.installed(status) if status.is_file() else _packages(host, order["below"])
         salt_call.finish(workspace / "fs")
         about: dict[str, Any] = {"packages": packages, "grains": grains, "sls": sls, "tests": results}
-        about |= {"address": machine.address, "writers": salt_call.writers(lines)}
-        about |= {"deferred": deferred, "services": services}
-        layer = _commit(host, workspace, seconds, order, secret_values, **about)
-        return {**layer, "warnings": [*layer["warnings"], *chroot_warnings, *idle], "trace": trace}
+        about |= {"deferred": deferred, "services": services, "address": machine.address}
+        layer = _commit(host, workspace, seconds, order, secret_values, writers=salt_call.writers(lines), **about)
+        layer["warnings"] = [*layer["warnings"], *chroot_warnings, *idle]
+        if order.get("idempotent"):
+            with phase("apply again"), secrets.redacted(secret_values):
+                layer |= _applied_again(host, order, layer, secret_values)
+        return {**layer, "trace": trace}
 
 
 def _applied_again(
-    machine: Machine,
-    order: Mapping[str, Any],
-    deferred: Sequence[Mapping[str, str]],
-    secret_values: Sequence[secrets.Secret],
-) -> list[dict[str, Any]]:
-    """Return the result of the test that the states are idempotent, if the order asks for it."""
-    if not order.get("idempotent"):
-        return []
+    host: Host, order: Mapping[str, Any], layer: Mapping[str, Any], secret_values: Sequence[secrets.Secret]
+) -> dict[str, Any]:
+    """Apply the states to the finished layer, as a dry run; return its ``tests`` or ``restless``, as the order asks."""
     began = time.monotonic()
-    message = secrets.redact(salt_call.apply_again(machine, order, deferred), secret_values)
-    return [run.idempotent(order, message, time.monotonic() - began)]
+    with ExitStack() as undo:
+        workspace, lower = undo.enter_context(_workspace_on(host, [*order["below"], layer["digest"]]))
+        machine = undo.enter_context(machines.temporary(host, salt_call.prepare(host, workspace, order, lower)))
+        if machine.boot:
+            machines.wait_booted(machine)
+        if order["sync"]:
+            salt_call.sync(machine, order)
+        found = salt_call.apply_again(machine, order, layer["deferred"])
+    if order["idempotent"] != NOTED:
+        message = secrets.redact(failures.describe_changed(found), secret_values)
+        return {"tests": [*layer["tests"], run.idempotent(order, message, time.monotonic() - began)]}
+    return {"restless": list(found)}
 
 
 _Answer = TypeVar("_Answer")

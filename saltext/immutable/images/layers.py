@@ -51,6 +51,8 @@ class Layer:
     """Its files that hold a private key."""
     deferred: Sequence[Mapping[str, str]] = ()
     """What its states left to the boot of a machine: ``state``, ``what`` and ``applied_by``."""
+    restless: Sequence[str] = ()
+    """The states that would change something each time they are applied, if the recipe asks for them."""
     services: Mapping[str, bool] = field(default_factory=dict)
     """The units that its states declare running (True) or dead."""
     warnings: Sequence[str] = field(default_factory=list)

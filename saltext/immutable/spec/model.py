@@ -99,6 +99,9 @@ class ImageTest:
     """As for `salt.modules.saltcheck`: module_and_function, args, kwargs, assertion, expected_return ..."""
 
 
+NOTED: Literal["noted"] = "noted"
+
+
 @dataclass(frozen=True)
 class RecipeTests:
     """The tests that an image has to pass."""
@@ -107,8 +110,8 @@ class RecipeTests:
     """Run in the machine of the bake, after the states."""
     booted: tuple[ImageTest, ...] = ()
     """Run on a machine that was launched from the finished image."""
-    idempotent: bool = False
-    """Whether the states, applied again in the machine of the bake, must change nothing."""
+    idempotent: bool | Literal["noted"] = False
+    """Whether the states, applied again to the finished layer, must change nothing; NOTED: those are remembered."""
 
 
 @dataclass(frozen=True)

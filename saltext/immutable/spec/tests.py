@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from saltext.immutable.spec import reading
-from saltext.immutable.spec.model import ImageTest, RecipeTests
+from saltext.immutable.spec.model import NOTED, ImageTest, RecipeTests
 from saltext.immutable.spec.reading import Section
 from saltext.immutable.text import quoted
 
@@ -20,7 +20,7 @@ _EXPECTED = ("expected_return", "expected-return", "expected")
 
 def tests(read: Section, states: object) -> RecipeTests:
     """Read the tests of a recipe; ``states``: the states that it applies."""
-    idempotent = read.take("idempotent", reading.flag, RecipeTests.idempotent)
+    idempotent = read.take("idempotent", _idempotent, RecipeTests.idempotent)
     found = RecipeTests(inside=_phase(read, "inside"), booted=_phase(read, "booted"), idempotent=idempotent)
     if idempotent and not states:
         read.problem("idempotent", "it applies the recipe's states again, but it has none; take the key out")
@@ -30,6 +30,10 @@ def tests(read: Section, states: object) -> RecipeTests:
         read.problem("booted", "saltcheck: true means the recipe's states, but it has none; write saltcheck: SLS")
     read.close()
     return found
+
+
+def _idempotent(value: object) -> bool | Literal["noted"]:
+    return NOTED if value == NOTED else reading.flag(value)
 
 
 def _phase(read: Section, phase: str) -> tuple[ImageTest, ...]:

@@ -79,6 +79,11 @@ immutable:
       states: [kernel]
       at_boot: [cron]
       tests: {idempotent: true}
+    formula:
+      from: {recipe: base}
+      bake_id: formula-bake.tests.example.com
+      states: [formula]
+      tests: {idempotent: noted}
     restless:
       from: {recipe: base}
       bake_id: restless-bake.tests.example.com
@@ -89,6 +94,12 @@ immutable:
       recipe: kernel
       size: 1
       minion_id: 'kernel-{token}.tests.example.com'
+      provider: {name: nspawn, memory: 512M}
+      strategy: {max_surge: 1, ready_within: 60s}
+    formula:
+      recipe: formula
+      size: 1
+      minion_id: 'formula-{token}.tests.example.com'
       provider: {name: nspawn, memory: 512M}
       strategy: {max_surge: 1, ready_within: 60s}
     web:

@@ -5,6 +5,8 @@ base:
     - web
   'shop-*':
     - shop
+  'formula-*':
+    - formula
   'vault-*':
     - vault
   'fort-*':

@@ -81,3 +81,10 @@ def test_the_policy_has_the_services_that_the_states_want_running():
     stack = stack.push({"what": "base", "digest": "2" * 64, "services": {"exim4.service": True, "cron.service": True}})
     stack = stack.push({"what": "web", "digest": "3" * 64, "services": {"exim4.service": False, "a.service": True}})
     assert stack.policy({"guard": {}}) == {"guard": {}, "running": ["a.service", "cron.service"]}
+
+
+def test_the_policy_has_the_states_of_which_the_bake_knows_that_they_would_change_something():
+    deferred = {"state": "vm.x (sysctl.present) of web", "what": "x", "applied_by": "y"}
+    layer = {"what": "web", "digest": "1" * 64, "deferred": [deferred], "restless": ["date (cmd.run) of web"]}
+    policy = Stack().push(layer).policy({})
+    assert policy == {"not_previewed": ["date (cmd.run) of web", "vm.x (sysctl.present) of web"]}

@@ -9,6 +9,7 @@ from drift_root import POLICY, sealed
 from salt.exceptions import CommandExecutionError, SaltRenderError
 
 from saltext.immutable.drift import preview
+from saltext.immutable.drift.preview import predicted
 from saltext.immutable.guard import seal
 
 
@@ -42,7 +43,7 @@ ALL = {"sls": "highstate", "saltenv": "base", "pillarenv": "p"}
 
 def test_the_states_of_the_recipe_run_as_they_were_applied(previewed):
     assert previewed([ALL, WEB], {"a": state(True)}) | {"seconds": 0} == {
-        "drift": [], "counts": {}, "states": 2, "seconds": 0,
+        "drift": [], "counts": {}, "states": 2, "seconds": 0, "left_out": 0,
     }  # fmt: skip
     assert previewed.called == [
         ("state.highstate", (), {"test": True, "saltenv": "base", "pillarenv": "p"}),
@@ -89,3 +90,14 @@ def test_a_host_without_an_image_has_no_states_to_preview(monkeypatch):
     monkeypatch.setattr(seal, "read", lambda path: None)
     with pytest.raises(CommandExecutionError, match="not sealed"):
         preview(lambda *_, **__: None)
+
+
+def test_what_the_bake_knew_is_left_out_but_not_its_failures():
+    result = {
+        "cron_|-backup_|-/bin/backup_|-present": {"result": None, "changes": {}, "__id__": "backup", "__sls__": "web"},
+        "cmd_|-tick_|-date_|-run": {"result": False, "changes": {}, "__id__": "tick", "__sls__": "web"},
+        "file_|-motd_|-/etc/motd_|-managed": {"result": None, "changes": {}, "__id__": "motd", "__sls__": "web"},
+    }
+    known = {"backup (cron.present) of web", "tick (cmd.run) of web"}
+    assert [item["what"] for item in predicted(result, known)] == ["tick", "motd"]
+    assert len(list(predicted(result))) == 3

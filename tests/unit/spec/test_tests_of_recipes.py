@@ -100,6 +100,9 @@ def test_saltcheck_of_everything_needs_states_to_know_of_what():
 
 def test_states_may_have_to_be_idempotent():
     assert (read().idempotent, read(idempotent=True).idempotent) == (False, True)
+    assert read(idempotent="noted").idempotent == "noted"
+    with pytest.raises(SaltInvocationError, match="tests:idempotent"):
+        read(idempotent="loudly")
     recipe = {"from": {"debian": "bookworm"}, "tests": {"idempotent": True}}
     with pytest.raises(SaltInvocationError, match="tests:idempotent: it applies the recipe's states again"):
         definitions({"immutable": {"recipes": {"web": recipe}}})

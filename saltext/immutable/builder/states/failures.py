@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from saltext.immutable.builder.states.trace import name_of_state
 from saltext.immutable.host import tail
+from saltext.immutable.state_names import name_of_result
 
 _NOT_RUN = "One or more requisite failed"
 _WIDTH = 80
@@ -28,25 +28,23 @@ def describe(result: Mapping[str, Any]) -> str:
     return "\n".join([f"{count}:", *(_state(name, failed[name]) for name in own)])
 
 
-def changed_again(result: Mapping[str, Any], left: Collection[str]) -> str:
-    """Return the message about states that would change something when they are applied again, '' if none would.
+def changed_again(result: Mapping[str, Any], left: Collection[str]) -> dict[str, str]:
+    """Return the states that would change something when they are applied again: name to comment.
 
     ``result``: what Salt returns of each state in a dry run. ``left``: states that left something to the boot.
     """
-    found = [
-        "\n".join([f"- {name_of(name, state)}", *_indented(str(state.get("comment") or "").strip())])
-        for name, state in sorted(result.items(), key=lambda item: (item[1].get("__run_num__", 0), item[0]))
-        if state["result"] is not True and name_of(name, state) not in left
-    ]
-    if not found:
-        return ""
-    return "\n".join([f"{len(found)} of {len(result)} states would change something each time:", *found])
+    in_order = sorted(result.items(), key=lambda item: (item[1].get("__run_num__", 0), item[0]))
+    found = {name_of_result(tag, state): state for tag, state in in_order if state["result"] is not True}
+    return {name: str(state.get("comment") or "").strip() for name, state in found.items() if name not in left}
 
 
-def name_of(name: str, state: Mapping[str, Any]) -> str:
-    """Return a state as messages name it. ``name``: its key in Salt's result."""
-    module, state_id, _, function = [*name.split("_|-"), "", "", ""][:4]
-    return name_of_state(state_id, f"{module}.{function}", state.get("__sls__"))
+def describe_changed(found: Mapping[str, str]) -> str:
+    """Return the message about states that would change something when they are applied again, '' if there are none.
+
+    ``found``: the result of `changed_again`.
+    """
+    lines = ["\n".join([f"- {name}", *_indented(comment)]) for name, comment in found.items()]
+    return "\n".join(["states that would change something each time:", *lines]) if lines else ""
 
 
 def _state(name: str, state: Mapping[str, Any]) -> str:
@@ -55,7 +53,7 @@ def _state(name: str, state: Mapping[str, Any]) -> str:
     shown = target.partition("\n")[0][:_WIDTH]
     named = f", name {shown}{'...' if shown != target else ''}" if target not in (state_id, "") else ""
     comment = str(state.get("comment") or "").strip()
-    lines = [f"- {name_of(name, state)}{named}", *_indented(comment)]
+    lines = [f"- {name_of_result(name, state)}{named}", *_indented(comment)]
     changes = state.get("changes") or {}
     for stream in ("stdout", "stderr"):
         if output := str(changes.get(stream) or "" if isinstance(changes, Mapping) else "").strip():

@@ -132,15 +132,17 @@ def _states(order: Mapping[str, Any]) -> list[str]:
     return [*function, *(f"{name}={order[name]}" for name in ("saltenv", "pillarenv") if order[name])]
 
 
-def apply_again(machine: Machine, order: Mapping[str, Any], left: Sequence[Mapping[str, str]]) -> str:
-    """Return what the states would change if they were applied once more, '' for nothing; nothing is changed.
+def apply_again(machine: Machine, order: Mapping[str, Any], left: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return the states that would change something if they were applied once more: name to comment. Changes nothing.
 
     ``left``: what they left to the boot, which they would do again.
     """
     done = _salt_call(machine, [*_states(order), "test=True"], order["within"])
     result = _parse(done)
     if not isinstance(result, dict) or not result:
-        return f"the states did not run a second time:\n{_errors(result, done)}"
+        raise CommandExecutionError(
+            f"the states did not run a second time; correct what Salt says, and bake again:\n{_errors(result, done)}"
+        )
     return failures.changed_again(result, {each["state"] for each in left})
 
 

@@ -37,11 +37,6 @@ _INTERNAL = ("__run_num__", "order")
 """Keys of a chunk of the low state that Salt adds itself."""
 
 
-def name_of_state(state_id: Any, function: str, sls: Any) -> str:
-    """Return a state as messages name it, and by which a bake knows it again: ``id (function) of SLS``."""
-    return f"{state_id} ({function})" + (f" of {sls}" if sls else "")
-
-
 class Trace:
     """Records observations in a file, each once."""
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from saltext.immutable.builder.states import custom_code, purity
-from saltext.immutable.builder.states.trace import Trace, counted, name_of_state, wrap_method
+from saltext.immutable.builder.states.trace import Trace, counted, wrap_method
+from saltext.immutable.state_names import name_of_state
 
 
 def watch_states(trace: Trace) -> None:

@@ -48,13 +48,15 @@ def test_states_that_change_something_each_time_are_named_but_for_what_is_left_t
         "sysctl_|-vm.x_|-vm.x_|-present": {"result": None, "comment": "x", "__run_num__": 1, "__sls__": "web"},
         "file_|-a_|-/etc/a_|-managed": FINE,
     }
-    said = failures.changed_again(result, {"vm.x (sysctl.present) of web"})
-    assert said.splitlines() == [
-        "1 of 3 states would change something each time:",
+    found = failures.changed_again(result, {"vm.x (sysctl.present) of web"})
+    assert found == {"backup (cron.present) of web": "Cron is set to be updated"}
+    assert failures.describe_changed(found).splitlines() == [
+        "states that would change something each time:",
         "- backup (cron.present) of web",
         "    Cron is set to be updated",
     ]
-    assert failures.changed_again({"file_|-a_|-/etc/a_|-managed": FINE}, set()) == ""
+    assert failures.changed_again({"file_|-a_|-/etc/a_|-managed": FINE}, set()) == {}
+    assert failures.describe_changed({}) == ""
 
 
 def test_a_state_without_anything_to_say_is_named():

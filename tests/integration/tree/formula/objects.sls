@@ -1,0 +1,3 @@
+#!pyobjects
+
+File.managed('/etc/formula.objects', contents='objects')

@@ -1,0 +1,43 @@
+{%- set formula = salt['pillar.get']('formula', {}) %}
+{%- for name, user in salt['pillar.get']('formula:users', {}).items() %}
+formula-group-{{ name }}:
+  group.present:
+    - name: {{ name }}
+    - gid: {{ user.uid }}
+
+formula-user-{{ name }}:
+  user.present:
+    - name: {{ name }}
+    - uid: {{ user.uid }}
+    - gid: {{ user.uid }}
+    - shell: /bin/bash
+    - home: /home/{{ name }}
+    - groups: {{ user.get('groups', []) | json }}
+    - optional_groups: [docker]
+    - require:
+      - group: formula-group-{{ name }}
+
+formula-key-{{ name }}:
+  ssh_auth.present:
+    - user: {{ name }}
+    - names: {{ user.get('keys', []) | json }}
+    - require:
+      - user: formula-user-{{ name }}
+
+formula-cron-{{ name }}:
+  cron.present:
+    - name: /usr/bin/true
+    - identifier: {{ name }}-true
+    - user: {{ name }}
+    - minute: 5
+    - require:
+      - user: formula-user-{{ name }}
+      - pkg: formula-package-installed
+
+formula-sudo-{{ name }}:
+  file.managed:
+    - name: /etc/sudoers.d/{{ name }}
+    - mode: '0440'
+    - makedirs: True
+    - contents: '{{ name }} ALL=(ALL) NOPASSWD: ALL'
+{%- endfor %}
