@@ -546,7 +546,7 @@ def untaint(minion_id: str, reason: str | None = None, test: bool = False):
 
 def break_glass(minion_id: str, reason: str | None = None, ttl="15m", test: bool = False):
     """
-    Open one sealed machine for a while; from then on it is tainted for ever.
+    Open one sealed machine for a while; from then on it is tainted permanently.
 
     The machine accepts a token that this master signs for its present boot, once. Before it is open, who, when and why
     are recorded and fired as ``immutable/break_glass/<minion id>``.

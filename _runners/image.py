@@ -65,8 +65,8 @@ def bake(
         The name that shall point to the image; fleets follow ``stable`` unless they say otherwise.
 
     refresh
-        ``updates`` (or True): also build anew each layer whose packages have updates at the mirrors. ``always``: build
-        every layer anew. ``never``: only what has changed.
+        ``updates`` (or True): also build again each layer whose packages have updates at the mirrors. ``always``: build
+        every layer again. ``never``: only what has changed.
 
     test
         Only tell which layers would be built.
@@ -296,7 +296,7 @@ def revoke(image: str, reason: str | None = None, cascade: bool = False, test: b
         ``web@3f2a9c1d04be``, a channel, or a digest (or the beginning of one).
 
     reason
-        Why; whoever comes to the image is told.
+        Why; each command that meets the image says it.
 
     cascade
         Also revoke the images whose layers begin with those of this one. Without it they are only named.
@@ -319,7 +319,7 @@ def unrevoke(image: str, reason: str | None = None, test: bool = False):
     Take back that an image was revoked. Those that were revoked with it are named, and stay revoked.
 
     reason
-        Why, for whoever reads the books.
+        Why; the store keeps it.
 
     test
         Only tell what would be done.
@@ -381,7 +381,7 @@ def verify(image: str):
 
 def export(image: str, format: str, target: str, force: bool = False, test: bool = False):
     """
-    Write an image to a file of the builder, for what is no machine of ours.
+    Write an image to a file of the builder, for machines that no fleet launches.
 
     image
         ``web:stable``, ``web@3f2a9c1d04be``, or a digest (or the beginning of one); not a revoked one.
@@ -444,8 +444,8 @@ def sign(image: str):
     """
     Sign an image that has no signature: one that was baked before images were signed.
 
-    Its layers are compared with its digest first. That its seal is the one that was baked nobody can prove any more:
-    whoever signs vouches for it. Where there is a doubt, bake again.
+    Its layers are compared with its digest first. Nothing proves any more that its seal is the one that was baked: who
+    signs vouches for it. In doubt, bake again.
 
     image
         ``web@3f2a9c1d04be``, a channel, or a digest (or the beginning of one).

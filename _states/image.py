@@ -28,8 +28,8 @@ def baked(name, channel="stable", refresh=False):
         The name that shall point to the image.
 
     refresh
-        ``updates`` (or True): also build anew the layers whose packages have updates at the mirrors. ``always``: build
-        every layer anew.
+        ``updates`` (or True): also build again the layers whose packages have updates at the mirrors. ``always``: build
+        every layer again.
 
     .. code-block:: yaml
 

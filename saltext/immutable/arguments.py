@@ -84,7 +84,7 @@ def mistake(
     kwargs: Mapping[str, Any],
     choices: Choices,
 ) -> str | None:
-    """Return what is wrong with the arguments of a call and how to mend it, None if nothing is."""
+    """Return what is wrong with the arguments of a call and how to correct it, None if nothing is."""
     known = [name for name, one in signature.parameters.items() if one.kind is not one.VAR_KEYWORD]
     takes = f"it takes {', '.join(known)}" if known else "it takes no arguments"
     open_ = len(known) < len(signature.parameters)

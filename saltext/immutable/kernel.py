@@ -93,7 +93,7 @@ def is_covered(path: str) -> bool:
 
 
 def may_mount(proc: str) -> bool:
-    """Tell whether init has CAP_SYS_ADMIN, without which nothing of a machine is mounted anew; True if nobody says."""
+    """Tell whether init has CAP_SYS_ADMIN, without which nothing of a machine is remounted; True if nobody says."""
     found = None
     with suppress(OSError), open(f"{proc}/1/status", encoding="utf-8", errors="replace") as file:
         found = re.search(r"^CapEff:\s*([0-9a-f]+)$", file.read(), re.MULTILINE)

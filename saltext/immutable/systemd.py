@@ -53,7 +53,7 @@ def is_of_place(condition: str) -> bool:
 def unmet_condition(unit: str) -> str | None:
     """Return the condition or assertion for which a start is skipped, as its unit has it, or None.
 
-    systemd forgets the result of a start as soon as nothing needs the unit; then the conditions are tested anew.
+    systemd forgets the result of a start as soon as nothing needs the unit; then the conditions are tested again.
     """
     shown = _shown(unit, "ConditionResult", "ConditionTimestampMonotonic", "AssertResult", "AssertTimestampMonotonic")
     known = ((shown.get(f"{kind}Result"), shown.get(f"{kind}TimestampMonotonic", "0")) for kind in _KINDS)

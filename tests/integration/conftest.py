@@ -51,7 +51,7 @@ def estate(salt_factories: FactoriesManager) -> Iterator[FactoryEstate]:
 
 @pytest.fixture(scope="package")
 def configured(estate: FactoryEstate) -> Callable[..., AbstractContextManager[None]]:
-    """Return what kills the master and starts it anew with further config, for a while."""
+    """Return what kills the master and starts it again with further config, for a while."""
     return estate.configured
 
 

@@ -160,7 +160,7 @@ def forget(estate, what: str) -> None:
     (estate.states / "top.sls").touch()  # else the fingerprint answers, and nobody looks for layers
 
 
-WHOLE = full("bakes all anew", minutes=2)
+WHOLE = full("bakes everything", minutes=2)
 
 
 @pytest.mark.parametrize(

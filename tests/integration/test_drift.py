@@ -304,7 +304,7 @@ def test_a_machine_whose_processes_are_hidden_is_not_clean(fleet, asked, inside)
 
 
 def test_a_forged_manifest_is_found(estate, web, fleet, asked, inside):
-    """Without the file that was added, and sealed anew: all of it agrees with itself, and not with the master."""
+    """Without the file that was added, and sealed again: all of it agrees with itself, and not with the master."""
     victim = fleet[2]
     forge = """
         cp -r /etc/immutable /tmp/forged && cd /tmp/forged

@@ -1,6 +1,6 @@
 """A builder whose disk is full as Debian, Salt, or the states are put into an image: a sentence, and nothing is lost.
 
-It has a small disk of its own, and so bakes all anew: only in the full run. Each phase of a root that somebody else
+It has a small disk of its own, and so bakes everything: only in the full run. Each phase of a root that somebody else
 made tests/functional/test_full_disk.py tries in seconds.
 """
 
@@ -21,7 +21,7 @@ from saltext.immutable.machines import machine as machines
 
 pytestmark = [
     pytest.mark.usefixtures("as_delivered"),
-    full("bakes all anew on a small disk", minutes=5),
+    full("bakes everything on a small disk", minutes=5),
 ]
 MB = 1 << 20
 ROOM = 4000

@@ -177,7 +177,7 @@ def test_programs_run_only_from_the_image_and_from_where_it_says(pair, inside, p
         pytest.param(
             "python3 -c 'import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 768)'", id="raw packets"
         ),
-        pytest.param("touch /var/tmp/x && chattr +i /var/tmp/x", id="files of its disk, for ever"),
+        pytest.param("touch /var/tmp/x && chattr +i /var/tmp/x", id="files of its disk that cannot be changed"),
         pytest.param("umount /etc/hosts", id="what its host mounted"),
         pytest.param("date -s 2001-01-01", id="the clock"),
     ],
@@ -405,7 +405,7 @@ def test_a_machine_that_powers_itself_off_is_listed_as_stopped(estate, launch, i
     inside("machine-off", "systemctl poweroff")
     wait_for(lambda: not listed(estate)["machine-off"], 20)
     assert listed(estate)["machine-off"] is False
-    assert launch("machine-off")["running"], "launching it again starts it anew"
+    assert launch("machine-off")["running"], "a second launch starts it again"
     assert commands.destroy(estate.host, "machine-off")
 
 

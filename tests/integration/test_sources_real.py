@@ -12,7 +12,7 @@ from support.slices import full
 
 pytestmark = pytest.mark.usefixtures("as_delivered")
 
-WHOLE = full("bakes all anew", minutes=1.5)
+WHOLE = full("bakes everything", minutes=1.5)
 CUT_OFF = "test -z \"$(ip route show default)\" && ! getent hosts deb.debian.org"
 """Holds in a machine that has no way out."""
 

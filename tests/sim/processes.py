@@ -122,7 +122,7 @@ class Process:
             self.world.processes.remove(self)
 
     def die(self) -> None:
-        """Be killed: half of the calls that change something come through all the same, soon."""
+        """Be killed: half of the calls that change something come through anyway, soon."""
         self.dead = True
         world, calls = self.world, list(self.calls.values())
         self.calls.clear()

@@ -57,7 +57,7 @@ class Simulated:
         self.hidden: dict[str, tuple[float, float]] = {}
         """Machines that a list does not show, from when until when."""
         self.strays = 0
-        """Calls of processes that are no more which came through all the same."""
+        """Calls of processes that are no more which came through anyway."""
         self.names = 0
         self.sick: set[str] = set()
         """Machines that are not healthy."""

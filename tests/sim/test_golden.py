@@ -1,6 +1,6 @@
 """Golden stories: each text file in stories/ is lived through, and its journal must be the one that is written there.
 
-STORIES=write writes the journals anew: read them as a diff.
+STORIES=write writes the journals again: read them as a diff.
 """
 
 from __future__ import annotations

@@ -232,7 +232,7 @@ def test_one_machine_is_replaced_by_a_newcomer_of_the_same_generation(fleet):
 def test_a_protected_machine_is_waited_for_and_then_named(fleet):
     made = fleet()
     made.ledger.protect("web-002", "a core dump", "jane", made.world.now)
-    with pytest.raises(Failed, match="(?s)1 protected \\(web-002: `salt-run fleet.unprotect` lets it go"):
+    with pytest.raises(Failed, match="(?s)1 protected \\(web-002: `salt-run fleet.unprotect` removes the protection"):
         made.operations().roll("web")
     assert "web-002" in made.world.machines
 

@@ -59,9 +59,9 @@ def test_a_first_roll(fleet):
         0.3 launched web-001: it boots as ref-web-001
         0.3 launched web-002: it boots as ref-web-002
         0.3 launched web-003: it boots as ref-web-003
-        2.4 ready web-001: image and health are right after 2.4 s
-        2.4 ready web-002: image and health are right after 2.4 s
-        2.4 ready web-003: image and health are right after 2.4 s
+        2.4 ready web-001: it runs the planned image and is healthy after 2.4 s
+        2.4 ready web-002: it runs the planned image and is healthy after 2.4 s
+        2.4 ready web-003: it runs the planned image and is healthy after 2.4 s
         2.4 done -: 3 of 3 healthy on generation 1
         """)
 
@@ -74,17 +74,17 @@ def test_a_roll(fleet):
     assert told(fleet) == story("""
         0.0 launch web-004: 1 of 3 on generation 2
         0.3 launched web-004: it boots as ref-web-004
-        2.4 ready web-004: image and health are right after 2.4 s
+        2.4 ready web-004: it runs the planned image and is healthy after 2.4 s
         2.4 destroy web-001: generation 1 goes: generation 2 is wanted
         2.4 launch web-005: 2 of 3 on generation 2
         2.7 launched web-005: it boots as ref-web-005
         2.7 gone web-001: absent, keys deleted
-        4.8 ready web-005: image and health are right after 2.4 s
+        4.8 ready web-005: it runs the planned image and is healthy after 2.4 s
         4.8 destroy web-002: generation 1 goes: generation 2 is wanted
         4.8 launch web-006: 3 of 3 on generation 2
         5.1 launched web-006: it boots as ref-web-006
         5.1 gone web-002: absent, keys deleted
-        7.2 ready web-006: image and health are right after 2.4 s
+        7.2 ready web-006: it runs the planned image and is healthy after 2.4 s
         7.2 destroy web-003: generation 1 goes: generation 2 is wanted
         7.5 gone web-003: absent, keys deleted
         7.5 done -: 3 of 3 healthy on generation 2
@@ -245,7 +245,7 @@ def test_a_look_that_does_not_come_back_leaves_nobody_healthy(fleet, monkeypatch
     assert [entry.minion_id for entry in fleet.story if entry.what == "destroy"] == ["web-001", "web-005"]
 
 
-@pytest.mark.parametrize("came", [True, False], ids=["it came up all the same", "it did not come up"])
+@pytest.mark.parametrize("came", [True, False], ids=["it came up anyway", "it did not come up"])
 def test_a_launch_without_an_answer_is_in_doubt_and_no_failure(fleet, monkeypatch, came):
     fleet.publish(TWO)
     launch, silent = fleet.world.launch, [True]
@@ -296,7 +296,7 @@ def test_a_tainted_machine_is_replaced_by_a_roll_of_the_same_image(fleet):
     assert told(fleet) == story("""
         0.0 launch web-004: 3 of 3 on generation 1
         0.3 launched web-004: it boots as ref-web-004
-        2.4 ready web-004: image and health are right after 2.4 s
+        2.4 ready web-004: it runs the planned image and is healthy after 2.4 s
         2.4 destroy web-002: tainted: vim /etc/motd
         2.7 gone web-002: absent, keys deleted
         2.7 done -: 3 of 3 healthy on generation 1

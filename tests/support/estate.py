@@ -13,7 +13,7 @@ Who starts the master and runs command lines, a subclass says: for tests ``suppo
 pytest-salt-factories, for the demo and the benchmarks ``examples.starter``, which needs nothing but Salt.
 
 Needs root. All of an estate is below its ``home``: config, keys, store, layers and downloads. The next estate in the
-same home begins anew, whatever the last one left, also after ``kill -9``; only downloads and layers stay, which are
+same home begins again, whatever the last one left, also after ``kill -9``; only downloads and layers stay, which are
 found again by what they are made from.
 """
 

@@ -115,7 +115,7 @@ class FactoryEstate(Estate):
 
     @contextmanager
     def configured(self, **config: Any) -> Iterator[None]:
-        """Kill the master and start it anew with further config, for a while."""
+        """Kill the master and start it again with further config, for a while."""
         file = self.etc / "master"
         before = file.read_text()
         try:
@@ -165,7 +165,7 @@ class FactoryEstate(Estate):
         return "\n".join([f"the end of {file}:", *lines[-TAIL:]])
 
     def _environment(self) -> dict[str, str]:
-        # The factory would have each process compile the pack anew.
+        # The factory would have each process compile the pack again.
         return {**os.environ, MARK: str(self.home), "PYTHONDONTWRITEBYTECODE": ""}
 
     # Command lines

@@ -82,7 +82,7 @@ class Balancer:
         self._processes.clear()
 
     def reload(self) -> None:
-        """Read the config anew, as a reload of the service does: the old process stays for its visitors only."""
+        """Read the config again, as a reload of the service does: the old process stays for its visitors only."""
         old = self._processes[-1]
         self._start("-x", self.socket, "-sf", str(old.pid))
 

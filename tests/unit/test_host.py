@@ -150,7 +150,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_a_command_that_fails_says_what_it_said():
-    with pytest.raises(CommandExecutionError, match="(?s)sh -c .* exited with 3; mend what it says.*no disk"):
+    with pytest.raises(CommandExecutionError, match="(?s)sh -c .* exited with 3; fix what it says.*no disk"):
         hosts.run(["sh", "-c", "echo no disk >&2; exit 3"])
 
 

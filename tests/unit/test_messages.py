@@ -1,6 +1,6 @@
 """What the store, the leases and the builder say when something is wrong: each message has a cause and a mend.
 
-``docs/messages.md`` has them all. MESSAGES=write writes its table anew: read it as a diff.
+``docs/messages.md`` has them all. MESSAGES=write writes its table again: read it as a diff.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def test_each_message_says_what_to_do(title: str, row: tuple[str, str]) -> None:
 def test_the_documentation_has_each_message() -> None:
     if os.environ.get("MESSAGES") == "write":
         PAGE.write_text(page())
-    assert PAGE.read_text() == page(), "MESSAGES=write writes the table anew"
+    assert PAGE.read_text() == page(), "MESSAGES=write writes the table again"
 
 
 def test_messages_are_found() -> None:

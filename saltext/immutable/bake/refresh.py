@@ -9,7 +9,7 @@ from typing import Any, Literal, cast, get_args
 from salt.exceptions import SaltInvocationError
 
 Refresh = Literal["never", "updates", "always"]
-"""``updates``: layers with such packages are built anew; ``always``: all layers are."""
+"""``updates``: layers with such packages are built again; ``always``: all layers are."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def wanted(value: Any) -> Refresh:
     word = "updates" if value is True else value or "never"
     if word not in get_args(Refresh):
         raise SaltInvocationError(
-            f"refresh: {value!r} is none of never, updates (build layers with updates at the mirrors again) and always "
-            "(build every layer again); write refresh=updates"
+            f"refresh: {value!r} is not one of never, updates (build layers with updates at the mirrors again) and "
+            "always (build every layer again); write refresh=updates"
         )
     return cast(Refresh, word)

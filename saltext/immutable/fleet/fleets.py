@@ -125,7 +125,7 @@ class Fleets:
     def _require_open(self, fleet: Fleet, now: bool) -> None:
         """Raise ``CommandExecutionError`` outside the fleet's windows, unless ``now``."""
         if not now and (closed := self.closed(fleet)):
-            raise CommandExecutionError(f"fleet {fleet.name} is {closed}; now=True rolls it all the same")
+            raise CommandExecutionError(f"fleet {fleet.name} is {closed}; now=True rolls it anyway")
 
     def _begin(
         self, fleet: Fleet, ledger: Ledger, lease: Lease, kind: Kind, target: int, now: bool = False
@@ -292,7 +292,7 @@ class Fleets:
                 f"name another with generation=N (`salt-run fleet.history {generation.fleet}` shows them)"
             )
 
-    # Machines that are in no book
+    # Machines that are not in the store
 
     @contextmanager
     def lease(self, name: str, must_list: bool = True) -> Iterator[Lease]:

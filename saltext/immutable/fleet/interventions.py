@@ -128,7 +128,7 @@ class Interventions:
         why, seconds, fleet = _required(reason), _ttl(ttl), self._fleet_of(minion_id)
         entry = self._operations.audit_entry("break-glass", minion_id, fleet, f"break-glass for {seconds:g} s: {why}")
         if test:
-            comment = f"it would be tainted for ever: {entry.reason}"
+            comment = f"it would be tainted permanently: {entry.reason}"
             return {**self._result(entry, comment, changed=False), "result": None}
         pem, passphrase = minions.private_key(opts)
         challenge = self._challenge(minion_id, seconds)
@@ -140,8 +140,8 @@ class Interventions:
         try:
             self._call(minion_id, "immutable.break_glass", token=token)
         except CommandExecutionError as err:
-            raise CommandExecutionError(f"{err} (the machine is tainted all the same, and may be open)") from err
-        result = self._result(entry, f"it is open for {seconds:g} s, and tainted for ever", changed=True)
+            raise CommandExecutionError(f"{err} (the machine is tainted anyway, and may be open)") from err
+        result = self._result(entry, f"it is open for {seconds:g} s, and tainted permanently", changed=True)
         return {**result, "seconds": seconds, **scope}
 
     def end_break_glass(self, minion_id: str) -> dict[str, Any]:

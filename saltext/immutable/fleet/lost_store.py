@@ -1,4 +1,4 @@
-"""``fleet.adopt_store``: write the books anew after the store was lost, or went back."""
+"""``fleet.adopt_store``: write the store again after the store was lost, or went back."""
 
 from __future__ import annotations
 

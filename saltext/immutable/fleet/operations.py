@@ -147,7 +147,7 @@ class Operations(Fleets):
         return None
 
     def write_back(self, name: str, test: bool = False) -> Recovery:
-        """Write the machines of a fleet back that run but are in no book; return what was, or would be, written.
+        """Write the machines of a fleet back that run but are not in the store; return what was, or would be, written.
 
         Raises ``CommandExecutionError`` if a provider cannot list its machines, ``Held`` if another process works on
         the fleet.
@@ -170,7 +170,7 @@ class Operations(Fleets):
         self._require_not_paused(unfinished)
         if why := Ledger(self.store, name).protected().get(minion_id):
             raise CommandExecutionError(
-                f"{minion_id} is protected: {why}; `salt-run fleet.unprotect {minion_id}` lets it go"
+                f"{minion_id} is protected: {why}; `salt-run fleet.unprotect {minion_id}` removes the protection"
             )
         self.taints.add("hand", self.audit_entry("tainted", minion_id, name, plain(str(reason))))
         if unfinished and unfinished.outcome is None:

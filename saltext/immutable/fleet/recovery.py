@@ -1,4 +1,4 @@
-"""Write machines back that run but are in no book: the store is older than they are.
+"""Write machines back that run but are not in the store: it is older than they are.
 
 That happens where a backup of the store was put back, where a database failed over to a copy that lost the last
 moments, or where the store was lost. The tags of machines are the truth about them: one that carries our installation
@@ -123,7 +123,7 @@ def lost(fleet: str, foreign: Sequence[Instance]) -> str | None:
         return None
     return (
         f"the store of fleet {fleet} was lost: {_machines([one.minion_id for one in foreign])} under another "
-        "installation id, with keys that this master accepted; `salt-run fleet.adopt_store` writes the books anew"
+        "installation id, with keys that this master accepted; `salt-run fleet.adopt_store` writes the store again"
     )
 
 

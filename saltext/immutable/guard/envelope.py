@@ -58,7 +58,7 @@ def _id(load: dict[str, Any], new_id: str) -> str | None:
     if isinstance(load.get("jid"), str) and _JOB_ID.fullmatch(load["jid"]):
         return None
     load["jid"] = new_id
-    return "its job id is none that Salt makes, and Salt names files after it"
+    return "its job id is not a Salt job id, and Salt names files after it"
 
 
 def _function(load: dict[str, Any]) -> str | None:
@@ -79,7 +79,7 @@ def _returner(load: dict[str, Any], returners: Collection[str]) -> str | None:
     names = ret.split(",") if isinstance(ret, str) and ret else []
     reason = None
     if not isinstance(ret, str):
-        reason = "its returner is no name"
+        reason = "its returner is not a name"
     elif wrong := next((name for name in names if name not in returners), None):
         reason = f"the returner {wrong[:40]!r} would run past the guard (recipe: guard: returners)"
     elif load.get("ret_kwargs"):
@@ -117,4 +117,4 @@ def _metadata(load: dict[str, Any]) -> str | None:
     if metadata is None or (isinstance(metadata, Mapping) and len(repr(metadata)) <= MAX_METADATA):
         return None
     del load["metadata"]
-    return f"its metadata is no mapping of at most {MAX_METADATA} characters"
+    return f"its metadata is not a mapping of at most {MAX_METADATA} characters"

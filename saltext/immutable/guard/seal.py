@@ -109,7 +109,7 @@ def pinned(found: Seal, path: str = MACHINE_PATH) -> dict[str, Any]:
 
 
 def read_regular(path: str) -> str:
-    """Return the text of a regular file; raise ``OSError`` for anything else. (Reading a pipe would block for ever.)"""
+    """Return the text of a regular file; raise ``OSError`` for anything else. (Reading a pipe might never end.)"""
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         about = os.fstat(file)

@@ -60,7 +60,7 @@ def folders(policy: Mapping[str, Any]) -> list[str]:
 
 
 def _is_temporary(path: str) -> bool:
-    """Tell whether a path is in memory, so that each boot makes it anew."""
+    """Tell whether a path is in memory, so that each boot makes it again."""
     return f"{path}/".startswith(("/dev/shm/", "/run/", "/tmp/"))
 
 

@@ -43,7 +43,7 @@ def start_all(host: Host, require: Callable[[Machine], Any]) -> dict[str, Any]:
     """Start the machines of fleets that have stopped; return ``started``, ``running`` (minion ids) and ``failed``.
 
     ``require``: raises CommandExecutionError unless the image of a machine is as it was baked. ``failed``: minion id to
-    reason; the others are started all the same.
+    reason; the others are started anyway.
     """
     found: dict[str, Any] = {"started": [], "running": [], "failed": {}}
     for machine in machines.machines(host):
@@ -74,7 +74,7 @@ def enabled(host: Host) -> bool:
 def enable(host: Host) -> None:
     """Write and enable the unit where systemd is pid 1, unless it is there: an operator may have disabled or masked it.
 
-    A host on which that is impossible runs machines all the same.
+    A host on which that is impossible runs machines anyway.
     """
     file = unit(host)
     if not systemd_here() or os.path.lexists(file):

@@ -161,7 +161,7 @@ class Cgroup:
             if time.monotonic() > deadline:
                 raise CommandExecutionError(
                     f"processes of {self.name} did not end within {within:.0f} s of SIGKILL: {sorted(pids)}; they "
-                    "probably wait for a disk or a network file system (ps -o pid,stat,wchan); mend that and repeat"
+                    "probably wait for a disk or a network file system (ps -o pid,stat,wchan); fix that, and repeat"
                 )
             time.sleep(0.01)
 

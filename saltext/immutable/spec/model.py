@@ -141,7 +141,7 @@ class Recipe:
     writable: tuple[str, ...] = ()
     """Directories besides /var that its machines may write to."""
     exec: tuple[str, ...] = ()
-    """Folders where machines write, in which programs run all the same."""
+    """Folders where machines write, in which programs run anyway."""
     limits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Unit -> ``memory`` (bytes) and ``tasks``, which its processes may not go over."""
     mutable: tuple[str, ...] = ()

@@ -29,7 +29,7 @@ _NEVER_WRITABLE = {
     "/opt/salt": "Salt and this pack are there",
     "/etc/salt /etc/immutable": "the seal and the minion's config are there",
     "/etc/systemd": "the units that a machine starts are there",
-    "/proc /sys /dev /run /tmp": "it is not part of the image: each boot makes it anew",
+    "/proc /sys /dev /run /tmp": "it is not part of the image: each boot makes it again",
 }
 ALWAYS_WRITABLE = ("/dev/shm", "/run", "/tmp", "/var")
 _NEVER_MUTABLE = """

@@ -12,7 +12,7 @@ ssh:
   service.running:
     - enable: True
 
-# What an image sets itself; the guard refuses it all the same.
+# What an image sets itself; the guard refuses it anyway.
 /etc/salt/minion.d/startup.conf:
   file.managed:
     - contents: 'startup_states: highstate'

@@ -259,7 +259,7 @@ LOWER = [line("a", "dir"), line("a/b", "dir"), line("a/b/c"), line("a/d"), line(
         pytest.param([line("a", "whiteout")], "a-b e", id="a folder is gone with what is in it"),
         pytest.param([line("a", "dir"), line("a/b", "whiteout")], "a a-b a/d e", id="an inner folder is gone"),
         pytest.param(
-            [line("a", "dir", xattrs=OPAQUE), line("a/new")], "a a-b a/new e", id="a folder begins anew"
+            [line("a", "dir", xattrs=OPAQUE), line("a/new")], "a a-b a/new e", id="a folder begins again"
         ),
         pytest.param([line("a", "dir"), line("a/b", "link", target="x")], "a a-b a/b a/d e", id="a folder is a link"),
         pytest.param([line("e", "dir"), line("e/f")], "a a-b a/b a/b/c a/d e e/f", id="a file is a folder"),

@@ -251,7 +251,7 @@ def test_a_wrong_answer_opens_nothing_and_taints_nothing(interventions, operatio
 def test_a_machine_that_did_not_accept_the_token_is_tainted_all_the_same(interventions, operations, salt, opts):
     salt.answers["immutable.break_glass"] = NoAnswer("web-1 does not answer")
     with pytest.raises(
-        CommandExecutionError, match="does not answer .the machine is tainted all the same, and may be open"
+        CommandExecutionError, match="does not answer .the machine is tainted anyway, and may be open"
     ):
         interventions.break_glass(opts, "web-1", "why")
     assert [taint.kind for taint in operations.taints.of_machine("web-1")] == ["break_glass"]

@@ -68,7 +68,7 @@ def test_a_job_of_salts_own_form_is_left_as_it_is(fields):
         pytest.param({"module_executors": [["direct_call"]]}, "executors", id="in a list of lists"),
         pytest.param({"executor_opts": {"splaytime": -1}}, "splaytime", id="a time that is none"),
         pytest.param({"executor_opts": {"splaytime": True}}, "splaytime", id="nor this"),
-        pytest.param({"executor_opts": {"splaytime": float("inf")}}, "splaytime", id="nor for ever"),
+        pytest.param({"executor_opts": {"splaytime": float("inf")}}, "splaytime", id="nor forever"),
         pytest.param({"executor_opts": {"splaytime": float("nan")}}, "splaytime", id="nor no number"),
         pytest.param({"executor_opts": {"name": "x"}}, "splaytime", id="an option of another executor"),
         pytest.param({"executor_opts": ["x"]}, "splaytime", id="options as a list"),

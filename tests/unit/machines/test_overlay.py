@@ -109,8 +109,8 @@ def test_something_else_than_a_regular_file_on_top_gives_none(tmp_path, above):
         pytest.param("srv/data/", "srv", False, id="a file hides its parent"),
         pytest.param("srv/data/", "srv/data@", False, id="a link hides it"),
         pytest.param("data/", "srv@", False, id="a link on the way"),
-        pytest.param("srv/data/", "srv!", False, id="a directory made anew hides what was below"),
-        pytest.param("srv/data/", "srv!/data/", True, id="a directory made anew with it"),
+        pytest.param("srv/data/", "srv!", False, id="a directory made again hides what was below"),
+        pytest.param("srv/data/", "srv!/data/", True, id="a directory made again with it"),
     ],
 )
 def test_whether_a_directory_is_in_a_stack(tmp_path, monkeypatch, bottom, top, there):

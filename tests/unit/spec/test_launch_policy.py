@@ -34,8 +34,8 @@ def refused(**given) -> str:
         ("/etc/salt/minion.d", "the seal and the minion's config are there"),
         ("/etc/immutable", "the seal and the minion's config are there"),
         ("/etc/systemd/system", "the units that a machine starts are there"),
-        ("/run/x", "each boot makes it anew"),
-        ("/proc", "each boot makes it anew"),
+        ("/run/x", "each boot makes it again"),
+        ("/proc", "each boot makes it again"),
     ],
 )
 def test_what_never_becomes_writable(path, why):

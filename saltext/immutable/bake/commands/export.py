@@ -32,7 +32,7 @@ def export(
     Raises SaltInvocationError for an unknown format, CommandExecutionError where the image is revoked or not signed.
     """
     if format not in write.FORMATS:
-        raise SaltInvocationError(f"format: {format!r} is none of {', '.join(write.FORMATS)}")
+        raise SaltInvocationError(f"format: {format!r} is not one of {', '.join(write.FORMATS)}")
     settings = spec.settings(opts)
     order = {"format": format, "target": str(target), "force": bool(force), "test": bool(test)}
     work = Worker(opts, settings, "image", {"export_image": partial(write.export_image, progress=progress)})

@@ -84,7 +84,7 @@ class _Tar:
     def put(self, entry: Entry) -> None:
         """Write a file. If it is a hard link to an earlier one, write a link to that."""
         kind = _KINDS.get(stat.S_IFMT(entry.info.st_mode))
-        if kind is None:  # a socket, which the program that listens on it makes anew
+        if kind is None:  # a socket, which the program that listens on it makes again
             return
         header, first = _header(entry, kind), self._linked(entry)
         if first:

@@ -122,7 +122,7 @@ def _require_success(done: CompletedProcess[str], problem: str) -> str:
     """Return the standard output of a command; raise CommandExecutionError if it failed."""
     if done.returncode:
         output = tail(done.stderr + done.stdout)
-        raise CommandExecutionError(f"minion layer: {problem}; mend what is said here, and bake again:\n{output}")
+        raise CommandExecutionError(f"minion layer: {problem}; fix what it says, and bake again:\n{output}")
     return done.stdout
 
 

@@ -64,7 +64,7 @@ def refusal(rollout: Rollout, what: What | None) -> str | None:
     if what == "back" and rollout.source is None and rollout.old_size > 0:
         return f"{name} came from no good generation; `salt-run fleet.abort {rollout.fleet}` ends it here"
     if rollout.direction == "stop" and what != "abort":
-        return f"{name} is being aborted: {rollout.reason}; `salt-run fleet.abort {rollout.fleet}` sees it through"
+        return f"{name} is being aborted: {rollout.reason}; `salt-run fleet.abort {rollout.fleet}` finishes the abort"
     if what == "approve" and (rollout.direction != "forward" or rollout.outcome):
         return f"{name} does not go forward at the moment: {rollout.reason}"
     if what == "pause" and rollout.outcome:

@@ -1,6 +1,6 @@
 """Which keys and machines without an owner are removed, when and why. Pure.
 
-They are reported first, and go when they are still there without an owner after ``orphan_grace``.
+They are reported first, and removed if they still have no owner after ``orphan_grace``.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Decision:
 def orphan_keys(
     ids: Collection[str], fleets: Collection[Fleet], there: Collection[str], named: Collection[str]
 ) -> list[Orphan]:
-    """Return the ids with a key that have the form of these fleets' machines and are none of them.
+    """Return the ids with a key that have the form of these fleets' machines and are not one of them.
 
-    ``there``: minion ids in a book or in a provider's list; ``named``: those that our journal knows.
+    ``there``: minion ids in the store or in a provider's list; ``named``: those that our journal knows.
     """
     found: list[Orphan] = []
     for fleet in sorted(fleets, key=lambda one: one.name):
@@ -81,14 +81,16 @@ def _decide(
 ) -> Decision:
     since = now if before is None else min(before, now)
     patience = fleet.orphan_grace if fleet else Fleet.orphan_grace
-    thing = f"a {orphan.what} of fleet {orphan.fleet} in no book"
+    thing = f"a {orphan.what} of fleet {orphan.fleet} that is not in the store"
     if not orphan.known:
         return Decision(orphan, since, False, f"it looks like {thing}, but our journal does not know it: it is left")
     if orphan.what == "machine" and orphan.fleet in crowds:
-        return Decision(orphan, since, False, f"{thing}, like too many others: it is left; are these the right books?")
+        return Decision(
+            orphan, since, False, f"{thing}, like too many others: it is left; check that this is the right store"
+        )
     if before is None:
-        return Decision(orphan, since, False, f"{thing}, seen for the first time; it goes in {patience:g} s")
+        return Decision(orphan, since, False, f"{thing}, seen for the first time; it will be removed in {patience:g} s")
     left = since + patience - now
     if left > 0:
-        return Decision(orphan, since, False, f"{thing}; it goes in {left:.0f} s")
+        return Decision(orphan, since, False, f"{thing}; it will be removed in {left:.0f} s")
     return Decision(orphan, since, True, f"{thing} for {now - since:.0f} s")

@@ -124,7 +124,7 @@ def _restored(at: Moment) -> Iterator[Action]:
     """Stop here: draining machines serve again; after an abort, machines that do not serve yet are destroyed."""
     for machine in (*at.found.returning, *at.found.draining):
         if machine.health != "no":
-            yield act("attach", machine, "nothing more is replaced: it serves on")
+            yield act("attach", machine, "nothing more is replaced: it keeps serving")
         elif is_drained(at, machine):
             yield act("destroy", machine, f"it is drained, and it is not healthy: {machine.note}")
     if at.rollout.direction == "stop":
@@ -148,7 +148,7 @@ def _attached(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
     too_many = {machine.minion_id for machine in surplus}
     for machine in at.found.returning:
         if machine.minion_id not in too_many:
-            yield act("attach", machine, "it is wanted again")
+            yield act("attach", machine, _returns(at, machine))
     if at.aim.switch and at.rollout.switched_at is None:
         return
     for machine in (*at.found.standby, *(m for m in at.found.refill if m.phase == "standby")):
@@ -158,6 +158,13 @@ def _attached(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
     spare = [m for m in at.found.kept if _may_return(at, m) and m.health == "yes"] if free > 0 else []
     for machine in spare[:free]:
         yield act("attach", machine, "it was kept, and is wanted again")
+
+
+def _returns(at: Moment, machine: Machine) -> str:
+    """Return why a draining machine serves again."""
+    if at.rollout.direction == "back":
+        return f"rollback: generation {machine.generation} is the target again"
+    return "the rollout needs it again"
 
 
 def _useless(at: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
@@ -274,7 +281,7 @@ def _refills(at: Moment, places: int, begun: int) -> Iterator[Action]:
     if at.aim.stays == 0 or at.aim.source in (None, at.aim.generation):
         return  # source and target are equal: such a machine would belong to a later step
     for _ in range(min(lacking, places, places if at.limits.launches is None else at.limits.launches - begun)):
-        yield Action("launch", at.aim.source, f"{at.stays} of generation {at.aim.source} serve on in this step")
+        yield Action("launch", at.aim.source, f"{at.stays} of generation {at.aim.source} keep serving in this step")
 
 
 def _unlooked(at: Moment) -> int:

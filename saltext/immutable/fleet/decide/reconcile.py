@@ -120,7 +120,7 @@ def _decide(fleet: Fleet, status: FleetStatus, now: float) -> Decision:
 def _paused(fleet: Fleet, rollout: Rollout, status: FleetStatus, now: float) -> Decision:
     if rollout.paused_by == "window":
         if rollout.kind == "reconcile":
-            return Decision("observe", "a window paused its upkeep")
+            return Decision("observe", "a window paused its repair")
         if status.closed:
             return Decision("leave", f"its {rollout.kind} waits for a window: {status.closed}")
         return Decision("carry on", f"its {rollout.kind} waited for a window, and one is open")
@@ -129,14 +129,14 @@ def _paused(fleet: Fleet, rollout: Rollout, status: FleetStatus, now: float) -> 
         return Decision("leave", f"{who} its {rollout.kind}: {rollout.reason}")
     again = (rollout.ended or rollout.started) + rest(fleet, status.failed_attempts)
     if now < again:
-        return Decision("rest", f"attempt {status.failed_attempts} to mend it failed: {rollout.reason}", until=again)
-    return Decision("observe", f"attempt {status.failed_attempts} to mend it failed, and it is tried again")
+        return Decision("rest", f"attempt {status.failed_attempts} to repair it failed: {rollout.reason}", until=again)
+    return Decision("observe", f"attempt {status.failed_attempts} to repair it failed, and it is tried again")
 
 
 def _abandoned(name: str) -> str:
     return (
-        f"immutable:fleets:{name} is not in the pillar, but the fleet is in the books: nothing is done to it; "
-        f"bring its definition back, or let it go with `salt-run fleet.destroy {name}`"
+        f"immutable:fleets:{name} is not in the pillar, but the fleet is in the store: nothing is done to it; "
+        f"bring its definition back, or destroy it with `salt-run fleet.destroy {name}`"
     )
 
 

@@ -285,5 +285,5 @@ def _too_many(fleet: Fleet, sick: Sequence[Sickness], limit: int) -> str:
     return (
         f"{len(sick)} machines of {fleet.size} are sick, more than the {limit} that sick_limit allows, so none is "
         f"replaced: {named}{more}; `salt-run fleet.replace <minion>` replaces one, `salt-run fleet.roll {fleet.name}` "
-        "what has died"
+        "replaces the dead ones"
     )

@@ -14,7 +14,7 @@ from saltext.immutable.spec.model import Fleet
 def judged(fleet: Fleet, rollout: Rollout, failed: Sequence[Action], idle_since: float, now: float) -> Rollout:
     """Return the rollout with its failures counted: it turns back or holds with too many, and pauses without progress.
 
-    ``idle_since``: since when nothing has, soak and approvals left out.
+    ``idle_since``: since when there was no progress; soak and the wait for an approval do not count.
     """
     strategy = fleet.strategy
     failures = {**rollout.failures, **{str(action.minion_id): now for action in failed}}
@@ -24,7 +24,7 @@ def judged(fleet: Fleet, rollout: Rollout, failed: Sequence[Action], idle_since:
     if failed and not borne and rollout.direction not in ("hold", "stop"):
         return _turned(fleet, rollout, f"{failed[0].minion_id}: {failed[0].reason}", "hold", now)
     if now >= idle_since + strategy.progress_within:
-        why = f"nothing went on for {strategy.progress_within:g} s: {rollout.verdict}"
+        why = f"no progress for {strategy.progress_within:g} s: {rollout.verdict}"
         return _turned(fleet, rollout, why, None, now)
     return rollout
 
@@ -113,8 +113,9 @@ def _silent(fleet: Fleet, machine: Machine, now: float) -> bool:
 
 
 def _came_back(rollout: Rollout, aim: Goal, found: Pools, now: float) -> Rollout:
-    """On the way back those that stayed need only serve as before: a check that came with the new image may be one
-    that the old image cannot pass.
+    """Return the rollout that goes back, as rolled back once only machines of the old generation serve.
+
+    Those that stayed need only serve as before: the old image may fail a check that came with the new one.
     """
     right = [
         m
@@ -173,7 +174,7 @@ def _waits(fleet: Fleet, rollout: Rollout, aim: Goal, found: Pools, limits: Limi
         yield "waits for others: the budget is spent"
     if protected := [m for m in found.old if m.protect is not None]:
         first = min(protected, key=AGE).minion_id
-        yield f"{len(protected)} protected ({first}: `salt-run fleet.unprotect` lets it go)"
+        yield f"{len(protected)} protected ({first}: `salt-run fleet.unprotect` removes the protection)"
 
 
 def is_patient(fleet: Fleet, rollout: Rollout, aim: Goal, found: Pools, soaked: bool) -> bool:

@@ -169,7 +169,7 @@ def _on_probe(run: Run, track: Track, completion: Completion, now: float) -> Non
         run.progressed(now)
         seconds = now - track.record.born
         after = f" after {seconds:.1f} s" if seconds >= 0 else ""  # the clock may have been set back
-        run.transaction.note("ready", f"image and health are right{after}", minion_id)
+        run.transaction.note("ready", f"it runs the planned image and is healthy{after}", minion_id)
     elif (before, track.health) == ("yes", "no"):
         run.transaction.note("unhealthy", track.note, minion_id)
 

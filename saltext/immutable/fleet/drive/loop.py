@@ -149,7 +149,7 @@ class Driver:
         if step.rollout.step != before.step:
             run.transaction.note("step", f"{before.step + 1} is passed: {before.verdict}")
         if step.rollout.switched_at != before.switched_at:
-            run.transaction.note("switch", "all newcomers are healthy: the traffic moves to them")
+            run.transaction.note("switch", "all new machines are healthy: the traffic moves to them")
         run.note_outcome(before)
 
     def _intend(self, action: Action) -> None:

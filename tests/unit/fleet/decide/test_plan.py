@@ -248,7 +248,7 @@ def test_silence_turns_back_and_then_pauses():
     silent = replace(ROLLOUT, progress_at=NOW - FLEET.strategy.progress_within, verdict="waiting")
     picture = machines("old:unknown old:unknown old:serving new:serving")
     back = plan(FLEET, silent, picture, UNLIMITED, NOW).rollout
-    assert (back.direction, back.reason) == ("back", "nothing went on for 1200 s: waiting")
+    assert (back.direction, back.reason) == ("back", "no progress for 1200 s: waiting")
     paused = plan(FLEET, replace(back, progress_at=silent.progress_at), picture, UNLIMITED, NOW)
     assert (paused.rollout.outcome, paused.actions) == ("paused", ())
 

@@ -74,7 +74,7 @@ TIRED = unfinished("reconcile", "paused", "failure", ended=NOW - 599)
         ),
         pytest.param(status(unfinished("reconcile", "paused", "operator")), "leave", "", id="upkeep paused by hand"),
         pytest.param(status(TIRED, failed_attempts=1), "rest", "attempt 1", id="upkeep that failed rests"),
-        pytest.param(status(RESTED, failed_attempts=1), "observe", "tried again", id="and begins anew"),
+        pytest.param(status(RESTED, failed_attempts=1), "observe", "tried again", id="and begins again"),
         pytest.param(status(RESTED, failed_attempts=2), "rest", "attempt 2", id="the second time after twice as long"),
         pytest.param(status(settled=False, machines=False), "nothing", "never was rolled", id="never rolled"),
         pytest.param(status(settled=False), "leave", "fleet.roll web", id="its first roll failed"),
@@ -186,17 +186,17 @@ LONG = seen("e", "unreachable", 600)
             asked("yes yes yes yes absent", seen("e", "absent", 60), settles=60), "e", "", True, id="not for long"
         ),
         pytest.param(
-            asked("yes yes yes yes absent", seen("e", "unreachable", 60), settles=60), "e", "", False, id="absent anew"
+            asked("yes yes yes yes absent", seen("e", "unreachable", 60), settles=60), "e", "", False, id="absent again"
         ),
         pytest.param(asked("yes yes yes yes unknown"), "e", "", False, id="silence is borne at first"),
         pytest.param(
             asked("yes yes yes yes unknown", seen("e", "unreachable", 599)), "e", "", False, id="and for a while"
         ),
-        pytest.param(asked("yes yes yes yes unknown", LONG), "e", "e", True, id="but not for ever"),
+        pytest.param(asked("yes yes yes yes unknown", LONG), "e", "e", True, id="but not forever"),
         pytest.param(asked("yes yes yes yes no", LONG), "e", "e", True, id="ill in another way is still ill"),
         pytest.param(asked("yes yes yes yes yes", LONG), "", "", False, id="well again is well"),
         pytest.param(
-            asked("yes yes yes yes unknown", LONG, broken=True), "e", "", False, id="after a break it counts anew"
+            asked("yes yes yes yes unknown", LONG, broken=True), "e", "", False, id="after a break it counts again"
         ),
         pytest.param(
             asked("yes yes yes unknown unknown", LONG, heard=True), "d e", "", False, id="two of five: too many"
@@ -386,10 +386,10 @@ def test_fleets_that_share_their_ids_have_each_stray_once():
 @pytest.mark.parametrize(
     ("known", "ago", "removed", "says"),
     [
-        pytest.param(True, None, False, "first time; it goes in 3600 s", id="told of first"),
-        pytest.param(True, 3599, False, "it goes in 1 s", id="still borne"),
+        pytest.param(True, None, False, "first time; it will be removed in 3600 s", id="told of first"),
+        pytest.param(True, 3599, False, "it will be removed in 1 s", id="still borne"),
         pytest.param(True, 3600, True, "for 3600 s", id="removed"),
-        pytest.param(True, -50, False, "it goes in 3600 s", id="a clock that went back"),
+        pytest.param(True, -50, False, "it will be removed in 3600 s", id="a clock that went back"),
         pytest.param(False, 90000, False, "it is left", id="not ours: never"),
     ],
 )

@@ -245,7 +245,7 @@ DAYS = Window("0 9 * * mon-fri", 8 * HOUR)
             web(Window("0 0 1 1 *", 1e12)), "2026-06-01 05:00", True, None, None, id="longer than there are years"
         ),
         pytest.param(
-            web(Window("0 0 1 1 *", 1e12, freeze=True)), "2026-06-01 05:00", False, None, None, id="frozen for ever"
+            web(Window("0 0 1 1 *", 1e12, freeze=True)), "2026-06-01 05:00", False, None, None, id="frozen forever"
         ),
         pytest.param(
             web(Window("30 12 * * *", 0.5)), "2026-06-01 12:30:00.4", True, "2026-06-01 12:30", None, id="an instant"
