@@ -34,7 +34,7 @@ def by_digest(host: Host) -> dict[str, dict[str, Any]]:
 
 
 def read(host: Host, digest: str) -> dict[str, Any]:
-    """Return the metadata of an image. Raises CommandExecutionError where it is missing, `Damaged` where it is that."""
+    """Return the metadata of an image. Raises CommandExecutionError if it is missing, `Damaged` if it is unreadable."""
     require_image(host, digest)
     file = metadata_file(host, digest)
     try:

@@ -61,7 +61,7 @@ def up(network: Network) -> None:
             f"addr add {gateway(network)}/{prefix(network)} dev {network.bridge}\n"
             f"link set {network.bridge} up\n"
         ))  # fmt: skip
-        # It has no address of IPv6, but for one of the link that every machine could reach this host by.
+        # No IPv6: with the link-local address that the kernel would give it, machines could reach this host.
         if (switch := Path("/proc/sys/net/ipv6/conf", network.bridge, "disable_ipv6")).exists():
             switch.write_text("1\n")
     forward = Path("/proc/sys/net/ipv4/ip_forward")

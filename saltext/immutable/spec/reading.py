@@ -126,7 +126,7 @@ class Section:
             self._report(path, str(err))
 
     def _report(self, path: str, sentence: str) -> None:
-        """Add a problem, printable and of a length that people read: a mend stands at the end of its sentence."""
+        """Add a problem, printable and short enough to be read to its end, where it says what to do."""
         self._problems.append(f"{_shortened(path, _MAX_PATH)}: {_shortened(sentence, _MAX_SENTENCE)}")
 
 

@@ -16,7 +16,7 @@ _LINES = 10
 
 
 def describe(result: Mapping[str, Any]) -> str:
-    """Return the message about a highstate of which states failed: how many, and what each of them says.
+    """Return the message about a highstate in which states failed: how many, and what each of them says.
 
     ``result``: what Salt returns of each state. States that did not run because of another one are counted only.
     """

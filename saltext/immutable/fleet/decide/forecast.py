@@ -18,10 +18,10 @@ APPROVED = 1_000_000
 def forecast(
     fleet: Fleet, rollout: Rollout, machines: Sequence[Machine], now: float
 ) -> tuple[list[Action], str | None]:
-    """Return every action up to the end, if every machine is well, windows are open and everything is approved;
-    and what it would wait for in vain, where there is no end.
+    """Return every action up to the end, and what the rollout would wait for in vain, None if it ends.
 
-    Time passes where the plan waits for it. A machine that would be launched is called ``new 1``, ``new 2`` ...
+    Every machine is taken to be well, windows to be open and everything to be approved. Time passes where the plan
+    waits for it. A machine that would be launched is called ``new 1``, ``new 2`` ...
     """
     actions: list[Action] = []
     rollout, aim = replace(rollout, approved=APPROVED), goal(fleet, rollout)

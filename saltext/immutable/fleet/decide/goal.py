@@ -102,7 +102,8 @@ def _youngest_old(fleet: Fleet, rollout: Rollout) -> float:
 def is_quick(fleet: Fleet, rollout: Rollout) -> bool:
     """Tell whether a rollout has no steps and no soak.
 
-    So do repairs, a way back, a rollback by at most ``fast_rollback`` generations, and a fleet without machines.
+    That is so for repairs, for the way back, for a rollback by at most ``fast_rollback`` generations, for the end of a
+    fleet, and for a fleet without machines.
     """
     if rollout.old_size == 0:
         return True

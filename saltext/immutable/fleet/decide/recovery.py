@@ -1,4 +1,4 @@
-"""Decide under which generation a machine is written back that runs but is in no book. Pure."""
+"""Decide under which generation a machine is written back that runs but is not in the store. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def generation_of(image: str, tagged: int, known: Mapping[int, str]) -> int:
 
 
 def current_generation(machines: Mapping[str, int]) -> int | None:
-    """Return the generation of most machines (minion id to number), of equal ones the older; None if there are none.
+    """Return the generation of most machines (minion id to number), on a tie the older one; None if there are none.
 
     The newer one may be that of a rollout which had not ended.
     """
