@@ -50,7 +50,7 @@ def refusal(
         if policy.classify(fun, args, kwargs, sealed) == "operate":
             _record("operated", opts, data, fun)
         return None
-    if _glass_is_broken(opts):
+    if _is_open(opts):
         _record("changed", opts, data, fun)
         return None
     _record("refused", opts, data, fun, reason)
@@ -123,7 +123,8 @@ def mine_functions(opts: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[Any]
             yield called, args, {key: value for key, value in kwargs.items() if key != "allow_tgt"}
 
 
-def _glass_is_broken(opts: Mapping[str, Any]) -> bool:
+def _is_open(opts: Mapping[str, Any]) -> bool:
+    """Tell whether a break-glass token opens this machine now."""
     if not os.path.lexists(f"{seal.RUN_PATH}/glass"):
         return False
     from saltext.immutable.guard import break_glass

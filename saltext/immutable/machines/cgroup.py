@@ -189,7 +189,7 @@ def _prefix(folders: list[Path]) -> list[str]:
 
 def _leaf(folder: Path) -> Path:
     """Return a group for a process that joins later: in v2 a group that has groups below it takes no processes."""
-    leaf = folder / "visitors"
+    leaf = folder / "joined"
     leaf.mkdir(exist_ok=True)
     return leaf
 

@@ -73,8 +73,8 @@ def sort_machines(fleet: Fleet, rollout: Rollout, aim: Goal, machines: Sequence[
         if phase == "booting" or machine.fault is not None or (counts and machine.health != "yes"):
             why, due = _fault(strategy, machine, counts, now)
             if why is not None:
-                befell = now if machine.fault is not None else machine.since
-                blamed = counts and not machine.blameless and _in_watch(strategy, machine, befell)
+                failed_at = now if machine.fault is not None else machine.since
+                blamed = counts and not machine.blameless and _in_watch(strategy, machine, failed_at)
                 found.faulty.append((machine, why, blamed))
                 continue
             wake = min(wake, due)

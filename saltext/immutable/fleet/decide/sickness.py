@@ -154,26 +154,26 @@ def diagnose(fleet: Fleet, look: FleetSeen, before: Mapping[str, Sickness], brok
     sick = [found for machine in settled if (found := _sickness(fleet, machine, look.at, {} if broken else before))]
     if any(one.ailment == "unreachable" for one in sick) and not look.heard:
         known = tuple(one for one in sick if one.ailment != "unreachable")
-        return Diagnosis(known, alarm=_deaf(len(sick) - len(known)))
+        return Diagnosis(known, alarm=_nobody_answers(len(sick) - len(known)))
     limit = max(1, fleet.sick_limit.up(fleet.size))
     of_hosts = {machine.minion_id for machine in members if machine.ended_with_host}
     of_fleet = [one for one in sick if one.minion_id not in of_hosts]
     if len(of_fleet) > limit:
         return Diagnosis(tuple(sick), alarm=_too_many(fleet, of_fleet, limit))
     protected = {machine.minion_id for machine in members if machine.protect is not None}
-    ripe = [
+    due = [
         one
         for one in sick
-        if _ripe(fleet, look, one, one.minion_id in of_hosts)
+        if _long_enough(fleet, look, one, one.minion_id in of_hosts)
         and not (one.ailment in UNWELL and one.minion_id in protected)
     ]
-    chosen, waiting = _chosen(fleet, look, members, {one.minion_id for one in ripe})
+    chosen, waiting = _chosen(fleet, look, members, {one.minion_id for one in due})
     return Diagnosis(
         tuple(sick),
-        tuple(one for one in ripe if one.ailment in UNWELL),
-        (*(f"{one.minion_id}: {one.reason}" for one in ripe), *_unsettled(fleet, look, members), *chosen),
+        tuple(one for one in due if one.ailment in UNWELL),
+        (*(f"{one.minion_id}: {one.reason}" for one in due), *_unsettled(fleet, look, members), *chosen),
         (
-            *(_waits(one, protected) for one in sick if one not in ripe),
+            *(_waits(one, protected) for one in sick if one not in due),
             *waiting,
             *(f"{one.minion_id}: it was started again, and boots" for one in members if _boots(fleet, one, look)),
             *_outdated(members),
@@ -218,7 +218,7 @@ def _ailment(machine: MachineSeen) -> Ailment | None:
     return "unhealthy" if machine.health == "no" else "unreachable"
 
 
-def _ripe(fleet: Fleet, look: FleetSeen, sickness: Sickness, of_host: bool) -> bool:
+def _long_enough(fleet: Fleet, look: FleetSeen, sickness: Sickness, of_host: bool) -> bool:
     """Tell whether a machine has been sick for long enough to be replaced. ``of_host``: because its host has booted."""
     lasts = look.at - sickness.since
     if sickness.ailment == "stopped":
@@ -247,13 +247,13 @@ def _unsettled(fleet: Fleet, look: FleetSeen, members: Sequence[MachineSeen]) ->
 
 
 def _chosen(
-    fleet: Fleet, look: FleetSeen, members: Sequence[MachineSeen], ripe: Collection[str]
+    fleet: Fleet, look: FleetSeen, members: Sequence[MachineSeen], due: Collection[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return why healthy machines must be replaced, and why others wait: for a window, or protected."""
     found, waiting = [], []
     for machine in members:
         why = _by_choice(fleet, machine, look.at)
-        if why is None or machine.minion_id in ripe:
+        if why is None or machine.minion_id in due:
             continue
         obstacle = f"protected: {machine.protect}" if machine.protect is not None else look.closed
         if obstacle is None:
@@ -271,7 +271,7 @@ def _by_choice(fleet: Fleet, machine: MachineSeen, now: float) -> str | None:
     return None
 
 
-def _deaf(silent: int) -> str:
+def _nobody_answers(silent: int) -> str:
     return (
         f"{silent} machines run but do not answer, and nobody else answers this master either: it could be the master "
         "or its network, so nothing is done; see whether `salt '*' test.ping` reaches anybody"

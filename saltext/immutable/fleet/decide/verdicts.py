@@ -20,8 +20,8 @@ def judged(fleet: Fleet, rollout: Rollout, failed: Sequence[Action], idle_since:
     failures = {**rollout.failures, **{str(action.minion_id): now for action in failed}}
     if failed:
         rollout = replace(rollout, failures=failures)
-    borne = not strategy.max_failures.exceeded(len(failures), max(1, rollout.replaces))
-    if failed and not borne and rollout.direction not in ("hold", "stop"):
+    too_many = strategy.max_failures.exceeded(len(failures), max(1, rollout.replaces))
+    if failed and too_many and rollout.direction not in ("hold", "stop"):
         return _turned(fleet, rollout, f"{failed[0].minion_id}: {failed[0].reason}", "hold", now)
     if now >= idle_since + strategy.progress_within:
         why = f"no progress for {strategy.progress_within:g} s: {rollout.verdict}"
@@ -91,7 +91,7 @@ def ended(fleet: Fleet, rollout: Rollout, aim: Goal, found: Pools, soaked: bool,
     waits = by_choice and rollout.kind == "reconcile"
     waiting = len(found.old) if waits else 0
     left = len(found.old) - waiting
-    right = found.available_new + _borne(fleet, rollout, found, now)
+    right = found.available_new + _left_unhealthy(fleet, rollout, found, now)
     enough = aim.size - waiting <= right and (waits or right <= aim.size)
     if not (under_way or left) and right == len(found.wanted) and enough:
         return replace(rollout, outcome="done", ended=now) if soaked or rollout.kind == "reconcile" else rollout
@@ -100,8 +100,8 @@ def ended(fleet: Fleet, rollout: Rollout, aim: Goal, found: Pools, soaked: bool,
     return rollout
 
 
-def _borne(fleet: Fleet, rollout: Rollout, found: Pools, now: float) -> int:
-    """Count machines that a reconcile found unhealthy: its next diagnosis decides about them."""
+def _left_unhealthy(fleet: Fleet, rollout: Rollout, found: Pools, now: float) -> int:
+    """Count the unhealthy machines that a reconcile leaves: its next diagnosis decides about them."""
     if rollout.kind != "reconcile":
         return 0
     before = [m for m in found.wanted if m.phase == "serving" and m.born < rollout.started]
