@@ -22,7 +22,7 @@ from contextlib import closing, contextmanager
 try:
     from saltext.immutable import arguments, minions, spec
     from saltext.immutable.bake import image_tests, parallel, signatures
-    from saltext.immutable.bake.commands import catalog, forecast, lifecycle
+    from saltext.immutable.bake.commands import catalog, explain, lifecycle
     from saltext.immutable.bake.commands import export as exporting
     from saltext.immutable.bake.commands import junit as junit_reports
     from saltext.immutable.bake.commands import prune as pruning
@@ -159,7 +159,7 @@ def why(name: str, updates: bool = False):
         salt-run image.why web updates=True
     """
     with reporting(__opts__) as progress:
-        return output(__opts__, forecast.explain(__opts__, name, updates=updates, progress=progress))
+        return output(__opts__, explain.explain(__opts__, name, updates=updates, progress=progress))
 
 
 def outdated(name: str | None = None):
@@ -177,7 +177,7 @@ def outdated(name: str | None = None):
         salt-run image.outdated web
     """
     with reporting(__opts__) as progress:
-        return output(__opts__, forecast.outdated(__opts__, name, progress=progress))
+        return output(__opts__, explain.outdated(__opts__, name, progress=progress))
 
 
 def tests(image: str, junit: str | None = None):

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.builder import mirrors, updates
-from saltext.immutable.builder.finish import private_keys, scrub, secrets, slim, traces
+from saltext.immutable.builder.finish import leftovers, private_keys, scrub, secrets, slim
 from saltext.immutable.builder.finish.search import search
 from saltext.immutable.builder.image_tests import run
 from saltext.immutable.builder.phases import phase, timed
@@ -387,10 +387,10 @@ def _commit(
         scrub.scrub(tree)
         mirrors.remove_resolv_conf(tree)
     with phase("search"):
-        found = search(tree, {**secrets.patterns(secret_values), **traces.patterns(order.get("bake_id"), address)})
-        traces.refuse(tree, found)
+        found = search(tree, {**secrets.patterns(secret_values), **leftovers.patterns(order.get("bake_id"), address)})
+        leftovers.refuse(tree, found)
         warnings = [*secrets.warnings(found, secret_values)]
-        warnings += traces.warnings(found, writers, order.get("bake_identity", ()))
+        warnings += leftovers.warnings(found, writers, order.get("bake_identity", ()))
     about["private_keys"] = found.get(private_keys.KIND, [])
     about |= {"what": order["what"], "slim": slimmed, "phases": dict(phases), "seconds": round(sum(phases.values()), 3)}
     with phase("commit"):

@@ -1,4 +1,4 @@
-"""Traces of the bake that a layer must not have: identities, and paths of the machine that baked it."""
+"""Leftovers of the bake that a layer must not have: identities, and paths of the machine that baked it."""
 
 from __future__ import annotations
 

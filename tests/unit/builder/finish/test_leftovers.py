@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.builder.finish import private_keys, traces
+from saltext.immutable.builder.finish import leftovers, private_keys
 from saltext.immutable.builder.finish.search import Pattern, search
 
 BODY = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQ"
 KEY = f"-----BEGIN PRIVATE KEY-----\n{BODY}\n-----END PRIVATE KEY-----\n"
-PATTERNS = traces.patterns("web-bake.example.com", "10.117.0.2")
+PATTERNS = leftovers.patterns("web-bake.example.com", "10.117.0.2")
 
 
 def put(tree: Path, path: str, text: str | bytes = "x") -> None:
@@ -35,16 +35,16 @@ def put(tree: Path, path: str, text: str | bytes = "x") -> None:
         pytest.param("-----BEGIN PRIVATE KEY-----\0-----BEGIN %s-----", None, id="program that reads keys"),
         pytest.param("# put the PRIVATE KEY here\n", None, id="word in a text"),
         pytest.param("-----BEGIN PUBLIC KEY-----\n" + BODY, None, id="public key"),
-        pytest.param("myhostname = web-bake.example.com\n", traces.BAKE_ID, id="the bake id"),
+        pytest.param("myhostname = web-bake.example.com\n", leftovers.BAKE_ID, id="the bake id"),
         pytest.param("myhostname = other-web-bake.example.com\n", None, id="a longer id"),
-        pytest.param("as web-bake.example.com.", traces.BAKE_ID, id="the id at the end of a sentence"),
+        pytest.param("as web-bake.example.com.", leftovers.BAKE_ID, id="the id at the end of a sentence"),
         pytest.param("web-bake.example.com.internal", None, id="another domain"),
-        pytest.param("Welcome to web-bake!\n", traces.HOST_NAME, id="the host name"),
+        pytest.param("Welcome to web-bake!\n", leftovers.HOST_NAME, id="the host name"),
         pytest.param("web-bake.example.org", None, id="a host of another domain"),
-        pytest.param("listen 10.117.0.2:80\n", traces.ADDRESS, id="the address"),
+        pytest.param("listen 10.117.0.2:80\n", leftovers.ADDRESS, id="the address"),
         pytest.param("listen 10.117.0.20:80\n", None, id="a longer address"),
-        pytest.param('CaInfo "/run/immutable-0.crt";', traces.PATHS, id="a file that only the bake has"),
-        pytest.param("SSL_CERT_FILE=/run/immutable/ca-certificates.crt", traces.PATHS, id="the bake's CA bundle"),
+        pytest.param('CaInfo "/run/immutable-0.crt";', leftovers.PATHS, id="a file that only the bake has"),
+        pytest.param("SSL_CERT_FILE=/run/immutable/ca-certificates.crt", leftovers.PATHS, id="the bake's CA bundle"),
     ],
 )
 def test_what_is_found(tmp_path, text, kind):
@@ -68,7 +68,7 @@ def test_a_library_is_searched_for_secrets_but_not_for_private_keys(tmp_path):
 def test_salt_itself_is_not_searched_and_a_root_has_no_bake_id():
     tree = "opt/salt/lib/python3.11/site-packages/x509.py"
     assert all(tree.startswith(pattern.skip) for pattern in PATTERNS.values())
-    assert set(traces.patterns()) == {private_keys.KIND}
+    assert set(leftovers.patterns()) == {private_keys.KIND}
 
 
 def test_each_file_is_read_once_for_all_patterns(tmp_path, monkeypatch):
@@ -88,7 +88,7 @@ def test_each_file_is_read_once_for_all_patterns(tmp_path, monkeypatch):
 def test_an_identity_is_refused_and_its_file_named(tmp_path, path):
     put(tmp_path, path)
     with pytest.raises(CommandExecutionError, match=f"identity of the machine that baked it: /{path};"):
-        traces.refuse(tmp_path, {})
+        leftovers.refuse(tmp_path, {})
 
 
 def test_an_empty_machine_id_and_a_link_out_of_the_tree_are_allowed(tmp_path):
@@ -96,18 +96,18 @@ def test_an_empty_machine_id_and_a_link_out_of_the_tree_are_allowed(tmp_path):
     put(tmp_path, "fs/etc/machine-id", "")
     (tmp_path / "fs/etc/salt").mkdir()
     (tmp_path / "fs/etc/salt/pki").symlink_to(tmp_path / "host")
-    traces.refuse(tmp_path / "fs", {})
+    leftovers.refuse(tmp_path / "fs", {})
 
 
 def test_a_path_of_the_bake_is_refused_only_below_etc(tmp_path):
-    traces.refuse(tmp_path, {traces.PATHS: ["usr/lib/app/config.gypi"]})
+    leftovers.refuse(tmp_path, {leftovers.PATHS: ["usr/lib/app/config.gypi"]})
     with pytest.raises(CommandExecutionError, match=r"a path below /run .* bakes has: /etc/pip.conf; let"):
-        traces.refuse(tmp_path, {traces.PATHS: ["etc/pip.conf", "usr/lib/app/config.gypi"]})
+        leftovers.refuse(tmp_path, {leftovers.PATHS: ["etc/pip.conf", "usr/lib/app/config.gypi"]})
 
 
 def test_other_findings_are_one_warning_a_file_up_to_a_limit():
-    warnings = traces.warnings(
-        {private_keys.KIND: [f"etc/{n}" for n in range(23)], traces.BAKE_ID: ["etc/mailname"]}
+    warnings = leftovers.warnings(
+        {private_keys.KIND: [f"etc/{n}" for n in range(23)], leftovers.BAKE_ID: ["etc/mailname"]}
     )
     assert warnings[0].startswith("/etc/0 holds a private key, and all machines of this image would share it")
     assert warnings[20].startswith("/etc/mailname holds the bake_id of the recipe")
@@ -115,8 +115,8 @@ def test_other_findings_are_one_warning_a_file_up_to_a_limit():
 
 
 def test_the_warning_names_the_state_that_wrote_the_file_and_both_ways_out():
-    found = {traces.BAKE_ID: ["etc/mailname", "etc/issue.net"], traces.ADDRESS: ["etc/issue.net"]}
-    first, second, third = traces.warnings(found, {"/etc/issue.net": "banner (file.managed) of identity"})
+    found = {leftovers.BAKE_ID: ["etc/mailname", "etc/issue.net"], leftovers.ADDRESS: ["etc/issue.net"]}
+    first, second, third = leftovers.warnings(found, {"/etc/issue.net": "banner (file.managed) of identity"})
     assert first == (
         "/etc/issue.net holds the bake_id of the recipe, which no machine has (banner (file.managed) of identity wrote "
         "it); let a state of at_launch write the file, or give the recipe `bake_identity: {/etc/issue.net: ok}`"
@@ -126,14 +126,14 @@ def test_the_warning_names_the_state_that_wrote_the_file_and_both_ways_out():
 
 
 def test_a_recipe_may_have_files_with_the_identity_of_its_bake():
-    found = {traces.BAKE_ID: ["etc/issue.net", "srv/app/a"], private_keys.KIND: ["srv/app/key"]}
-    [left] = traces.warnings(found, {}, ["/etc/issue.net", "/srv/*"])
+    found = {leftovers.BAKE_ID: ["etc/issue.net", "srv/app/a"], private_keys.KIND: ["srv/app/key"]}
+    [left] = leftovers.warnings(found, {}, ["/etc/issue.net", "/srv/*"])
     assert left.startswith("/srv/app/key holds a private key"), "that is another question"
 
 
 def test_a_plain_word_is_no_host_name_to_search_for():
-    assert traces.HOST_NAME not in traces.patterns("web.example.com", "10.117.0.2")
-    assert traces.HOST_NAME not in traces.patterns("web-bake", "10.117.0.2"), "it is the bake_id itself"
+    assert leftovers.HOST_NAME not in leftovers.patterns("web.example.com", "10.117.0.2")
+    assert leftovers.HOST_NAME not in leftovers.patterns("web-bake", "10.117.0.2"), "it is the bake_id itself"
 
 
 def test_a_recipe_may_refuse_keys():
