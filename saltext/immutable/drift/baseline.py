@@ -30,7 +30,7 @@ def baseline(recipe: str, policy: Mapping[str, Any], root: str = "/") -> str:
     folder = Path(root, ADOPTED)
     _clear(folder)
     _prepared(folder, seal_layer.MANIFESTS, f"{layer}.gz").write_bytes(gzip.compress(text, 6, mtime=0))
-    write(_prepared(folder, seal_layer.ORDER), manifest.canonical(order))
+    write(_prepared(folder, seal_layer.DEFINITION), manifest.canonical(order))
     write(_prepared(folder, seal_layer.NAMES), manifest.canonical({layer: "this machine when it was sealed"}))
     for path in seal_layer.COPIED:
         if Path(root, path).is_file():
@@ -47,7 +47,7 @@ def _prepared(folder: Path, *parts: str) -> Path:
 
 def _clear(folder: Path) -> None:
     """Remove the baseline of an earlier seal."""
-    for path in (seal_layer.ORDER, seal_layer.NAMES, seal_layer.MANIFESTS, seal_layer.REFERENCE):
+    for path in (seal_layer.DEFINITION, seal_layer.NAMES, seal_layer.MANIFESTS, seal_layer.REFERENCE):
         remove(folder / os.path.relpath(path, seal_layer.FOLDER))
 
 

@@ -61,7 +61,7 @@ def read(root: str, found: Seal, digest: str) -> Image:
 
 def _read(root: str, found: Seal, digest: str) -> Image:
     folder = ADOPTED if found.adopted else seal_layer.FOLDER
-    order = _order(root, f"{folder}/{_below(seal_layer.ORDER)}", digest)
+    order = _order(root, f"{folder}/{_below(seal_layer.DEFINITION)}", digest)
     _require_seal(found, order, digest)
     _require_above(root, order)
     lines = [_lines(root, f"{folder}/{_below(seal_layer.MANIFESTS)}/{each}.gz", each) for each in order["layers"]]
@@ -133,7 +133,7 @@ def _bytes(root: str, path: str) -> bytes:
 
 def _own(folder: str, order: Mapping[str, Any]) -> Iterator[str]:
     yield from (seal_layer.FOLDER, SEAL_PATH.lstrip("/"), folder)
-    inside = (seal_layer.ORDER, seal_layer.NAMES, seal_layer.MANIFESTS, seal_layer.REFERENCE)
+    inside = (seal_layer.DEFINITION, seal_layer.NAMES, seal_layer.MANIFESTS, seal_layer.REFERENCE)
     yield from (f"{folder}/{_below(path)}" for path in inside)
     yield from (f"{folder}/{_below(seal_layer.MANIFESTS)}/{digest}.gz" for digest in order["layers"])
     for path in seal_layer.COPIED:

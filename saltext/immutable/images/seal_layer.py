@@ -27,7 +27,7 @@ from saltext.immutable.machines import overlay
 
 _GRAINS = "/etc/salt/minion.d/zz-grains.conf"
 FOLDER = "etc/immutable"
-ORDER = f"{FOLDER}/image.json"
+DEFINITION = f"{FOLDER}/image.json"
 MANIFESTS = f"{FOLDER}/manifest"
 NAMES = f"{FOLDER}/layers.json"
 REFERENCE = f"{FOLDER}/reference"
@@ -53,7 +53,7 @@ def add_manifests(host: Host, tree: Path, order: Mapping[str, Any]) -> None:
     (tree / MANIFESTS).mkdir(parents=True, exist_ok=True)
     for digest in order["layers"]:
         _link(host.layers / digest / "manifest.gz", tree / MANIFESTS / f"{digest}.gz")
-    write(tree / ORDER, manifest.canonical(manifest.image_definition(order)))
+    write(tree / DEFINITION, manifest.canonical(manifest.image_definition(order)))
     layers = {digest: json.loads((host.layers / digest / "layer.json").read_text()) for digest in order["layers"]}
     write(tree / NAMES, manifest.canonical({digest: layer["what"] for digest, layer in layers.items()}))
     stack = tuple(map(overlay.short, order["layers"]))

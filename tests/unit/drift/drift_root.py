@@ -30,7 +30,7 @@ def prove(root: Path, *layers: list[str], names: Mapping[str, str] | None = None
         digests.append(hashlib.sha256(text).hexdigest())
         (root / seal_layer.MANIFESTS / f"{digests[-1]}.gz").write_bytes(gzip.compress(text))
     order = {"recipe": "web", "layers": digests, "read_only": True, "grains": grains or {}, "policy": POLICY}
-    (root / seal_layer.ORDER).write_text(manifest.canonical(order))
+    (root / seal_layer.DEFINITION).write_text(manifest.canonical(order))
     names = names or {digest: f"layer {n}" for n, digest in enumerate(digests)}
     (root / seal_layer.NAMES).write_text(json.dumps(names))
     for path, text_ in seal_layer.derived_files(order).items():

@@ -35,7 +35,7 @@ def test_what_was_baked_proves_itself(root, digest):
 
 
 def forge_order(root, **changes):
-    place = root / seal_layer.ORDER
+    place = root / seal_layer.DEFINITION
     place.write_text(json.dumps({**json.loads(place.read_text()), **changes}))
 
 
@@ -50,11 +50,15 @@ def forge_manifest(root):
 
 
 FORGERIES = [
-    pytest.param(lambda root: (root / seal_layer.ORDER).unlink(), "/etc/immutable/image.json", id="no order"),
-    pytest.param(lambda root: (root / seal_layer.ORDER).write_text("[]"), "/etc/immutable/image.json", id="no mapping"),
-    pytest.param(lambda root: (root / seal_layer.ORDER).write_text("{"), "/etc/immutable/image.json", id="no JSON"),
+    pytest.param(lambda root: (root / seal_layer.DEFINITION).unlink(), "/etc/immutable/image.json", id="no definition"),
     pytest.param(
-        lambda root: (root / seal_layer.ORDER).write_bytes(b"\xff"), "/etc/immutable/image.json", id="no text"
+        lambda root: (root / seal_layer.DEFINITION).write_text("[]"), "/etc/immutable/image.json", id="no mapping"
+    ),
+    pytest.param(
+        lambda root: (root / seal_layer.DEFINITION).write_text("{"), "/etc/immutable/image.json", id="no JSON"
+    ),
+    pytest.param(
+        lambda root: (root / seal_layer.DEFINITION).write_bytes(b"\xff"), "/etc/immutable/image.json", id="no text"
     ),
     pytest.param(lambda root: forge_order(root, layers=[]), "/etc/immutable/image.json", id="other layers"),
     pytest.param(
@@ -117,7 +121,7 @@ def test_a_proof_of_damaged_content_with_a_right_hash_raises_nothing_else(root):
 
 def test_names_of_layers_prove_nothing_and_need_not_be_there(root, digest):
     (root / seal_layer.NAMES).write_text("nonsense")
-    assert read(root, digest).names == [json.loads((root / seal_layer.ORDER).read_text())["layers"][0][:12]]
+    assert read(root, digest).names == [json.loads((root / seal_layer.DEFINITION).read_text())["layers"][0][:12]]
 
 
 # Copies and owners
