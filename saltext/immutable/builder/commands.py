@@ -221,7 +221,7 @@ def make_image(host: Host, order: Mapping[str, Any], trusted: Sequence[str] = ()
             known = {"warnings": _stopped_programs(host, order, texts), "highest_id": _highest_id(texts)}
             write(work / "image" / about.name, json.dumps({**order, **seal, **known}))
             if about.parent.exists():
-                images.put_aside(host, about.parent)  # machines may run on its seal
+                images.set_aside(host, about.parent)  # machines may run on its seal
             (work / "image").rename(about.parent)
             sync_directory(host.images)
     layers.make_link(host, images.seal_link(digest), f"../images/{digest}/seal")

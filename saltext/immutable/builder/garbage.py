@@ -123,7 +123,7 @@ def _leftovers(host: Host) -> Iterator[Path]:
     """Yield the key pairs of bakes that were killed, since no bake runs, and damaged layers that no machine is on."""
     yield from sorted(host.pki.iterdir())
     running = machines.machines(host)
-    for folder in images.set_aside(host):
+    for folder in images.list_set_aside(host):
         if not any(images.runs_on(folder, one.lower, one.born) for one in running):
             yield folder
 

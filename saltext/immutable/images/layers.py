@@ -107,7 +107,7 @@ def _clear(host: Host, digest: str) -> str:
     if not (host.layers / digest).exists() or not (wrong := damage(host, digest)):
         return ""
     with host.lock("layers"):
-        images.put_aside(host, host.layers / digest)
+        images.set_aside(host, host.layers / digest)
     return wrong
 
 

@@ -92,6 +92,6 @@ def _as_data(host: Host, machine: Machine) -> dict[str, Any]:
     lists = {name: list(data[name] or ()) for name in ("lower", "ports", "capabilities")}
     running = machines.alive(host, machine)
     ended = not running and machine.started and machine.boot_id not in ("", this_boot()) and boot.enabled(host)
-    on_damaged = any(images.runs_on(folder, machine.lower, machine.born) for folder in images.set_aside(host))
+    on_damaged = any(images.runs_on(folder, machine.lower, machine.born) for folder in images.list_set_aside(host))
     damaged = DAMAGED if on_damaged else ""
     return {**data, **lists, "running": running, "ended_with_host": ended, "damaged": damaged}

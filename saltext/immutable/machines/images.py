@@ -86,7 +86,7 @@ def require_links(host: Host, lower: Sequence[str]) -> None:
             )
 
 
-def set_aside(host: Host) -> list[Path]:
+def list_set_aside(host: Host) -> list[Path]:
     """Return the folders of damaged layers and images that were set aside."""
     return sorted(host.damaged.iterdir()) if host.damaged.is_dir() else []
 
@@ -100,7 +100,7 @@ def runs_on(folder: Path, lower: Collection[str], born: float) -> bool:
     return born <= float(since) and not {overlay.short(digest), seal_link(digest)}.isdisjoint(lower)
 
 
-def put_aside(host: Host, folder: Path) -> None:
+def set_aside(host: Host, folder: Path) -> None:
     """Set a damaged layer or image aside. Machines that run on it go on: its files stay while one of them is there."""
     folder.rename(host.damaged / f"{folder.name}.{time.time()}")
 
