@@ -36,7 +36,9 @@ def launch(order: dict):
 
     order
         A mapping with minion_id, image (full digest), minion (its config), bridge, subnet; optional fleet,
-        generation, installation, memory (bytes), cpus, and before (epoch seconds after which it must not start).
+        generation, installation, memory (bytes), cpus, ports (of this host, besides the two of the master), between
+        (whether it may reach other machines), capabilities (besides the usual ones), trusted (public keys that may
+        have signed its image), and before (epoch seconds after which it must not start).
 
     CLI Example:
 
