@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from saltext.immutable.builder import commands, garbage, shell
 from saltext.immutable.builder.image_tests import run
 from saltext.immutable.builder.sources import debian
 from saltext.immutable.images import compare, software, verify
-from saltext.immutable.worker import Functions
 
-LOCAL: Functions = {
+LOCAL: Mapping[str, Callable[..., Any]] = {
     "sources": lambda host, **order: debian.sources(**order, cache=host.cache),
     "find_layer": commands.find_layer,
     "keep_layer": commands.keep_layer,
