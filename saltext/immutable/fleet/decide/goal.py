@@ -73,8 +73,8 @@ def goal(fleet: Fleet, rollout: Rollout) -> Goal:
         stayed = rollout.started
     switch = strategy.blue_green and forward and rollout.kind == "roll" and rollout.old_size > 0
     surge = size if switch else strategy.max_surge.up(fleet.size)
-    taken = steps(fleet, rollout)
-    wanted = min(size, taken[rollout.step].up(size)) if forward and rollout.step < len(taken) - 1 else size
+    all_steps = steps(fleet, rollout)
+    wanted = min(size, all_steps[rollout.step].up(size)) if forward and rollout.step < len(all_steps) - 1 else size
     return Goal(
         generation,
         size,

@@ -144,9 +144,9 @@ def verdict(fleet: Fleet, rollout: Rollout, aim: Goal, found: Pools, limits: Lim
     parts = [f"{healthy} on generation {aim.generation}"] if aim.generation else []
     if aim.mending and parts:
         parts = [healthy]
-    taken = len(steps(fleet, rollout))
-    if taken > 1 and rollout.direction == "forward":
-        parts.append(f"step {rollout.step + 1} of {taken} ({aim.wanted})")
+    all_steps = len(steps(fleet, rollout))
+    if all_steps > 1 and rollout.direction == "forward":
+        parts.append(f"step {rollout.step + 1} of {all_steps} ({aim.wanted})")
     tainted = sum(m.taint is not None for m in found.old)
     counts = {
         "booting": len(found.booting) + sum(m.phase == "booting" for m in found.idle),
