@@ -261,7 +261,7 @@ def test_a_launch_without_an_answer_is_in_doubt_and_no_failure(fleet, monkeypatc
     monkeypatch.setattr(fleet.world, "launch", unanswered)
     fleet.operations().roll("web")
     assert fleet.running() == [TWO] * 3
-    assert "0.3 in doubt web-004: its launch: the host does not answer" in told(fleet)
+    assert "0.3 in doubt web-004: it may have been launched: the host does not answer" in told(fleet)
     assert ("launched web-004" in told(fleet)) is not came
     fleet.assert_in_order()
 
@@ -270,7 +270,7 @@ def test_a_destroy_without_an_answer_is_in_doubt(fleet):
     fleet.world.faults.unanswered = 1.0
     fleet.operations().destroy("web")
     fleet.assert_in_order()
-    assert "in doubt web-001: its end: the host does not answer" in told(fleet)
+    assert "in doubt web-001: it may have been destroyed: the host does not answer" in told(fleet)
     assert "could not" not in told(fleet)
 
 

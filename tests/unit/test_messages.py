@@ -1,4 +1,4 @@
-"""What the store, the leases and the builder say when something is wrong: each message has a cause and a mend.
+"""What the store, the leases and the builder say when something is wrong: each message has a cause, and what to do.
 
 ``docs/messages.md`` has them all. MESSAGES=write writes its table again: read it as a diff.
 """
@@ -61,10 +61,10 @@ def _text(node: ast.expr) -> str:
 
 
 def parts(message: str) -> tuple[str, str]:
-    """Return the cause and the mend of a message: they are parted by a semicolon, or the mend is in brackets."""
-    cause, _, mend = message.rpartition("; ")
+    """Return the cause of a message and what to do: after a semicolon, or in brackets."""
+    cause, _, advice = message.rpartition("; ")
     if cause:
-        return cause, mend
+        return cause, advice
     found = re.fullmatch(r"(.*) \((.* makes one|give a .*)\)", message)
     return (found[1], found[2]) if found else (message, "")
 
@@ -75,7 +75,7 @@ TABLES = {title: sorted({parts(message) for message in messages(patterns)}) for 
 def page() -> str:
     blocks = []
     for title, rows in TABLES.items():
-        lines = "".join(f"| {_cell(cause)} | {_cell(mend)} |\n" for cause, mend in rows)
+        lines = "".join(f"| {_cell(cause)} | {_cell(advice)} |\n" for cause, advice in rows)
         blocks.append(f"## {title}\n\n{HEAD}{lines}")
     return PAGE.read_text().partition(BEGIN)[0] + BEGIN + "\n\n" + "\n".join(blocks)
 
@@ -86,8 +86,8 @@ def _cell(text: str) -> str:
 
 @pytest.mark.parametrize(("title", "row"), [(title, row) for title, rows in TABLES.items() for row in rows])
 def test_each_message_says_what_to_do(title: str, row: tuple[str, str]) -> None:
-    cause, mend = row
-    assert mend, f"{cause!r} ends without a mend: '...; do this'"
+    cause, advice = row
+    assert advice, f"{cause!r} does not say what to do: '...; do this'"
 
 
 def test_the_documentation_has_each_message() -> None:

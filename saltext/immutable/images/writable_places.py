@@ -72,14 +72,14 @@ def warnings(policy: Mapping[str, Any], files: Mapping[str, Entry], programs: It
     stopped = [path for path, entry in files.items() if _is_program(path, entry) and _is_stopped(f"/{path}", policy)]
     folders = Counter(os.path.dirname(f"/{path}") for path in stopped)
     found = [
-        f"{folder} has {_programs(folders[folder])} that machines do not run: {_mend(folder)}"
+        f"{folder} has {_programs(folders[folder])} that machines do not run: {_advice(folder)}"
         for folder in sorted(folders)[:_MOST]
     ]
     if len(folders) > _MOST:
         found.append(f"... and {len(folders) - _MOST} more folders with programs")
     for unit, program in programs:
         if _is_stopped(program, policy):
-            found.append(f"{unit} runs {program}, which machines do not run: {_mend(os.path.dirname(program))}")
+            found.append(f"{unit} runs {program}, which machines do not run: {_advice(os.path.dirname(program))}")
     return found
 
 
@@ -91,7 +91,7 @@ def _programs(number: int) -> str:
     return "a program" if number == 1 else f"{number} programs"
 
 
-def _mend(folder: str) -> str:
+def _advice(folder: str) -> str:
     return f"let a state put it elsewhere, or add exec: [{folder}] to the recipe"
 
 

@@ -121,7 +121,7 @@ def _on_launch(run: Run, track: Track, completion: Completion, now: float) -> No
     run.timers.list_soon(now, len(run.picture))
     track.retry_at = now + RETRY
     if isinstance(completion.error, NoAnswer):  # it may have come: the next list tells
-        run.transaction.note("in doubt", f"its launch: {completion.error}", minion_id)
+        run.transaction.note("in doubt", f"it may have been launched: {completion.error}", minion_id)
         return
     if completion.error is not None:
         track.fault = track.fault or f"it could not be launched: {completion.error}"
@@ -138,7 +138,7 @@ def _on_destroy(run: Run, track: Track, completion: Completion, now: float) -> N
     run.timers.list_soon(now, len(run.picture))
     track.retry_at = now + RETRY
     if isinstance(completion.error, NoAnswer):
-        run.transaction.note("in doubt", f"its end: {completion.error}", minion_id)
+        run.transaction.note("in doubt", f"it may have been destroyed: {completion.error}", minion_id)
     elif completion.error is not None:
         run.transaction.note("stays", f"it could not be destroyed: {completion.error}", minion_id)
     elif completion.value:
