@@ -7,7 +7,6 @@ import tarfile
 
 import pytest
 
-
 RESTLESS = ("archive", "environment", "module", "stateful")
 """States that would change something each time: what they ask for is not in the image, or they do not look first."""
 
@@ -49,6 +48,7 @@ def machine(estate, formula, inside, booted):
         pytest.param("id -nG ada", "ada www-data", id="a user and its groups"),
         pytest.param("cat /home/ada/.ssh/authorized_keys", "ssh-ed25519 AAAA", id="its key"),
         pytest.param("crontab -u ada -l", "5 * * * * /usr/bin/true", id="its timed job"),
+        pytest.param("crontab -u ada -l", "# Lines below here are managed by Salt", id="by which Salt knows it again"),
         pytest.param("cat /etc/formula.before", "before", id="prereq"),
         pytest.param("cat /etc/formula.once /etc/formula.created", "once\ncreated", id="unless and creates"),
         pytest.param("cat /etc/formula.heard", "heard", id="listen"),

@@ -43,8 +43,10 @@ _OWN_SSH_KEYS = Path("/var/lib/immutable/etc/ssh")
 """Where immutable-ssh-host-keys.service makes the host keys of each machine."""
 _LOGS = "var/log"
 _CRONTABS = "var/spool/cron/crontabs/*"
-_INSTALLED = re.compile(rb"^# \(\S+ installed on .*\)\n", re.MULTILINE)
+_INSTALLED = re.compile(rb"^# \(\S+ installed on .*\)$", re.MULTILINE)
 """The line with date and temporary file that crontab(1) writes at the top of each table."""
+_INSTALLED_ONCE = b"# (- installed on Thu Jan  1 00:00:00 1970)"
+"""In its place. Without it crontab(1), which leaves out three lines, would leave out one of the table's own."""
 _SHADOW_FILES = ("etc/shadow", "etc/shadow-")
 _NO_MAX_AGE = re.compile(rb"^([^:\n]*:[^:\n]*):[1-9]\d*:([^:\n]*:(?:99999)?:)", re.MULTILINE)
 """The day of the last password change, of accounts whose password never expires. A 0 (change at next login) stays."""
@@ -66,7 +68,7 @@ def scrub(tree: Path) -> None:
             remove(tree / name)
             (tree / name).touch(mode=0o444)
     for file in tree.glob(_CRONTABS):
-        _edit(tree, file, _INSTALLED, b"")
+        _edit(tree, file, _INSTALLED, _INSTALLED_ONCE)
     for name in _SHADOW_FILES:
         _edit(tree, tree / name, _NO_MAX_AGE, rb"\1:" + _FIXED_DAY + rb":\2")
     for folder, _, files in os.walk(tree / _LOGS) if _is_real(tree, tree / _LOGS) else ():

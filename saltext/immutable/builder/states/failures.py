@@ -34,7 +34,8 @@ def changed_again(result: Mapping[str, Any], left: Collection[str]) -> dict[str,
     ``result``: what Salt returns of each state in a dry run. ``left``: states that left something to the boot.
     """
     in_order = sorted(result.items(), key=lambda item: (item[1].get("__run_num__", 0), item[0]))
-    found = {name_of_result(tag, state): state for tag, state in in_order if state["result"] is not True}
+    changed = [(tag, one) for tag, one in in_order if one["result"] is not True or one.get("changes")]
+    found = {name_of_result(tag, one): one for tag, one in changed}
     return {name: str(state.get("comment") or "").strip() for name, state in found.items() if name not in left}
 
 
