@@ -364,7 +364,7 @@ def verify(image: str):
     Read all of an image, and fail unless every file of it is as it was signed.
 
     A launch and a bake do the same, but read a layer only when the builder first uses it after a boot, and again once
-    anything in it was touched.
+    anything in it was touched. ``verity`` in the answer says of how many files the kernel checks each read (fs-verity).
 
     image
         ``web:stable``, ``web@3f2a9c1d04be``, or a digest (or the beginning of one).

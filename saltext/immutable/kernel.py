@@ -7,9 +7,11 @@ and ARM.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import re
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -39,6 +41,10 @@ FLAGS = {"flag.immutable": 0x10, "flag.append-only": 0x20}
 
 _GET_FLAGS, _SET_FLAGS, _KEEPS = 0x80086601, 0x40086602, 0x30
 """FS_IOC_GETFLAGS and FS_IOC_SETFLAGS of 64-bit machines; FS_IMMUTABLE_FL and FS_APPEND_FL. See ioctl_iflags(2)."""
+_ENABLE_VERITY, _MEASURE_VERITY, _VERITY = 0x40806685, 0xC0046686, 0x100000
+"""FS_IOC_ENABLE_VERITY and FS_IOC_MEASURE_VERITY; STATX_ATTR_VERITY. See Documentation/filesystems/fsverity.rst."""
+_HOW = struct.pack("=4I112x", 1, 1, 4096, 0)
+"""A fsverity_enable_arg: its version, FS_VERITY_HASH_ALG_SHA256, bytes of a block; no salt and no signature."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _statx = getattr(_libc, "statx", None)
@@ -69,12 +75,43 @@ def clear_flags(tree: Path) -> None:
 
 
 def _clear(path: str) -> None:
-    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
+    with _opened(path) as file:
         found = int.from_bytes(fcntl.ioctl(file, _GET_FLAGS, bytes(8))[:4], sys.byteorder)
         fcntl.ioctl(file, _SET_FLAGS, (found & ~_KEEPS).to_bytes(4, sys.byteorder) + bytes(4))
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
+    """Give the descriptor of a file, not of what a link leads to; nothing waits for the other end of a pipe."""
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        yield file
     finally:
         os.close(file)
+
+
+def enable_verity(path: str) -> None:
+    """Have the kernel check each read of a file from now on; it can never be opened for writing again. Raises OSError.
+
+    EEXIST: it does so already. ETXTBSY: a process has the file open for writing.
+    """
+    with _opened(path) as file:
+        fcntl.ioctl(file, _ENABLE_VERITY, _HOW)
+
+
+def has_verity(path: str) -> bool:
+    """Tell whether the kernel checks each read of a file."""
+    return bool(_attributes(path) & _VERITY)
+
+
+def may_have_verity(path: str) -> bool:
+    """Tell whether the kernel could check each read of a file: its file system can keep what that needs."""
+    try:
+        with _opened(path) as file:
+            fcntl.ioctl(file, _MEASURE_VERITY, struct.pack("=2H64x", 0, 64))
+    except OSError as err:
+        return err.errno == errno.ENODATA  # this file has none; of other file systems: ENOTTY, EOPNOTSUPP
+    return True
 
 
 def is_covered(path: str) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from processes import command_of
@@ -198,6 +200,17 @@ def test_what_an_image_is_can_be_told_and_proven(estate):
     assert "/etc/small" in differs["inside"]["files"]["removed"]["all"]
 
 
+def overwrite(file: Path, content: bytes) -> None:
+    """Put another file in its place, at the same times: one with fs-verity cannot be written."""
+    times = [(place, place.stat()) for place in (file, file.parent)]
+    new = file.with_name(".new")
+    new.write_bytes(content)
+    shutil.copymode(file, new)
+    new.replace(file)
+    for place, info in times:
+        os.utime(place, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
 def test_what_was_tampered_with_is_neither_launched_nor_exported_and_the_next_bake_makes_it_again(estate, tmp_path):
     baked = estate.salt_run("image.bake", "small").data
     layer = baked["layers"][-1]["digest"]
@@ -205,9 +218,8 @@ def test_what_was_tampered_with_is_neither_launched_nor_exported_and_the_next_ba
     try:
         estate.salt_run("fleet.roll", "small")
         [before] = estate.salt_run("fleet.status", "small").data["machines"]
-        info, text = file.stat(), file.read_bytes()
-        file.write_bytes(b"x" + text[1:])
-        os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns))
+        text = file.read_bytes()
+        overwrite(file, b"x" + text[1:])
         target = tmp_path / "small.tar"
         exported = ("image.export", baked["image"], "format=tar", f"target={target}")
         for words in (("image.verify", baked["image"]), ("fleet.replace", before["minion_id"]), exported):
@@ -240,7 +252,7 @@ def test_what_was_tampered_with_is_neither_launched_nor_exported_and_the_next_ba
 def test_a_damaged_image_is_made_again_from_its_layers(estate, name):
     baked = estate.salt_run("image.bake", "small").data
     file = estate.host.images / baked["digest"] / name
-    file.write_text(file.read_text()[:-20])
+    overwrite(file, file.read_bytes()[:-20])
     refused = estate.salt_run("image.verify", baked["image"], check=False)
     assert refused.returncode == 1 and "salt-run image.bake" in refused.stderr + refused.stdout
     again = estate.salt_run("image.bake", "small").data

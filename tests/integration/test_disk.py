@@ -1,9 +1,13 @@
-"""A disk that boots: in software emulation, with OVMF, to a minion that answers; and after its power was cut."""
+"""A disk that boots: in software emulation, with OVMF, to a minion that answers; and after its power was cut.
+
+Its kernel has fs-verity, so that is tried here as well.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fs_verity
 import pytest
 import salt.config
 from support.estate import Estate, wait_for
@@ -152,3 +157,28 @@ def test_it_boots_to_a_sealed_minion_grows_and_survives_a_power_cut(estate, imag
         machine.wait()
         assert machine.ask("grains.get", "machine_id") == identity
         assert machine.ask("immutable.drift", f"digest={image['digest']}")["drift"] == []
+
+
+def test_the_kernel_refuses_to_read_a_byte_that_flipped_below_a_layer(estate, exported, tmp_path):
+    disk, _ = exported("checked")
+    drive, entry = f"{disk}@@1M", "::/loader/entries/immutable.conf"
+    told = subprocess.run(["mtype", "-i", drive, entry], check=True, capture_output=True).stdout.rstrip()
+    first_program = told + b" init=/opt/salt/bin/python -- /dev/vdb\n"
+    subprocess.run(["mcopy", "-o", "-i", drive, "-", entry], check=True, input=first_program)
+    program, checked = tmp_path / "program", tmp_path / "checked"
+    text = Path(fs_verity.__file__).read_bytes()
+    program.write_bytes(text + b"\n" * (-len(text) % 512))
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-O", "verity", "-b", "4096", checked, "64M"], check=True)
+    drives = [word for file in (program, checked) for word in ("-drive", f"file={file},if=virtio,format=raw")]
+    with running(estate, disk, *drives) as machine:
+        machine.process.wait(BOOTS_WITHIN)
+    console = machine.console.read_text(errors="replace")
+    said = re.search(f"{fs_verity.BEGINS}(.*)", console)
+    assert said, console[-6000:]
+    found = json.loads(said[1])
+    assert (found["verity"], found["again"]) == ({"files": 101, "why": ""}, "")
+    assert found["write"].startswith("PermissionError")
+    assert (found["before"], found["unchanged"], found["read"]) == (True, "", ""), "mounted again, it is what it was"
+    assert found["after"] == "OSError: [Errno 5] Input/output error"
+    assert "fs/etc/motd cannot be read: Input/output error" in found["verify"]
+    disk.unlink()

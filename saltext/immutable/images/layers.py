@@ -15,7 +15,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.host import Host, run, sync_directory, write
-from saltext.immutable.images import manifest, times, verify
+from saltext.immutable.images import manifest, times, verify, verity
 from saltext.immutable.machines import images, machine, overlay
 
 
@@ -83,7 +83,9 @@ def load(host: Host, digest: str) -> Layer:
         if about.pop("sum", None) not in (None, manifest.digest(about)):
             raise ValueError("its checksum is wrong")
         return Layer(**about)
-    except (AttributeError, TypeError, ValueError) as err:
+    except FileNotFoundError:
+        raise
+    except (AttributeError, OSError, TypeError, ValueError) as err:
         raise verify.damaged_layer(host, digest, f"layer.json cannot be read: {err}") from err
 
 
@@ -130,6 +132,7 @@ def commit(host: Host, workspace: Path, **about: Any) -> Layer:
         metadata = asdict(layer)
         (staged / "layer.json").write_text(json.dumps({**metadata, "sum": manifest.digest(metadata)}))
         tree.rename(staged / "fs")
+        verity.enable(staged)
         run(["sync", "--file-system", staged])
         staged.rename(host.layers / digest)
         sync_directory(host.layers)

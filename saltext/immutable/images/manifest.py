@@ -84,8 +84,12 @@ def sha256(path: str) -> str:
     """Return the hash of a file's content."""
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+        try:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        except OSError as err:  # the disk, or fs-verity, found a damaged block
+            err.filename = path
+            raise
     return digest.hexdigest()
 
 

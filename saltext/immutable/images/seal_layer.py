@@ -22,7 +22,7 @@ from typing import Any
 
 from saltext.immutable.guard import launch
 from saltext.immutable.host import Host, write
-from saltext.immutable.images import manifest, unit_drop_ins, writable_places
+from saltext.immutable.images import manifest, unit_drop_ins, verity, writable_places
 from saltext.immutable.machines import overlay
 
 _GRAINS = "/etc/salt/minion.d/zz-grains.conf"
@@ -49,10 +49,11 @@ def derived_files(order: Mapping[str, Any]) -> dict[str, str]:
 
 
 def add_manifests(host: Host, tree: Path, order: Mapping[str, Any]) -> None:
-    """Add definition, manifests and copies to the tree of a seal layer. ``order``: the image's metadata."""
+    """Add definition, manifests and copies, the last files of a seal layer, to its tree.
+
+    ``order``: the image's metadata.
+    """
     (tree / MANIFESTS).mkdir(parents=True, exist_ok=True)
-    for digest in order["layers"]:
-        _link(host.layers / digest / "manifest.gz", tree / MANIFESTS / f"{digest}.gz")
     write(tree / DEFINITION, manifest.canonical(manifest.image_definition(order)))
     layers = {digest: json.loads((host.layers / digest / "layer.json").read_text()) for digest in order["layers"]}
     write(tree / NAMES, manifest.canonical({digest: layer["what"] for digest, layer in layers.items()}))
@@ -60,6 +61,9 @@ def add_manifests(host: Host, tree: Path, order: Mapping[str, Any]) -> None:
     for path in COPIED:
         if file := overlay.top_file(host.l, stack, path):
             copy_private(file, tree / REFERENCE / path)
+    verity.enable(tree)
+    for digest in order["layers"]:  # other images have these files too: they have fs-verity since their layer's commit
+        _link(host.layers / digest / "manifest.gz", tree / MANIFESTS / f"{digest}.gz")
 
 
 def _link(source: Path, target: Path) -> None:

@@ -23,7 +23,7 @@ from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.guard.seal import SEAL_PATH
 from saltext.immutable.host import Host, this_boot, write
-from saltext.immutable.images import manifest, sign
+from saltext.immutable.images import manifest, sign, verity
 from saltext.immutable.machines import images
 
 _MAX_LISTED = 3
@@ -53,12 +53,15 @@ def require(host: Host, digest: str, trusted: Sequence[str]) -> str:
 def image(host: Host, digest: str, trusted: Sequence[str]) -> dict[str, Any]:
     """Read all of an image, also what was verified before; return the number of layers, files and bytes.
 
-    Raises CommandExecutionError as `require` does.
+    ``verity``: of how many files the kernel checks each read, see `verity.checked`. Raises CommandExecutionError as
+    `require` does.
     """
     _image(host, digest, trusted, full=True)
     stack = definition(host, digest)["layers"]
     lines = [line for layer in stack for line in _manifest(host, layer)]
-    return {"layers": len(stack), "files": len(lines), "bytes": sum(line.get("size", 0) for line in lines)}
+    size = sum(line.get("size", 0) for line in lines)
+    checked = verity.checked(host.layers, [host.layers / layer / "fs" for layer in stack])
+    return {"layers": len(stack), "files": len(lines), "bytes": size, "verity": checked}
 
 
 def _image(host: Host, digest: str, trusted: Sequence[str], full: bool) -> str:
