@@ -6,11 +6,11 @@ Mount options name layers by short links relative to ``<root>/l``: the options m
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
@@ -66,17 +66,23 @@ def _file_system(path: Path) -> str:
     return max(above, key=lambda entry: len(entry[0].parts))[1]
 
 
+_ENDED = (errno.ENOENT, errno.ESRCH, errno.EINVAL)
+"""How reading /proc fails for a process that ends meanwhile; EINVAL: it has left its mount namespace."""
+
+
 def mounted(proc: Path = Path("/proc")) -> set[str]:
     """Return the short names of all layers that are mounted on this host, in any mount namespace."""
     names: set[str] = set()
     seen: set[str] = set()
     for process in proc.glob("[0-9]*"):
-        # The process may end meanwhile.
-        with suppress(FileNotFoundError, ProcessLookupError):
+        try:
             space = _namespace(process)
             if space not in seen:
                 names.update(_lower((process / "mountinfo").read_text()))
                 seen.add(space)
+        except OSError as err:
+            if err.errno not in _ENDED:
+                raise
     return names
 
 

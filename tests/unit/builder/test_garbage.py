@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from contextlib import nullcontext
 from itertools import count
 
 import pytest
@@ -203,3 +205,16 @@ def test_mounts_are_found_in_every_namespace(tmp_path):
     (tmp_path / "5").mkdir()
     os.symlink("self", tmp_path / "uptime")
     assert overlay.mounted(tmp_path) == {"i111", "aaaaaaaaaaaaaaaa", "1" * 16, "bbbbbbbbbbbbbbbb"}
+
+
+@pytest.mark.parametrize(("error", "raises"), [(errno.EINVAL, False), (errno.ESRCH, False), (errno.EIO, True)])
+def test_a_process_that_ends_while_its_mounts_are_read_has_none(tmp_path, monkeypatch, error, raises):
+    (tmp_path / "7/ns").mkdir(parents=True)
+    (tmp_path / "7/ns/mnt").symlink_to("mnt:[7]")
+
+    def read_text(self):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(overlay.Path, "read_text", read_text)
+    with pytest.raises(OSError) if raises else nullcontext():
+        assert overlay.mounted(tmp_path) == set()
