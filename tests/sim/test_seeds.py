@@ -16,7 +16,7 @@ from support.slices import full
 from . import chances, lives
 from .crowds import in_time, on_every_core
 
-DAILY, FULL, PART = 5_300, 25_000, 5_000
+DAILY, FULL, PART = 3_000, 25_000, 5_500
 COUNT = int(os.environ.get("SIM_SEEDS", DAILY))
 LONG = full("lives many more lives", minutes=5, apart=True)
 MORE = [range(first, min(first + PART, FULL)) for first in range(DAILY, FULL, PART)]
