@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from saltext.immutable.host import tail
 from saltext.immutable.state_names import name_of_result
 
+Where = Callable[[str, str], str]
 _NOT_RUN = "One or more requisite failed"
 _WIDTH = 80
 """Characters of a state's name in the message."""
@@ -15,17 +17,25 @@ _LINES = 10
 """Lines of a command's output in the message."""
 
 
-def describe(result: Mapping[str, Any]) -> str:
+def describe(result: Mapping[str, Any], where: Where = lambda sls, state_id: "") -> str:
     """Return the message about a highstate in which states failed: how many, and what each of them says.
 
     ``result``: what Salt returns of each state. States that did not run because of another one are counted only.
+    ``where``: returns file and line of a state (SLS and id), or ''.
     """
     failed = {name: state for name, state in result.items() if not state["result"]}
     not_run = {name for name, state in failed.items() if str(state.get("comment", "")).startswith(_NOT_RUN)}
     own = sorted(failed.keys() - not_run, key=lambda name: (failed[name].get("__run_num__", 0), name))
     more = f", and {len(not_run)} that need them did not run" if not_run else ""
     count = f"{len(own)} of {len(result)} states failed in the bake{more}; correct them, and bake again"
-    return "\n".join([f"{count}:", *(_state(name, failed[name]) for name in own)])
+    return "\n".join([f"{count}:", *(_state(name, failed[name], where) for name in own)])
+
+
+def line_of(state_id: str, text: str) -> int | None:
+    """Return the number of the only line of a state file at which a state begins; None if that is not certain."""
+    begins = re.compile(rf"\s*(['\"]?){re.escape(state_id)}\1\s*:")
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if begins.match(line)]
+    return lines[0] if len(lines) == 1 else None
 
 
 def changed_again(result: Mapping[str, Any], left: Collection[str]) -> dict[str, str]:
@@ -48,13 +58,14 @@ def describe_changed(found: Mapping[str, str]) -> str:
     return "\n".join(["states that would change something each time:", *lines]) if lines else ""
 
 
-def _state(name: str, state: Mapping[str, Any]) -> str:
-    """Return what is known of a failed state: id, function, SLS and name; comment; the last lines of its output."""
+def _state(name: str, state: Mapping[str, Any], where: Where) -> str:
+    """Return what is known of a failed state: id, function, SLS, line, name; comment; the last lines of its output."""
     _, state_id, target = [*name.split("_|-"), "", ""][:3]
     shown = target.partition("\n")[0][:_WIDTH]
     named = f", name {shown}{'...' if shown != target else ''}" if target not in (state_id, "") else ""
     comment = str(state.get("comment") or "").strip()
-    lines = [f"- {name_of_result(name, state)}{named}", *_indented(comment)]
+    place = where(str(state.get("__sls__") or ""), state_id)
+    lines = [f"- {name_of_result(name, state)}{f' at {place}' if place else ''}{named}", *_indented(comment)]
     changes = state.get("changes") or {}
     for stream in ("stdout", "stderr"):
         if output := str(changes.get(stream) or "" if isinstance(changes, Mapping) else "").strip():

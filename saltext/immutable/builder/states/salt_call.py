@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -34,6 +35,7 @@ _TIMED_OUT = 124
 """Exit code of timeout(1) when the time is over."""
 # Kinds of custom modules that an image never keeps: a synced executor would take the guard's place.
 _NEVER_KEPT = ("executors",)
+_FETCHED = "/var/cache/salt/minion/files"
 _EXTMODS = "var/cache/salt/minion/extmods"
 # States may require that the service salt-minion runs; during a bake it runs `sleep` instead.
 _NO_MINION = "[Service]\nType=simple\nExecStart=\nExecStart=/bin/sleep infinity\n"
@@ -121,9 +123,19 @@ def apply(machine: Machine, order: Mapping[str, Any]) -> tuple[list[str], list[s
             + _errors(result, done)
         )
     if done.returncode or not all(state["result"] for state in result.values()):
-        raise CommandExecutionError(failures.describe(result))
+        raise CommandExecutionError(failures.describe(result, partial(_where, machine, order["saltenv"] or "base")))
     sls = sorted({str(state["__sls__"]) for state in result.values() if "__sls__" in state})
     return sls, chroot.warnings(result) if order.get("chroot") else []
+
+
+def _where(machine: Machine, saltenv: str, sls: str, state_id: str) -> str:
+    """Return file and line at which a state begins, ``web/init.sls:12``, by what the minion fetched; '' if unknown."""
+    name = sls.replace(".", "/")
+    for path in (f"{name}.sls", f"{name}/init.sls"):
+        done = machine.run(["cat", f"{_FETCHED}/{saltenv}/{path}"])
+        if not done.returncode and (line := failures.line_of(state_id, done.stdout)):
+            return f"{path}:{line}"
+    return ""
 
 
 def _states(order: Mapping[str, Any]) -> list[str]:

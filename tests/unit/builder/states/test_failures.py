@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from saltext.immutable.builder.states import failures
 
 FINE = {"result": True, "comment": "fine", "changes": {}, "__run_num__": 0, "__sls__": "web"}
@@ -62,3 +64,24 @@ def test_states_that_change_something_each_time_are_named_but_for_what_is_left_t
 def test_a_state_without_anything_to_say_is_named():
     said = failures.describe({"nope_|-a_|-a_|-nope": {"result": False, "comment": None, "changes": "odd"}})
     assert said.splitlines() == ["1 of 1 states failed in the bake; correct them, and bake again:", "- a (nope.nope)"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        pytest.param("a:\n  file.managed: []\nmigrate:\n  cmd.run: []\n", 3, id="plain"),
+        pytest.param("# migrate the rest\n'migrate':\n  cmd.run: []\n", 2, id="quoted"),
+        pytest.param("{% if x %}\n  migrate :\n    cmd.run: []\n{% endif %}\n", 2, id="indented"),
+        pytest.param("migrate-all:\n  cmd.run: []\n", None, id="a longer id"),
+        pytest.param("{{ name }}:\n  cmd.run: []\n", None, id="an id that Jinja makes"),
+        pytest.param("{% if a %}\nmigrate:\n{% else %}\nmigrate:\n{% endif %}", None, id="two places"),
+    ],
+)
+def test_the_line_of_a_state_is_named_if_it_is_certain(text, line):
+    assert failures.line_of("migrate", text) == line
+
+
+def test_the_message_says_where_the_state_is():
+    result = {"cmd_|-migrate_|-migrate --all_|-run": {"result": False, "comment": "no", "__sls__": "web.db"}}
+    said = failures.describe(result, lambda sls, state_id: f"{sls}/{state_id}:7")
+    assert "- migrate (cmd.run) of web.db at web.db/migrate:7, name migrate --all" in said
