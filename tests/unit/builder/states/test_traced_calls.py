@@ -35,6 +35,8 @@ class FakeMachine:
     def run(self, words: list[str], env: object = None) -> CompletedProcess[str]:
         if words[:2] == ["cat", states.TRACE]:
             return CompletedProcess(words, 0 if self.traced else 1, '["sls", "web"]\n' if self.traced else "", "")
+        if words[0] == "cat":  # a state file, which is not there
+            return CompletedProcess(words, 1, "", "")
         is_traced = "saltext.immutable.builder.states.traced_salt_call" in words
         self.calls.append("traced" if is_traced else "plain")
         code, answer = self.with_trace if is_traced else self.plain
