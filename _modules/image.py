@@ -381,6 +381,27 @@ def open_shell(digest: str, command=None, boot: bool = False, bridge: str | None
     return _call("open_shell", digest=digest, command=command, boot=boot, **network)
 
 
+def open_failed(bake_id: str, command=None):
+    """
+    Open a root shell in the machine that a failed bake keeps, or run a command in it.
+
+    ``image.bake web keep_failed=1h`` keeps the machine of states that fail for an hour.
+
+    bake_id
+        The id under which the recipe is baked.
+
+    command
+        The command; without one, a shell on this terminal.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local image.open_failed web-bake.example.com
+    """
+    return _call("open_failed", bake_id=bake_id, command=command)
+
+
 def local_images():
     """
     Return the metadata of all images on this host, by digest.

@@ -52,6 +52,7 @@ def bake(
     cache: str | None = None,
     junit: str | None = None,
     again: bool = False,
+    keep_failed=None,
 ):
     """
     Bake a recipe: each layer that is not there yet is built; then the channel names the new image.
@@ -82,6 +83,10 @@ def bake(
         The states, applied a second time to what was baked, must change nothing; those that would are named, and fail
         the bake. ``tests: {idempotent: true}`` of a recipe asks for that each time.
 
+    keep_failed
+        If states fail, keep their machine for so long (``1h``) before the bake ends. Meanwhile
+        ``image.shell web@failed`` enters it, and ``salt-call state.sls_id ID SLS`` there applies one state again.
+
     Returns image, digest, changed, cached, channel, seconds, packages, each layer with what it took, and warnings: each
     file that holds a value of the pillar which the recipe marks as secret.
 
@@ -90,13 +95,12 @@ def bake(
     .. code-block:: bash
 
         salt-run image.bake web
-        salt-run image.bake web,shop,mail
-        salt-run image.bake web test=True
-        salt-run image.bake web cache=only
+        salt-run image.bake web,shop,mail test=True
+        salt-run image.bake web keep_failed=1h
     """
     with reporting(__opts__) as progress:
         how = {"refresh": refresh, "channel": channel, "test": test, "user": globals().get("__user__")}
-        how |= {"cache": cache, "again": again}
+        how |= {"cache": cache, "again": again, "keep_failed": keep_failed}
         with junit_reports.reported(__opts__, name, junit):
             return output(__opts__, parallel.bake(name, __opts__, progress=progress, **how))
 
@@ -422,6 +426,7 @@ def shell(image: str, command=None, boot: bool = False):
 
     image
         ``web:stable``, ``web@3f2a9c1d04be``, or a digest (or the beginning of one); also one that failed its tests.
+        ``web@failed``: the machine that ``image.bake web keep_failed=1h`` keeps.
 
     command
         Run this line of shell in place of it, and return retcode, stdout and stderr.

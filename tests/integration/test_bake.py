@@ -37,6 +37,25 @@ def test_a_state_that_fails_is_shown_and_nothing_is_left(estate, nothing_is_left
     assert "broken" not in str(estate.salt_run("image.list").data)
 
 
+def test_the_machine_of_states_that_failed_can_be_entered(estate, nothing_is_left):
+    with estate.popen("image.bake", "broken", "keep_failed=5m") as bake:
+        try:
+            enter = ("image.shell", "broken@failed")
+            wait_for(lambda: estate.salt_run(*enter, "command=true", check=False).returncode == 0, 60)
+            line = "test -e /etc/fine && salt-call --out=json state.sls_id /etc/fine broken"
+            found = estate.salt_run(*enter, f"command={line}").data
+            assert found["retcode"] == 0 and '"result": true' in found["stdout"], found
+            estate.salt_run(*enter, "command=rm /run/immutable-kept")
+            said = "".join(bake.communicate(timeout=60))
+        finally:
+            bake.kill()
+    assert bake.returncode == 1 and said.count("no route to the database") >= 2, said
+    assert "salt-run image.shell broken@failed" in said
+    nothing_is_left()
+    refused = estate.salt_run(*enter, "command=true", check=False)
+    assert refused.returncode == 1 and "bake with keep_failed=1h" in refused.stderr + refused.stdout
+
+
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [

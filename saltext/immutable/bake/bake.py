@@ -32,6 +32,7 @@ from saltext.immutable.builder.finish import private_keys
 from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.builder.phases import timed
 from saltext.immutable.images import manifest
+from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Recipe
 from saltext.immutable.store import Store
 from saltext.immutable.worker import Worker
@@ -54,18 +55,20 @@ def bake(
     user: str | None = None,
     cache: str | None = None,
     again: bool = False,
+    keep_failed: object = None,
 ) -> dict[str, Any]:
     """Bake recipe ``name`` and make ``channel`` name the image.
 
     ``refresh``: with ``updates`` layers whose packages have updates at the mirrors are built again, with ``always``
     all. ``test``: only find out which layers would be built. ``cache``: ``only`` fetches nothing. ``again``: the
-    states, applied a second time, must change nothing.
+    states, applied a second time, must change nothing. ``keep_failed``: a duration, ``1h``, for which the machine of
+    states that failed is kept.
 
     Returns image, digest, changed (whether the channel moved), cached (whether no layer was built), layers, channel,
     seconds, packages, and warnings: a sentence for each file that holds a secret of the pillar.
     Raises SaltInvocationError for a wrong argument, recipe or pillar, CommandExecutionError where the bake fails.
     """
-    settings, how = spec.settings(opts), refreshing.wanted(refresh)
+    settings, how, keep_for = spec.settings(opts), refreshing.wanted(refresh), _seconds(keep_failed)
     with closing(Store.open(settings.store)) as store:
         builder = Worker(opts, settings, "image", LOCAL)
         check = UpToDateCheck.begin(store, opts, settings, name, channel)
@@ -81,12 +84,20 @@ def bake(
             refresh=how,
             preview=test,
             offline=offline.is_offline(cache, settings.cache, how != "never"),
+            keep_failed=keep_for,
             user=user,
             progress=progress,
             up_to_date=check,
         )
         with nullcontext() if test else locks.baking(store, name, progress):
             return run(context)
+
+
+def _seconds(keep_failed: object) -> float:
+    try:
+        return 0.0 if keep_failed is None else reading.duration(keep_failed)
+    except ValueError as err:
+        raise SaltInvocationError(f"keep_failed: {err}") from err
 
 
 def recipe_chain(opts: Mapping[str, Any], name: str) -> tuple[Recipe, ...]:

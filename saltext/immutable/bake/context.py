@@ -57,6 +57,8 @@ class BakeContext:
     """Only find out which layers would be built."""
     offline: bool = False
     """The builder may fetch nothing."""
+    keep_failed: float = 0.0
+    """Seconds for which the machine of states that failed is kept."""
     user: str | None = None
     """Who asked for the bake."""
     progress: Progress = silent

@@ -25,7 +25,7 @@ from saltext.immutable.builder.image_tests import run
 from saltext.immutable.builder.phases import phase, timed
 from saltext.immutable.builder.sandbox import sandbox
 from saltext.immutable.builder.sources import debian, minion, roots
-from saltext.immutable.builder.states import failures, salt_call
+from saltext.immutable.builder.states import failures, kept, salt_call
 from saltext.immutable.drift.running.services import programs
 from saltext.immutable.guard.seal import SEAL_PATH
 from saltext.immutable.host import Host, remove, sync_directory, write
@@ -118,7 +118,7 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
                     machines.wait_booted(machine)
                 grains = salt_call.sync(machine, order) if order["sync"] else order["grains"]
                 secret_values = secrets.read(machine, order)
-            with phase("states"), secrets.redacted(secret_values):
+            with phase("states"), secrets.redacted(secret_values), kept.if_failed(machine, order, secret_values):
                 sls, chroot_warnings = salt_call.apply(machine, order)
             with phase("inside tests"):
                 lines = salt_call.trace(machine)

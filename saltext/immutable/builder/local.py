@@ -31,6 +31,7 @@ LOCAL: Mapping[str, Callable[..., Any]] = {
     "has_image": commands.has_image,
     "software": software.software,
     "compare_images": compare.compare,
+    "open_failed": shell.open_failed,
     "open_shell": shell.open_shell,
     "local_images": commands.local_images,
     "drop_image": commands.drop_image,

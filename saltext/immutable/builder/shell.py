@@ -18,6 +18,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.builder import commands
 from saltext.immutable.builder.sandbox import sandbox
+from saltext.immutable.builder.states import kept
 from saltext.immutable.host import Host
 from saltext.immutable.images import verify
 from saltext.immutable.machines import images, nspawn
@@ -44,15 +45,35 @@ def open_shell(
     ``boot``: start the image's services, but never its minion. Returns retcode, and for a command stdout and stderr.
     Raises SaltInvocationError where a shell has no terminal.
     """
-    if command is None and not sys.stdin.isatty():
-        raise SaltInvocationError("a shell needs a terminal, and standard input is none; give command='...' instead")
+    _require_terminal(command)
     network = {"bridge": bridge, "subnet": subnet}
     with _copy(host, digest, network, boot) as machine:
-        if command is None:
-            _interact(machine)
-            return {"retcode": 0}
-        done = machine.run(["/bin/sh", "-c", command])
-        return {"retcode": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+        return _use(machine, command)
+
+
+def open_failed(host: Host, bake_id: str, command: str | None = None) -> dict[str, Any]:
+    """Open a root shell in the machine that a failed bake keeps, or run ``command`` in it; answer as `open_shell`."""
+    _require_terminal(command)
+    machine = machines.find(host, bake_id)
+    if machine is None or not machines.alive(host, machine) or not kept.is_kept(machine):
+        raise SaltInvocationError(
+            f"no bake under {bake_id} has failed and keeps its machine; bake with keep_failed=1h, and enter it before "
+            "that time is over"
+        )
+    return _use(machine, command)
+
+
+def _use(machine: Machine, command: str | None) -> dict[str, Any]:
+    if command is None:
+        _interact(machine)
+        return {"retcode": 0}
+    done = machine.run(["/bin/sh", "-c", command])
+    return {"retcode": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+
+
+def _require_terminal(command: str | None) -> None:
+    if command is None and not sys.stdin.isatty():
+        raise SaltInvocationError("a shell needs a terminal, and standard input is none; give command='...' instead")
 
 
 @contextmanager

@@ -8,12 +8,16 @@ from typing import Any
 
 from salt.exceptions import SaltInvocationError
 
-from saltext.immutable import spec
+from saltext.immutable import minions, spec
 from saltext.immutable.bake.context import machine_network
 from saltext.immutable.builder.local import LOCAL
+from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store
 from saltext.immutable.worker import Worker
+
+FAILED = "@failed"
+"""How the name of the machine ends that a failed bake keeps."""
 
 
 def shell(opts: Mapping[str, Any], ref: str, command: str | None = None, boot: bool = False) -> dict[str, Any]:
@@ -25,9 +29,27 @@ def shell(opts: Mapping[str, Any], ref: str, command: str | None = None, boot: b
     if command is not None and not isinstance(command, str):
         raise SaltInvocationError(f"command: must be text, not {command!r}; write it with its path, /bin/true")
     settings = spec.settings(opts)
+    if ref.endswith(FAILED):
+        return _of_failed(opts, settings, ref.removesuffix(FAILED), command)
     with closing(Store.open(settings.store)) as store:
         image = store.image(ref)
     return {"image": image.name, **_ask(settings, image, command, boot, Worker(opts, settings, "image", LOCAL))}
+
+
+def _of_failed(opts: Mapping[str, Any], settings: Settings, recipe: str, command: str | None) -> dict[str, Any]:
+    """Open a shell in the machine that a failed bake of a recipe keeps, or run ``command`` there."""
+    recipes = minions.definitions(opts).recipes
+    if recipe not in recipes:
+        known = reading.nearest(recipe, recipes)
+        raise SaltInvocationError(f"immutable:recipes: there is no recipe {recipe!r}; {known}")
+    bake_id = recipes[recipe].bake_id
+    if settings.builder is not None and command is None:
+        raise SaltInvocationError(
+            f"the machine of {recipe} is on the builder {settings.builder}, and a job has no terminal there; log in "
+            f"there as root and run salt-call --local image.open_failed {bake_id}, or give command='...'"
+        )
+    call = Worker(opts, settings, "image", LOCAL)
+    return {"image": f"{recipe}{FAILED}", **call("open_failed", bake_id=bake_id, command=command)}
 
 
 def _ask(

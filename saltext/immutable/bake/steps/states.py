@@ -200,6 +200,8 @@ def _order(context: BakeContext, recipe: Recipe, stack: Stack, tree: Tree) -> di
     config = machine_config(context.opts, master_address(context.settings))
     return {
         "what": f"states of {recipe.name}",
+        "recipe": recipe.name,
+        "keep_failed": context.keep_failed,
         "bake_id": recipe.bake_id,
         "states": recipe.states if isinstance(recipe.states, str) else list(recipe.states),
         "saltenv": recipe.saltenv,

@@ -1,0 +1,65 @@
+"""A bake whose states failed waits with its machine, and then ends as it would have."""
+
+from __future__ import annotations
+
+from subprocess import CompletedProcess
+
+import pytest
+from salt.exceptions import CommandExecutionError
+
+from saltext.immutable.builder import phases
+from saltext.immutable.builder.finish.secrets import Secret
+from saltext.immutable.builder.states import kept
+
+
+class FakeMachine:
+    """A machine with a mark, which goes after so many looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks, self.marked = looks, False
+
+    def run(self, words: list[str]) -> CompletedProcess[str]:
+        if words[0] == "touch":
+            self.marked = True
+        else:
+            self.looks -= 1
+        return CompletedProcess(words, int(words[0] == "test" and self.looks < 0), "", "")
+
+
+def failing(machine: FakeMachine, keep_failed: float) -> tuple[list[float], list[str]]:
+    """Fail, and return the seconds slept and what was reported meanwhile."""
+    slept, told = list[float](), list[str]()
+    order, secret = {"recipe": "web", "keep_failed": keep_failed}, Secret("db:password", "swordfish")
+    with (
+        pytest.raises(CommandExecutionError, match="state x failed: swordfish"),
+        phases.report_to(told.append),
+        kept.if_failed(machine, order, [secret], slept.append),
+    ):
+        raise CommandExecutionError("state x failed: swordfish")
+    return slept, told
+
+
+def test_it_waits_until_somebody_takes_the_mark_away():
+    machine = FakeMachine(looks=3)
+    slept, [told] = failing(machine, 3600)
+    assert machine.marked and len(slept) == 3
+    assert told.startswith("state x failed: <db:password>\nits machine is kept for 3600 s: `salt-run image.shell web@f")
+
+
+def test_it_ends_by_itself(monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr(kept.time, "monotonic", lambda: float(next(clock)))
+    slept, _ = failing(FakeMachine(looks=1000), 5)
+    assert len(slept) < 6
+
+
+def test_nobody_waits_who_did_not_ask_for_it():
+    machine = FakeMachine(looks=3)
+    assert failing(machine, 0) == ([], []) and not machine.marked
+
+
+def test_states_that_succeed_are_not_waited_for():
+    machine = FakeMachine(looks=3)
+    with kept.if_failed(machine, {"recipe": "web", "keep_failed": 60}, []):
+        pass
+    assert not machine.marked
