@@ -187,6 +187,22 @@ def state_layer(order: dict):
     return _call("state_layer", order=order)
 
 
+def apply_again(order: dict):
+    """
+    Apply states as a dry run to the layers that they made; return those that would change something, with comments.
+
+    order
+        A mapping as for ``state_layer``, with the layer of the states in below; and left (names of states).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.apply_again '{below: [3f2a..., 8c1d...], bake_id: web-bake, states: highstate, left: [], ...}'
+    """
+    return _call("apply_again", order=order)
+
+
 def candidates(order: dict):
     """
     Return the version of each package of a stack of layers that apt would install today.

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 
 _SUFFIXES = ("service", "socket", "device", "mount", "automount", "swap", "target", "path", "timer", "slice", "scope")
+_NAME = re.compile(r"[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]{0,254}")
 _UNMET = re.compile(r"((?:Condition|Assert)\w+=.*) was not met")
 _FAILED = re.compile(r"((?:Condition|Assert)\w+=.*) failed\.")
 _KINDS = ("Condition", "Assert")
@@ -21,10 +22,16 @@ _OF_PLACE = re.compile(
 )
 """Conditions on the place where a unit runs: hardware, kernel, rights. What is not met here may be met elsewhere."""
 ACTIVE = "active"
+WAITING = "waiting"
+"""How the state of a unit begins that something else starts when it is needed: its socket, its timer, D-Bus."""
 NOT_APPLICABLE = "not applicable"
 """How the state of a unit begins whose conditions ask for another place than this one: other hardware, other rights."""
-_STATE = ("LoadState", "ActiveState", "Result", "UnitFileState")
-_NOT_ENABLED = ("disabled", "masked")
+_TRIGGERS = ("TriggeredBy",)
+_STARTERS = ("BoundBy", "RequiredBy", "UpheldBy", "WantedBy", *_TRIGGERS)
+"""Properties of a unit that name the units which start it."""
+_STATE = ("LoadState", "ActiveState", "Result", "Type", "UnitFileState", *_STARTERS)
+_NOT_ENABLED = ("", "disabled", "enabled-runtime", "indirect", "static")
+_GONE = ("not-found", "masked")
 _LINES = 15
 """Lines of the journal in the message about a unit that did not start."""
 
@@ -43,6 +50,11 @@ def missing_device(unit: str) -> str | None:
     devices = [each for value in shown.values() for each in shlex.split(value) if each.endswith(".device")]
     missing = next((each for each in devices if _said("is-active", each).strip() != "active"), None)
     return f"it needs {missing}" if missing else None
+
+
+def is_name(unit: str) -> bool:
+    """Return whether this is the name of one unit: neither a pattern nor a template."""
+    return bool(_NAME.fullmatch(unit)) and not unit.partition(".")[0].endswith("@")
 
 
 def is_of_place(condition: str) -> bool:
@@ -68,31 +80,47 @@ def unmet_condition(unit: str) -> str | None:
 def states(units: Sequence[str]) -> dict[str, str]:
     """Return how each unit is: ``active``, ``not applicable: ...``, or what is wrong with it."""
     found = show(units, *_STATE) if units else []
-    if len(found) != len(units):
-        return dict.fromkeys(units, "unknown: systemd does not answer")
-    return {unit: _state(unit, shown) for unit, shown in zip(units, found, strict=True)}
+    if len(found) != len(units):  # of a name that it does not like systemd says nothing
+        found = [next(iter(show([unit], *_STATE)), {}) for unit in units]
+    return {unit: _state(unit, properties) for unit, properties in zip(units, found, strict=True)}
 
 
 def runs(state: str) -> bool:
-    """Return whether a unit of this state runs, or cannot run on this machine."""
-    return state == ACTIVE or state.startswith(NOT_APPLICABLE)
+    """Return whether a unit of this state runs, will run when it is needed, or cannot run on this machine."""
+    return state == ACTIVE or state.startswith((WAITING, NOT_APPLICABLE))
 
 
-def _state(unit: str, shown: Mapping[str, str]) -> str:
-    active, loaded = shown.get("ActiveState", ""), shown.get("LoadState", "")
+def is_gone(properties: Mapping[str, str]) -> bool:
+    """Return whether a unit was removed or masked."""
+    return properties.get("LoadState") in _GONE
+
+
+def is_never_started(properties: Mapping[str, str]) -> bool:
+    """Return whether no boot, and no other unit, starts a unit."""
+    started = any(properties.get(name) for name in _STARTERS) or properties.get("Type") == "dbus"
+    return properties.get("UnitFileState", "") in _NOT_ENABLED and not started
+
+
+def _state(unit: str, properties: Mapping[str, str]) -> str:
+    active, loaded = properties.get("ActiveState", ""), properties.get("LoadState", "")
     if active in ("active", "reloading"):
         return ACTIVE
     if loaded != "loaded":
         return loaded or "unknown to systemd"
     if active == "failed":
-        return f"failed ({shown.get('Result') or 'no result'})"
+        return f"failed ({properties.get('Result') or 'no result'})"
     if active != "inactive":
         return active
+    triggers = [each for name in _TRIGGERS for each in properties.get(name, "").split()]
+    if ready := next((each for each in triggers if _said("is-active", each).strip() == "active"), None):
+        return f"{WAITING}: {ready} starts it"
+    if properties.get("Type") == "dbus":
+        return f"{WAITING}: D-Bus starts it"
     if device := missing_device(unit):
         return f"{NOT_APPLICABLE}: {device}"
     if unmet := unmet_condition(unit):
         return f"{NOT_APPLICABLE if is_of_place(unmet) else active}: {unmet} is not met"
-    if shown.get("UnitFileState") in _NOT_ENABLED:
+    if is_never_started(properties):
         return f"{active}: nothing starts it at boot (enable: True in its service.running does)"
     return active
 
@@ -104,11 +132,20 @@ def describe(unit: str) -> str:
     return "\n".join(part for part in (status, f"Last lines of its journal:\n{journal}" if journal else "") if part)
 
 
+def show_command(units: Sequence[str], properties: Sequence[str] = _STATE) -> list[str]:
+    """Return the command whose output `shown` reads."""
+    return ["systemctl", "show", f"--property={','.join(properties)}", "--", *units]
+
+
+def shown(output: str) -> list[dict[str, str]]:
+    """Return the properties of each unit in the output of `show_command`."""
+    lines = (stanza.splitlines() for stanza in output.strip().split("\n\n") if stanza)
+    return [dict(line.partition("=")[::2] for line in of_unit) for of_unit in lines]
+
+
 def show(units: Sequence[str], *properties: str) -> list[dict[str, str]]:
     """Return the properties of each unit, in this order; an empty list where systemd does not answer."""
-    stanzas = _said("show", f"--property={','.join(properties)}", "--", *units).strip().split("\n\n")
-    lines = (stanza.splitlines() for stanza in stanzas if stanza)
-    return [dict(line.partition("=")[::2] for line in of_unit) for of_unit in lines]
+    return shown(_said(*show_command(units, properties)[1:]))
 
 
 def _shown(unit: str, *properties: str) -> dict[str, str]:

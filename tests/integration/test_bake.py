@@ -29,7 +29,7 @@ def test_a_state_that_fails_is_shown_and_nothing_is_left(estate, nothing_is_left
     answer = estate.salt_run("image.bake", "broken", check=False)
     assert answer.returncode == 1
     said = answer.stderr + answer.stdout
-    for part in ("1 of 2 states failed in the bake", "(cmd.run) of broken at broken.sls:4", "no route to the database"):
+    for part in ("1 of 2 states failed in the bake", "(cmd.run) of broken", "at broken.sls:4", "no route to the"):
         assert part in said, said
     assert "Traceback" not in said
     assert "ID: /etc/fine" not in said, "what went well is not shown"
@@ -41,7 +41,7 @@ def test_the_machine_of_states_that_failed_can_be_entered(estate, nothing_is_lef
     with estate.popen("image.bake", "broken", "keep_failed=5m") as bake:
         try:
             enter = ("image.shell", "broken@failed")
-            wait_for(lambda: estate.salt_run(*enter, "command=true", check=False).returncode == 0, 60)
+            wait_for(lambda: estate.salt_run(*enter, "command=/bin/true", check=False).returncode == 0, 60)
             line = "test -e /etc/fine && salt-call --out=json state.sls_id /etc/fine broken"
             found = estate.salt_run(*enter, f"command={line}").data
             assert found["retcode"] == 0 and '"result": true' in found["stdout"], found
@@ -52,7 +52,7 @@ def test_the_machine_of_states_that_failed_can_be_entered(estate, nothing_is_lef
     assert bake.returncode == 1 and said.count("no route to the database") >= 2, said
     assert "salt-run image.shell broken@failed" in said
     nothing_is_left()
-    refused = estate.salt_run(*enter, "command=true", check=False)
+    refused = estate.salt_run(*enter, "command=/bin/true", check=False)
     assert refused.returncode == 1 and "bake with keep_failed=1h" in refused.stderr + refused.stdout
 
 

@@ -54,7 +54,7 @@ def test_the_bake_says_what_it_leaves_to_the_boot_and_why(estate, kernel):
 def test_the_bake_warns_of_what_belongs_to_its_own_machine(kernel):
     for what in ("bake_id of the recipe", "host name of the machine that baked it"):
         [warning] = [each for each in kernel.data["warnings"] if each.startswith(f"/etc/issue.net holds the {what}")]
-        assert "banner (file.managed) of kernel wrote it" in warning
+        assert "banner (file.managed) of kernel, name /etc/issue.net wrote it" in warning
         assert "bake_identity: {/etc/issue.net: ok}" in warning
 
 

@@ -143,6 +143,23 @@ def properties(active: str, loaded: str = "loaded", result: str = "success", ena
             id="nobody enabled it",
         ),
         pytest.param(
+            properties("inactive", enabled="disabled") + "TriggeredBy=x.socket\n",
+            {"is-active": ("active\n", 0)},
+            "waiting: x.socket starts it",
+            True,
+            id="its socket starts it",
+        ),
+        pytest.param(
+            properties("inactive", enabled="disabled") + "TriggeredBy=x.socket\n",
+            {"is-active": ("inactive\n", 3)},
+            "inactive",
+            False,
+            id="its socket does not listen",
+        ),
+        pytest.param(
+            properties("inactive", enabled="static") + "Type=dbus\n", {}, "waiting: D-Bus starts it", True, id="D-Bus"
+        ),
+        pytest.param(
             properties("inactive"),
             {"condition": (f"x: {CONDITION} failed.\n", 1)},
             f"not applicable: {CONDITION} is not met",

@@ -79,11 +79,12 @@ def bake(
             settings=settings,
             store=store,
             builder=builder,
-            chain=_idempotent(recipe_chain(opts, name)) if again else recipe_chain(opts, name),
+            chain=recipe_chain(opts, name),
             channel=channel,
             refresh=how,
             preview=test,
             offline=offline.is_offline(cache, settings.cache, how != "never"),
+            again=again,
             keep_failed=keep_for,
             user=user,
             progress=progress,
@@ -107,14 +108,6 @@ def recipe_chain(opts: Mapping[str, Any], name: str) -> tuple[Recipe, ...]:
         known = ", ".join(sorted(definitions.recipes)) or "none"
         raise SaltInvocationError(f"immutable:recipes: there is no recipe {name!r}; the pillar has {known}")
     return tuple(definitions.chain(name))
-
-
-def _idempotent(chain: tuple[Recipe, ...]) -> tuple[Recipe, ...]:
-    """Return the chain with the test that the states of its last recipe are idempotent."""
-    *below, recipe = chain
-    if not recipe.states:
-        raise SaltInvocationError(f"again: the recipe {recipe.name} has no states that could be applied again")
-    return (*below, replace(recipe, tests=replace(recipe.tests, idempotent=True)))
 
 
 def run(context: BakeContext) -> dict[str, Any]:

@@ -57,6 +57,8 @@ class BakeContext:
     """Only find out which layers would be built."""
     offline: bool = False
     """The builder may fetch nothing."""
+    again: bool = False
+    """The states of the recipe, applied a second time, must change nothing."""
     keep_failed: float = 0.0
     """Seconds for which the machine of states that failed is kept."""
     user: str | None = None

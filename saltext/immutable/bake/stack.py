@@ -88,13 +88,17 @@ class Stack:
         ``running``: the units that they declare running; ``not_previewed``: the states of which it is known that they
         would change something on each machine.
         """
+        known = sorted({each["state"] for each in self.deferred}.union(self.restless))
+        more = {"running": self.running, "not_previewed": known}
+        return {**of_recipes, **{name: value for name, value in more.items() if value}}
+
+    @property
+    def running(self) -> list[str]:
+        """The units that the states of all layers together declare running."""
         declared: dict[str, bool] = {}
         for layer in self.layers:
             declared |= layer.get("services") or {}
-        running = sorted(unit for unit, runs in declared.items() if runs)
-        known = sorted({each["state"] for each in self.deferred}.union(self.restless))
-        more = {"running": running, "not_previewed": known}
-        return {**of_recipes, **{name: value for name, value in more.items() if value}}
+        return sorted(unit for unit, runs in declared.items() if runs)
 
     @property
     def restless(self) -> list[str]:

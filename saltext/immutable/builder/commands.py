@@ -25,7 +25,7 @@ from saltext.immutable.builder.image_tests import run
 from saltext.immutable.builder.phases import phase, timed
 from saltext.immutable.builder.sandbox import sandbox
 from saltext.immutable.builder.sources import debian, minion, roots
-from saltext.immutable.builder.states import failures, kept, salt_call
+from saltext.immutable.builder.states import kept, salt_call
 from saltext.immutable.drift.running.services import programs
 from saltext.immutable.guard.seal import SEAL_PATH
 from saltext.immutable.host import Host, remove, sync_directory, write
@@ -33,7 +33,6 @@ from saltext.immutable.images import compare, layers, manifest, seal_layer, veri
 from saltext.immutable.machines import images, overlay
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.cgroup import Cgroup
-from saltext.immutable.spec.model import NOTED
 
 
 def find_layer(host: Host, key: str) -> dict[str, Any] | None:
@@ -122,8 +121,8 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
                 sls, chroot_warnings = salt_call.apply(machine, order)
             with phase("inside tests"):
                 lines = salt_call.trace(machine)
-                deferred, services = salt_call.deferred(machine, lines), salt_call.services(lines)
-                idle = salt_call.never_started(machine, services)
+                deferred = salt_call.deferred(machine, lines)
+                services, idle = salt_call.services(machine, lines, order.get("running", ()))
                 results = run.run_inside(machine, order, secret_values)
                 trace = salt_call.trace(machine)
             if not all(result["passed"] for result in results):
@@ -138,29 +137,29 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         about |= {"deferred": deferred, "services": services, "address": machine.address}
         layer = _commit(host, workspace, seconds, order, secret_values, writers=salt_call.writers(lines), **about)
         layer["warnings"] = [*layer["warnings"], *chroot_warnings, *idle]
-        if order.get("idempotent"):
-            with phase("apply again"), secrets.redacted(secret_values):
-                layer |= _applied_again(host, order, layer, secret_values)
         return {**layer, "trace": trace}
 
 
-def _applied_again(
-    host: Host, order: Mapping[str, Any], layer: Mapping[str, Any], secret_values: Sequence[secrets.Secret]
-) -> dict[str, Any]:
-    """Apply the states to the finished layer, as a dry run; return its ``tests`` or ``restless``, as the order asks."""
-    began = time.monotonic()
+def apply_again(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
+    """Apply states to the layers that they made, as a dry run. Return those that would change something: name -> comment.
+
+    ``order``: as for `state_layer`, but ``below`` has the layer of the states too; and ``left``, the names of the states
+    that left something to the boot.
+    """
     with ExitStack() as undo:
-        workspace, lower = undo.enter_context(_workspace_on(host, [*order["below"], layer["digest"]]))
+        undo.enter_context(host.lock(f"bake-{order['bake_id']}", wait=order["within"]))
+        undo.callback(remove, host.pki / order["bake_id"])
+        workspace, lower = undo.enter_context(_workspace_on(host, order["below"]))
+        machines.destroy(host, order["bake_id"])  # left by a bake that was killed
         machine = undo.enter_context(machines.temporary(host, salt_call.prepare(host, workspace, order, lower)))
         if machine.boot:
             machines.wait_booted(machine)
         if order["sync"]:
             salt_call.sync(machine, order)
-        found = salt_call.apply_again(machine, order, layer["deferred"])
-    if order["idempotent"] != NOTED:
-        message = secrets.redact(failures.describe_changed(found), secret_values)
-        return {"tests": [*layer["tests"], run.idempotent(order, message, time.monotonic() - began)]}
-    return {"restless": list(found)}
+        secret_values = secrets.read(machine, order)
+        with secrets.redacted(secret_values):
+            found = salt_call.apply_again(machine, order, order["left"])
+        return {secrets.redact(name, secret_values): secrets.redact(told, secret_values) for name, told in found.items()}
 
 
 _Answer = TypeVar("_Answer")

@@ -19,6 +19,7 @@ LOCAL: Mapping[str, Callable[..., Any]] = {
     "root_content": commands.root_content,
     "root_layer": commands.root_layer,
     "minion_layer": commands.minion_layer,
+    "apply_again": commands.apply_again,
     "state_layer": commands.state_layer,
     "candidates": commands.candidates,
     "updates": commands.pending_updates,

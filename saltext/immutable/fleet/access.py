@@ -18,6 +18,7 @@ from saltext.immutable.fleet.recovery import Listed, Recovery, distinct, recover
 from saltext.immutable.providers import Instance, Provider
 from saltext.immutable.spec.model import Fleet, ProviderSpec, TrafficSpec
 from saltext.immutable.store import Store
+from saltext.immutable.text import plain
 from saltext.immutable.traffic import Traffic
 
 ANSWERS_WITHIN = 2.0
@@ -66,8 +67,8 @@ class Access:
 
     def unmet(self, fleet: Fleet, image: str) -> list[str]:
         """Return what an image (full digest) wants and its hosts do not have; [] where they cannot be asked."""
-        with suppress(SaltException):
-            return list(providers.unmet(self._load(fleet.provider), image))
+        with suppress(SaltException, OSError):
+            return [plain(str(one)) for one in providers.unmet(self._load(fleet.provider), image)]
         return []
 
     def foreign(self, fleet: Fleet) -> list[Instance]:

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,10 @@ class Layer:
     """What was wrong with the layer of the same digest that this one takes the place of."""
 
 
+_KNOWN = frozenset(each.name for each in fields(Layer))
+"""A layer of a later version may have more in its metadata."""
+
+
 def find(host: Host, key: str) -> Layer | None:
     """Return the layer that was built last for ``key``, or None, also where the key or the layer cannot be read."""
     try:
@@ -82,7 +86,7 @@ def load(host: Host, digest: str) -> Layer:
         about = json.loads((host.layers / digest / "layer.json").read_text())
         if about.pop("sum", None) not in (None, manifest.digest(about)):
             raise ValueError("its checksum is wrong")
-        return Layer(**about)
+        return Layer(**{name: about[name] for name in _KNOWN.intersection(about)})
     except FileNotFoundError:
         raise
     except (AttributeError, OSError, TypeError, ValueError) as err:

@@ -17,8 +17,11 @@ from saltext.immutable.minions.jobs import NoAnswer
 from saltext.immutable.spec.model import STATES_CHECK, FunctionCheck
 
 STATUS_CALL = FunctionCheck("immutable.status")
-_ABSENT = (f"{STATES_CHECK.fun} is not available", f"{STATES_CHECK.fun} would change this machine")
-"""What machines of former versions answer, and what their guard does."""
+_ABSENT, _REFUSED = f"{STATES_CHECK.fun} is not available", "sealed: "
+"""What machines of former versions answer, and how a refusal of their guard begins: it does not know the function, or
+their recipe denies it. The guard of this version always lets it through."""
+_NAMED = 5
+"""Services that one sentence names."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.\d (\d{3})\b ?(.*)")
 
 
@@ -53,10 +56,12 @@ def _not_as_declared(answer: Any) -> str | None:
     ``answer``: of ``immutable.services``, which images of former versions do not have.
     """
     if isinstance(answer, CommandExecutionError):
-        return None if any(words in str(answer) for words in _ABSENT) else str(answer)
+        return None if _ABSENT in str(answer) or _REFUSED in str(answer) else str(answer)
     if not isinstance(answer, Mapping):
         return f"immutable.services returned {answer!r}"
-    wrong = [f"{unit} is {found}" for unit, found in answer.items() if not systemd.runs(str(found))]
+    found = [(unit, str(state)) for unit, state in answer.items() if not systemd.runs(str(state))]
+    wrong = [f"{unit} is {state}" for unit, state in found[:_NAMED]]
+    wrong += [f"{len(found) - _NAMED} more are not active"] if len(found) > _NAMED else []
     return f"{', '.join(wrong)}, but the states of its image want it running" if wrong else None
 
 

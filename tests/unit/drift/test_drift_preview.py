@@ -97,7 +97,8 @@ def test_what_the_bake_knew_is_left_out_but_not_its_failures():
         "cron_|-backup_|-/bin/backup_|-present": {"result": None, "changes": {}, "__id__": "backup", "__sls__": "web"},
         "cmd_|-tick_|-date_|-run": {"result": False, "changes": {}, "__id__": "tick", "__sls__": "web"},
         "file_|-motd_|-/etc/motd_|-managed": {"result": None, "changes": {}, "__id__": "motd", "__sls__": "web"},
+        "cron_|-backup_|-/bin/other_|-present": {"result": None, "changes": {}, "__id__": "backup", "__sls__": "web"},
     }
-    known = {"backup (cron.present) of web", "tick (cmd.run) of web"}
-    assert [item["what"] for item in predicted(result, known)] == ["tick", "motd"]
-    assert len(list(predicted(result))) == 3
+    known = {"backup (cron.present) of web, name /bin/backup", "tick (cmd.run) of web, name date"}
+    assert [item["what"] for item in predicted(result, known)] == ["tick", "motd", "backup"]
+    assert len(list(predicted(result))) == 4

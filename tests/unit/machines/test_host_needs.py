@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from saltext.immutable.machines import host_needs
@@ -15,6 +17,12 @@ def host(tmp_path):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(value)
     (tmp_path / "sys/module/br_netfilter").mkdir(parents=True)
+    (tmp_path / "secret").write_text("root:x:0\n")
+    (tmp_path / "proc/sys/vm/linked").symlink_to(tmp_path / "secret")
+    os.mkfifo(tmp_path / "proc/sys/vm/pipe")
+    release = tmp_path / "lib/modules" / os.uname().release
+    release.mkdir(parents=True)
+    (release / "modules.builtin").write_text("kernel/fs/built-in.ko\n")
     return tmp_path
 
 
@@ -40,6 +48,13 @@ def host(tmp_path):
             id="of its shared memory",
         ),
         pytest.param("sysctl.d/9.conf", "vm/../kernel/panic = 1", None, id="by a detour"),
+        pytest.param("sysctl.d/9.conf", "/secret = 1", None, id="a file of the host"),
+        pytest.param("sysctl.d/9.conf", ".secret = 1", None, id="the same with a dot"),
+        pytest.param("sysctl.d/9.conf", "//secret = 1", None, id="the same with two"),
+        pytest.param("sysctl.d/9.conf", "vm/linked = 1", None, id="a link"),
+        pytest.param("sysctl.d/9.conf", "vm/pipe = 1", None, id="a pipe, which would be waited for"),
+        pytest.param("sysctl.d/9.conf", "vm/*/x = 1", None, id="a star"),
+        pytest.param("modules-load.d/a.conf", "built-in", None, id="a module that is part of the kernel"),
         pytest.param("modules-load.d/a.conf", "br-netfilter", None, id="a module that is loaded"),
         pytest.param(
             "modules-load.d/a.conf",

@@ -297,6 +297,11 @@ def test_checks_without_a_status_raise(salt_side, monkeypatch):
             None,
             id="the guard of a former version",
         ),
+        pytest.param(
+            CommandExecutionError("web-1: immutable.services: sealed: image web@1: its recipe denies it"),
+            None,
+            id="a former version that denies everything",
+        ),
         pytest.param(CommandExecutionError("its seal is damaged"), "its seal is damaged", id="an error"),
         pytest.param("x", "immutable.services returned 'x'", id="an answer of any shape"),
     ],

@@ -13,7 +13,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.bake import contents, image_tests, layers
+from saltext.immutable.bake import again, contents, image_tests, layers
 from saltext.immutable.bake.context import BakeContext, machine_network, master_address
 from saltext.immutable.bake.keys import last_bake, layer_key, references, why
 from saltext.immutable.bake.keys.references import Tree
@@ -54,6 +54,8 @@ def states(context: BakeContext, recipe: Recipe, stack: Stack) -> Stack:
     recipe = replace(recipe, secrets=stack.secrets, at_boot=stack.at_boot)
     reading = _read(context, recipe, stack)
     found = _find(context, recipe, stack, reading)
+    if found is not None and again.is_asked(context, recipe) and not context.preview:
+        return again.checked(context, recipe, found, _order(context, recipe, stack, layer_key.whole(reading.tree)))
     if found is not None:
         return found
     if context.preview:
@@ -117,18 +119,21 @@ def _build_once(context: BakeContext, recipe: Recipe, below: Stack, reading: Rea
     """Return the stack with a new layer, kept under its key if its inputs did not change while it was built."""
     tree = layer_key.whole(reading.tree)
     details = _details(context, recipe, reading.grains) if reading.ground is not None else {}
-    stack = layers.build(context, recipe, below, "state_layer", _order(context, recipe, below, tree))
+    order = _order(context, recipe, below, tree)
+    stack = layers.build(context, recipe, below, "state_layer", order)
+    if recipe.tests.idempotent or again.is_asked(context, recipe):
+        stack = again.checked(context, recipe, stack, order)
     trace = stack.top.get("trace") or []
     asked, unproven = references.asked(trace), references.unproven(tree, trace)
     # All inputs are read again: if one changed during the build, it is not known which of its values the layer has.
     now = layer_key.tree(context.opts)
-    again = None if reading.ground is None else _ground(context, recipe, below, reading.grains, now)
+    ground = None if reading.ground is None else _ground(context, recipe, below, reading.grains, now)
     answers = layer_key.complete({}, now, asked)
     before = layer_key.complete({}, tree, asked)
-    if again != reading.ground or answers != before:
+    if ground != reading.ground or answers != before:
         old = why.parts(reading.ground or {}, details, before, {})
-        new = why.parts(again or {}, _details(context, recipe, reading.grains) if details else {}, answers, {})
-        if again is not None and again != _ground(context, recipe, below, reading.grains, now):
+        new = why.parts(ground or {}, _details(context, recipe, reading.grains) if details else {}, answers, {})
+        if ground is not None and ground != _ground(context, recipe, below, reading.grains, now):
             raise CommandExecutionError(
                 f"{_moved(recipe, old, new)}, and changes each time that it is read, so no layer can be kept for it; "
                 "take the clock, random numbers and fresh tokens out of the pillar"
@@ -137,11 +142,11 @@ def _build_once(context: BakeContext, recipe: Recipe, below: Stack, reading: Rea
     _require_served_as_listed(tree, trace)
     # The next bake will know the grains that the tree's own modules brought to this one.
     grains = _grains(context, stack, below.top["grains"], stack.top["grains"])
-    if again is None or grains != reading.grains:
-        again = _ground(context, recipe, below, grains, now)
-    made_from = {**again, **answers}
+    if ground is None or grains != reading.grains:
+        ground = _ground(context, recipe, below, grains, now)
+    made_from = {**ground, **answers}
     stack = stack.amend_top(unproven=unproven, key=layer_key.key(made_from))
-    last_bake.keep_asked(context.store, recipe.name, layer_key.key(again), asked)
+    last_bake.keep_asked(context.store, recipe.name, layer_key.key(ground), asked)
     for key in (layer_key.key(made_from), layer_key.last(recipe)):
         layers.keep(context, key, stack.top)
     more = {"asked": asked, "states": references.states(trace), "unproven": unproven}
@@ -209,8 +214,8 @@ def _order(context: BakeContext, recipe: Recipe, stack: Stack, tree: Tree) -> di
         "sync": layer_key.has_custom_modules(tree),
         "chroot": recipe.bake_in == "chroot",
         "at_boot": list(recipe.at_boot),
+        "running": stack.running,
         "bake_identity": list(recipe.bake_identity),
-        "idempotent": recipe.tests.idempotent,
         "hash_key": layer_key.hash_key(context.store.secret),
         "within": recipe.bake_within,
         "secrets": list(recipe.secrets),

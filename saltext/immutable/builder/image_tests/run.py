@@ -44,14 +44,6 @@ def run_inside(machine: Machine, order: Mapping[str, Any], secret_values: Sequen
     return _run(machine, {**order, "tests": tests}, "inside", secret_values, env=mirrors.environment())
 
 
-def idempotent(order: Mapping[str, Any], message: str, seconds: float) -> Result:
-    """Return the result of the test that the states change nothing when they are applied again.
-
-    ``message``: what they would change, '' for nothing.
-    """
-    return {**_result("idempotent", "inside", seconds, message), "recipe": order["tests"]["recipe"]}
-
-
 def test_image(host: Host, order: Mapping[str, Any]) -> list[Result]:
     """Launch a machine from an image as a fleet does, under the recipe's bake_id, and run the booted tests on it.
 

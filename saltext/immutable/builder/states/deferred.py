@@ -250,11 +250,12 @@ def command(call: Call) -> Result:
 
 
 def service(call: Call) -> Result:
-    """`service.running` and `service.dead`: record what the states declare of a service, for the health of machines."""
-    running = call.function != "service.dead"
-    result = _started(call) if running else call.run()
-    if result["result"] is not False and call.function != "service.mod_watch":
-        call.trace.note("service", systemd.full_name(call.name), running)
+    """`service.running` and its kin: record what the states declare of a service, for the health of machines."""
+    starts = call.function in ("service.running", "service.mod_watch")
+    result = _started(call) if starts else call.run()
+    unit = systemd.full_name(call.name)
+    if result["result"] is not False and call.function != "service.mod_watch" and systemd.is_name(unit):
+        call.trace.append("service", unit, starts and call.get("enable") is not False)
     return result
 
 
@@ -290,6 +291,8 @@ _FUNCTIONS: Mapping[str, Handler] = {
     "mount.mod_watch": remounted,
     "service.running": service,
     "service.dead": service,
+    "service.disabled": service,
+    "service.masked": service,
     "service.mod_watch": service,
     **{f"cmd.{name}": command for name in ("run", "script", "wait", "wait_script", "mod_watch")},
 }

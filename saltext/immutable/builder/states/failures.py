@@ -11,8 +11,6 @@ from saltext.immutable.state_names import name_of_result
 
 Where = Callable[[str, str], str]
 _NOT_RUN = "One or more requisite failed"
-_WIDTH = 80
-"""Characters of a state's name in the message."""
 _LINES = 10
 """Lines of a command's output in the message."""
 
@@ -60,12 +58,10 @@ def describe_changed(found: Mapping[str, str]) -> str:
 
 def _state(name: str, state: Mapping[str, Any], where: Where) -> str:
     """Return what is known of a failed state: id, function, SLS, line, name; comment; the last lines of its output."""
-    _, state_id, target = [*name.split("_|-"), "", ""][:3]
-    shown = target.partition("\n")[0][:_WIDTH]
-    named = f", name {shown}{'...' if shown != target else ''}" if target not in (state_id, "") else ""
+    state_id = [*name.split("_|-"), ""][1]
+    place = where(str(state.get("__sls__") or ""), str(state.get("__id__") or state_id))
     comment = str(state.get("comment") or "").strip()
-    place = where(str(state.get("__sls__") or ""), state_id)
-    lines = [f"- {name_of_result(name, state)}{f' at {place}' if place else ''}{named}", *_indented(comment)]
+    lines = [f"- {name_of_result(name, state)}{f', at {place}' if place else ''}", *_indented(comment)]
     changes = state.get("changes") or {}
     for stream in ("stdout", "stderr"):
         if output := str(changes.get(stream) or "" if isinstance(changes, Mapping) else "").strip():

@@ -29,8 +29,6 @@ TRACE = "/run/immutable-trace"
 """File in the machine in which `traced_salt_call` records what the states use."""
 _INCLUDED = r'^[^#]*include[[:space:]]+"/etc/nftables["/]'
 _KIND, _SERVICE = "deferred", ".service"
-_STARTED_BY = ("BoundBy", "RequiredBy", "TriggeredBy", "UpheldBy", "WantedBy")
-"""Properties of a unit that name the units which start it."""
 _TIMED_OUT = 124
 """Exit code of timeout(1) when the time is over."""
 # Kinds of custom modules that an image never keeps: a synced executor would take the guard's place.
@@ -144,10 +142,10 @@ def _states(order: Mapping[str, Any]) -> list[str]:
     return [*function, *(f"{name}={order[name]}" for name in ("saltenv", "pillarenv") if order[name])]
 
 
-def apply_again(machine: Machine, order: Mapping[str, Any], left: Sequence[Mapping[str, str]]) -> dict[str, str]:
+def apply_again(machine: Machine, order: Mapping[str, Any], left: Sequence[str]) -> dict[str, str]:
     """Return the states that would change something if they were applied once more: name to comment. Changes nothing.
 
-    ``left``: what they left to the boot, which they would do again.
+    ``left``: the names of those that left something to the boot, which they would do again.
     """
     done = _salt_call(machine, [*_states(order), "test=True"], order["within"])
     result = _parse(done)
@@ -155,7 +153,7 @@ def apply_again(machine: Machine, order: Mapping[str, Any], left: Sequence[Mappi
         raise CommandExecutionError(
             f"the states did not run a second time; correct what Salt says, and bake again:\n{_errors(result, done)}"
         )
-    return failures.changed_again(result, {each["state"] for each in left})
+    return failures.changed_again(result, left)
 
 
 def _traced(order: Mapping[str, Any]) -> list[str]:
@@ -193,34 +191,34 @@ def deferred(machine: Machine, lines: Sequence[Sequence[Any]] | None) -> list[di
     return found
 
 
-def services(lines: Sequence[Sequence[Any]] | None) -> dict[str, bool]:
-    """Return the units that the states declare running (True) or dead. ``lines``: the result of `trace`."""
-    return {line[1]: line[2] for line in lines or () if line[0] == "service"}
+def services(
+    machine: Machine, lines: Sequence[Sequence[Any]] | None, below: Sequence[str]
+) -> tuple[dict[str, bool], list[str]]:
+    """Return the units that the states declare running (True) or not, and a sentence for each that no boot starts.
+
+    ``lines``: the result of `trace`; ``below``: the units that the layers below want running. One that is removed or
+    masked in the end is not to run, whatever a state declared of it before.
+    """
+    declared = {line[1]: line[2] for line in lines or () if line[0] == "service"}
+    wanted = [unit for unit in dict.fromkeys((*below, *declared)) if declared.get(unit, True)]
+    if not wanted or not machine.boot:
+        return declared, []
+    found = systemd.shown(machine.run(systemd.show_command(wanted)).stdout)
+    if len(found) != len(wanted):
+        return declared, []
+    states = dict(zip(wanted, found, strict=True))
+    gone = {unit: False for unit, properties in states.items() if systemd.is_gone(properties)}
+    idle = [unit for unit in declared if unit in states.keys() - gone and systemd.is_never_started(states[unit])]
+    return declared | gone, [
+        f"{unit} runs in the bake, but nothing starts it at the boot of a machine, which would not become healthy; "
+        "give enable: True to its service.running, or enable: False if machines need not run it"
+        for unit in idle
+    ]
 
 
 def writers(lines: Sequence[Sequence[Any]] | None) -> dict[str, str]:
     """Return path to state of the files that states were applied to. ``lines``: the result of `trace`."""
     return {line[1]: line[2] for line in lines or () if line[0] == "wrote"}
-
-
-def never_started(machine: Machine, declared: Mapping[str, bool]) -> list[str]:
-    """Return a sentence for each unit that is declared running, but that no boot starts."""
-    running = [unit for unit, runs in declared.items() if runs]
-    if not running or not machine.boot:
-        return []
-    properties = f"--property=Id,UnitFileState,{','.join(_STARTED_BY)}"
-    done = machine.run(["systemctl", "show", properties, "--", *running])
-    found = [dict(line.partition("=")[::2] for line in each.splitlines()) for each in done.stdout.split("\n\n")]
-    idle = [
-        each.get("Id", "")
-        for each in found
-        if each.get("UnitFileState") == "disabled" and not any(each.get(name) for name in _STARTED_BY)
-    ]
-    return [
-        f"{unit} runs in the bake, but nothing starts it at the boot of a machine, which would not become healthy; "
-        "give enable: True to its service.running"
-        for unit in idle
-    ]
 
 
 def _salt_call(

@@ -66,6 +66,11 @@ class Trace:
             self._seen.add(line)
             os.write(self._out, f"{line}\n".encode())
 
+    def append(self, *what: Any) -> None:
+        """Record an observation of which the last one counts."""
+        self._seen.discard(json.dumps(what, default=repr))
+        self.note(*what)
+
     def unproven(self, reason: str) -> None:
         """Record that something cannot be proven, and in which state or file."""
         self.note("unproven", f"{self.in_progress[-1] if self.in_progress else 'salt-call'} {reason}")

@@ -19,7 +19,7 @@ def watch_states(trace: Trace) -> None:
         def call(self: Any, low: Any, *args: Any, **kwargs: Any) -> Any:
             name = f"{low.get('state')}.{low.get('fun')}"
             trace.note("state", low.get("__sls__"), low.get("__id__"), name, trace.hash(low))
-            state = name_of_state(low.get("__id__"), name, low.get("__sls__"))
+            state = name_of_state(low.get("__id__"), name, low.get("__sls__"), low.get("name"))
             trace.in_progress.append(f"state {state}")
             if low.get("state") == "file":
                 trace.note("wrote", str(low.get("name")), state)

@@ -16,10 +16,12 @@ from saltext.immutable.fleet.decide.checks import PROBE_WITHIN
 from saltext.immutable.minions import Event, LaunchFailed, NoAnswer, Outdated
 from saltext.immutable.providers import Identity, Instance, Provider
 from saltext.immutable.spec import reading
-from saltext.immutable.spec.model import Fleet, FunctionCheck, HttpCheck
+from saltext.immutable.spec.model import STATES_CHECK, Fleet, FunctionCheck, HttpCheck
 from saltext.immutable.text import plain
 from saltext.immutable.traffic import Traffic, TrafficStatus
 
+STATES_EVERY = 10.0
+"""Seconds for which services that ran are believed to run, in a fleet with health checks of its own."""
 CONSOLE = 20_000
 """How many characters of a console are kept, the last ones."""
 
@@ -108,6 +110,8 @@ class World:
         self._minions = minions
         self._clock = clock
         everyone = (default, *providers.values())
+        self._states_held: dict[str, float] = {}
+        """When the services that a machine's states want running were seen to run."""
         self.settles = max(provider.settles for provider in everyone)
         self.concurrency = min(provider.concurrency for provider in everyone)
 
@@ -192,7 +196,7 @@ class World:
         Any answer becomes a probe: a machine must not be able to stop the driver.
         """
         minion_id, deadline = record.minion_id, self._clock() + within
-        checks, found = self._fleet.checks, list[str | None]()
+        checks, found = self._checks_now(minion_id, proven), list[str | None]()
         try:
             together = _at_once(checks)
             if proven and together:
@@ -212,7 +216,16 @@ class World:
             return Probe("no", plain(str(err)), wrong=record.ready_since is None)
         except SaltException as err:
             return Probe("unknown", plain(str(err)), outdated=isinstance(err, Outdated))
+        if STATES_CHECK in checks:
+            self._states_held[minion_id] = self._clock()
         return Probe("yes")
+
+    def _checks_now(self, minion_id: str, proven: bool) -> Sequence[FunctionCheck | HttpCheck]:
+        """Return the checks of a probe: that of the services follows from the image, and is not made each time."""
+        held = self._states_held.get(minion_id)
+        if proven and self._fleet.health and held is not None and self._clock() < held + STATES_EVERY:
+            return self._fleet.health
+        return self._fleet.checks
 
     def _left(self, deadline: float) -> float:
         left = deadline - self._clock()

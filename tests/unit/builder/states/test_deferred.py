@@ -291,6 +291,12 @@ def test_what_the_states_declare_of_services_is_recorded(tmp_path, place):
     states.call("service.running", failed, name="broken")
     states.call("service.mod_watch", started, name="watched")
     assert states.noted("service") == [["nginx.service", True], ["app.socket", True], ["exim4.service", False]]
+    for function, more in (("service.disabled", {}), ("service.masked", {}), ("service.running", {"enable": False})):
+        states.call(function, answer("name, enable=None|" + RESULT, True, "done"), name="late", **more)
+    states.call("service.running", started, name="late")
+    states.call("service.running", started, name="getty@*")
+    assert states.noted("service")[3:] == [["late.service", False], ["late.service", False], ["late.service", False],
+                                           ["late.service", True]]  # fmt: skip
 
 
 def test_a_service_that_starts_at_boot_is_declared_running(tmp_path, place):

@@ -51,10 +51,10 @@ def test_states_that_change_something_each_time_are_named_but_for_what_is_left_t
         "file_|-a_|-/etc/a_|-managed": FINE,
     }
     found = failures.changed_again(result, {"vm.x (sysctl.present) of web"})
-    assert found == {"backup (cron.present) of web": "Cron is set to be updated"}
+    assert found == {"backup (cron.present) of web, name /usr/local/bin/backup": "Cron is set to be updated"}
     assert failures.describe_changed(found).splitlines() == [
         "states that would change something each time:",
-        "- backup (cron.present) of web",
+        "- backup (cron.present) of web, name /usr/local/bin/backup",
         "    Cron is set to be updated",
     ]
     assert failures.changed_again({"file_|-a_|-/etc/a_|-managed": FINE}, set()) == {}
@@ -84,4 +84,4 @@ def test_the_line_of_a_state_is_named_if_it_is_certain(text, line):
 def test_the_message_says_where_the_state_is():
     result = {"cmd_|-migrate_|-migrate --all_|-run": {"result": False, "comment": "no", "__sls__": "web.db"}}
     said = failures.describe(result, lambda sls, state_id: f"{sls}/{state_id}:7")
-    assert "- migrate (cmd.run) of web.db at web.db/migrate:7, name migrate --all" in said
+    assert "- migrate (cmd.run) of web.db, name migrate --all, at web.db/migrate:7" in said

@@ -12,7 +12,7 @@ from saltext.immutable.builder.states import salt_call
 class FakeMachine:
     """A machine that bakes; ``shown``: what systemd says of its units."""
 
-    shown: str
+    shown: str = ""
     boot: bool = True
     asked: list[list[str]] = field(default_factory=list)
 
@@ -21,31 +21,44 @@ class FakeMachine:
         return CompletedProcess(words, 0, self.shown, "")
 
 
-def shown(name: str, state: str, wanted_by: str = "") -> str:
-    others = "\n".join(f"{each}=" for each in ("BoundBy", "RequiredBy", "TriggeredBy", "UpheldBy"))
-    return f"Id={name}\nUnitFileState={state}\n{others}\nWantedBy={wanted_by}\n"
+def shown(state: str, starter: str = "", loaded: str = "loaded", kind: str = "simple") -> str:
+    return f"LoadState={loaded}\nUnitFileState={state}\nType={kind}\nBoundBy=\n{starter}\n"
+
+
+def declared(**units: bool) -> list[list[object]]:
+    return [["sls", "base", "web"], *(["service", f"{name}.service", runs] for name, runs in units.items())]
 
 
 def test_the_last_state_about_a_unit_counts():
-    lines = [["sls", "base", "web"], ["service", "a.service", True], ["service", "b.service", True]]
-    assert salt_call.services([*lines, ["service", "a.service", False]]) == {"a.service": False, "b.service": True}
-    assert salt_call.services(None) == {}
+    lines = [*declared(a=True, b=True), ["service", "a.service", False]]
+    machine = FakeMachine(shown("enabled"))
+    assert salt_call.services(machine, lines, ()) == ({"a.service": False, "b.service": True}, [])
+    assert salt_call.services(FakeMachine(), None, ()) == ({}, [])
 
 
 def test_a_unit_that_nothing_starts_at_boot_is_warned_of():
-    units = {"a.service": True, "b.service": True, "c.service": True, "d.service": False, "e.service": True}
     stanzas = (
-        shown("a.service", "enabled", "multi-user.target"),
-        shown("b.service", "disabled"),
-        shown("c.service", "disabled", "a.service"),
-        shown("e.service", "static"),
+        shown("enabled", "WantedBy=multi-user.target"),
+        shown("disabled"),
+        shown("disabled", "WantedBy=a.service"),
+        shown("disabled", "TriggeredBy=e.socket"),
+        shown("static"),
+        shown("static", kind="dbus"),
     )
     machine = FakeMachine("\n".join(stanzas))
-    [warning] = salt_call.never_started(machine, units)
-    assert warning.startswith("b.service runs in the bake, but nothing starts it at the boot of a machine")
-    assert machine.asked[0][-4:] == ["a.service", "b.service", "c.service", "e.service"]
+    units = declared(a=True, b=True, c=True, d=False, e=True, f=True, g=True)
+    found, warnings = salt_call.services(machine, units, ())
+    assert [unit for unit, runs in found.items() if not runs] == ["d.service"]
+    assert [warning.partition(" ")[0] for warning in warnings] == ["b.service", "f.service"]
+    assert "d.service" not in machine.asked[0]
 
 
-def test_without_an_init_nothing_runs_in_the_bake():
-    assert salt_call.never_started(FakeMachine("", boot=False), {"a.service": True}) == []
-    assert salt_call.never_started(FakeMachine(""), {"a.service": False}) == []
+def test_a_unit_that_the_layer_removes_or_masks_is_not_to_run():
+    gone = (shown("", loaded="not-found"), shown("masked", loaded="masked"))
+    machine = FakeMachine("\n".join((*gone, shown("enabled"))))
+    found, warnings = salt_call.services(machine, declared(own=True), ["exim4.service", "cron.service"])
+    assert found == {"own.service": True, "exim4.service": False, "cron.service": False} and warnings == []
+
+
+def test_without_an_init_nothing_is_known_but_what_is_declared():
+    assert salt_call.services(FakeMachine(boot=False), declared(a=True), ()) == ({"a.service": True}, [])

@@ -10,9 +10,9 @@ from salt.exceptions import CommandExecutionError, SaltClientError
 
 from saltext.immutable.fleet.books.ledger import Generation, Record
 from saltext.immutable.fleet.decide.checks import PROBE_WITHIN
-from saltext.immutable.fleet.drive.world import Probe, World
+from saltext.immutable.fleet.drive.world import STATES_EVERY, Probe, World
 from saltext.immutable.minions import LaunchFailed, NoAnswer
-from saltext.immutable.spec.model import Fleet, FunctionCheck, ProviderSpec
+from saltext.immutable.spec.model import STATES_CHECK, Fleet, FunctionCheck, ProviderSpec
 from saltext.immutable.text import LONGEST
 
 ONE = "1" * 64
@@ -115,6 +115,23 @@ def test_an_image_that_was_told_once_is_not_asked_for_again():
     machine = Machine()
     look(machine, proven=True)
     assert len(machine.allowed) == len(CHECKS)
+
+
+def test_services_that_ran_are_asked_about_again_after_a_while():
+    asked: list[list[str]] = []
+
+    class Recording(Machine):
+        def check_together(self, minion_id, checks, within):
+            asked.append([check.fun for check in checks])
+            return [None for _ in checks]
+
+    machine = Recording()
+    fleet = Fleet("web", "web", 1, "web-{token}", PROVIDER, health=CHECKS[:1])
+    world = World(fleet, "i", {1: Generation("web", 1, ONE, PROVIDER, 0.0)}, {}, machine, machine, lambda: machine.now)
+    for machine.now in (100.0, 105.0, 100.0 + STATES_EVERY):
+        assert world.probe(RECORD, "10.0.0.1", True).health == "yes"
+    both = [STATES_CHECK.fun, CHECKS[0].fun]
+    assert asked == [both, both[1:], both]
 
 
 def test_last_words_are_only_printed():
