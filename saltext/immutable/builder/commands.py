@@ -141,10 +141,10 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def apply_again(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
-    """Apply states to the layers that they made, as a dry run. Return those that would change something: name -> comment.
+    """Apply states to the layers that they made, as a dry run; return those that would change something.
 
-    ``order``: as for `state_layer`, but ``below`` has the layer of the states too; and ``left``, the names of the states
-    that left something to the boot.
+    Returned: name -> comment. ``order``: as for `state_layer`, but ``below`` has the layer of the states too, and
+    ``left`` the names of the states that left something to the boot.
     """
     with ExitStack() as undo:
         undo.enter_context(host.lock(f"bake-{order['bake_id']}", wait=order["within"]))
@@ -159,7 +159,7 @@ def apply_again(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
         secret_values = secrets.read(machine, order)
         with secrets.redacted(secret_values):
             found = salt_call.apply_again(machine, order, order["left"])
-        return {secrets.redact(name, secret_values): secrets.redact(told, secret_values) for name, told in found.items()}
+        return dict([secrets.redact(text, secret_values) for text in each] for each in found.items())
 
 
 _Answer = TypeVar("_Answer")

@@ -47,10 +47,12 @@ def checked(folder: Path, trees: Sequence[Path]) -> dict[str, Any]:
     """
     files, left = 0, []
     for path, _ in chain.from_iterable(map(_files, trees)):
-        if kernel.has_verity(path):
-            files += 1
-        else:
-            left.append(path)
+        try:
+            has = kernel.has_verity(path)
+        except FileNotFoundError:  # the layer is set aside meanwhile
+            continue
+        files += has
+        left += [] if has else [path]
     return {"files": files, "why": _why(folder, left) if left else ""}
 
 
