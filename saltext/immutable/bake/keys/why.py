@@ -6,11 +6,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from saltext.immutable.images.manifest import canonical
+from saltext.immutable.images.manifest import canonical, digest
 
 Parts = Mapping[str, Any]
 """The inputs of a layer of states, in parts: below (digest) and settings; by name or path a hash of each of grains,
 pillar, files, lists, states; and tops, asked, unproven."""
+SETTINGS = (
+    *("at_boot", "bake_id", "bake_identity", "bake_in", "idempotent", "marked", "pack", "pillarenv", "saltcheck"),
+    *("saltenv", "settings", "slim", "states", "tests"),
+)
+"""Keys of the ground that are settings of the recipe or the master. The others have parts of their own."""
 _NAMED = {"grains": "grain", "pillar": "pillar", "files": "file", "states": "state"}
 
 
@@ -21,10 +26,14 @@ def parts(ground: Parts, details: Parts, selected: Parts, more: Parts) -> dict[s
     ``more``: asked, states and unproven.
     """
     files = {f"{path} ({env})": hashed for env, found in selected["files"].items() for path, hashed in found.items()}
-    names = ("bake_id", "states", "saltenv", "pillarenv", "marked", "slim", "settings")
-    settings = {name: ground[name] for name in names if name in ground}
+    settings = {name: _setting(ground[name]) for name in SETTINGS if name in ground}
     own = {"below": ground.get("below"), "settings": settings, "tops": ground.get("tops"), "files": files}
     return plain({**own, "lists": selected["lists"], **details, **more})
+
+
+def _setting(value: Any) -> Any:
+    """Return what is kept of a setting: one that is not short, tests for example, as a hash."""
+    return value if isinstance(value, str | bool | None) else digest(plain({"value": value}))
 
 
 def plain(data: Parts) -> dict[str, Any]:

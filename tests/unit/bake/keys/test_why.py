@@ -72,6 +72,8 @@ def files(found: dict[str, str]) -> dict[str, Any]:
             id="a state",
         ),
         pytest.param(parts({"states": ("web", "shop")}), ["web: setting states changed"], id="the recipe's states"),
+        pytest.param(parts({"bake_in": "chroot"}), ["web: setting bake_in is new"], id="where it is baked"),
+        pytest.param(parts({"tests": [{"name": "x"}]}), ["web: setting tests is new"], id="its tests"),
         pytest.param(parts({"tops": "u"}), ["web: what the master's external tops say changed"], id="external tops"),
         pytest.param(parts({"below": "c"}), [], id="the layer below: its own inputs tell why"),
     ],
