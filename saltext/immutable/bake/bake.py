@@ -1,12 +1,9 @@
-"""From a recipe to an image, as seen from the master.
-
-The steps are listed here, in order. To add one, write a function in a file of ``steps/`` and add a line.
-"""
+"""From a recipe to an image, as seen from the master: `step_order` lists the steps."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -19,14 +16,8 @@ from saltext.immutable.bake import refresh as refreshing
 from saltext.immutable.bake.context import BakeContext, Progress, machine_network, silent
 from saltext.immutable.bake.keys.up_to_date import UpToDateCheck
 from saltext.immutable.bake.stack import Stack
-from saltext.immutable.bake.steps.commit import commit
-from saltext.immutable.bake.steps.minion import minion
-from saltext.immutable.bake.steps.remember import remember
-from saltext.immutable.bake.steps.seal import image_order, seal
-from saltext.immutable.bake.steps.sign import sign
-from saltext.immutable.bake.steps.source import source
-from saltext.immutable.bake.steps.states import states
-from saltext.immutable.bake.steps.test import test
+from saltext.immutable.bake.step_order import IMAGE, LAYERS
+from saltext.immutable.bake.steps.seal import image_order
 from saltext.immutable.builder import offline
 from saltext.immutable.builder.finish import private_keys
 from saltext.immutable.builder.local import LOCAL
@@ -36,12 +27,6 @@ from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Recipe
 from saltext.immutable.store import Store
 from saltext.immutable.worker import Worker
-
-LAYERS: tuple[Callable[[BakeContext, Recipe, Stack], Stack], ...] = (source, minion, states)
-"""Steps for each recipe of the chain, the root first. Each puts at most one layer on the stack."""
-
-IMAGE: tuple[Callable[[BakeContext, Stack], Stack], ...] = (seal, sign, test, commit, remember)
-"""Steps that make an image of all the layers. Until `commit` has ended, nothing uses the image."""
 
 
 def bake(

@@ -14,7 +14,7 @@ from saltext.immutable.fleet.books.ledger import Ledger, Record
 from saltext.immutable.fleet.books.recovered import never_known
 from saltext.immutable.fleet.drive.track import phase
 from saltext.immutable.fleet.drive.world import Minions, World, is_ours
-from saltext.immutable.fleet.recovery import Listed, Recovery, distinct, recovery
+from saltext.immutable.fleet.unknown_machines import Listed, Recovery, distinct, recovery
 from saltext.immutable.providers import Instance, Provider
 from saltext.immutable.spec.model import Fleet, ProviderSpec, TrafficSpec
 from saltext.immutable.store import Store

@@ -14,7 +14,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import providers, traffic
-from saltext.immutable.fleet import recovery
+from saltext.immutable.fleet import unknown_machines
 from saltext.immutable.fleet.access import Access
 from saltext.immutable.fleet.books.audit import AuditEntry, AuditLog
 from saltext.immutable.fleet.books.budgets import Budget
@@ -233,7 +233,7 @@ class Fleets:
     def machines(self, fleet: Fleet, ledger: Ledger, now: float) -> list[Machine]:
         """Return a fleet's machines from the ledger and one list of the provider."""
         instances = {one.minion_id: one for one in self.world(fleet, ledger).list()}
-        taints = {**dict.fromkeys(self.access.keyless(fleet, ledger), recovery.KEYLESS), **ledger.tainted()}
+        taints = {**dict.fromkeys(self.access.keyless(fleet, ledger), unknown_machines.KEYLESS), **ledger.tainted()}
         return list(machines_of(ledger, self.access.recovery(fleet, ledger).records, taints, instances, now))
 
     def world(self, fleet: Fleet, ledger: Ledger, *numbers: int | None) -> World:
@@ -333,25 +333,26 @@ class Fleets:
         """Return a sentence if a fleet of the pillar has no machines in the store, and others that it had before."""
         if name not in self.definitions.fleets or Ledger(self.store, name).records():
             return None
-        return recovery.lost(name, self.access.foreign(self.definitions.fleets[name]))
+        return unknown_machines.lost(name, self.access.foreign(self.definitions.fleets[name]))
 
     def warnings(self, fleet: Fleet) -> list[str]:
         """Return what an operator must know of a fleet: about the store, and windows that are never open."""
         found: list[str | None] = []
         with suppress(CommandExecutionError):
             found.append(self.lost(fleet.name))
-            found.append(recovery.warning(fleet.name, self.access.recovery(fleet, Ledger(self.store, fleet.name))))
+            recovery = self.access.recovery(fleet, Ledger(self.store, fleet.name))
+            found.append(unknown_machines.warning(fleet.name, recovery))
         return [*filter(None, found), *self.window_mistakes(fleet)]
 
     def _taint_keyless(self, name: str) -> None:
         """Taint machines whose minion key is gone, so that a rollout replaces them; not those that have it back."""
         keyless = self.access.keyless(self.find(name, allow_removed=True), Ledger(self.store, name))
         for taint in chain(*self.taints.of_fleet(name).values()):
-            if taint.reason == recovery.KEYLESS and self.minions.accepted(taint.minion_id):
+            if taint.reason == unknown_machines.KEYLESS and self.minions.accepted(taint.minion_id):
                 why = "its minion key is there again"
                 self.taints.withdraw("sick", self.audit_entry("untainted", taint.minion_id, name, why))
         for minion_id in keyless:
-            entry = self.audit_entry("tainted", minion_id, name, recovery.KEYLESS)
+            entry = self.audit_entry("tainted", minion_id, name, unknown_machines.KEYLESS)
             if self.taints.add("sick", entry):
                 self._say(name, Entry(entry.at, "keyless", minion_id, entry.reason))
 

@@ -19,7 +19,7 @@ from saltext.immutable.fleet.decide.state import MENDING, Kind, Outcome, Rollout
 from saltext.immutable.fleet.decide.verdicts import revived
 from saltext.immutable.fleet.fleets import Failed, Fleets, last_good, loader, require_outcome, router
 from saltext.immutable.fleet.preview import Forecast
-from saltext.immutable.fleet.recovery import Recovery
+from saltext.immutable.fleet.unknown_machines import Recovery
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Fleet
 from saltext.immutable.spec.strategy import conflicts

@@ -19,7 +19,7 @@ from saltext.immutable.fleet.decide.orphans import Decision, Orphan, decide, orp
 from saltext.immutable.fleet.drive.world import is_ours
 from saltext.immutable.fleet.interventions import Notify
 from saltext.immutable.fleet.operations import Operations
-from saltext.immutable.fleet.recovery import distinct
+from saltext.immutable.fleet.unknown_machines import distinct
 from saltext.immutable.providers import Instance, Provider
 from saltext.immutable.spec.model import ProviderSpec
 from saltext.immutable.store import Store

@@ -8,9 +8,10 @@ from typing import TypedDict
 
 from saltext.immutable.fleet.books.ledger import Record, TrafficIntent
 from saltext.immutable.fleet.drive.effects import CHANGES, Completion
+from saltext.immutable.fleet.drive.probing import PROBE_SERVING, patience
 from saltext.immutable.fleet.drive.run import Run
 from saltext.immutable.fleet.drive.timers import LISTED
-from saltext.immutable.fleet.drive.track import NEVER, OUT, PROBE_REPLACED, PROBE_SERVING, RETRY, Track
+from saltext.immutable.fleet.drive.track import NEVER, OUT, RETRY, Track
 from saltext.immutable.minions import FORGED, Event, NoAnswer
 from saltext.immutable.providers import Instance
 
@@ -19,8 +20,6 @@ LIST_EVERY_DOOMED = 0.5
 TRAFFIC_EVERY = 5.0
 TRAFFIC_EVERY_MOVING = 1.0
 """Seconds between two calls for the state of the traffic while machines are attached or drained."""
-PROBES = 50
-"""Probes of healthy machines a second, at most: machines of a large fleet are probed less often."""
 
 Handler = Callable[[Run, Track, Completion, float], None]
 """Updates one machine from a completed call; the last argument is the time now."""
@@ -159,13 +158,13 @@ def _on_forget(run: Run, track: Track, completion: Completion, now: float) -> No
 
 def _on_probe(run: Run, track: Track, completion: Completion, now: float) -> None:
     minion_id, before = track.record.minion_id, track.health
-    track.on_probe(completion.value, completion.task.asked, now, _pause(run, track))
+    track.on_probe(completion.value, completion.task.asked, now, _patience(run, track))
     if track.record.doomed:
         return
     if track.health == "yes" and track.record.ready_since is None:
         traffic: TrafficIntent = "out" if run.world.routed else "in"
         track.record = replace(track.record, ready_since=now, healthy_since=now, traffic=traffic)
-        track.since, track.probe_at = now, now + max(PROBE_SERVING, _pause(run, track))
+        track.since, track.probe_at = now, now + max(PROBE_SERVING, _patience(run, track))
         run.progressed(now)
         seconds = now - track.record.born
         after = f" after {seconds:.1f} s" if seconds >= 0 else ""  # the clock may have been set back
@@ -203,10 +202,8 @@ def _on_route(run: Run, track: Track, what: str, completion: Completion, now: fl
     track.complaint = complaint
 
 
-def _pause(run: Run, track: Track) -> float:
-    """Return the shortest time in seconds between two probes of a healthy machine."""
-    of_target = track.record.generation == run.rollout.target
-    return max(0.0 if of_target else PROBE_REPLACED, len(run.picture) / PROBES)
+def _patience(run: Run, track: Track) -> float:
+    return patience(track.record.generation == run.rollout.target, len(run.picture))
 
 
 class Handlers(TypedDict):

@@ -21,9 +21,10 @@ from saltext.immutable.fleet.drive.effects import Completion, Effects
 from saltext.immutable.fleet.drive.inbox import Inbox
 from saltext.immutable.fleet.drive.picture import Picture
 from saltext.immutable.fleet.drive.planning import Planner
+from saltext.immutable.fleet.drive.probing import PROBE_SILENT
 from saltext.immutable.fleet.drive.run import Run
 from saltext.immutable.fleet.drive.timers import Timers
-from saltext.immutable.fleet.drive.track import PROBE_SILENT, Track
+from saltext.immutable.fleet.drive.track import Track
 from saltext.immutable.fleet.drive.transaction import Say, Transaction
 from saltext.immutable.fleet.drive.world import World
 from saltext.immutable.minions import Event

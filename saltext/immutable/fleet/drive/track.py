@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from saltext.immutable.fleet.books.ledger import Record
-from saltext.immutable.fleet.decide.checks import PROBE_WITHIN
 from saltext.immutable.fleet.decide.state import Health, Machine, Phase
+from saltext.immutable.fleet.drive import probing
 from saltext.immutable.fleet.drive.world import Probe
 from saltext.immutable.providers import Instance
 from saltext.immutable.traffic import TrafficStatus
@@ -15,17 +15,6 @@ NEVER = float("inf")
 RETRY = 2.0
 """Seconds before a launch, destroy, attach or drain of one machine is repeated."""
 
-# Seconds between two probes of a machine, by its state.
-PROBE_SERVING = 5.0
-PROBE_REPLACED = 10.0
-"""A healthy machine that the rollout will replace: nothing waits for its health."""
-PROBE_UNWELL = 2.0
-PROBE_STARTED = 0.5
-"""Its minion has started; its services may need a moment longer."""
-PROBE_SILENT = 5.0
-"""Its start event has not come: a probe would probably run into its time-out."""
-PROBE_OVERDUE = PROBE_WITHIN + 5.0
-"""Seconds after which a running probe is overdue and the health becomes unknown."""
 VERIFY_EVERY = 2.0
 """Seconds between two checks whether an id is contested: any minion can send that event."""
 CONFIRMED_AFTER = 2.0
@@ -229,14 +218,14 @@ class Track:
 
     def overdue_at(self) -> float:
         """Return when the running probe is overdue, so that the health becomes unknown."""
-        return self.asked + PROBE_OVERDUE if "probe" in self.busy and self.health != "unknown" else NEVER
+        return self.asked + probing.PROBE_OVERDUE if "probe" in self.busy and self.health != "unknown" else NEVER
 
     def expire_probe(self, now: float) -> bool:
         """Set the health to unknown if the running probe is overdue; return whether it was."""
         if now < self.overdue_at():
             return False
         self.health, self.since = "unknown", now
-        self.note = f"its probe takes longer than {PROBE_OVERDUE:g} s"
+        self.note = f"its probe takes longer than {probing.PROBE_OVERDUE:g} s"
         return True
 
     def on_probe(self, probe: Probe, asked: float, now: float, patience: float) -> None:
@@ -252,7 +241,8 @@ class Track:
             self.since = now if self.record.ready_since is not None else self.since
         self.note = probe.note
         self._note_health(now)
-        self.probe_at = now + (max(patience, self._probe_pause()) if self.health == "yes" else self._probe_pause())
+        pause = probing.pause(self.record.ready_since is not None, self.started, self.health)
+        self.probe_at = now + (max(patience, pause) if self.health == "yes" else pause)
 
     def _note_health(self, now: float) -> None:
         """Keep in the record since when it is healthy, so that the next driver does not start to count again."""
@@ -260,8 +250,3 @@ class Track:
             self.record = replace(self.record, healthy_since=now)
         elif self.health == "no" and self.record.healthy_since is not None:
             self.record = replace(self.record, healthy_since=None)
-
-    def _probe_pause(self) -> float:
-        if self.record.ready_since is None:
-            return PROBE_STARTED if self.started else PROBE_SILENT
-        return PROBE_SERVING if self.health == "yes" else PROBE_UNWELL
