@@ -1,4 +1,4 @@
-"""Write machines back that run but are not in the store: it is older than they are.
+"""Work out what has to be written of machines that run but are not in the store: it is older than they are.
 
 That happens where a backup of the store was put back, where a database failed over to a copy that lost the last
 moments, or where the store was lost. The tags of machines are the truth about them: one that carries our installation
