@@ -52,7 +52,7 @@ def bake(
     cache: str | None = None,
     junit: str | None = None,
     again: bool = False,
-    keep_failed=None,
+    keep_failed: str | int | None = None,
 ):
     """
     Bake a recipe: each layer that is not there yet is built; then the channel names the new image.
