@@ -75,13 +75,13 @@ def clear_flags(tree: Path) -> None:
 
 
 def _clear(path: str) -> None:
-    with _opened(path) as file:
+    with opened(path) as file:
         found = int.from_bytes(fcntl.ioctl(file, _GET_FLAGS, bytes(8))[:4], sys.byteorder)
         fcntl.ioctl(file, _SET_FLAGS, (found & ~_KEEPS).to_bytes(4, sys.byteorder) + bytes(4))
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[int]:
+def opened(path: str) -> Iterator[int]:
     """Give the descriptor of a file, not of what a link leads to; nothing waits for the other end of a pipe."""
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -95,7 +95,7 @@ def enable_verity(path: str) -> None:
 
     EEXIST: it does so already. ETXTBSY: a process has the file open for writing.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         fcntl.ioctl(file, _ENABLE_VERITY, _HOW)
 
 
@@ -107,7 +107,7 @@ def has_verity(path: str) -> bool:
 def may_have_verity(path: str) -> bool:
     """Tell whether the kernel could check each read of a file: its file system can keep what that needs."""
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             fcntl.ioctl(file, _MEASURE_VERITY, struct.pack("=2H64x", 0, 64))
     except OSError as err:
         return err.errno == errno.ENODATA  # this file has none; of other file systems: ENOTTY, EOPNOTSUPP

@@ -11,7 +11,6 @@ import subprocess
 from collections.abc import Mapping, Sequence
 
 _SUFFIXES = ("service", "socket", "device", "mount", "automount", "swap", "target", "path", "timer", "slice", "scope")
-_NAME = re.compile(r"[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]{0,254}")
 _UNMET = re.compile(r"((?:Condition|Assert)\w+=.*) was not met")
 _FAILED = re.compile(r"((?:Condition|Assert)\w+=.*) failed\.")
 _KINDS = ("Condition", "Assert")
@@ -26,8 +25,7 @@ WAITING = "waiting"
 """How the state of a unit begins that something else starts when it is needed: its socket, its timer, D-Bus."""
 NOT_APPLICABLE = "not applicable"
 """How the state of a unit begins whose conditions ask for another place than this one: other hardware, other rights."""
-_TRIGGERS = ("TriggeredBy",)
-_STARTERS = ("BoundBy", "RequiredBy", "UpheldBy", "WantedBy", *_TRIGGERS)
+_STARTERS = ("BoundBy", "RequiredBy", "TriggeredBy", "UpheldBy", "WantedBy")
 """Properties of a unit that name the units which start it."""
 _STATE = ("LoadState", "ActiveState", "Result", "Type", "UnitFileState", *_STARTERS)
 _NOT_ENABLED = ("", "disabled", "enabled-runtime", "indirect", "static")
@@ -52,9 +50,9 @@ def missing_device(unit: str) -> str | None:
     return f"it needs {missing}" if missing else None
 
 
-def is_name(unit: str) -> bool:
-    """Return whether this is the name of one unit: neither a pattern nor a template."""
-    return bool(_NAME.fullmatch(unit)) and not unit.partition(".")[0].endswith("@")
+def is_template(unit: str) -> bool:
+    """Return whether a full name is that of a template, of which systemd makes units."""
+    return unit.partition(".")[0].endswith("@")
 
 
 def is_of_place(condition: str) -> bool:
@@ -111,7 +109,7 @@ def _state(unit: str, properties: Mapping[str, str]) -> str:
         return f"failed ({properties.get('Result') or 'no result'})"
     if active != "inactive":
         return active
-    triggers = [each for name in _TRIGGERS for each in properties.get(name, "").split()]
+    triggers = properties.get("TriggeredBy", "").split()
     if ready := next((each for each in triggers if _said("is-active", each).strip() == "active"), None):
         return f"{WAITING}: {ready} starts it"
     if properties.get("Type") == "dbus":

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,27 @@ def booted(estate: FactoryEstate) -> Callable[[str], None]:
         machines.wait_booted(machine)
 
     return wait
+
+
+@pytest.fixture(scope="package")
+def fleet_of_one(
+    estate: FactoryEstate, inside: Callable[[str, str], str], booted: Callable[[str], None]
+) -> Callable[[str], AbstractContextManager[Any]]:
+    """Return what rolls a fleet of one machine for a while, and gives what runs a shell line in that machine."""
+
+    @contextmanager
+    def rolled(name: str) -> Iterator[Any]:
+        try:
+            assert estate.salt_run("fleet.roll", name).data["outcome"] == "done"
+            [machine] = estate.salt_run("fleet.status", name).data["machines"]
+            booted(machine["minion_id"])
+            run: Any = lambda line: inside(machine["minion_id"], line)  # noqa: E731
+            run.minion_id, run.address = machine["minion_id"], machine["address"]
+            yield run
+        finally:
+            estate.salt_run("fleet.destroy", name)
+
+    return rolled
 
 
 @pytest.fixture(scope="package")

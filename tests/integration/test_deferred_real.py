@@ -25,15 +25,10 @@ def kernel(estate):
 
 
 @pytest.fixture(scope="module")
-def machine(estate, kernel, inside, booted):
+def machine(kernel, fleet_of_one):
     """A machine of that image: what runs a shell line in it."""
-    try:
-        assert estate.salt_run("fleet.roll", "kernel").data["outcome"] == "done"
-        [machine] = estate.salt_run("fleet.status", "kernel").data["machines"]
-        booted(machine["minion_id"])
-        yield lambda line: inside(machine["minion_id"], line)
-    finally:
-        estate.salt_run("fleet.destroy", "kernel")
+    with fleet_of_one("kernel") as run:
+        yield run
 
 
 def test_the_bake_says_what_it_leaves_to_the_boot_and_why(estate, kernel):

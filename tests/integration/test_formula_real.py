@@ -22,15 +22,10 @@ def formula(estate):
 
 
 @pytest.fixture(scope="module")
-def machine(estate, formula, inside, booted):
+def machine(formula, fleet_of_one):
     """A machine of that image: what runs a shell line in it."""
-    try:
-        assert estate.salt_run("fleet.roll", "formula").data["outcome"] == "done"
-        [machine] = estate.salt_run("fleet.status", "formula").data["machines"]
-        booted(machine["minion_id"])
-        yield lambda line: inside(machine["minion_id"], line)
-    finally:
-        estate.salt_run("fleet.destroy", "formula")
+    with fleet_of_one("formula") as run:
+        yield run
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,11 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def shop(estate, inside, booted):
+def shop(estate, fleet_of_one):
     """A machine that runs the image of the whole tree: what runs a shell line in it."""
     estate.salt_run("image.bake", "shop")
-    try:
-        assert estate.salt_run("fleet.roll", "shop").data["outcome"] == "done"
-        [machine] = estate.salt_run("fleet.status", "shop").data["machines"]
-        booted(machine["minion_id"])
-        run = lambda line: inside(machine["minion_id"], line)  # noqa: E731
-        run.minion_id, run.address = machine["minion_id"], machine["address"]
+    with fleet_of_one("shop") as run:
         yield run
-    finally:
-        estate.salt_run("fleet.destroy", "shop")
 
 
 @pytest.mark.parametrize("service", ["cron", "ssh", "shop", "salt-minion"])

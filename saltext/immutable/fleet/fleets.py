@@ -6,7 +6,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -254,8 +253,9 @@ class Fleets:
                 f"immutable:fleets:{name} is not in the pillar; there are: {', '.join(sorted(fleets)) or 'none'}"
             )
         newest = history[max(history)]
-        fleet = Fleet(name, recipe="", size=0, minion_id="", provider=newest.provider, check_states=False)
-        return replace(fleet, traffic=newest.traffic)
+        return Fleet(
+            name, recipe="", size=0, minion_id="", provider=newest.provider, traffic=newest.traffic, check_states=False
+        )
 
     def _image(self, fleet: Fleet, ref: str | None) -> str:
         return self.store.usable(ref or f"{fleet.recipe}:{fleet.channel}").digest

@@ -32,11 +32,16 @@ SYSV, SCRIPTS = "run/systemd/generator.late", "etc/init.d"
 """systemd makes units from the scripts of an image: those are the image's own."""
 
 
+def is_name(name: str) -> bool:
+    """Return whether a text can be the name of one unit."""
+    return bool(_NAME.fullmatch(name))
+
+
 def unfit(name: object, stops: bool) -> str | None:
     """Return why a unit of this name may not be operated, or None; ``stops``: it would end."""
     if name is None:  # Salt itself asks for it
         return None
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not is_name(name):
         return "it takes the plain name of one unit"
     stem, kind = _split(name)
     if kind not in _OPERATED:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
+from saltext.immutable import kernel
 from saltext.immutable.machines import network_settings
 from saltext.immutable.text import plain
 
@@ -58,13 +59,10 @@ def _settings(layers: Path, lower: Sequence[str], root: Path) -> Iterator[str]:
 
 def _read(file: Path) -> str:
     """Return the beginning of a file; only of a regular one, which no link leads to."""
-    opened = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
+    with kernel.opened(str(file)) as opened:
         if not stat.S_ISREG(os.fstat(opened).st_mode):
             raise PermissionError(errno.EACCES, "not a regular file", str(file))
         return os.read(opened, _LONGEST).decode(errors="replace")
-    finally:
-        os.close(opened)
 
 
 def _modules(layers: Path, lower: Sequence[str], root: Path) -> Iterator[str]:

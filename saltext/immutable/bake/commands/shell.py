@@ -8,10 +8,10 @@ from typing import Any
 
 from salt.exceptions import SaltInvocationError
 
-from saltext.immutable import minions, spec
+from saltext.immutable import spec
+from saltext.immutable.bake.bake import recipe_chain
 from saltext.immutable.bake.context import machine_network
 from saltext.immutable.builder.local import LOCAL
-from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store
 from saltext.immutable.worker import Worker
@@ -38,16 +38,8 @@ def shell(opts: Mapping[str, Any], ref: str, command: str | None = None, boot: b
 
 def _of_failed(opts: Mapping[str, Any], settings: Settings, recipe: str, command: str | None) -> dict[str, Any]:
     """Open a shell in the machine that a failed bake of a recipe keeps, or run ``command`` there."""
-    recipes = minions.definitions(opts).recipes
-    if recipe not in recipes:
-        known = reading.nearest(recipe, recipes)
-        raise SaltInvocationError(f"immutable:recipes: there is no recipe {recipe!r}; {known}")
-    bake_id = recipes[recipe].bake_id
-    if settings.builder is not None and command is None:
-        raise SaltInvocationError(
-            f"the machine of {recipe} is on the builder {settings.builder}, and a job has no terminal there; log in "
-            f"there as root and run salt-call --local image.open_failed {bake_id}, or give command='...'"
-        )
+    bake_id = recipe_chain(opts, recipe)[-1].bake_id
+    _require_terminal(settings, f"the machine of {recipe}", command, f"image.open_failed {bake_id}")
     call = Worker(opts, settings, "image", LOCAL)
     return {"image": f"{recipe}{FAILED}", **call("open_failed", bake_id=bake_id, command=command)}
 
@@ -56,9 +48,14 @@ def _ask(
     settings: Settings, image: Image, command: str | None, boot: bool, call: Callable[..., dict[str, Any]]
 ) -> dict[str, Any]:
     """Have the builder open the shell; on another host it would have no terminal."""
+    _require_terminal(settings, image.name, command, f"image.open_shell {image.digest}")
+    return call("open_shell", digest=image.digest, command=command, boot=boot, **machine_network(settings))
+
+
+def _require_terminal(settings: Settings, what: str, command: str | None, function: str) -> None:
+    """Raise SaltInvocationError for a shell in ``what`` on another host. ``function``: what opens it there."""
     if settings.builder is not None and command is None:
         raise SaltInvocationError(
-            f"{image.name} is on the builder {settings.builder}, and a job has no terminal there; log in there as root "
-            f"and run salt-call --local image.open_shell {image.digest}, or give command='...'"
+            f"{what} is on the builder {settings.builder}, and a job has no terminal there; log in there as root "
+            f"and run salt-call --local {function}, or give command='...'"
         )
-    return call("open_shell", digest=image.digest, command=command, boot=boot, **machine_network(settings))

@@ -33,7 +33,7 @@ def parts(ground: Parts, details: Parts, selected: Parts, more: Parts) -> dict[s
 
 def _setting(value: Any) -> Any:
     """Return what is kept of a setting: one that is not short, tests for example, as a hash."""
-    return value if isinstance(value, str | bool | None) else digest(plain({"value": value}))
+    return value if isinstance(value, str | bool | None) else digest(value)
 
 
 def plain(data: Parts) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any
 
 from saltext.immutable import systemd
 from saltext.immutable.builder.states.trace import Trace, wrap_method
+from saltext.immutable.guard import units as guard_units
 
 Result = dict[str, Any]
 """What a state function returns: name, result, changes, comment."""
@@ -254,7 +255,8 @@ def service(call: Call) -> Result:
     starts = call.function in ("service.running", "service.mod_watch")
     result = _started(call) if starts else call.run()
     unit = systemd.full_name(call.name)
-    if result["result"] is not False and call.function != "service.mod_watch" and systemd.is_name(unit):
+    is_one = guard_units.is_name(unit) and not systemd.is_template(unit)
+    if result["result"] is not False and call.function != "service.mod_watch" and is_one:
         call.trace.append("service", unit, starts and call.get("enable") is not False)
     return result
 
