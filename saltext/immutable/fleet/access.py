@@ -11,7 +11,7 @@ from salt.exceptions import SaltException
 
 from saltext.immutable import providers
 from saltext.immutable.fleet.books.ledger import Ledger, Record
-from saltext.immutable.fleet.books.recovered import never_known
+from saltext.immutable.fleet.books.unknown_machines import never_known
 from saltext.immutable.fleet.drive.track import phase
 from saltext.immutable.fleet.drive.world import Minions, World, is_ours
 from saltext.immutable.fleet.unknown_machines import Listed, Recovery, distinct, recovery

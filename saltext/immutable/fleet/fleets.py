@@ -18,7 +18,7 @@ from saltext.immutable.fleet.access import Access
 from saltext.immutable.fleet.books.audit import AuditEntry, AuditLog
 from saltext.immutable.fleet.books.budgets import Budget
 from saltext.immutable.fleet.books.ledger import Entry, Generation, Ledger, fleets_with_machines
-from saltext.immutable.fleet.books.recovered import write_back
+from saltext.immutable.fleet.books.unknown_machines import write_back
 from saltext.immutable.fleet.books.taints import Taints
 from saltext.immutable.fleet.decide.checks import unanswerable
 from saltext.immutable.fleet.decide.forecast import forecast

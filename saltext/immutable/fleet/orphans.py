@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from salt.exceptions import SaltException
 
 from saltext.immutable.fleet.books.queries import among
-from saltext.immutable.fleet.books.recovered import never_known
+from saltext.immutable.fleet.books.unknown_machines import never_known
 from saltext.immutable.fleet.decide.orphans import Decision, Orphan, decide, orphan_keys
 from saltext.immutable.fleet.drive.world import is_ours
 from saltext.immutable.fleet.interventions import Notify

@@ -74,7 +74,7 @@ class Driver:
             transaction.changed(minion_id)
             timers.due(minion_id)
 
-        picture = Picture(records, world.routed, now, changed)
+        picture = Picture(records, world.routed, now, changed, fleet.strategy.ready_within)
         for minion_id in records:
             timers.due(minion_id)
         self._run = Run(

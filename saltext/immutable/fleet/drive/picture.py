@@ -13,18 +13,24 @@ from saltext.immutable.providers import Instance
 class Picture:
     """What is known of the machines of one fleet. What the plan sees of a machine is made again only after a change.
 
-    ``changed`` is called with the id of each machine of which something changed. Times are seconds since the epoch.
+    ``changed`` is called with the id of each machine of which something changed. ``starts_within``: seconds for which a
+    machine is waited for that has stopped because its host has booted. Times are seconds since the epoch.
     """
 
     def __init__(
-        self, records: Mapping[str, Record], routed: bool, now: float, changed: Callable[[str], None]
+        self,
+        records: Mapping[str, Record],
+        routed: bool,
+        now: float,
+        changed: Callable[[str], None],
+        starts_within: float,
     ) -> None:
         self.tracks = {key: Track(record, since=now, probe_at=now) for key, record in records.items()}
         for track in self.tracks.values():
             track.reset(now)  # times in the store may lie in the future, where a clock was set back
         self.has_changed = True
         """Whether anything that the plan sees has changed since this was last set to False."""
-        self._routed, self._on_change = routed, changed
+        self._routed, self._on_change, self._starts_within = routed, changed, starts_within
         self._machines: dict[str, Machine] = {}
         self._stale = dict.fromkeys(self.tracks)
         """Ids of the machines that changed since `machines` was called, in the order of their changes."""
@@ -112,9 +118,10 @@ class Picture:
         there = {instance.minion_id: instance for instance in instances}
         for minion_id, track in self.tracks.items():
             if minion_id in there:
-                is_new = track.on_listed(there[minion_id], settled=asked >= track.launch_returned_at, now=now)
+                is_settled = asked >= track.launch_returned_at
+                is_new = track.on_listed(there[minion_id], is_settled, now, self._starts_within)
             else:
-                is_new = track.on_missing(asked, now, settles)
+                is_new = track.on_missing(asked, now, settles, self._starts_within)
             if is_new:
                 self.changed(minion_id)
 

@@ -19,8 +19,6 @@ VERIFY_EVERY = 2.0
 """Seconds between two checks whether an id is contested: any minion can send that event."""
 CONFIRMED_AFTER = 2.0
 """Seconds for which lists must say that a machine which was ready does not run."""
-HOST_STARTS_WITHIN = 300.0
-"""Seconds for which a machine is waited for that has stopped because its host has booted: the host starts it again."""
 OUT = TrafficStatus("out")
 
 
@@ -133,10 +131,11 @@ class Track:
             drain_since=None if record.drain_since is None else min(record.drain_since, now),
         )
 
-    def on_listed(self, instance: Instance, settled: bool, now: float) -> bool:
+    def on_listed(self, instance: Instance, settled: bool, now: float, starts_within: float) -> bool:
         """Update it from a list that shows it; return whether anything changed.
 
-        ``settled``: the list was asked for after its launch returned.
+        ``settled``: the list was asked for after its launch returned. ``starts_within``: seconds for which it is waited
+        for if it has stopped because its host has booted: the host starts it again.
         """
         known = self.instance == instance and self.absent_since is None and self.listed
         if known and self.record.ref is not None and (instance.running or self.fault is not None):
@@ -150,23 +149,24 @@ class Track:
             intent = self.record.intent if self.record.doomed else "launched"
             self.record = replace(self.record, intent=intent, ref=instance.ref)
         self.lost_since = None if instance.running else self.lost_since or now
-        if self._is_lost(now):
+        if self._is_lost(now, starts_within):
             self.fault = "it has stopped"
             self.blameless = instance.ended_with_host
         return True
 
-    def _is_lost(self, now: float) -> bool:
+    def _is_lost(self, now: float, starts_within: float) -> bool:
         """Tell whether lists have said for long enough that it does not run: one wrong list destroys nothing."""
         if self.lost_since is None or self.record.doomed or self.fault is not None:
             return False
         if self.instance is not None and self.instance.ended_with_host:
-            return now >= self.lost_since + HOST_STARTS_WITHIN
+            return now >= self.lost_since + starts_within
         return self.record.ready_since is None or now >= self.lost_since + CONFIRMED_AFTER
 
-    def on_missing(self, asked: float, now: float, settles: float) -> bool:
+    def on_missing(self, asked: float, now: float, settles: float, starts_within: float) -> bool:
         """Update it from a complete list that does not show it; return whether anything changed.
 
         ``asked``: when the list was asked for. ``settles``: seconds of absence after which a machine is gone.
+        ``starts_within``: as for `on_listed`.
         """
         if asked < self.launch_returned_at:
             return False
@@ -176,7 +176,7 @@ class Track:
         self.absent_since = now if self.absent_since is None else self.absent_since
         if self.absent_for(now, settles):
             self.instance = None
-            if self.record.ref is not None and self._is_lost(now):
+            if self.record.ref is not None and self._is_lost(now, starts_within):
                 self.fault = "it is gone"
         return True
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from saltext.immutable.fleet.books.ledger import Record
@@ -9,7 +11,7 @@ from saltext.immutable.fleet.drive.picture import Picture
 from saltext.immutable.fleet.drive.track import Track
 from saltext.immutable.providers import Instance
 
-NOW, SETTLES = 1000.0, 5.0
+NOW, SETTLES, STARTS_WITHIN = 1000.0, 5.0, 60.0
 
 
 def record(name: str, ref: str | None = None) -> Record:
@@ -27,7 +29,7 @@ def changes() -> list[str]:
 
 @pytest.fixture
 def picture(changes) -> Picture:
-    return Picture({name: record(name) for name in ("web-a", "web-b")}, False, NOW, changes.append)
+    return Picture({name: record(name) for name in ("web-a", "web-b")}, False, NOW, changes.append, STARTS_WITHIN)
 
 
 def test_the_plan_sees_each_machine_and_whether_anything_moved(picture):
@@ -86,3 +88,12 @@ def test_a_new_machine_is_seen_and_written_down(picture, changes):
     picture.add(Track(record("web-c"), since=NOW, probe_at=NOW))
     assert picture.record("web-c") == record("web-c") and picture.record("web-x") is None
     assert len(picture.machines()) == len(picture) == 3 and changes == ["web-c"]
+
+
+@pytest.mark.parametrize("after, fault", [(STARTS_WITHIN - 1, None), (STARTS_WITHIN, "it has stopped")])
+def test_a_machine_that_ended_with_its_host_is_waited_for_as_a_new_one_is(picture, after, fault):
+    ended = replace(instance("web-a", running=False), ended_with_host=True)
+    for now in (NOW + 1, NOW + 1 + after):
+        picture.update_from_list([ended, instance("web-b")], now, now, SETTLES)
+    track = picture.tracks["web-a"]
+    assert (track.fault, track.blameless) == (fault, fault is not None), "its host has booted: no fault of its image"
