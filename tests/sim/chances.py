@@ -57,6 +57,7 @@ def troubles(chance: random.Random) -> Faults:
         traffic_hangs=rarely(0.05),
         slandered=rarely(0.1),
         forgets=rarely(0.1),
+        host_boots=rarely(0.1),
         tainted=rarely(0.2),
         jumps=rarely(0.2),
         lags=chance.random() < 0.3,

@@ -43,6 +43,8 @@ class Faults:
     """Those who send the visitors take a machine for down that is not, for a while."""
     forgets: float = 0.0
     """Those who send the visitors are reloaded, and know of no machine any more: how often a minute."""
+    host_boots: float = 0.0
+    """The host of all machines boots, and starts them again: how often a minute."""
     tainted: float = 0.0
     """Somebody changes a machine by hand within its first minute."""
     jumps: float = 0.0

@@ -40,8 +40,8 @@ class Life:
     stalls: int = 0
     backups: list[Backup] = field(default_factory=list)
     """Of the store, from moments of this life."""
-    goes_back: float = 0.0
-    """How likely one of them is put back after a command."""
+    goes_back_after: frozenset[int] = frozenset()
+    """After which of the commands one of them is put back."""
     went_back: bool = False
     of_old: set[float] = field(default_factory=set)
     """When the rollouts of the last backup that was put back began: their ends say nothing of what runs now."""
@@ -57,10 +57,13 @@ class Life:
         world, chance = self.world, self.chance
         if not self.meddling:
             return
-        if self.goes_back:
+        if self.goes_back_after:
             self.backups.append(self.estate.back_up())
         if world.happens(world.faults.forgets):
             world.visitors.reload()
+        if world.happens(world.faults.host_boots):
+            world.boot_host()
+            self.counted["host booted"] += 1
         if world.happens(world.faults.jumps):
             world.ahead += chance.choice([-300.0, -60.0, 60.0, 300.0])
         self.look_in()
@@ -207,7 +210,7 @@ class Life:
 
     def live(self) -> None:
         """Give a few commands, then let it all go."""
-        if self.goes_back:
+        if self.goes_back_after:
             self.backups.append(self.estate.back_up())  # with nothing in it
         self.world.later(self.chance.uniform(10, 90), self.befall)
         for number in range(COMMANDS):
@@ -218,7 +221,7 @@ class Life:
             self.counted[outcome] += 1
             self._assert_ended(outcome)
             self.world.pass_time(self.chance.choice([0.0, 5.0, 120.0]))
-            if self.backups and self.chance.random() < self.goes_back:
+            if number in self.goes_back_after:
                 self.go_back()
         self.let_go()
         for rollout in self.estate.ledger.rollouts():
@@ -275,6 +278,6 @@ def one(seed: int) -> Counter[str]:
     with settled(world, **vars(fleet)) as estate:
         estate.settings = settings
         life = Life(estate, chance, kills=chance.choice([0, 0, 1, 2]), stalls=chance.choice([0, 0, 0, 1]))
-        life.goes_back = chance.choice([0.0, 0.0, 0.3])
+        life.goes_back_after = frozenset(chance.choices(range(COMMANDS), k=chance.choice([1, 1, 2])))
         life.live()
     return life.counted

@@ -203,6 +203,21 @@ class Simulated:
             machine.up = False
             machine.ill_since = self.now if machine.ill_since is None else machine.ill_since
 
+    def boot_host(self) -> None:
+        """Let the host of all machines boot: it starts those again that ran, after a while, and some never come."""
+        for name, machine in sorted(self.machines.items()):
+            if machine.instance.running:
+                self._die(name)
+                machine.instance = replace(machine.instance, ended_with_host=True)
+                if self.random.random() < 0.9:
+                    self.later(self.random.uniform(2, 40), lambda name=name: self._start_again(name))
+
+    def _start_again(self, name: str) -> None:
+        machine = self.machines.get(name)
+        if machine is not None and machine.instance.ended_with_host:
+            machine.instance = replace(machine.instance, running=True, ended_with_host=False)
+            self.later(self.random.uniform(1, 4), lambda: self._up(name))
+
     def list(self, fleet: str | None = None) -> list[Instance]:
         if self.happens(self.faults.list_fails):
             raise CommandExecutionError("the provider cannot be reached")
