@@ -11,7 +11,7 @@ from salt.exceptions import CommandExecutionError
 
 try:
     from saltext.immutable import arguments, spec
-    from saltext.immutable.builder.export import write as exporting
+    from saltext.immutable.builder.export import formats as exporting
     from saltext.immutable.builder.local import LOCAL
     from saltext.immutable.host import Host
 

@@ -21,7 +21,7 @@ import yaml
 
 from saltext.immutable.builder import commands, mirrors
 from saltext.immutable.builder.sources import debian
-from saltext.immutable.builder.states import salt_call as states
+from saltext.immutable.builder.states import state_run as states
 from saltext.immutable.host import run
 from saltext.immutable.images import layers
 from saltext.immutable.machines import machine as machines

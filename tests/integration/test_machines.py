@@ -19,7 +19,7 @@ from processes import command_of
 from salt.exceptions import CommandExecutionError
 from support.estate import wait_for
 
-from saltext.immutable.machines import boot, commands, network, nspawn
+from saltext.immutable.machines import commands, host_boot, network, nspawn
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.cgroup import Cgroup, hierarchies
 from saltext.immutable.spec.model import Network
@@ -420,7 +420,7 @@ def power_cut(estate, *minion_ids: str) -> None:
 
 def started_at_boot(estate) -> tuple[int, dict[str, Any]]:
     """Run what the unit of systemd runs; return its exit code and what it says."""
-    program = [sys.executable, "-m", boot.PROGRAM, str(estate.host.root)]
+    program = [sys.executable, "-m", host_boot.PROGRAM, str(estate.host.root)]
     done = subprocess.run(program, capture_output=True, text=True)
     return done.returncode, json.loads(done.stdout)
 

@@ -18,7 +18,7 @@ import yaml
 from support.estate import Answer, wait_for
 from support.slices import full
 
-from saltext.immutable.machines import boot
+from saltext.immutable.machines import host_boot
 from saltext.immutable.machines import machine as machines
 
 REAL = full("lets real machines die", minutes=1)
@@ -186,7 +186,8 @@ def power_cut(estate) -> None:
 
 def host_boots(estate) -> list[str]:
     """Run what the unit of systemd runs; return the machines that were started."""
-    done = subprocess.run([sys.executable, "-m", boot.PROGRAM, str(estate.host.root)], capture_output=True, text=True)
+    command = [sys.executable, "-m", host_boot.PROGRAM, str(estate.host.root)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return sorted(json.loads(done.stdout)["started"])
 

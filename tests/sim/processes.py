@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from salt.exceptions import SaltException
 
-from saltext.immutable.fleet.drive.effects import Completion, Task
+from saltext.immutable.fleet.drive.threads import Completion, Task
 from saltext.immutable.minions import Event
 from saltext.immutable.store import Store
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.fleet.drive.effects import Completion, Task
+from saltext.immutable.fleet.drive.threads import Completion, Task
 from saltext.immutable.minions import Event, NoAnswer
 from saltext.immutable.providers import Identity, Instance
 

@@ -25,7 +25,7 @@ from saltext.immutable.builder.image_tests import run
 from saltext.immutable.builder.phases import phase, timed
 from saltext.immutable.builder.sandbox import sandbox
 from saltext.immutable.builder.sources import debian, minion, roots
-from saltext.immutable.builder.states import kept, salt_call
+from saltext.immutable.builder.states import kept, state_run
 from saltext.immutable.drift.running.services import programs
 from saltext.immutable.guard.seal import SEAL_PATH
 from saltext.immutable.host import Host, remove, sync_directory, write
@@ -59,7 +59,7 @@ def keep_layer(
 def make_key(host: Host, bake_id: str, master_key: str) -> str:
     """Make the key pair of a bake and return its public half (PEM). The private half never leaves this host."""
     host.prepare()
-    return salt_call.make_key(host, bake_id, master_key)
+    return state_run.make_key(host, bake_id, master_key)
 
 
 def debian_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def minion_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
 def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     """Apply states in a machine and return the layer of what they changed, or only the tests if one of them failed.
 
-    ``order``: what, below, and the keys that `salt_call.prepare` and `salt_call.apply` name.
+    ``order``: what, below, and the keys that `state_run.prepare` and `state_run.apply` name.
     """
     with ExitStack() as undo:
         # A job whose master was killed may still run under this id; it ends within its own time limit.
@@ -111,31 +111,31 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         with ExitStack() as running:
             with phase("prepare"):
                 mirrors.prefetch()
-                description = salt_call.prepare(host, workspace, order, lower)
+                description = state_run.prepare(host, workspace, order, lower)
                 machine = running.enter_context(machines.temporary(host, description))
                 if machine.boot:
                     machines.wait_booted(machine)
-                grains = salt_call.sync(machine, order) if order["sync"] else order["grains"]
+                grains = state_run.sync(machine, order) if order["sync"] else order["grains"]
                 secret_values = secrets.read(machine, order)
             with phase("states"), secrets.redacted(secret_values), kept.if_failed(machine, order, secret_values):
-                sls, chroot_warnings = salt_call.apply(machine, order)
+                sls, chroot_warnings = state_run.apply(machine, order)
             with phase("inside tests"):
-                lines = salt_call.trace(machine)
-                deferred = salt_call.deferred(machine, lines)
-                services, idle = salt_call.services(machine, lines, order.get("running", ()))
+                lines = state_run.trace(machine)
+                deferred = state_run.deferred(machine, lines)
+                services, idle = state_run.services(machine, lines, order.get("running", ()))
                 results = run.run_inside(machine, order, secret_values)
-                trace = salt_call.trace(machine)
+                trace = state_run.trace(machine)
             if not all(result["passed"] for result in results):
                 return {"tests": results}
             if machine.boot:
                 with phase("stop"):
-                    salt_call.stop(machine)
+                    state_run.stop(machine)
         status = workspace / "fs/var/lib/dpkg/status"
         packages = debian.installed(status) if status.is_file() else _packages(host, order["below"])
-        salt_call.finish(workspace / "fs")
+        state_run.finish(workspace / "fs")
         about: dict[str, Any] = {"packages": packages, "grains": grains, "sls": sls, "tests": results}
         about |= {"deferred": deferred, "services": services, "address": machine.address}
-        layer = _commit(host, workspace, seconds, order, secret_values, writers=salt_call.writers(lines), **about)
+        layer = _commit(host, workspace, seconds, order, secret_values, writers=state_run.writers(lines), **about)
         layer["warnings"] = [*layer["warnings"], *chroot_warnings, *idle]
         return {**layer, "trace": trace}
 
@@ -151,14 +151,14 @@ def apply_again(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
         undo.callback(remove, host.pki / order["bake_id"])
         workspace, lower = undo.enter_context(_workspace_on(host, order["below"]))
         machines.destroy(host, order["bake_id"])  # left by a bake that was killed
-        machine = undo.enter_context(machines.temporary(host, salt_call.prepare(host, workspace, order, lower)))
+        machine = undo.enter_context(machines.temporary(host, state_run.prepare(host, workspace, order, lower)))
         if machine.boot:
             machines.wait_booted(machine)
         if order["sync"]:
-            salt_call.sync(machine, order)
+            state_run.sync(machine, order)
         secret_values = secrets.read(machine, order)
         with secrets.redacted(secret_values):
-            found = salt_call.apply_again(machine, order, order["left"])
+            found = state_run.apply_again(machine, order, order["left"])
         return dict([secrets.redact(text, secret_values) for text in each] for each in found.items())
 
 

@@ -14,7 +14,7 @@ from salt.exceptions import SaltException, SaltInvocationError
 
 from saltext.immutable.fleet.books.audit import AuditEntry
 from saltext.immutable.fleet.books.ledger import Record
-from saltext.immutable.fleet.drive.effects import in_parallel
+from saltext.immutable.fleet.drive.threads import in_parallel
 from saltext.immutable.fleet.interventions import DRIFT_KINDS, Interventions, Notify
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.minions import NoAnswer

@@ -18,15 +18,15 @@ from saltext.immutable.fleet.access import Access
 from saltext.immutable.fleet.books.audit import AuditEntry, AuditLog
 from saltext.immutable.fleet.books.budgets import Budget
 from saltext.immutable.fleet.books.ledger import Entry, Generation, Ledger, fleets_with_machines
-from saltext.immutable.fleet.books.unknown_machines import write_back
 from saltext.immutable.fleet.books.taints import Taints
+from saltext.immutable.fleet.books.unknown_machines import write_back
 from saltext.immutable.fleet.decide.checks import unanswerable
 from saltext.immutable.fleet.decide.forecast import forecast
 from saltext.immutable.fleet.decide.state import UNLIMITED, Kind, Limits, Machine, Outcome, Rollout
 from saltext.immutable.fleet.decide.verdicts import revived
 from saltext.immutable.fleet.decide.windows import Level, mistakes, opening
-from saltext.immutable.fleet.drive.effects import Effects, Threads, in_parallel
 from saltext.immutable.fleet.drive.loop import Driver
+from saltext.immutable.fleet.drive.threads import Effects, Threads, in_parallel
 from saltext.immutable.fleet.drive.world import Minions, World
 from saltext.immutable.fleet.preview import Forecast, machines_of
 from saltext.immutable.fleet.signals import stop_on_signal

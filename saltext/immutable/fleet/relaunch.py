@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any, Literal
 
 from saltext.immutable.fleet.books.ledger import Record
-from saltext.immutable.fleet.drive.effects import Call, Completion, Effects, Task, in_parallel
 from saltext.immutable.fleet.drive.loop import Interrupted
 from saltext.immutable.fleet.drive.probing import PROBE_UNWELL
+from saltext.immutable.fleet.drive.threads import Call, Completion, Effects, Task, in_parallel
 from saltext.immutable.fleet.drive.track import NEVER
 from saltext.immutable.fleet.drive.world import World
 from saltext.immutable.fleet.interventions import Notify

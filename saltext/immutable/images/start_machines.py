@@ -9,7 +9,7 @@ from typing import Any
 
 from saltext.immutable.host import Host
 from saltext.immutable.images import verify
-from saltext.immutable.machines import boot
+from saltext.immutable.machines import host_boot
 from saltext.immutable.machines.machine import Machine
 
 
@@ -25,7 +25,7 @@ def start_all(host: Host) -> dict[str, Any]:
         else:  # launched by an older version of this pack
             verify.require_layers(host, verify.definition(host, machine.image)["layers"])
 
-    return boot.start_all(host, require)
+    return host_boot.start_all(host, require)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.host import Host, this_boot
-from saltext.immutable.machines import boot, host_needs, images, user_namespace
+from saltext.immutable.machines import host_boot, host_needs, images, user_namespace
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.machine import Machine
 
@@ -55,7 +55,7 @@ def launch(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     order["ports"] = tuple(sorted({*order.get("ports", ()), *of_master}))
     for name in ("capabilities", "trusted"):
         order[name] = tuple(order.get(name, ()))
-    boot.enable(host)
+    host_boot.enable(host)
     return _as_data(host, machines.launch(host, Machine(**order, **of_image)))
 
 
@@ -91,7 +91,7 @@ def _as_data(host: Host, machine: Machine) -> dict[str, Any]:
     data = {entry.name: getattr(machine, entry.name) for entry in fields(machine) if entry.name not in hidden}
     lists = {name: list(data[name] or ()) for name in ("lower", "ports", "capabilities")}
     running = machines.alive(host, machine)
-    ended = not running and machine.started and machine.boot_id not in ("", this_boot()) and boot.enabled(host)
+    ended = not running and machine.started and machine.boot_id not in ("", this_boot()) and host_boot.enabled(host)
     on_damaged = any(images.runs_on(folder, machine.lower, machine.born) for folder in images.list_set_aside(host))
     damaged = DAMAGED if on_damaged else ""
     return {**data, **lists, "running": running, "ended_with_host": ended, "damaged": damaged}

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from saltext.immutable.minions.events import FORGED, Event
 from saltext.immutable.minions.health import LaunchFailed
-from saltext.immutable.minions.jobs import Jobs, NoAnswer, Outdated
+from saltext.immutable.minions.jobs import Jobs
 from saltext.immutable.minions.master import machine_config, private_key, public_key
 from saltext.immutable.minions.minions import Minions
 from saltext.immutable.minions.pillars import definitions, pillar
+from saltext.immutable.minions.proven_answers import NoAnswer, Outdated
 
 __all__ = [
     "FORGED",

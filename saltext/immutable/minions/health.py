@@ -13,7 +13,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable import systemd
-from saltext.immutable.minions.jobs import NoAnswer
+from saltext.immutable.minions.proven_answers import NoAnswer
 from saltext.immutable.spec.model import STATES_CHECK, FunctionCheck
 
 STATUS_CALL = FunctionCheck("immutable.status")

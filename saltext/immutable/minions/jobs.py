@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -13,31 +12,10 @@ import salt.client
 import salt.utils.event
 from salt.exceptions import CommandExecutionError, SaltClientError, SaltReqTimeoutError
 
-from saltext.immutable.guard import proof
 from saltext.immutable.host import tail
-from saltext.immutable.minions.keys import accepted_key
+from saltext.immutable.minions import proven_answers
+from saltext.immutable.minions.proven_answers import ANSWER_WITHIN, NoAnswer
 from saltext.immutable.spec.model import FunctionCheck
-
-ANSWER_WITHIN = 5
-"""Seconds without an answer after which a minion is asked whether the job still runs."""
-OLD_WITHIN = 3.0
-"""Seconds for which a proof is awaited after an answer that the minion has no function to make one."""
-
-
-_UNPROVEN = "does not prove its answers with its key"
-_OLD = "its image has an older version of this pack; the next roll replaces it"
-
-
-class NoAnswer(CommandExecutionError):  # type: ignore[misc]
-    """A machine did not answer, so its health is unknown."""
-
-
-class Unproven(NoAnswer):
-    """Answers came under the id of a machine, but none with the proof that it gave them."""
-
-
-class Outdated(Unproven):
-    """A machine says that it has no function to prove its answers: its image has an older version of this pack."""
 
 
 class Client(salt.client.LocalClient):  # type: ignore[misc]
@@ -101,43 +79,10 @@ class Jobs:
         The result of a function that failed is the ``CommandExecutionError`` itself.
         """
         asked = json.dumps([[call.fun, list(call.args), dict(call.kwargs)] for call in calls])
-        answers = self._proven(minion_id, asked, within)
+        answers = proven_answers.answers(self._client(), self._opts, minion_id, asked, within, self._forged)
         if len(answers) != len(calls):
             raise NoAnswer(f"{minion_id}: immutable.answer returned {len(answers)} answers to {len(calls)} questions")
         return [_result(minion_id, call.fun, answer) for call, answer in zip(calls, answers, strict=True)]
-
-    def _proven(self, minion_id: str, asked: str, within: float) -> list[Any]:
-        """Return the answers of ``immutable.answer``; what is not signed with the minion's accepted key is ignored."""
-        deadline = time.monotonic() + within
-        client, nonce = self._client(), proof.new_nonce()
-        key = accepted_key(self._opts, minion_id)
-        if key is None:
-            raise NoAnswer(f"{minion_id} has no accepted key on this master")
-        unproven: Unproven | None = None
-        try:
-            client.event.connect_pub(timeout=ANSWER_WITHIN)  # before the job, or the answer could be missed
-            options = {"timeout": ANSWER_WITHIN, "kwarg": {"nonce": nonce, "asked": asked}}
-            job = client.run_job(minion_id, "immutable.answer", [], "list", **options)
-            tag = f"salt/job/{job.get('jid')}/ret/{minion_id}"
-            while job and (left := deadline - time.monotonic()) > 0:  # get_event takes 0 for no limit
-                event = client.event.get_event(left, tag, match_type="startswith")
-                answer = event.get("return") if isinstance(event, Mapping) else None
-                found = answer if isinstance(answer, Mapping) else {}
-                if proof.holds(found.get("proof"), nonce, minion_id, asked, found.get("answers"), key):
-                    return list(json.loads(found["answers"]))
-                if event is None:
-                    break
-                if _is_old(answer):
-                    unproven = Outdated(f"{minion_id} {_UNPROVEN}: {_OLD}")
-                    deadline = min(deadline, time.monotonic() + OLD_WITHIN)
-                else:
-                    unproven = Unproven(f"{minion_id} {_UNPROVEN}: another minion may have answered in its place")
-                    self._forged(minion_id)
-        except (SaltClientError, SaltReqTimeoutError, OSError) as err:
-            raise NoAnswer(f"{minion_id} cannot be reached through the master: {err}") from err
-        finally:
-            client.event.close_pub()
-        raise unproven or NoAnswer(f"{minion_id} does not answer")
 
     def _client(self) -> Client:
         if not hasattr(self._clients, "client"):
@@ -168,8 +113,3 @@ def _result(minion_id: str, fun: str, answer: Any) -> Any:
     if answer.get("retcode"):
         return CommandExecutionError(f"{minion_id}: {fun}: {answer['return']}")
     return answer["return"]
-
-
-def _is_old(answer: Any) -> bool:
-    """Tell whether a minion says that it does not have ``immutable.answer``."""
-    return isinstance(answer, str) and "immutable.answer" in answer and "not available" in answer

@@ -11,9 +11,10 @@ from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.minions import health
 from saltext.immutable.minions.events import Event, poll
-from saltext.immutable.minions.jobs import Jobs, NoAnswer
+from saltext.immutable.minions.jobs import Jobs
 from saltext.immutable.minions.keys import Keys
 from saltext.immutable.minions.master import require_running
+from saltext.immutable.minions.proven_answers import NoAnswer
 from saltext.immutable.spec.model import FunctionCheck, HttpCheck
 
 

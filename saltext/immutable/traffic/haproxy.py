@@ -15,7 +15,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from saltext.immutable.spec import reading
 from saltext.immutable.text import quoted
 from saltext.immutable.traffic import TrafficStatus
-from saltext.immutable.traffic.runtime import WORD, Runtime
+from saltext.immutable.traffic.haproxy_runtime import WORD, Runtime
 
 State = Literal["in", "draining", "out"]
 DELETE_WITHIN = 2.0

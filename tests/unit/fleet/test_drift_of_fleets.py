@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.fleet.drift import MAX_ITEMS, check, evaluate
-from saltext.immutable.fleet.drive.effects import AT_A_TIME, in_parallel
+from saltext.immutable.fleet.drive.threads import AT_A_TIME, in_parallel
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.minions import NoAnswer
 from saltext.immutable.spec.model import Definitions

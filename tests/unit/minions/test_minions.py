@@ -21,7 +21,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError, SaltReqT
 from salt.utils.crypt import pem_finger
 
 from saltext.immutable import minions
-from saltext.immutable.minions import LaunchFailed, Minions, NoAnswer, health
+from saltext.immutable.minions import LaunchFailed, Minions, NoAnswer, health, proven_answers
 from saltext.immutable.minions import jobs as jobs_of_salt
 from saltext.immutable.minions.events import MAX_EVENTS
 from saltext.immutable.spec.model import STATES_CHECK, FunctionCheck, HttpCheck
@@ -235,6 +235,12 @@ def test_functions(salt_side, outcome, why):
 STATUS = {"return": {"digest": "a" * 64}, "retcode": 0}
 
 
+def proven_by(monkeypatch, answers) -> None:
+    """Let machines prove what ``answers`` returns, without a master."""
+    monkeypatch.setattr(proven_answers, "answers", answers)
+    monkeypatch.setattr(minions.Jobs, "_client", lambda self: None)
+
+
 @pytest.mark.parametrize(
     ("answer", "found"),
     [
@@ -249,11 +255,11 @@ STATUS = {"return": {"digest": "a" * 64}, "retcode": 0}
 def test_all_checks_run_in_one_job(salt_side, monkeypatch, answer, found):
     asked = []
 
-    def proven(self, minion_id, questions, within):
+    def proven(client, opts, minion_id, questions, within, forged):
         asked.append(json.loads(questions))
         return [STATUS, answer, {"return": True, "retcode": 0}]
 
-    monkeypatch.setattr(minions.Jobs, "_proven", proven)
+    proven_by(monkeypatch, proven)
     salt_side._jobs = minions.Jobs({})
     checks = [FunctionCheck("service.status", ("nginx",)), FunctionCheck("disk.has", kwargs={"free": 3})]
     image, reasons = salt_side.check_all("web-1", checks, 5)
@@ -266,14 +272,14 @@ def test_all_checks_run_in_one_job(salt_side, monkeypatch, answer, found):
 
 @pytest.mark.parametrize("answers", [[], [STATUS], [STATUS] * 3])
 def test_answers_to_other_questions_are_none(salt_side, monkeypatch, answers):
-    monkeypatch.setattr(minions.Jobs, "_proven", lambda *_: answers)
+    proven_by(monkeypatch, lambda *_: answers)
     salt_side._jobs = minions.Jobs({})
     with pytest.raises(NoAnswer, match="to 2 questions"):
         salt_side.check_all("web-1", [FunctionCheck("test.ping")], 5)
 
 
 def test_checks_without_a_status_raise(salt_side, monkeypatch):
-    monkeypatch.setattr(minions.Jobs, "_proven", lambda *_: [{"error": "boom"}, {"return": True, "retcode": 0}])
+    proven_by(monkeypatch, lambda *_: [{"error": "boom"}, {"return": True, "retcode": 0}])
     salt_side._jobs = minions.Jobs({})
     with pytest.raises(CommandExecutionError, match="boom"):
         salt_side.check_all("web-1", [FunctionCheck("test.ping")], 5)
@@ -313,11 +319,11 @@ def test_services_that_the_states_declare_running_are_a_check(answer, found):
 def test_checks_without_a_question_for_the_image_are_one_job_too(salt_side, monkeypatch):
     asked = []
 
-    def proven(self, minion_id, questions, within):
+    def proven(client, opts, minion_id, questions, within, forged):
         asked.append(json.loads(questions))
         return [{"return": {"nginx.service": "inactive"}, "retcode": 0}, {"return": True, "retcode": 0}]
 
-    monkeypatch.setattr(minions.Jobs, "_proven", proven)
+    proven_by(monkeypatch, proven)
     salt_side._jobs = minions.Jobs({})
     first, second = salt_side.check_together("web-1", [STATES_CHECK, FunctionCheck("test.ping")], 5)
     assert (first, second) == ("nginx.service is inactive, but the states of its image want it running", None)

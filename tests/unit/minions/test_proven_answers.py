@@ -13,9 +13,9 @@ from salt.exceptions import CommandExecutionError, SaltReqTimeoutError
 
 from saltext.immutable import minions
 from saltext.immutable.guard import answers, gate, proof, seal
-from saltext.immutable.minions import NoAnswer, jobs
-from saltext.immutable.minions.jobs import Unproven
+from saltext.immutable.minions import NoAnswer, proven_answers
 from saltext.immutable.minions.keys import accepted_key
+from saltext.immutable.minions.proven_answers import Unproven
 from saltext.immutable.spec.model import FunctionCheck
 
 OLD = "'immutable.answer' is not available."
@@ -137,7 +137,7 @@ def test_a_forged_answer_does_not_keep_the_true_one_away(ask, event):
 
 
 def test_an_older_pack_is_said_so_and_not_waited_for(ask, monkeypatch):
-    monkeypatch.setattr(jobs, "OLD_WITHIN", 0.0)
+    monkeypatch.setattr(proven_answers, "OLD_WITHIN", 0.0)
     found, alarms, client = ask({"return": OLD, "retcode": 254}, within=60)
     assert "older version of this pack; the next roll replaces it" in str(found)
     assert (alarms, len(client.waits)) == ([], 1)

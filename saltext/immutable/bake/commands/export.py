@@ -11,7 +11,7 @@ from salt.exceptions import SaltInvocationError
 
 from saltext.immutable import spec
 from saltext.immutable.bake import locks
-from saltext.immutable.builder.export import write
+from saltext.immutable.builder.export import formats
 from saltext.immutable.images import sign
 from saltext.immutable.store import Store
 from saltext.immutable.worker import Worker
@@ -25,17 +25,17 @@ def export(
     *,
     force: bool = False,
     test: bool = False,
-    progress: write.Progress = write.silent,
+    progress: formats.Progress = formats.silent,
 ) -> dict[str, Any]:
-    """Write an image to the file ``target`` of the builder; return the builder's report, see `builder.export.write`.
+    """Write an image to the file ``target`` of the builder; return the builder's report, see `builder.export.formats`.
 
     Raises SaltInvocationError for an unknown format, CommandExecutionError where the image is revoked or not signed.
     """
-    if format not in write.FORMATS:
-        raise SaltInvocationError(f"format: {format!r} is not one of {', '.join(write.FORMATS)}")
+    if format not in formats.FORMATS:
+        raise SaltInvocationError(f"format: {format!r} is not one of {', '.join(formats.FORMATS)}")
     settings = spec.settings(opts)
     order = {"format": format, "target": str(target), "force": bool(force), "test": bool(test)}
-    work = Worker(opts, settings, "image", {"export_image": partial(write.export_image, progress=progress)})
+    work = Worker(opts, settings, "image", {"export_image": partial(formats.export_image, progress=progress)})
     with closing(Store.open(settings.store)) as store:
         image = store.usable(ref)
         with locks.baking(store, image.recipe, progress):  # as a bake, it must not lose a layer that it reads

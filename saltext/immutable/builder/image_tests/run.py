@@ -15,7 +15,7 @@ from saltext.immutable.builder import mirrors
 from saltext.immutable.builder.finish import secrets
 from saltext.immutable.builder.finish.secrets import Secret
 from saltext.immutable.builder.sources.minion import VENV
-from saltext.immutable.builder.states import salt_call
+from saltext.immutable.builder.states import state_run
 from saltext.immutable.guard import launch
 from saltext.immutable.host import Host, tail
 from saltext.immutable.machines import images
@@ -40,7 +40,7 @@ def run_inside(machine: Machine, order: Mapping[str, Any], secret_values: Sequen
     ``order``: the order of `commands.state_layer`, with tests as `bake.image_tests.order` makes it. ``secret_values``
     are redacted in messages.
     """
-    tests = {**order["tests"], "trace": [salt_call.TRACE, order["minion"]["master"], order["hash_key"]]}
+    tests = {**order["tests"], "trace": [state_run.TRACE, order["minion"]["master"], order["hash_key"]]}
     return _run(machine, {**order, "tests": tests}, "inside", secret_values, env=mirrors.environment())
 
 

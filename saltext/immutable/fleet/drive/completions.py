@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TypedDict
 
 from saltext.immutable.fleet.books.ledger import Record, TrafficIntent
-from saltext.immutable.fleet.drive.effects import CHANGES, Completion
 from saltext.immutable.fleet.drive.probing import PROBE_SERVING, patience
 from saltext.immutable.fleet.drive.run import Run
+from saltext.immutable.fleet.drive.threads import CHANGES, Completion
 from saltext.immutable.fleet.drive.timers import LISTED
 from saltext.immutable.fleet.drive.track import NEVER, OUT, RETRY, Track
 from saltext.immutable.minions import FORGED, Event, NoAnswer

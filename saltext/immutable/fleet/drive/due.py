@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from saltext.immutable.fleet.decide.goal import goal
-from saltext.immutable.fleet.drive.effects import CHANGES, Call, Effects, Task
 from saltext.immutable.fleet.drive.run import Run
+from saltext.immutable.fleet.drive.threads import CHANGES, Call, Effects, Task
 from saltext.immutable.fleet.drive.track import NEVER, Track
 
 _ROUTES = frozenset({"attach", "drain"})

@@ -17,12 +17,12 @@ from saltext.immutable.fleet.books.ledger import Intent, Ledger, Record
 from saltext.immutable.fleet.decide.state import MENDING, UNLIMITED, Action, Limits, Plan, Rollout
 from saltext.immutable.fleet.drive.completions import observe_list, on_completion, on_event
 from saltext.immutable.fleet.drive.due import submit_due
-from saltext.immutable.fleet.drive.effects import Completion, Effects
 from saltext.immutable.fleet.drive.inbox import Inbox
 from saltext.immutable.fleet.drive.picture import Picture
 from saltext.immutable.fleet.drive.planning import Planner
 from saltext.immutable.fleet.drive.probing import PROBE_SILENT
 from saltext.immutable.fleet.drive.run import Run
+from saltext.immutable.fleet.drive.threads import Completion, Effects
 from saltext.immutable.fleet.drive.timers import Timers
 from saltext.immutable.fleet.drive.track import Track
 from saltext.immutable.fleet.drive.transaction import Say, Transaction

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.builder.export import oci, programs, tarball, target, tree, write
+from saltext.immutable.builder.export import formats, oci, programs, tarball, target, tree
 from saltext.immutable.host import Host
 from saltext.immutable.images import layers, verify
 from saltext.immutable.machines import images
@@ -347,7 +347,7 @@ def test_a_program_that_is_missing_is_named():
 def host(tmp_path, monkeypatch) -> Host:
     """A host with one signed image, of two layers and a seal."""
     monkeypatch.setattr("saltext.immutable.host.require_root", lambda: None)
-    monkeypatch.setattr("saltext.immutable.builder.export.write.require_root", lambda: None)
+    monkeypatch.setattr("saltext.immutable.builder.export.formats.require_root", lambda: None)
     for name in ("require", "image"):
         monkeypatch.setattr(verify, name, lambda host, digest, trusted: None)
     found = Host(tmp_path / "immutable")
@@ -377,8 +377,8 @@ def order(place: Path, format: str, **more: object) -> dict[str, object]:
 @pytest.mark.parametrize("format", [pytest.param("tar", marks=zstd), pytest.param("squashfs", marks=squashfs), "oci"])
 def test_two_exports_are_the_same_bytes(host, tmp_path, format):
     said: list[str] = []
-    first = write.export_image(host, order(tmp_path / "1", format), lambda message, tag, **data: said.append(message))
-    second = write.export_image(host, order(tmp_path / "2", format))
+    first = formats.export_image(host, order(tmp_path / "1", format), lambda message, tag, **data: said.append(message))
+    second = formats.export_image(host, order(tmp_path / "2", format))
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
     assert first["sha256"] == second["sha256"] == hashlib.sha256((tmp_path / "1").read_bytes()).hexdigest()
     assert first["bytes"] == (tmp_path / "1").stat().st_size > 200
@@ -389,7 +389,7 @@ def test_two_exports_are_the_same_bytes(host, tmp_path, format):
 def test_a_squashfs_holds_the_files_and_the_mode_of_the_root(host, tmp_path):
     for folder, _, _ in os.walk(host.root):
         os.utime(folder, (1_600_000_000, 1_600_000_000))
-    write.export_image(host, order(tmp_path / "web.squashfs", "squashfs"))
+    formats.export_image(host, order(tmp_path / "web.squashfs", "squashfs"))
     words = ["unsquashfs", "-UTC", "-lln", tmp_path / "web.squashfs"]
     listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     root = (images.metadata_file(host, DIGEST).parent / "seal").stat()
@@ -402,14 +402,14 @@ def test_a_squashfs_holds_the_files_and_the_mode_of_the_root(host, tmp_path):
 
 
 def test_a_preview_writes_nothing(host, tmp_path):
-    told = write.export_image(host, order(tmp_path / "web.tar", "tar", test=True))
+    told = formats.export_image(host, order(tmp_path / "web.tar", "tar", test=True))
     assert (told["image"], told["content"]) == ("web@3f2a9c1d04be", 54_000 + len("debian" + "states of web") + 2)
     assert not (tmp_path / "web.tar").exists()
 
 
 def test_an_image_that_is_not_as_it_was_signed_is_not_exported(host, tmp_path, monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setattr("saltext.immutable.builder.export.write.require_root", lambda: None)
+    monkeypatch.setattr("saltext.immutable.builder.export.formats.require_root", lambda: None)
     with pytest.raises(CommandExecutionError, match=r"image 3f2a9c1d04be .*damaged"):
-        write.export_image(host, order(tmp_path / "web.tar", "tar"))
+        formats.export_image(host, order(tmp_path / "web.tar", "tar"))
     assert not list(tmp_path.glob("*web*"))

@@ -6,7 +6,7 @@ import pytest
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable import spec
-from saltext.immutable.builder.states import salt_call
+from saltext.immutable.builder.states import state_run
 from saltext.immutable.builder.states.chroot import warnings
 from saltext.immutable.machines.machine import Machine
 
@@ -66,9 +66,9 @@ def test_warnings_are_sorted():
 
 @pytest.fixture
 def prepared(host, tmp_path, monkeypatch):
-    monkeypatch.setattr(salt_call.mirrors, "apt_config", lambda workspace, offline: {})
+    monkeypatch.setattr(state_run.mirrors, "apt_config", lambda workspace, offline: {})
     order = {"bake_id": "web-bake", "minion": {}, "bridge": "b", "subnet": "10.0.0.0/24"}
-    return lambda **more: salt_call.prepare(host, tmp_path, {**order, **more}, ())
+    return lambda **more: state_run.prepare(host, tmp_path, {**order, **more}, ())
 
 
 def test_without_an_init_packages_start_no_daemons(prepared, tmp_path):
@@ -82,10 +82,10 @@ def test_an_empty_file_of_a_mount_is_removed_and_one_that_a_state_wrote_stays(tm
     (tmp_path / "usr/sbin").mkdir(parents=True)
     policy = tmp_path / "usr/sbin/policy-rc.d"
     policy.touch()
-    salt_call.finish(tmp_path)
+    state_run.finish(tmp_path)
     assert not policy.exists()
     policy.write_text("exit 101\n")
-    salt_call.finish(tmp_path)
+    state_run.finish(tmp_path)
     assert policy.exists()
 
 

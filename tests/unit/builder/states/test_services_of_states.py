@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from subprocess import CompletedProcess
 
-from saltext.immutable.builder.states import salt_call
+from saltext.immutable.builder.states import state_run
 
 
 @dataclass
@@ -32,8 +32,8 @@ def declared(**units: bool) -> list[list[object]]:
 def test_the_last_state_about_a_unit_counts():
     lines = [*declared(a=True, b=True), ["service", "a.service", False]]
     machine = FakeMachine(shown("enabled"))
-    assert salt_call.services(machine, lines, ()) == ({"a.service": False, "b.service": True}, [])
-    assert salt_call.services(FakeMachine(), None, ()) == ({}, [])
+    assert state_run.services(machine, lines, ()) == ({"a.service": False, "b.service": True}, [])
+    assert state_run.services(FakeMachine(), None, ()) == ({}, [])
 
 
 def test_a_unit_that_nothing_starts_at_boot_is_warned_of():
@@ -47,7 +47,7 @@ def test_a_unit_that_nothing_starts_at_boot_is_warned_of():
     )
     machine = FakeMachine("\n".join(stanzas))
     units = declared(a=True, b=True, c=True, d=False, e=True, f=True, g=True)
-    found, warnings = salt_call.services(machine, units, ())
+    found, warnings = state_run.services(machine, units, ())
     assert [unit for unit, runs in found.items() if not runs] == ["d.service"]
     assert [warning.partition(" ")[0] for warning in warnings] == ["b.service", "f.service"]
     assert "d.service" not in machine.asked[0]
@@ -56,9 +56,9 @@ def test_a_unit_that_nothing_starts_at_boot_is_warned_of():
 def test_a_unit_that_the_layer_removes_or_masks_is_not_to_run():
     gone = (shown("", loaded="not-found"), shown("masked", loaded="masked"))
     machine = FakeMachine("\n".join((*gone, shown("enabled"))))
-    found, warnings = salt_call.services(machine, declared(own=True), ["exim4.service", "cron.service"])
+    found, warnings = state_run.services(machine, declared(own=True), ["exim4.service", "cron.service"])
     assert found == {"own.service": True, "exim4.service": False, "cron.service": False} and warnings == []
 
 
 def test_without_an_init_nothing_is_known_but_what_is_declared():
-    assert salt_call.services(FakeMachine(boot=False), declared(a=True), ()) == ({"a.service": True}, [])
+    assert state_run.services(FakeMachine(boot=False), declared(a=True), ()) == ({"a.service": True}, [])

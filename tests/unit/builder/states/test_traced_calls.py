@@ -10,7 +10,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.builder import mirrors
-from saltext.immutable.builder.states import salt_call as states
+from saltext.immutable.builder.states import state_run as states
 
 ORDER = {
     "bake_id": "web.bake",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from saltext.immutable.fleet.drive.completions import HANDLERS
-from saltext.immutable.fleet.drive.effects import Call
+from saltext.immutable.fleet.drive.threads import Call
 
 OF_A_FLEET = {"list", "traffic"}
 """Answers about all machines."""

@@ -11,7 +11,7 @@ import time
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.fleet.drive.effects import Completion, Task, Threads
+from saltext.immutable.fleet.drive.threads import Completion, Task, Threads
 from saltext.immutable.fleet.signals import stop_on_signal
 from saltext.immutable.minions import Event
 
@@ -70,7 +70,7 @@ def test_it_returns_with_nothing_when(until, stopped):
 
 ENDING = """
 import sys, threading
-from saltext.immutable.fleet.drive.effects import Threads, Task
+from saltext.immutable.fleet.drive.threads import Threads, Task
 pool = Threads(list, lambda: False)
 begun, told = threading.Event(), threading.Event()
 
