@@ -48,7 +48,13 @@ FORGER = textwrap.dedent("""\
 """Its words: the minions to lie about, and what an answer of theirs is to hold."""
 HEALTHY = '{"return": {"drift": [], "counts": {}, "proven": true, "files": 9, "seconds": 0.1}}'
 BROKEN = '{"return": {"answers": "[{\\"return\\": {\\"image\\": \\"0\\"}, \\"retcode\\": 0}]", "proof": "AAAA"}}'
-LIES = {"that all is well": HEALTHY, "that it runs another image": BROKEN, "nonsense": '{"return": null}'}
+OLD = """{"return": "'immutable.answer' is not available.", "retcode": 254}"""
+LIES = {
+    "that all is well": HEALTHY,
+    "that it runs another image": BROKEN,
+    "nonsense": '{"return": null}',
+    "that it is old": OLD,
+}
 
 
 @pytest.fixture(scope="module")

@@ -160,7 +160,7 @@ def store_of(world: Simulated) -> Store:
     if not _stores:
         _stores.append(Store.open("sqlite://"))
     store = _stores[0]
-    store.clock = world.clock
+    store.clock, store.proofs_since = world.clock, world.clock()
     with store.write() as tx:
         for table in reversed(metadata.sorted_tables):
             if table.name != "meta":

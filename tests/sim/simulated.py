@@ -11,7 +11,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.fleet.drive.threads import Completion, Task
-from saltext.immutable.minions import Event, NoAnswer
+from saltext.immutable.minions import Event, NoAnswer, Outdated
 from saltext.immutable.providers import Identity, Instance
 
 from .faults import Faults, Killed
@@ -298,6 +298,8 @@ class Simulated:
         machine = self.machines.get(minion_id)
         up = machine and machine.up and self.keys.get(minion_id) == "accepted"
         if not machine or not up or self.happens(self.faults.no_answer):
+            if self.happens(self.faults.neighbour):
+                raise Outdated(f"{minion_id} is too old to prove anything, says a neighbour")
             raise NoAnswer(f"{minion_id} does not answer")
         image = machine.instance.image
         return "another" if self.faults.ill.get(image) == "wrong" else image

@@ -63,7 +63,8 @@ class Access:
                 by_number[number] = found[0] if found else self._load(generation.provider)
                 loaded.append((generation.provider, by_number[number]))
         traffic = None if fleet.traffic is None else self._route(fleet.traffic)
-        return World(fleet, ledger.installation, generations, by_number, default, self._minions, self._clock, traffic)
+        about = (fleet, ledger.installation, generations, by_number, default)
+        return World(*about, self._minions, self._clock, traffic, proofs_since=self._store.proofs_since)
 
     def unmet(self, fleet: Fleet, image: str) -> list[str]:
         """Return what an image (full digest) wants and its hosts do not have; [] where they cannot be asked."""

@@ -79,7 +79,8 @@ class Jobs:
         The result of a function that failed is the ``CommandExecutionError`` itself.
         """
         asked = json.dumps([[call.fun, list(call.args), dict(call.kwargs)] for call in calls])
-        answers = proven_answers.answers(self._client(), self._opts, minion_id, asked, within, self._forged)
+        mine, another = self._client(), self._new_client
+        answers = proven_answers.answers(mine, another, self._opts, minion_id, asked, within, self._forged)
         if len(answers) != len(calls):
             raise NoAnswer(f"{minion_id}: immutable.answer returned {len(answers)} answers to {len(calls)} questions")
         return [_result(minion_id, call.fun, answer) for call, answer in zip(calls, answers, strict=True)]

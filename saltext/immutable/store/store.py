@@ -46,6 +46,9 @@ class Store(Database):
         """16 hexadecimal digits that identify the machines of this master, or of masters that share the store."""
         self.secret = bytes.fromhex(self.get_or_create("secret", secrets.token_hex(32)))
         """For keyed hashes."""
+        self.proofs_since = float(self.get_or_create("proofs_since", repr(clock())))
+        """When this store was first used by a version that makes machines prove their answers: those that were launched
+        later can."""
 
     def adopt(self, installation: str) -> None:
         """Take over the machines that are tagged with another installation id: those of a store that was lost."""

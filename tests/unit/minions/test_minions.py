@@ -255,7 +255,7 @@ def proven_by(monkeypatch, answers) -> None:
 def test_all_checks_run_in_one_job(salt_side, monkeypatch, answer, found):
     asked = []
 
-    def proven(client, opts, minion_id, questions, within, forged):
+    def proven(client, another, opts, minion_id, questions, within, forged):
         asked.append(json.loads(questions))
         return [STATUS, answer, {"return": True, "retcode": 0}]
 
@@ -319,7 +319,7 @@ def test_services_that_the_states_declare_running_are_a_check(answer, found):
 def test_checks_without_a_question_for_the_image_are_one_job_too(salt_side, monkeypatch):
     asked = []
 
-    def proven(client, opts, minion_id, questions, within, forged):
+    def proven(client, another, opts, minion_id, questions, within, forged):
         asked.append(json.loads(questions))
         return [{"return": {"nginx.service": "inactive"}, "retcode": 0}, {"return": True, "retcode": 0}]
 

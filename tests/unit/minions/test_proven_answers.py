@@ -13,9 +13,9 @@ from salt.exceptions import CommandExecutionError, SaltReqTimeoutError
 
 from saltext.immutable import minions
 from saltext.immutable.guard import answers, gate, proof, seal
-from saltext.immutable.minions import NoAnswer, proven_answers
+from saltext.immutable.minions import NoAnswer
 from saltext.immutable.minions.keys import accepted_key
-from saltext.immutable.minions.proven_answers import Unproven
+from saltext.immutable.minions.proven_answers import Outdated, Unproven
 from saltext.immutable.spec.model import FunctionCheck
 
 OLD = "'immutable.answer' is not available."
@@ -79,10 +79,13 @@ def opts(tmp_path) -> dict[str, Any]:
 def ask(opts):
     """Ask web-1 for a ping; what comes back are these events. Gives answer, alarms and client."""
 
-    def ask(*events: Any, known: bool = True, within: float = 3) -> tuple[Any, list[str], FakeClient]:
+    def ask(
+        *events: Any, known: bool = True, within: float = 3, again: Any = None
+    ) -> tuple[Any, list[str], FakeClient]:
+        """``again``: what comes back when it is asked whether it proves anything at all."""
         alarms: list[str] = []
         asked, client = minions.Jobs(opts, forged=alarms.append), FakeClient(*events, known=known)
-        asked._clients.client = client
+        asked._clients.client, asked._new_client = client, lambda: FakeClient(again)  # type: ignore[method-assign]
         try:
             found: Any = asked.ask("web-1", "test.ping", within=within)
         except CommandExecutionError as err:
@@ -136,11 +139,42 @@ def test_a_forged_answer_does_not_keep_the_true_one_away(ask, event):
     assert ask(event, event, WEB.answers)[:2] == (True, ["web-1", "web-1"])
 
 
-def test_an_older_pack_is_said_so_and_not_waited_for(ask, monkeypatch):
-    monkeypatch.setattr(proven_answers, "OLD_WITHIN", 0.0)
-    found, alarms, client = ask({"return": OLD, "retcode": 254}, within=60)
-    assert "older version of this pack; the next roll replaces it" in str(found)
+SAYS_OLD = {"return": OLD, "retcode": 254}
+
+
+@pytest.mark.parametrize("again", [None, SAYS_OLD, EVIL.answers, OSError("no master")])
+def test_an_older_pack_is_said_so_and_not_waited_for(ask, again):
+    found, alarms, client = ask(SAYS_OLD, within=60, again=again)
+    assert isinstance(found, Outdated) and "older version of this pack; the next roll replaces it" in str(found)
     assert (alarms, len(client.waits)) == ([], 1)
+
+
+def test_that_it_is_older_is_not_believed_of_one_that_proves_its_answers(ask):
+    """Any minion can say so in its name; a long answer must not be missed for that."""
+    assert ask(SAYS_OLD, SAYS_OLD, WEB.answers, within=900, again=WEB.answers)[:2] == (True, ["web-1", "web-1"])
+
+
+def signed(text: str) -> Any:
+    """What web-1 signs, whatever it is."""
+
+    def event(nonce: str, asked: str) -> Any:
+        return {"return": {"answers": text, "proof": proof.sign(nonce, "web-1", asked, text, WEB.private)}}
+
+    return event
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("x", "", "null", "5", '"x"', '{"a": 1}', "[" * 100_000, "[NaN]", "[Infinity]", "[1e999]", "[-1e999]"),
+        *(f"[{'9' * 5000}]", '[{"return": 1}', "[]", "[1, 2]"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_what_a_machine_signs_stops_nobody(ask, text):
+    found, alarms, _ = ask(signed(text))
+    assert isinstance(found, NoAnswer) and alarms == []
+    assert str(found).startswith("web-1: immutable.answer returned") and len(str(found)) < 400
 
 
 @pytest.mark.parametrize(

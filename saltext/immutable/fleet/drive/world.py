@@ -100,7 +100,10 @@ class World:
         minions: Minions,
         clock: Callable[[], float] = time.time,
         traffic: Traffic | None = None,
+        proofs_since: float = 0.0,
     ) -> None:
+        """``proofs_since``: a machine that was launched later can prove its answers, whatever is said of it."""
+        self._proofs_since = proofs_since
         self._traffic = traffic
         self._fleet = fleet
         self._installation = installation
@@ -215,7 +218,8 @@ class World:
             # A machine that was ready may still serve if the phase failed when it was run again.
             return Probe("no", plain(str(err)), wrong=record.ready_since is None)
         except SaltException as err:
-            return Probe("unknown", plain(str(err)), outdated=isinstance(err, Outdated))
+            outdated = isinstance(err, Outdated) and record.born < self._proofs_since
+            return Probe("unknown", plain(str(err)), outdated=outdated)
         if STATES_CHECK in checks:
             self._states_held[minion_id] = self._clock()
         return Probe("yes")

@@ -11,7 +11,7 @@ from salt.exceptions import CommandExecutionError, SaltClientError
 from saltext.immutable.fleet.books.ledger import Generation, Record
 from saltext.immutable.fleet.decide.checks import PROBE_WITHIN
 from saltext.immutable.fleet.drive.world import STATES_EVERY, Probe, World
-from saltext.immutable.minions import LaunchFailed, NoAnswer
+from saltext.immutable.minions import LaunchFailed, NoAnswer, Outdated
 from saltext.immutable.spec.model import STATES_CHECK, Fleet, FunctionCheck, ProviderSpec
 from saltext.immutable.text import LONGEST
 
@@ -58,10 +58,11 @@ class Machine:
         return value
 
 
-def look(machine: Machine, proven: bool = False, record: Record = RECORD) -> Probe:
+def look(machine: Machine, proven: bool = False, record: Record = RECORD, proofs_since: float = 0.0) -> Probe:
     fleet = Fleet("web", "web", 1, "web-{token}", PROVIDER, health=CHECKS)
     generations = {1: Generation("web", 1, ONE, PROVIDER, 0.0)}
-    world = World(fleet, "installation", generations, {}, machine, machine, lambda: machine.now)
+    about = (fleet, "installation", generations, {}, machine, machine)
+    world = World(*about, lambda: machine.now, proofs_since=proofs_since)
     return world.probe(record, "10.0.0.1", proven)
 
 
@@ -88,6 +89,12 @@ def test_what_an_answer_means(machine, probe):
 def test_a_phase_that_fails_when_it_is_run_again_is_no_reason_to_destroy_what_serves():
     serving = replace(RECORD, ready_since=1.0)
     assert look(Machine(image=LaunchFailed("db: x")), record=serving) == Probe("no", "db: x", wrong=False)
+
+
+@pytest.mark.parametrize(("since", "outdated"), [(RECORD.born, False), (RECORD.born + 1, True)])
+def test_only_what_was_launched_by_an_older_version_may_be_too_old_to_prove_anything(since, outdated):
+    found = look(Machine(image=Outdated("it is old")), proofs_since=since)
+    assert found == Probe("unknown", "it is old", outdated=outdated)
 
 
 @pytest.mark.parametrize(
