@@ -21,18 +21,27 @@ ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "build/attacks.json"
 OPERATOR, NEIGHBOUR = "who may send jobs", "another minion of the master"
 ON_MACHINE, ON_HOST, PILLAR = "root on the machine", "root on the machine, against its host", "who may write the pillar"
+AGAINST_OTHERS = "root on the machine, against commands on others"
 TESTS = {
-    "test_guarded.py::test_no_path_ends_unnoticed": OPERATOR,
-    "test_neighbour.py::test_what_a_neighbour_forges_changes_nothing": NEIGHBOUR,
-    "test_drift.py::test_what_was_done_is_found": ON_MACHINE,
-    "test_machines.py::test_programs_run_only_from_the_image_and_from_where_it_says": ON_MACHINE,
-    "test_machines.py::test_root_in_a_machine_does_not_reach_the_hosts_disks": ON_HOST,
-    "test_machines.py::test_root_in_a_machine_changes_nothing_of_its_host": ON_HOST,
-    "test_machines.py::test_root_in_a_machine_is_nobody_on_its_host_and_in_the_other": ON_HOST,
-    "test_machines.py::test_machines_do_not_reach_each_other_and_their_host_reaches_both": ON_HOST,
-    "test_machines.py::test_a_machine_reaches_those_ports_of_its_host_that_are_open": ON_HOST,
+    "integration/test_guarded.py::test_no_path_ends_unnoticed": OPERATOR,
+    "integration/test_neighbour.py::test_what_a_neighbour_forges_changes_nothing": NEIGHBOUR,
+    "unit/minions/test_proven_answers.py::test_nothing_else_does_and_it_raises_an_alarm": NEIGHBOUR,
+    "unit/minions/test_proven_answers.py::test_what_a_machine_signs_stops_nobody": AGAINST_OTHERS,
+    "unit/guard/test_envelope.py::test_a_job_is_refused_and_loses_what_was_wrong": OPERATOR,
+    "unit/guard/test_units.py::test_nothing_else_may_be": OPERATOR,
+    "unit/fleet/test_settings_of_fleets.py::test_wrong_settings_are_named_by_their_path": PILLAR,
+    "unit/spec/test_wrong_pillars.py::test_mutable_may_not_hold_a_folder_of_the_system": PILLAR,
+    "unit/spec/test_wrong_pillars.py::test_an_environment_may_not_lead_out_of_the_cache": PILLAR,
+    "unit/spec/test_wrong_pillars.py::test_a_message_is_short_and_nothing_in_it_reaches_the_terminal": PILLAR,
+    "integration/test_drift.py::test_what_was_done_is_found": ON_MACHINE,
+    "integration/test_machines.py::test_programs_run_only_from_the_image_and_from_where_it_says": ON_MACHINE,
+    "integration/test_machines.py::test_root_in_a_machine_does_not_reach_the_hosts_disks": ON_HOST,
+    "integration/test_machines.py::test_root_in_a_machine_changes_nothing_of_its_host": ON_HOST,
+    "integration/test_machines.py::test_root_in_a_machine_is_nobody_on_its_host_and_in_the_other": ON_HOST,
+    "integration/test_machines.py::test_machines_do_not_reach_each_other_and_their_host_reaches_both": ON_HOST,
+    "integration/test_machines.py::test_a_machine_reaches_those_ports_of_its_host_that_are_open": ON_HOST,
 }
-"""Tests of ``tests/integration`` that attack, and who does so; of test_guarded.py its rows say it."""
+"""Tests that attack, and who does so; of test_guarded.py its rows say it. Those of ``unit`` need no machine."""
 _STARTS = {"machine": ON_MACHINE, "pillar": PILLAR}
 
 
@@ -73,13 +82,14 @@ class Onlooker:
 
 def described(item: pytest.Item) -> tuple[str, str, str]:
     """Return who tries what, and how that should end."""
-    name = item.nodeid.partition("[")[0].rsplit("/", 1)[-1]
+    name = item.nodeid.partition("[")[0].partition("tests/")[2]
     params = getattr(item, "callspec", None)
     if params and "row" in params.params:
         row = params.params["row"]
         return _STARTS.get(row.start, OPERATOR), row.name, row.outcome
     what = name.partition("::test_")[2].replace("_", " ") + (f": {params.id}" if params else "")
-    return TESTS[name], what, "found" if "is_found" in name else "stopped"
+    who = TESTS[name]
+    return who, what, "found" if "is_found" in name else "refused" if who in (PILLAR, OPERATOR) else "stopped"
 
 
 def table(attacks: Iterable[Attack]) -> str:
@@ -97,7 +107,7 @@ def table(attacks: Iterable[Attack]) -> str:
 def main(options: list[str]) -> int:
     """Try all attacks and report them; return the exit code."""
     began, onlooker = time.monotonic(), Onlooker()
-    names = [str(ROOT / "tests/integration" / name) for name in TESTS]
+    names = [str(ROOT / "tests" / name) for name in TESTS]
     code = pytest.main(["-q", "--no-header", "--tb=short", *names, *options], plugins=[onlooker])
     rows = [asdict(attack) for attack in onlooker.attacks]
     REPORT.parent.mkdir(exist_ok=True)

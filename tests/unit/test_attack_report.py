@@ -69,5 +69,5 @@ def test_what_could_not_be_tried_is_no_success(onlooker, outcome):
 def test_each_test_that_attacks_exists():
     for name in attack.TESTS:
         file, _, test = name.partition("::")
-        text = (ROOT / "tests/integration" / file).read_text()
+        text = (ROOT / "tests" / file).read_text()
         assert re.search(rf"^def {test}\(", text, re.MULTILINE), name
