@@ -16,8 +16,9 @@ from saltext.immutable.drift import accounts, config, files, image, tree
 from saltext.immutable.drift.image import Image
 from saltext.immutable.drift.item import Item
 from saltext.immutable.drift.owners import owners
-from saltext.immutable.drift.paths import Mutable
+from saltext.immutable.drift.paths import Mutable, real_path
 from saltext.immutable.drift.running import limits, logins, mounts, processes, services, sockets
+from saltext.immutable.drift.running.environment import Origin
 from saltext.immutable.drift.running.processes import Process
 from saltext.immutable.guard import seal
 from saltext.immutable.guard.units import IMAGE as UNITS_OF_IMAGE
@@ -100,6 +101,8 @@ class _Comparison:
         self.files = files.differences("/", expected, self.mutable, left_out, full, searched)
         self.processes = processes.scan(proc)
         self.units: set[str] | None = None
+        self.explained: dict[str, frozenset[str]] = {}
+        """Unit of the image to the variables and arguments that it gives its programs."""
         self.mounting: set[str] = set()
         """Units of the image that say what is to be mounted for them alone."""
 
@@ -133,7 +136,7 @@ class _Comparison:
         yield from self._files()
         yield from config.drift(self.adopted)
         yield from self._services()
-        foreign = list(processes.drift(self.processes, self.is_image_file, self._is_image_folder))
+        foreign = list(processes.drift(self.processes, self.is_image_file, self._origin, self.explained))
         seen = {process.pid for process, _ in foreign}
         alone = processes.without_unit(self.processes, self.is_of_unit, os.getpid())
         # One that has ended meanwhile belonged to a unit that has ended, too.
@@ -161,12 +164,18 @@ class _Comparison:
         from_image = name in self.image.own or (entry is not None and entry.kind == "file")
         return from_image and name not in self.files
 
-    def _is_image_folder(self, path: str) -> bool:
-        """Tell whether a folder is from the image, and not among those that may differ."""
-        name = os.path.normpath(path).lstrip("/")
+    def _origin(self, path: str) -> Origin:
+        """Return where a path leads that a program is given, by links of the image alone."""
+        name = real_path(path, lambda at: None if self.mutable.may_differ(at) or at in self.files else self._link(at))
         entry = self.image.files.get(name)
-        absolute = path.startswith("/") and name not in ("", ".")
-        return absolute and entry is not None and entry.kind == "dir" and not self.mutable.may_differ(name)
+        may_differ = self.mutable.may_differ(name)
+        if self.is_image_file(name) or (name and entry is not None and entry.kind == "dir" and not may_differ):
+            return "image"
+        return "other" if may_differ or not name or name in self.files or os.path.lexists(f"/{name}") else "nothing"
+
+    def _link(self, name: str) -> str | None:
+        entry = self.image.files.get(name)
+        return str(entry.content) if entry is not None and entry.kind == "link" else None
 
     def is_of_unit(self, process: Process) -> bool:
         """Tell whether a process is init or belongs to a unit of the image; True if systemd does not answer."""
@@ -197,6 +206,8 @@ class _Comparison:
             places = writable_places.flags(self.policy)
             own = [mount for mount in self.mounted if mount.point in places or mount.point not in self.planned]
             yield from mounts.weakened(own, places, self.declared)
+        of_image = [each for each in known if each.name in self.units]
+        self.explained = {each.name: services.explained(each, self.is_image_file) for each in of_image}
         groups = {each.name: each.group for each in known}
         yield from limits.drift(self.policy.get("limits", {}), groups, limits.ended(unit_drop_ins.OVER))
         self.mounting = {each.name for each in known if each.name in self.units and each.mounts}

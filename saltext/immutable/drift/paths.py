@@ -88,6 +88,9 @@ _OF_CONTAINERS = (
 )
 """Folders with whole systems in them, whose programs are not run as this one's."""
 
+_MAX_LINKS = 40
+"""As the kernel has it: path_resolution(7)."""
+
 Read = Literal["all", "rights", "nothing"]
 
 
@@ -124,6 +127,25 @@ class Mutable:
         if folder in _KERNEL or (declared and folder in _OF_CONTAINERS):
             return "nothing"
         return "rights" if declared else "all"
+
+
+def real_path(path: str, link: Callable[[str], str | None]) -> str:
+    """Return an absolute path without links, as in manifests; '' for the root, and for links that lead to themselves.
+
+    ``link``: the target of a link, None of what is none.
+    """
+    left, found, followed = path.split("/")[::-1], list[str](), 0
+    while left and followed < _MAX_LINKS:
+        part = left.pop()
+        target = link("/".join([*found, part])) if part not in ("", ".", "..") else None
+        if target is not None:
+            found, followed = [] if target.startswith("/") else found, followed + 1
+            left += target.split("/")[::-1]
+        elif part == "..":
+            del found[-1:]
+        elif part not in ("", "."):
+            found.append(part)
+    return "" if left else "/".join(found)
 
 
 def _covers(above: str, path: str) -> bool:

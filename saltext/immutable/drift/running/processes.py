@@ -5,48 +5,32 @@ from __future__ import annotations
 import os
 import pwd
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from saltext.immutable.drift.item import Item
+from saltext.immutable.drift.running import interpreters
+from saltext.immutable.drift.running.environment import Origin, is_variable, leads_out, origin_of
+from saltext.immutable.drift.running.interpreters import Reference
 
-_INTERPRETER = re.compile(r"(python|perl|ruby|node|php|lua|tclsh|gawk|mawk|busybox|bash|dash|zsh|ksh|fish|sh)[\d.]*")
-_TAKES_A_WORD: Mapping[str, str] = {
-    "python": "-W -X --check-hash-based-pycs",
-    "perl": "-I",
-    "ruby": "-I -C -r",
-    "node": "-r --require --import --loader",
-    "php": "-c -d -z",
-    "lua": "-l",
-    **dict.fromkeys(("bash", "zsh", "ksh"), "-o +o -O +O --rcfile --init-file"),
-    **dict.fromkeys(("dash", "sh"), "-o +o"),
-}
-"""Interpreter to its options that take the next word as their value."""
-_OTHER_FIRST_WORD = ("gawk", "mawk", "busybox")
-"""Their first word may be a program text, or the name of a command."""
-_CODE_IN_A_WORD: Mapping[str, str] = {
-    "python": r"-[bBdEhiIOPqsSuvVx]*c.*",
-    **dict.fromkeys(("perl", "ruby"), r"-[aclnpsSwWtTuUX0-9]*[eE].*"),
-    "node": r"-e|-p|-pe|--eval(=.*)?|--print(=.*)?",
-    "php": r"-[rBRE]",
-    "lua": r"-e.*",
-    "fish": r"-c|--command(=.*)?",
-    **dict.fromkeys(("bash", "dash", "ksh", "sh", "zsh"), r"-[A-Za-z]*c[A-Za-z]*"),
-}
-"""Interpreter to its options after which it runs an argument as code, and no file: ``-c``, ``-lc``, ``-ne``."""
-_MODULE = re.compile(r"-[bBdEiIOPqsSuvx]*m")
-"""The option of Python after which the name of a module stands."""
-_PATHS = "LD_AUDIT LD_LIBRARY_PATH LD_PRELOAD PERL5LIB PERLLIB PYTHONHOME PYTHONPATH RUBYLIB NODE_PATH GCONV_PATH"
-_FILES = "BASH_ENV ENV PYTHONSTARTUP SALT_CONFIG_DIR SALT_MASTER_CONFIG SALT_MINION_CONFIG OPENSSL_CONF"
-_OPTIONS = "JAVA_TOOL_OPTIONS NODE_OPTIONS PERL5OPT RUBYOPT"
-CODE_VARIABLES = frozenset(f"{_PATHS} {_FILES} {_OPTIONS}".split())
-"""Environment variables that make a program load code or config from where they say."""
-_LOADS_BY_NAME = re.compile(r"(^|\s)(-[MmIr]\w|--require|--import|--loader|-javaagent|-agent)")
 _CONFIG_OF_SALT = re.compile(r"(?:-c|--config-dir)(?:=|$)(.*)")
 _KERNEL_THREAD = 0x00200000
 """PF_KTHREAD, proc(5)."""
 _MAX_COMMAND = 120
 """Characters."""
+_DESCRIPTOR = re.compile(r"/dev/stdin|/dev/fd/(\d+)|/proc/self/fd/(\d+)")
+_NO_FILE = ("NONE", "NORC", "DEFAULTS")
+"""What vim takes in place of a file."""
+_CODE = (
+    ".awk .bash .beam .class .cjs .dll .el .elc .exp .ez .jar .jl .js .ksh .lua .mjs .phar .php .pl .pm .ps1 .py .pyc "
+    ".pyz .rb .scm .sh .so .tcl .ts .vim .war .zsh"
+)
+"""Ends of the names of files with code."""
+_BEGINNINGS = (b"#!", b"\x7fELF", b"\xca\xfe\xba\xbe")
+"""Of a script, a library and a class of Java."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +45,12 @@ class Process:
     command: str
     script: str = ""
     """The file that it interprets."""
+    code: tuple[str, ...] = ()
+    """Further files that its arguments make it load."""
+    folders: tuple[str, ...] = ()
+    """Where its arguments make it search for code."""
+    given: tuple[tuple[str, str], ...] = ()
+    """Arguments of what an interpreter runs that name files with code: the argument, and the path of the file."""
     maps: frozenset[str] = frozenset()
     """Further files whose code it has loaded."""
     unit: str = ""
@@ -68,7 +58,9 @@ class Process:
     tty: int = 0
     user: str = ""
     variables: tuple[str, ...] = ()
-    """Those of its environment in CODE_VARIABLES, as ``NAME=value``."""
+    """Those of its environment that make a program load code or config, as ``NAME=value``."""
+    cwd: str = ""
+    """Its working directory."""
     config: str = ""
     """The config folder that its command line gives a program of Salt."""
     own_unit: str = ""
@@ -106,18 +98,25 @@ def _process(proc: str, root: str, pid: int) -> Process | None:
     if int(flags) & _KERNEL_THREAD:
         return None
     words, cgroup = _read(f"{folder}/cmdline").split("\0"), _read(f"{folder}/cgroup")
-    exe = os.readlink(f"{folder}/exe")
+    words = words[:-1] if len(words) > 1 and not words[-1] else words
+    exe, cwd = os.readlink(f"{folder}/exe"), os.readlink(f"{folder}/cwd")
+    kind, arguments = interpreters.kind_of(exe, words)
+    told = _Told(folder, cwd, kind, interpreters.references(kind, arguments))
     return Process(
         pid=pid,
         exe=exe,
         same=_same(f"{folder}/exe", root, exe),
         command=" ".join(words).strip()[:_MAX_COMMAND],
-        script=_script(folder, exe, words),
+        script=told.script,
+        code=told.code,
+        folders=told.folders,
+        given=told.given,
         maps=_maps(folder, exe),
         unit=_unit(cgroup),
         tty=int(tty),
         user=_user(os.stat(folder).st_uid),
         variables=_variables(f"{folder}/environ"),
+        cwd=cwd,
         config=_config(words),
         own_unit=_own_unit(cgroup),
         parent=int(parent),
@@ -144,48 +143,74 @@ def _same(link: str, root: str, exe: str) -> bool:
         return False
 
 
-def _script(folder: str, exe: str, words: list[str]) -> str:
-    """Return the file that an interpreter runs; '' if it is none, or has its code as an argument (``-c``).
+class _Told:
+    """What an interpreter was told to run and to load, as files of this machine.
 
-    That of a module (``-m``) only if it is in the working directory, which Python searches first. ``(deleted)`` follows
-    the name of a file that is gone.
+    The path of a file that is gone ends in ``(deleted)``. A module (``-m``) counts if it is in the working directory,
+    which some interpreters search first.
     """
-    kind = _INTERPRETER.fullmatch(os.path.basename(exe.removesuffix(" (deleted)")))
-    if not kind:
-        return ""
-    cwd, options = os.readlink(f"{folder}/cwd"), iter(words[1:])
-    for word in options:
-        if kind[1] == "python" and _MODULE.fullmatch(word):
-            return _module(cwd, next(options, ""))
-        if word in _TAKES_A_WORD.get(kind[1], "").split():
-            next(options, None)
-        elif re.fullmatch(_CODE_IN_A_WORD.get(kind[1], ""), word):
-            return ""
-        elif word in ("-", "-s", "/dev/stdin", "/dev/fd/0"):
-            return _standard_input(folder)
-        elif word and not word.startswith(("-", "+")):
-            return _file(os.path.join(cwd, word), kind[1] in _OTHER_FIRST_WORD)
-    return "" if kind[1] in _OTHER_FIRST_WORD else _standard_input(folder)
+
+    def __init__(self, folder: str, cwd: str, kind: str, references: list[Reference]) -> None:
+        self._folder, self._cwd, self._kind = folder, cwd, kind
+        found = [(each.role, file) for each in references if (file := self._file(each))]
+        programs = [file for role, file in found if role in ("script", "input")] or [file for _, file in found]
+        self.script = programs[0] if programs else ""
+        self.code = tuple(file for _, file in found if file != self.script)
+        lists = [each.value.split(":") if each.role == "paths" else [each.value] for each in references
+                 if each.role in ("folder", "paths")]  # fmt: skip
+        self.folders = tuple(part for parts in lists for part in parts)
+        arguments = [each.value for each in references if each.role == "argument"]
+        self.given = tuple((word, file) for word in arguments for file in self._in_argument(word))
+
+    def _file(self, reference: Reference) -> str:
+        role, value = reference
+        if role in ("script", "file"):
+            return "" if role == "file" and value in _NO_FILE else self._existing(value)
+        if role == "input":
+            return _opened(self._folder, "0")
+        if role == "module":
+            files = [os.path.join(self._cwd, name) for name in interpreters.module_files(self._kind, value)]
+            gone = f"{files[0]} (deleted)" if interpreters.is_path(value) else ""
+            return next((os.path.realpath(file) for file in files if os.path.isfile(file)), gone)
+        paths = self._paths(value) if role == "any" else []
+        return next((path for path in paths if os.path.isfile(path)), "")
+
+    def _existing(self, value: str) -> str:
+        """Return the file of code that is named so; a pipe counts, a device does not."""
+        path = os.path.join(self._cwd, value)
+        if descriptor := _DESCRIPTOR.fullmatch(path):
+            number = descriptor[1] or descriptor[2] or "0"
+            closed = not os.path.lexists(f"{self._folder}/fd/{number}")
+            return f"{path} (deleted)" if closed else _opened(self._folder, number)
+        files = [os.path.join(self._cwd, name) for name in interpreters.module_files(self._kind, path)]
+        real = os.path.realpath(next(filter(os.path.isfile, files), path))
+        if os.path.isdir(real):
+            return f"{real}/__main__.py"
+        with suppress(OSError):
+            return "" if stat.S_ISCHR(os.stat(real).st_mode) else real
+        return f"{real} (deleted)"
+
+    def _paths(self, word: str) -> list[str]:
+        return [os.path.realpath(os.path.join(self._cwd, path)) for path in interpreters.paths_in(word) if path]
+
+    def _in_argument(self, word: str) -> list[str]:
+        """Return the files of an argument that look like code, also those of a ``/tmp`` of the process's own."""
+        roots = ("", f"{self._folder}/root")
+        return [path for path in self._paths(word) if any(_is_code(f"{root}{path}") for root in roots)]
 
 
-def _file(path: str, may_be_text: bool) -> str:
-    real = os.path.realpath(path)
-    if os.path.isdir(real):
-        return f"{real}/__main__.py"
-    return real if os.path.isfile(real) else "" if may_be_text else f"{real} (deleted)"
+def _is_code(path: str) -> bool:
+    if not os.path.isfile(path):
+        return False
+    with suppress(OSError), open(path, "rb") as file:
+        return path.endswith(tuple(_CODE.split())) or file.read(4).startswith(_BEGINNINGS)
+    return True
 
 
-def _module(cwd: str, name: str) -> str:
-    """Return the file of a module in the working directory, or ''."""
-    path = os.path.join(cwd, *name.split("."))
-    candidates = (f"{path}.py", f"{path}/__main__.py", f"{path}/__init__.py", f"{path}.so")
-    return next((found for found in candidates if os.path.isfile(found)), "")
-
-
-def _standard_input(folder: str) -> str:
+def _opened(folder: str, number: str) -> str:
     """Return the file or pipe that a program reads its code from; '' for a terminal, and where nothing can be read."""
     try:
-        source = os.readlink(f"{folder}/fd/0")
+        source = os.readlink(f"{folder}/fd/{number}")
     except OSError:
         return ""
     return "" if source.startswith(("/dev/", "socket:")) else source
@@ -196,7 +221,7 @@ def _variables(path: str) -> tuple[str, ...]:
         found = _read(path).split("\0")
     except OSError:
         return ()
-    return tuple(one for one in found if one.partition("=")[0] in CODE_VARIABLES and one.partition("=")[2])
+    return tuple(one for one in found if is_variable(one.partition("=")[0]) and one.partition("=")[2])
 
 
 def _config(words: list[str]) -> str:
@@ -235,15 +260,20 @@ def _unit(cgroup: str) -> str:
 def drift(
     processes: Iterable[Process],
     is_image_file: Callable[[str], bool],
-    is_image_folder: Callable[[str], bool] = lambda path: False,
+    origin: Callable[[str], Origin] = lambda path: "other",
+    explained: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> Iterator[tuple[Process, Item]]:
     """Yield the processes that execute anything that is not from the image, each with its items.
 
-    ``is_image_file``: whether a path is a file of the image that has not changed; ``is_image_folder``: whether it is a
-    folder of the image that machines cannot write to.
+    ``is_image_file``: whether a path is a file of the image that has not changed; ``origin``: where a path leads that
+    a program is given; ``explained``: unit of the image to the variables (``NAME=value``) and arguments that it gives.
     """
     for process in processes:
-        details = [*_foreign(process, is_image_file), *_misled(process, is_image_file, is_image_folder)]
+        of_unit = explained.get(process.unit, ())
+        details = [
+            *_foreign(process, is_image_file, origin, of_unit),
+            *_misled(process, is_image_file, origin, of_unit),
+        ]
         for detail in details:
             yield process, Item("process", process.exe or "?", f"{detail} (pid {process.pid}: {process.command})")
 
@@ -268,17 +298,11 @@ def without_unit(
 
 
 def _misled(
-    process: Process, is_image_file: Callable[[str], bool], is_image_folder: Callable[[str], bool]
+    process: Process, is_image_file: Callable[[str], bool], origin: Callable[[str], Origin], of_unit: Collection[str]
 ) -> Iterator[str]:
     """Yield how a program of the image was made to load other code or config."""
     for variable in process.variables:
-        name, _, value = variable.partition("=")
-        if name in _OPTIONS.split():
-            foreign = _LOADS_BY_NAME.search(value) is not None
-        else:
-            parts = [part for part in re.split(r"[:\s]", value) if part]
-            foreign = any(not (is_image_file(part) or is_image_folder(part)) for part in parts)
-        if foreign:
+        if variable not in of_unit and leads_out(variable, process.exe, process.cwd, origin):
             yield f"its environment has {variable[:200]}, from which it loads what is not from the image"
     if process.config and os.path.normpath(process.config) != "/etc/salt":
         yield f"it is a program of Salt with its config in {process.config}"
@@ -290,7 +314,9 @@ def _misled(
             yield f"it runs in {process.own_unit}, a unit of a user's own"
 
 
-def _foreign(process: Process, is_image_file: Callable[[str], bool]) -> Iterator[str]:
+def _foreign(
+    process: Process, is_image_file: Callable[[str], bool], origin: Callable[[str], Origin], of_unit: Collection[str]
+) -> Iterator[str]:
     if not process.exe:
         yield "its executable cannot be seen"
     elif not is_image_file(process.exe):
@@ -299,5 +325,11 @@ def _foreign(process: Process, is_image_file: Callable[[str], bool]) -> Iterator
         yield "the process has this path as its name, but executes another file"
     elif process.script and not is_image_file(process.script):
         yield f"it interprets {process.script}, which is not from the image"
+    else:
+        given = [path for word, path in process.given if word not in of_unit]
+        searched = [path or "." for path in process.folders if origin_of(path, process.cwd, origin) == "other"]
+        files = [path for path in (*process.code, *given) if not is_image_file(path)]
+        if told := [*files, *searched]:
+            yield f"its arguments make it load {', '.join(told[:5])}, which is not from the image"
     if loaded := sorted(path for path in process.maps if not is_image_file(path)):
         yield f"it has loaded code from {', '.join(loaded[:5])}, which is not from the image"

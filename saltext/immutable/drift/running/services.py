@@ -7,7 +7,9 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from string import Template
 
 from saltext.immutable.drift.item import Item
 
@@ -33,9 +35,16 @@ _PROPERTIES = (
     "Restart",
     "RemainAfterExit",
     "ControlGroup",
+    "Environment",
+    "EnvironmentFiles",
+    "ExecStart",
+    "ExecStartPost",
+    "ExecStartPre",
     *_MOUNTS,
 )
 _EXECUTES = re.compile(r"\s*Exec\w*\s*=\s*[-@:+!|]*(\S*)(.*)")
+_ARGUMENTS = re.compile(r"^ExecStart\w*=.*? argv\[\]=(.*?) ; ignore_errors=", re.MULTILINE)
+_ENVIRONMENT_FILE = re.compile(r"^EnvironmentFiles=(.*) \(ignore_errors=\w+\)$", re.MULTILINE)
 _OF_SYSTEMD = ("/lib/systemd/", "/usr/lib/systemd/")
 _DAEMONS = ("notify", "notify-reload", "forking", "dbus")
 """Types of services that do not end by themselves."""
@@ -67,6 +76,11 @@ class Unit:
     """It has one of _MOUNTS."""
     keeps_running: bool = False
     """It is restarted when it ends, or counts as active after its end."""
+    commands: tuple[str, ...] = ()
+    """The command lines that start it, with variables as they are written."""
+    environment: str = ""
+    """The variables that it gives, quoted as for a shell."""
+    environment_files: tuple[str, ...] = ()
 
 
 class SystemdUnavailable(Exception):
@@ -113,6 +127,9 @@ def unit(stanza: str, root: str = "/") -> Unit:
         mounts=any(properties.get(name) for name in _MOUNTS),
         masked=properties.get("LoadState") == "masked",
         keeps_running=properties.get("Restart", "no") != "no" or properties.get("RemainAfterExit") == "yes",
+        commands=tuple(_ARGUMENTS.findall(stanza)),
+        environment=properties.get("Environment", ""),
+        environment_files=tuple(_ENVIRONMENT_FILE.findall(stanza)),
     )
 
 
@@ -161,6 +178,26 @@ def from_image(each: Unit, is_image_file: Callable[[str], bool]) -> bool:
             for program in each.programs
         )
     return is_image_file(each.file)
+
+
+def explained(each: Unit, is_image_file: Callable[[str], bool], root: str = "/") -> frozenset[str]:
+    """Return the variables (``NAME=value``) and the arguments that a unit of the image gives its programs."""
+    variables = [one for one in _words(each.environment) if "=" in one]
+    for path in each.environment_files:
+        if is_image_file(os.path.realpath(path)):
+            with suppress(OSError), open(root.rstrip("/") + path, encoding="utf-8", errors="surrogateescape") as file:
+                lines = (line.strip() for line in file if not line.lstrip().startswith(("#", ";")))
+                variables += ["".join(_words(line)) if "=" in line else "" for line in lines]
+    values = dict(one.partition("=")[::2] for one in variables if one)
+    words = [word for line in each.commands for word in Template(line).safe_substitute(values).split()]
+    return frozenset([*variables, *words])
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
 
 
 def environment(variables: str, is_foreign: Callable[[str], bool]) -> Iterator[Item]:
