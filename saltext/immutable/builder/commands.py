@@ -223,7 +223,7 @@ def make_image(host: Host, order: Mapping[str, Any], trusted: Sequence[str] = ()
                 images.set_aside(host, about.parent)  # machines may run on its seal
             (work / "image").rename(about.parent)
             sync_directory(host.images)
-    layers.make_link(host, images.seal_link(digest), f"../images/{digest}/seal")
+    layers.make_link(host, images.seal_link(digest), images.seal_target(digest))
     return find_image(host, digest)
 
 
@@ -242,10 +242,7 @@ def has_image(host: Host, digest: str, trusted: Sequence[str] | None = None) -> 
     ``trusted``: the public keys (base64) whose signatures count; None: the signature is not verified.
     """
     try:
-        if trusted is not None:
-            verify.require(host, digest, trusted)
-        else:
-            verify.require_layers(host, verify.definition(host, digest)["layers"])
+        verify.require(host, digest, trusted)
         return (host.l / images.seal_link(digest)).exists() and verify.read_proof(host, digest) is not None
     except CommandExecutionError:
         return False
@@ -320,8 +317,12 @@ def drop_image(host: Host, digest: str, test: bool = False) -> list[str]:
 
 
 def sweep(host: Host) -> list[str]:
-    """Remove what killed bakes left: processes, machines, workspaces. Return the names of the workspaces."""
+    """Mend short links, and remove what killed bakes left: processes, machines, workspaces.
+
+    Returns the names of the workspaces.
+    """
     host.prepare()
+    layers.mend_links(host)
     workspaces = host.abandoned()
     for workspace in workspaces:
         _end_processes(host, workspace)

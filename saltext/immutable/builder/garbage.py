@@ -77,7 +77,7 @@ def _remove(host: Host, images_: Sequence[str], unneeded: Sequence[str], paths: 
 def _remove_dangling(host: Host) -> None:
     """Remove keys and links whose target is gone, and temporary files: a kill between two steps leaves them."""
     present = {folder.name for folder in host.layers.iterdir()}
-    for folder in (host.keys, *host.images.iterdir()):
+    for folder in (host.keys, host.l, *host.images.iterdir()):
         for unfinished in folder.glob(".*"):
             unfinished.unlink()
     for key in host.keys.iterdir():

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
+import secrets
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,7 @@ def commit(host: Host, workspace: Path, **about: Any) -> Layer:
         staged.rename(host.layers / digest)
         sync_directory(host.layers)
         verify.mark_verified(host, digest, verify.fingerprint(host, digest), time.time())
-    make_link(host, overlay.short(digest), f"../layers/{digest}/fs")
+    make_link(host, overlay.short(digest), images.layer_target(digest))
     about["damaged"] = damaged
     return replace(load(host, digest), **about)  # a layer that existed may have been built on another stack
 
@@ -156,17 +157,36 @@ def set_key(
     write(host.keys / key, "\n".join([digest, *map(json.dumps, [*([about] if about else []), *warnings])]))
 
 
-def make_link(host: Host, name: str, target: str) -> str:
-    """Make the short link of a layer, unless it exists."""
-    link = host.l / name
-    if not link.is_symlink():
-        link.symlink_to(target)
-    elif os.readlink(link) != target:
+def make_link(host: Host, name: str, target: str) -> None:
+    """Make the short link of a layer or a seal, also in place of what is there and leads elsewhere.
+
+    Raises CommandExecutionError where the short name is that of another one, too.
+    """
+    link, found = host.l / name, images.leads_to(host, name)
+    if found == target:
+        return
+    own, other = (Path(path).parent.name for path in (target, found or ""))
+    if overlay.short(own) == overlay.short(other) and found == target.replace(own, other) and link.exists():
         raise CommandExecutionError(
-            f"{link} leads to {os.readlink(link)}, not to {target}: two digests have the same first 16 digits; "
+            f"{link} leads to {found}, not to {target}: two digests have the same first 16 digits; "
             "change one of the two recipes, and bake again"
         )
-    return name
+    if found is None:
+        host.set_aside(link)
+    new = link.with_name(f".{name}.{secrets.token_hex(4)}")
+    new.symlink_to(target)
+    new.replace(link)
+
+
+def mend_links(host: Host) -> None:
+    """Make the short links of all layers and images of this host that are missing or lead elsewhere."""
+    with host.lock("layers"):  # so that none is removed meanwhile
+        layers, seals = ([folder.name for folder in place.iterdir()] for place in (host.layers, host.images))
+        links = [(overlay.short(digest), images.layer_target(digest)) for digest in layers]
+        links += [(images.seal_link(digest), images.seal_target(digest)) for digest in seals]
+        for name, target in links:
+            with suppress(CommandExecutionError):  # of two with one name, the first keeps it
+                make_link(host, name, target)
 
 
 def short_names(digests: list[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -55,11 +56,20 @@ def damaged(host: Host, digest: str, what: str) -> Damaged:
 def lower(host: Host, digest: str) -> tuple[str, ...]:
     """Return the short names of the layers that a machine of an image mounts, root first, the seal last.
 
-    Raises CommandExecutionError where one of them is missing.
+    Raises CommandExecutionError where a layer is missing, and `Damaged` where a short name does not lead to it.
     """
     stack = read(host, digest)["layers"]
     require_layers(host, stack)
-    return (*map(overlay.short, stack), seal_link(digest))
+    links = [(overlay.short(layer), layer_target(layer)) for layer in stack]
+    links.append((seal_link(digest), seal_target(digest)))
+    for name, target in links:
+        if (found := leads_to(host, name)) != target:
+            wrong = f"leads to {found}, not to {target}" if found else f"to {target} is missing"
+            raise Damaged(
+                f"image {digest[:12]} may not be used: the link {host.l / name} {wrong}; the next "
+                "`salt-run image.bake`, of any recipe, mends it"
+            )
+    return tuple(name for name, _ in links)
 
 
 def require_image(host: Host, digest: str) -> None:
@@ -108,3 +118,19 @@ def set_aside(host: Host, folder: Path) -> None:
 def seal_link(digest: str) -> str:
     """Return the short name of the layer with an image's seal."""
     return f"i{overlay.short(digest)}"
+
+
+def layer_target(digest: str) -> str:
+    """Return where the short link of a layer has to lead."""
+    return f"../layers/{digest}/fs"
+
+
+def seal_target(digest: str) -> str:
+    """Return where the short link of the layer with an image's seal has to lead."""
+    return f"../images/{digest}/seal"
+
+
+def leads_to(host: Host, name: str) -> str | None:
+    """Return where a short link leads, or None where there is no such link."""
+    link = host.l / name
+    return os.readlink(link) if link.is_symlink() else None

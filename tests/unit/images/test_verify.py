@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,7 @@ def digest(host, stack, settings, store) -> str:
     (seal / "seal.json").write_text(json.dumps({"image": digest}))
     os.link(host.layers / stack[0] / "manifest.gz", seal / f"{stack[0]}.gz")
     images.metadata_file(host, digest).write_text(json.dumps(order))
+    layers.mend_links(host)
     vouch(host, settings, store, digest, order)
     return digest
 
@@ -173,6 +175,58 @@ def test_an_image_that_was_changed_is_refused_by_name(host, use, digest, stack, 
     tamper(where(host.root, digest, stack))
     with pytest.raises(CommandExecutionError, match=rf"image {digest[:12]} .*{said}"):
         use()
+
+
+def short_links(host: Host, digest: str, stack: list[str]) -> list[Path]:
+    return [host.l / name for name in (*layers.short_names(stack), images.seal_link(digest))]
+
+
+def lead(link: Path, target: Path | str) -> None:
+    link.unlink()
+    link.symlink_to(target)
+
+
+def swap(one: Path, other: Path) -> None:
+    targets = os.readlink(one), os.readlink(other)
+    lead(other, targets[0])
+    lead(one, targets[1])
+
+
+@pytest.mark.parametrize(
+    ("tamper", "said"),
+    [
+        pytest.param(lambda root, below, top, seal: swap(below, top), "leads to .*, not to", id="two layers swapped"),
+        pytest.param(lambda root, below, top, seal: swap(top, seal), "leads to .*, not to", id="seal swapped"),
+        pytest.param(lambda root, below, top, seal: top.unlink(), "is missing", id="no link of a layer"),
+        pytest.param(lambda root, below, top, seal: seal.unlink(), "is missing", id="no link of the seal"),
+        pytest.param(lambda root, below, top, seal: lead(top, root / "x"), "leads to .*/x, not to", id="foreign tree"),
+        pytest.param(lambda root, below, top, seal: lead(seal, root / "x"), "leads to .*/x, not to", id="foreign seal"),
+        pytest.param(
+            lambda root, below, top, seal: lead(top, f"{os.readlink(top)}/../x"), "x, not to", id="tree in the layer"
+        ),
+        pytest.param(lambda root, below, top, seal: (top.unlink(), top.mkdir()), "is missing", id="folder for a link"),
+    ],
+)  # fmt: skip
+def test_an_image_is_used_through_its_own_links_and_a_bake_mends_them(
+    host, use, digest, stack, settings, tmp_path, tamper, said
+):
+    use()
+    links = short_links(host, digest, stack)
+    before = [os.readlink(link) for link in links]
+    shutil.copytree(host.layers / stack[1] / "fs", tmp_path / "x", symlinks=True)
+    shutil.copytree(tmp_path / "x", host.layers / stack[1] / "x", symlinks=True)
+    tamper(tmp_path, *links)
+    trusted = sign.trusted(settings)
+    wrong = rf"image {digest[:12]} may not be used: the link .*{said}.*image.bake"
+    for way in (use, lambda: verify.image(host, digest, trusted), lambda: images.lower(host, digest)):
+        with pytest.raises(verify.Damaged, match=wrong):
+            way()
+    assert not LOCAL["has_image"](host, digest=digest, trusted=trusted), "a bake does not call it cached"
+    assert not LOCAL["has_image"](host, digest=digest)
+    LOCAL["sweep"](host)
+    assert [os.readlink(link) for link in links] == before
+    assert use() == digest and LOCAL["has_image"](host, digest=digest, trusted=trusted)
+    assert not images.list_set_aside(host), "the layers were sound"
 
 
 def test_every_bit_of_a_signature_counts(host, use, digest):

@@ -39,6 +39,7 @@ def unsigned(host, known, package: str) -> Image:
     seal.parent.mkdir(parents=True)
     seal.write_text(json.dumps({"image": digest}))
     images.metadata_file(host, digest).write_text(json.dumps(order))
+    layers.mend_links(host)
     image = Image(digest, "web", (layer.digest,), 1_700_000_000.0, True, {})
     known.store.add_image(image)
     return image
