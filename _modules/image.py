@@ -56,7 +56,7 @@ def sources(suite: str, components, mirror: str | None = None):
 
 def find_layer(key: str):
     """
-    Return the layer that was built last for a key, or None.
+    Return the layer that was built last for a key, or None. Of a damaged one, ``digest`` and ``damaged``: why.
 
     CLI Example:
 

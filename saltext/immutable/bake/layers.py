@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saltext.immutable.bake import image_tests, temporary_key
@@ -11,6 +11,7 @@ from saltext.immutable.bake.stack import Layer, Stack
 from saltext.immutable.builder import offline, phases
 from saltext.immutable.builder.finish import slim
 from saltext.immutable.spec.model import Recipe
+from saltext.immutable.store import Image
 
 _KEPT = ("packages", "grains", "sls", "phases", "slim", "private_keys", "deferred", "restless", "services")
 
@@ -19,37 +20,43 @@ def find_or_build(
     context: BakeContext, recipe: Recipe, stack: Stack, function: str, key: str, order: Mapping[str, Any]
 ) -> Stack:
     """Return the stack with the layer that ``key`` leads to, or with a new one; a preview builds nothing."""
-    found = find(context, stack, key)
+    found, damaged = find(context, stack, key)
     if found is not None:
         return found
     if context.preview:
         return foresee(stack, order["what"])
-    return build(context, recipe, stack, function, order, key)
+    return build(context, recipe, stack, function, {**order, "instead_of": damaged}, key)
 
 
-def find(context: BakeContext, stack: Stack, key: str, *, assume_stable: bool = False) -> Stack | None:
+def find(
+    context: BakeContext, stack: Stack, key: str, *, assume_stable: bool = False
+) -> tuple[Stack | None, list[str]]:
     """Return the stack with the layer that ``key`` leads to; None if there is none, or it may not be used again.
 
-    ``assume_stable``: what no key can see counts as unchanged.
+    Also returns the digest of the layer if it is damaged, see `look_up`. ``assume_stable``: what no key can see counts
+    as unchanged.
     """
     if not all(stack.digests):  # in a preview nothing is known above a layer that would be built
-        return None
-    layer = look_up(context, key)
+        return None, []
+    layer, damaged = look_up(context, key)
     if layer is None or context.refresh == "always" or context.updates.concern(layer["packages"]):
-        return None
+        return None, damaged
     if layer.get("unproven") and not assume_stable:
-        return None
-    return stack.push({**layer, "cached": True, "key": key})
+        return None, damaged
+    return stack.push({**layer, "cached": True, "key": key}), damaged
 
 
-def look_up(context: BakeContext, key: str) -> Layer | None:
-    """Return the layer that ``key`` leads to; None if there is none, or it is damaged, which is reported."""
+def look_up(context: BakeContext, key: str) -> tuple[Layer | None, list[str]]:
+    """Return the layer that ``key`` leads to, None if there is no sound one.
+
+    Also returns the digest of one that is damaged, which is reported: what is built instead takes its place.
+    """
     found: Layer | None = context.builder("find_layer", key=key)
-    if found is None or "digest" in found:
-        return found
+    if found is None or not found.get("damaged"):
+        return found, []
     warning = f"{found['damaged']}; it would be built again" if context.preview else found["damaged"]
     context.progress(f"warning: {warning}", "image/warning", recipe=context.recipe.name, warning=warning)
-    return None
+    return None, [found["digest"]]
 
 
 def foresee(stack: Stack, what: str) -> Stack:
@@ -84,21 +91,44 @@ def build(
     image_tests.require_inside(context.store, recipe.name, built.get("tests", []))
     if key is not None:
         keep(context, key, built)
-    _report(context, what, built)
-    return stack.push({**built, "cached": False, "key": key})
+    images = _unusable(context, built)
+    _report(context, what, built, images)
+    return stack.push({**built, "unusable": [image.name for image in images], "cached": False, "key": key})
 
 
-def _report(context: BakeContext, what: str, built: Layer) -> None:
+def _unusable(context: BakeContext, built: Layer) -> list[Image]:
+    """Return the images that have a damaged layer in whose place another content was built."""
+    lost = set(built.get("differs_from", ()))
+    return [image for image in context.store.images() if lost.intersection(image.layers)] if lost else []
+
+
+def _report(context: BakeContext, what: str, built: Layer, unusable: Sequence[Image]) -> None:
     sentence = f"built {what} in {built['seconds']:.1f} s ({phases.summary(built['phases'])})"
     context.progress(sentence, "image/layer", what=what, digest=built["digest"], seconds=built["seconds"])
     if built.get("damaged"):
-        again = f"{what} is the same as before it was damaged; what ran on it is tainted, and is replaced"
+        again = _comparison(what, built, unusable)
         context.progress(again, "image/warning", recipe=context.recipe.name, warning=again)
     for each in built.get("deferred", ()):
         sentence = f"deferred to the boot: {each['what']} ({each['state']})"
         context.progress(sentence, "image/deferred", recipe=context.recipe.name, **each)
     if saved := slim.summary(built["slim"]):
         context.progress(saved, "image/slim", what=what, saved=built["slim"])
+
+
+def _comparison(what: str, built: Layer, unusable: Sequence[Image]) -> str:
+    """Tell if a layer is the same as the damaged one in whose place it was built, and else which images are lost."""
+    before = ", ".join(digest[:12] for digest in built.get("differs_from", ()))
+    if not before:
+        return f"{what} is the same as before it was damaged; what ran on it is tainted, and is replaced"
+    sentence = f"{what} differs from the layer that was damaged ({before}), which is set aside"
+    if not unusable:
+        return f"{sentence}; no image has that"
+    names = ", ".join(image.name for image in unusable)
+    recipes = " and ".join(sorted({image.recipe for image in unusable}))
+    return (
+        f"{sentence}. What runs on that is tainted, and these images cannot be used any more: {names}; bake {recipes}, "
+        "and roll their fleets (salt-run fleet.roll)"
+    )
 
 
 def keep(context: BakeContext, key: str, layer: Layer) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from saltext.immutable.images.layers import OF_DAMAGE
 from saltext.immutable.spec.model import Recipe
 from saltext.immutable.store import Image
 
 Layer = Mapping[str, Any]
 """What is known of a layer: what (its name), digest, key, cached, packages, grains, seconds, phases, slim, size, files,
-tests, warnings, unproven, private_keys, deferred, sls, damaged (what was wrong with the layer of this digest
-before)."""
+tests, warnings, unproven, private_keys, deferred, sls, damaged (what was wrong with the layers that it takes the place
+of), differs_from (the digests of those with another content), unusable (the names of the images that have them)."""
 _REPORTED = ("what", "digest", "cached", "seconds", "phases", "slim", "size", "files")
 
 
@@ -140,4 +141,4 @@ class Stack:
 def _reported(layer: Layer) -> dict[str, Any]:
     """Return what an operator is shown of a layer."""
     shown = {name: layer[name] for name in _REPORTED if name in layer}
-    return {**shown, "damaged": layer["damaged"]} if layer.get("damaged") else shown
+    return {**shown, **{name: layer[name] for name in OF_DAMAGE if layer.get(name)}}

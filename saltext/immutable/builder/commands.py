@@ -36,13 +36,11 @@ from saltext.immutable.machines.cgroup import Cgroup
 
 
 def find_layer(host: Host, key: str) -> dict[str, Any] | None:
-    """Return the layer that was built last for ``key``, or None. Of one that is damaged, only ``damaged``: why."""
-    try:
-        found = layers.find(host, key)
-        if found is not None:
-            verify.require_layers(host, [found.digest])
-    except verify.Damaged as err:
-        return {"damaged": str(err)}
+    """Return the layer that was built last for ``key``, or None. Of a damaged one, ``digest`` and ``damaged``: why."""
+    digest = layers.digest_of(host, key)
+    if digest and (wrong := layers.damage(host, digest)):
+        return {"digest": digest, "damaged": wrong}
+    found = layers.find(host, key)
     return asdict(found) if found else None
 
 
@@ -376,6 +374,7 @@ def _commit(
 ) -> dict[str, Any]:
     """Slim, scrub and search the tree of a workspace, then commit it as a layer; return the layer.
 
+    ``order``: what, and what `layers.commit`, `slim` and `leftovers` take: instead_of, slim, bake_id, bake_identity.
     ``phases``: seconds of each phase so far, as `timed` gives them. ``secret_values``: warn of files that hold one.
     ``address``: that of the machine in which the states ran. ``writers``: path to state of the files that states wrote.
     ``about``: metadata of the layer.
@@ -394,5 +393,5 @@ def _commit(
     about["private_keys"] = found.get(private_keys.KIND, [])
     about |= {"what": order["what"], "slim": slimmed, "phases": dict(phases), "seconds": round(sum(phases.values()), 3)}
     with phase("commit"):
-        layer = layers.commit(host, workspace, **about)
+        layer = layers.commit(host, workspace, order.get("instead_of", ()), **about)
     return asdict(replace(layer, phases=dict(phases), warnings=warnings))

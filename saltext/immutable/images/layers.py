@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -59,11 +60,16 @@ class Layer:
     warnings: Sequence[str] = field(default_factory=list)
     """Sentences for the operator. They depend on the key: the same layer may have others under another key."""
     damaged: str = ""
-    """What was wrong with the layer of the same digest that this one takes the place of."""
+    """What was wrong with the layers that this one takes the place of, '' where there was none."""
+    differs_from: Sequence[str] = ()
+    """Digests of those of them that had another content: no image that has them can be used any more."""
 
 
 _KNOWN = frozenset(each.name for each in fields(Layer))
 """A layer of a later version may have more in its metadata."""
+OF_DAMAGE = ("damaged", "differs_from", "unusable")
+"""What the bake reports, and none after it, that built a layer in place of a damaged one; ``unusable``: images."""
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def find(host: Host, key: str) -> Layer | None:
@@ -94,6 +100,15 @@ def load(host: Host, digest: str) -> Layer:
         raise verify.damaged_layer(host, digest, f"layer.json cannot be read: {err}") from err
 
 
+def digest_of(host: Host, key: str) -> str | None:
+    """Return the digest of the layer that was built last for ``key``, sound or not; None where it is not here."""
+    try:
+        digest = (host.keys / key).read_text().partition("\n")[0]
+    except (FileNotFoundError, ValueError):
+        return None
+    return digest if _DIGEST.fullmatch(digest) and (host.layers / digest).exists() else None
+
+
 def damage(host: Host, digest: str) -> str | None:
     """Return what is wrong with a layer of this host, or None."""
     if not (host.layers / digest / "layer.json").exists():
@@ -106,20 +121,24 @@ def damage(host: Host, digest: str) -> str | None:
     return None
 
 
-def _clear(host: Host, digest: str) -> str:
-    """Set a damaged layer aside, so that another one can take its place; return what is wrong with it, '' if nothing.
+def _clear(host: Host, digests: Iterable[str]) -> dict[str, str]:
+    """Set aside those of these layers that are damaged; return what is wrong with each.
 
-    Machines that run on it go on: its files stay until none of them is there any more.
+    Machines that run on them go on: the files stay until none of them is there any more.
     """
-    if not (host.layers / digest).exists() or not (wrong := damage(host, digest)):
-        return ""
+    here = [digest for digest in digests if (host.layers / digest).exists()]
+    wrong = {digest: found for digest in here if (found := damage(host, digest))}
     with host.lock("layers"):
-        images.set_aside(host, host.layers / digest)
+        for digest in wrong:
+            images.set_aside(host, host.layers / digest)
     return wrong
 
 
-def commit(host: Host, workspace: Path, **about: Any) -> Layer:
+def commit(host: Host, workspace: Path, instead_of: Sequence[str] = (), **about: Any) -> Layer:
     """Store ``workspace``/fs as a layer under its digest. ``about``: its metadata.
+
+    ``instead_of``: digests of the damaged layers that this one is built in place of. They are set aside, whether or not
+    it has their content.
 
     The content is on the disk before the layer gets its name, so a crash leaves either no layer or a complete one.
     """
@@ -127,7 +146,7 @@ def commit(host: Host, workspace: Path, **about: Any) -> Layer:
     since = (workspace / "lock").stat().st_mtime  # the start of the work
     lines = manifest.as_lines(times.clamp(tree, manifest.entries(tree), since))
     digest = hashlib.sha256("".join(lines).encode()).hexdigest()
-    damaged = _clear(host, digest)
+    damaged = _clear(host, dict.fromkeys([digest, *instead_of]))
     if not (host.layers / digest).exists():
         staged = workspace / "layer"
         staged.mkdir()
@@ -143,7 +162,8 @@ def commit(host: Host, workspace: Path, **about: Any) -> Layer:
         sync_directory(host.layers)
         verify.mark_verified(host, digest, verify.fingerprint(host, digest), time.time())
     make_link(host, overlay.short(digest), images.layer_target(digest))
-    about["damaged"] = damaged
+    about["damaged"] = "; ".join(damaged.values())
+    about["differs_from"] = [each for each in damaged if each != digest]
     return replace(load(host, digest), **about)  # a layer that existed may have been built on another stack
 
 

@@ -59,7 +59,7 @@ def launch(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     return _as_data(host, machines.launch(host, Machine(**order, **of_image)))
 
 
-DAMAGED = "what it runs on was damaged, and has been made again"
+DAMAGED = "what it runs on was damaged, and was set aside"
 
 
 def list_machines(host: Host) -> list[dict[str, Any]]:

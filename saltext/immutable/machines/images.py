@@ -83,7 +83,8 @@ def require_layers(host: Host, digests: Sequence[str]) -> None:
     for digest in digests:
         if not (host.layers / digest / "layer.json").exists():
             raise CommandExecutionError(
-                f"layer {digest[:12]} is not on this host; bake the image again (salt-run image.bake RECIPE)"
+                f"layer {digest[:12]} is not on this host; bake the image again (salt-run image.bake RECIPE), and use "
+                "what that gives if it is another image"
             )
 
 
@@ -92,7 +93,8 @@ def require_links(host: Host, lower: Sequence[str]) -> None:
     for name in lower:
         if not (host.l / name).exists():
             raise CommandExecutionError(
-                f"layer {name} is gone from this host; bake the image again (salt-run image.bake RECIPE)"
+                f"layer {name} is gone from this host; bake the image again (salt-run image.bake RECIPE), and use "
+                "what that gives if it is another image"
             )
 
 

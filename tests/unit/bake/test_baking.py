@@ -47,6 +47,8 @@ class FakeMaster:
         self.candidates: dict[str, str] = {}
         self.above: list[dict[str, Any]] = [{"path": "etc/immutable/seal.json", "sha256": "1"}]
         self.proofs: dict[str, dict[str, Any]] = {}
+        self.damaged: set[str] = set()
+        self.reproducible = True
 
     # The builder
 
@@ -63,6 +65,8 @@ class FakeMaster:
 
     def do_find_layer(self, key: str) -> dict[str, Any] | None:
         found = self.layers.get(self.kept.get(key, ""))
+        if found and found["digest"] in self.damaged:
+            return {"digest": found["digest"], "damaged": f"layer {found['digest'][:12]} is damaged"}
         return {**found, **self.kept_about[key], "warnings": self.kept_warnings[key]} if found else None
 
     def do_keep_layer(self, key: str, digest: str, warnings: Sequence[str], about: dict[str, Any]) -> None:
@@ -74,11 +78,14 @@ class FakeMaster:
     def _layer(self, order: dict[str, Any], **about: Any) -> dict[str, Any]:
         self.built.append(order["what"])
         self.orders.append(order)
-        digest = f"{len(self.orders):02}" * 32
+        wrong = self.damaged.intersection(order["instead_of"])
+        self.damaged -= wrong
+        digest = min(wrong) if wrong and self.reproducible else f"{len(self.orders):02}" * 32
+        set_aside = {"damaged": "was damaged" if wrong else "", "differs_from": sorted(wrong - {digest})}
         known = {"digest": digest, "what": order["what"], "packages": {}, "grains": GRAINS}
         known |= {"seconds": 1.0, "created": 1.0, "phases": {"prepare": 0.5}, "slim": {}}
         self.layers[digest] = known | about
-        return self.layers[digest]
+        return self.layers[digest] | set_aside
 
     def do_debian_layer(self, order: dict[str, Any]) -> dict[str, Any]:
         return self._layer(order, packages={"bash:amd64": "1"}, private_keys=self.private_keys)
@@ -165,6 +172,35 @@ def test_what_is_there_is_not_built_again(master, baked, store):
     assert [layer["phases"] for layer in second["layers"]] == [{"prepare": 0.5}] * 3, "of when it was built"
     [image] = store.images("web")
     assert list(image.report["phases"]) == ["seal", "sign", "booted tests"], "what comes after the layers"
+
+
+@pytest.mark.parametrize(
+    ("layer", "reproducible", "built", "said", "lost"),
+    [
+        pytest.param(0, True, 1, "debian bookworm is the same as before it was damaged", [], id="root, the same"),
+        pytest.param(2, True, 1, "states of web is the same as before it was damaged", [], id="states, the same"),
+        pytest.param(2, False, 1, "states of web differs from", ["web"], id="states, another digest"),
+        pytest.param(1, False, 2, "minion salt differs from", ["shop", "web"], id="minion, another digest"),
+        pytest.param(0, False, 3, "debian bookworm differs from", ["shop", "web"], id="root, another digest"),
+    ],
+)
+def test_a_damaged_layer_is_built_again_and_the_images_that_are_lost_with_it_are_named(
+    master, baked, store, layer, reproducible, built, said, lost
+):
+    master.recipes["shop"] = replace(WEB, name="shop", bake_id="shop-bake")
+    images = {"web": baked()["image"], "shop": baked("shop")["image"]}
+    digest = store.image(images["web"]).layers[layer]
+    heard: list[str] = []
+    master.damaged, master.reproducible = {digest}, reproducible
+    assert not baked(preview=True)["cached"] and master.damaged == {digest}, "a preview only says so"
+    report = baked(progress=lambda sentence, *_, **__: heard.append(sentence))
+    assert len(master.built) == built and f"warning: layer {digest[:12]} is damaged" in heard
+    [sentence] = [each for each in heard if said in each]
+    assert all((image in sentence) == (name in lost) for name, image in images.items())
+    [mended] = [each for each in report["layers"] if "damaged" in each]
+    assert sorted(mended.get("unusable", ())) == [images[name] for name in lost]
+    assert mended.get("differs_from", []) == ([] if reproducible else [digest])
+    assert baked()["cached"] and not master.damaged
 
 
 def test_the_builder_is_told_where_the_states_are_applied(master, baked):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,14 @@ from saltext.immutable.images import layers
 from saltext.immutable.machines import images
 
 
-def commit(host, key: str, **files: str) -> layers.Layer:
+def commit(host, key: str, instead_of: Sequence[str] = (), **files: str) -> layers.Layer:
     with host.workspace() as place:
         (place / "fs").mkdir()
         for name, text in files.items():
             (place / "fs" / name).write_text(text)
             os.utime(place / "fs" / name, (1, 1))
         os.utime(place / "fs", (1, 1))
-        layer = layers.commit(host, place, what=f"layer {key}")
+        layer = layers.commit(host, place, instead_of, what=f"layer {key}")
         layers.set_key(host, key, layer.digest)
         return layer
 
@@ -61,6 +62,7 @@ def test_a_damaged_key_gives_none(host, spoil):
     assert layers.find(host, "k1").warnings == ["w"]
     (host.keys / "k1").write_text(spoil((host.keys / "k1").read_text()))
     assert layers.find(host, "k1") is None
+    assert commands.find_layer(host, "k1") is None
 
 
 def test_the_same_content_under_another_key_is_one_layer(host):
@@ -153,7 +155,7 @@ def test_a_crash_before_the_key_is_written_leaves_a_complete_layer_or_none(host,
     assert layers.find(host, "k1") or commit(host, "k1", a="1") == layers.find(host, "k1")
 
 
-@pytest.mark.parametrize(
+damages = pytest.mark.parametrize(
     "spoil",
     [
         pytest.param(lambda folder: (folder / "fs/hello").write_text("WORLD"), id="content"),
@@ -169,15 +171,18 @@ def test_a_crash_before_the_key_is_written_leaves_a_complete_layer_or_none(host,
         pytest.param(lambda folder: ((folder / "fs").rename(folder / "x"), (folder / "fs").mkdir()), id="swapped"),
     ],
 )  # fmt: skip
+
+
+@damages
 def test_a_damaged_layer_is_set_aside_and_built_again(host, spoil):
     if os.geteuid():
         pytest.skip("needs root: owners and attributes")
     before = commit(host, "k1", hello="world")
     spoil(host.layers / before.digest)
     known = commands.find_layer(host, "k1")
-    assert known is None or set(known) == {"damaged"}, "no bake takes it"
+    assert known == {"digest": before.digest, "damaged": layers.damage(host, before.digest)}, "no bake takes it"
     again = commit(host, "k1", hello="world")
-    assert again.digest == before.digest and before.digest[:12] in again.damaged
+    assert again.digest == before.digest and before.digest[:12] in again.damaged and not again.differs_from
     assert layers.damage(host, again.digest) is None
     assert (host.l / layers.short_names([again.digest])[0] / "hello").read_text() == "world"
     [aside] = host.damaged.iterdir()
@@ -187,6 +192,25 @@ def test_a_damaged_layer_is_set_aside_and_built_again(host, spoil):
     assert list(found["leftovers"]) == [f"damaged/{aside.name}"]
     garbage.collect(host, [], [], [])
     assert not list(host.damaged.iterdir())
+
+
+@damages
+def test_a_damaged_layer_is_set_aside_too_where_another_content_is_built_in_its_place(host, spoil):
+    if os.geteuid():
+        pytest.skip("needs root: owners and attributes")
+    before, sound = commit(host, "k1", hello="world"), commit(host, "k2", hello="sound")
+    spoil(host.layers / before.digest)
+    found = commands.find_layer(host, "k1")["digest"]
+    again = commit(host, "k1", instead_of=[found, sound.digest, "0" * 64], hello="other")
+    assert again.digest != before.digest and before.digest[:12] in again.damaged
+    assert again.differs_from == [before.digest], "what is sound stays"
+    [aside] = host.damaged.iterdir()
+    assert images.runs_on(aside, layers.short_names([before.digest]), born=1.0), "what runs on it is replaced"
+    assert commands.find_layer(host, "k1")["digest"] == again.digest
+    assert commands.find_layer(host, "k2")["digest"] == sound.digest
+    image(host, "a" * 64, before)
+    with pytest.raises(CommandExecutionError, match=f"layer {before.digest[:12]} is not on this host; .*another image"):
+        images.lower(host, "a" * 64)
 
 
 def test_an_image_that_cannot_be_read_may_need_every_layer_and_can_be_deleted(host):

@@ -9,6 +9,7 @@ from typing import Any
 
 from saltext.immutable.bake.keys import fingerprint, last_bake
 from saltext.immutable.images import sign
+from saltext.immutable.images.layers import OF_DAMAGE
 from saltext.immutable.spec.model import Recipe, Settings
 from saltext.immutable.store import Store
 
@@ -65,7 +66,8 @@ class UpToDateCheck:
     def _report(self, digest: str) -> dict[str, Any]:
         image = self.store.image(digest)
         report = {name: value for name, value in image.report.items() if name not in ("salt", "pack", "policy")}
-        report["layers"] = [{**layer, "cached": True} for layer in report["layers"]]
+        layers = [{**layer, "cached": True} for layer in report["layers"]]
+        report["layers"] = [{name: layer[name] for name in layer if name not in OF_DAMAGE} for layer in layers]
         known = {"image": image.name, "digest": digest, "changed": False, "channel": self.channel}
         return {"deferred": [], **report, **known, "cached": True, "seconds": round(time.monotonic() - self.began, 3)}
 
@@ -89,6 +91,6 @@ class UpToDateCheck:
 
 
 def _leads(builder: Callable[..., Any], key: str, digest: str) -> bool:
-    """Tell whether a key still leads to a layer."""
+    """Tell whether a key still leads to a layer, and that is undamaged."""
     found = builder("find_layer", key=key)
-    return found is not None and found.get("digest") == digest
+    return found is not None and found["digest"] == digest and not found.get("damaged")

@@ -7,7 +7,7 @@ that the bake asked. A later bake on the same ground puts the same questions to 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,6 +41,8 @@ class Reading:
     """Grains of the minion that bakes, as the pillar sees them."""
     ground: Inputs | None
     """None: the pillar needs a grain of the tree's own modules, which no bake has found yet."""
+    damaged: Sequence[str]
+    """Digests of damaged layers that earlier bakes made for the recipe: a new one takes their place."""
 
 
 def states(context: BakeContext, recipe: Recipe, stack: Stack) -> Stack:
@@ -53,40 +55,45 @@ def states(context: BakeContext, recipe: Recipe, stack: Stack) -> Stack:
         return stack
     recipe = replace(recipe, secrets=stack.secrets, at_boot=stack.at_boot)
     reading = _read(context, recipe, stack)
-    found = _find(context, recipe, stack, reading)
+    found, damaged = _find(context, recipe, stack, reading)
     if found is not None and again.is_asked(context, recipe) and not context.preview:
         return again.checked(context, recipe, found, _order(context, recipe, stack, layer_key.whole(reading.tree)))
     if found is not None:
         return found
     if context.preview:
         return _foresee(context, recipe, stack, reading)
-    return _build(context, recipe, stack, reading)
+    return _build(context, recipe, stack, replace(reading, damaged=[*reading.damaged, *damaged]))
 
 
 def _read(context: BakeContext, recipe: Recipe, stack: Stack) -> Reading:
-    last = layers.look_up(context, layer_key.last(recipe))
+    last, damaged = layers.look_up(context, layer_key.last(recipe))
     grains = _grains(context, stack, stack.top["grains"], last["grains"] if last else {})
     tree = layer_key.tree(context.opts)
     try:
-        return Reading(tree, grains, _ground(context, recipe, stack, grains, tree))
+        return Reading(tree, grains, _ground(context, recipe, stack, grains, tree), damaged)
     except SaltInvocationError:
         if last is None and layer_key.has_custom_modules(tree, layer_key.GRAINS):
-            return Reading(tree, grains, None)
+            return Reading(tree, grains, None, damaged)
         raise
 
 
-def _find(context: BakeContext, recipe: Recipe, stack: Stack, reading: Reading) -> Stack | None:
-    """Return the stack with the layer that an earlier bake made from the same; None if there is none."""
+def _find(context: BakeContext, recipe: Recipe, stack: Stack, reading: Reading) -> tuple[Stack | None, list[str]]:
+    """Return the stack with the layer that an earlier bake made from the same; None if there is none.
+
+    Also returns the digests of the damaged ones.
+    """
+    damaged: list[str] = []
     if reading.ground is None:
-        return None
+        return None, damaged
     for asked in last_bake.asked(context.store, layer_key.key(reading.ground)):
         made_from = layer_key.complete(reading.ground, reading.tree, asked)
-        found = layers.find(context, stack, layer_key.key(made_from), assume_stable=recipe.assume_stable)
+        found, wrong = layers.find(context, stack, layer_key.key(made_from), assume_stable=recipe.assume_stable)
+        damaged += wrong
         if found is not None:
             before = last_bake.last(context.store, recipe.name) or {}
             more = {"asked": asked, "states": before.get("states", {}), "unproven": found.top.get("unproven")}
-            return _record(context, recipe, found, reading.grains, made_from, more)
-    return None
+            return _record(context, recipe, found, reading.grains, made_from, more), damaged
+    return None, damaged
 
 
 def _foresee(context: BakeContext, recipe: Recipe, stack: Stack, reading: Reading) -> Stack:
@@ -120,7 +127,8 @@ def _build_once(context: BakeContext, recipe: Recipe, below: Stack, reading: Rea
     tree = layer_key.whole(reading.tree)
     details = _details(context, recipe, reading.grains) if reading.ground is not None else {}
     order = _order(context, recipe, below, tree)
-    stack = layers.build(context, recipe, below, "state_layer", order)
+    instead_of = sorted(set(reading.damaged))
+    stack = layers.build(context, recipe, below, "state_layer", {**order, "instead_of": instead_of})
     if recipe.tests.idempotent or again.is_asked(context, recipe):
         stack = again.checked(context, recipe, stack, order)
     trace = stack.top.get("trace") or []

@@ -157,7 +157,7 @@ def test_roots_that_lie_elsewhere_are_looked_at_each_time(world):
 @pytest.fixture
 def store():
     opened = Store.open("sqlite://")
-    layer = {"what": "states of web", "digest": "1" * 64, "cached": False}
+    layer = {"what": "states of web", "digest": "1" * 64, "cached": False, "damaged": "was", "unusable": ["web@1"]}
     report = {"layers": [layer], "warnings": ["w"], "packages": 3, "policy": {}, "salt": "1"}
     opened.add_image(Image(DIGEST, "web", ("1" * 64,), 1.0, True, report))
     opened.set_channel("web", "stable", DIGEST)
@@ -168,14 +168,13 @@ def store():
 class Builder:
     def __init__(self) -> None:
         self.has, self.swept = True, 0
-        self.leads: dict[str, str] = {KEY: "1" * 64}
+        self.leads: dict[str, dict[str, str]] = {KEY: {"digest": "1" * 64, "damaged": ""}}
 
     def __call__(self, name: str, **kwargs: Any) -> Any:
         if name == "sweep":
             self.swept += 1
         if name == "find_layer":
-            digest = self.leads.get(kwargs["key"])
-            return digest and {"digest": digest}
+            return self.leads.get(kwargs["key"])
         return self.has
 
 
@@ -206,7 +205,7 @@ def test_the_answer_is_that_of_a_bake_that_builds_nothing(ask):
     told = ask()
     assert (told["image"], told["digest"], told["changed"], told["cached"]) == ("web@dddddddddddd", DIGEST, False, True)
     assert (told["warnings"], told["packages"], told["layers"][0]["cached"]) == (["w"], 3, True)
-    assert not {"policy", "salt"} & set(told)
+    assert not {"policy", "salt"} & set(told) and set(told["layers"][0]) == {"what", "digest", "cached"}
     assert ask.builder.swept == 1
 
 
@@ -243,7 +242,14 @@ def test_there_is_no_answer_for_an_image_that_the_builder_lacks(ask):
     assert ask(has=False) is None
 
 
-@pytest.mark.parametrize("leads", [{KEY: "2" * 64}, {}], ids=["a parent baked with updates", "a layer that went"])
+@pytest.mark.parametrize(
+    "leads",
+    [
+        pytest.param({KEY: {"digest": "2" * 64}}, id="a parent baked with updates"),
+        pytest.param({}, id="a layer that went"),
+        pytest.param({KEY: {"digest": "1" * 64, "damaged": "layer.json is missing"}}, id="a damaged layer"),
+    ],
+)
 def test_there_is_no_answer_where_another_bake_built_a_layer_anew(ask, leads):
     ask.bake()
     ask.builder.leads = leads
