@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +16,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.schema import CreateColumn, CreateTable
 
-from saltext.immutable.store import schema
+from saltext.immutable.store import lock_holders, schema
 from saltext.immutable.store.schema import meta
 
 if TYPE_CHECKING:
@@ -22,7 +24,11 @@ if TYPE_CHECKING:
 
 
 LOCK_WAIT = 60.0
-"""Seconds for which a command waits while another process has SQLite's lock."""
+"""Seconds for which a command waits while another process has locked the database."""
+_RETRY = 0.05
+"""Seconds between two attempts where SQLite does not wait by itself."""
+_LOCKED = "55P03"
+"""PostgreSQL's code for a wait that was longer than lock_timeout."""
 
 
 class StoreUnusable(CommandExecutionError):  # type: ignore[misc]
@@ -53,11 +59,12 @@ class Database:
                 "immutable:store in the master config is not an SQLAlchemy URL; leave it out, or write "
                 "sqlite:////var/lib/immutable/store.sqlite or postgresql+psycopg://user:password@host/name"
             ) from err
+        began = time.monotonic()
         try:
             return cls(_prepared(where), clock)
         except (SQLAlchemyError, StoreUnusable, OSError, ImportError) as err:
-            if locked := _locked(getattr(err, "orig", None), where):
-                raise CommandExecutionError(locked) from err
+            if _is_lock(getattr(err, "orig", None)):
+                raise _locked(where, began) from err
             raise CommandExecutionError(
                 f"the store {where} cannot be opened: {getattr(err, 'orig', err)}; let the master's user write there, "
                 "or set immutable:store in the master config to another URL"
@@ -104,40 +111,37 @@ class Database:
 @contextmanager
 def _explained(url: sa.URL) -> Iterator[None]:
     """Turn an operational error of the database into `StoreUnusable`, which says what to do."""
+    began = time.monotonic()
     try:
         yield
     except OperationalError as err:
-        other = f"the store cannot be used: {err.orig}; correct that and run the same command again: "
-        unusable = StoreUnusable(_locked(err.orig, url) or f"{other}it continues what was begun")
+        unusable = _locked(url, began) if _is_lock(err.orig) else _unusable(err.orig)
         unusable.orig = err.orig
         raise unusable from err
 
 
-def _locked(error: object, url: sa.URL) -> str | None:
-    """Return a sentence if another process locked the database for longer than we wait; None for other errors."""
-    if "database is locked" not in str(error):
-        return None
-    holders = ", ".join(_holders(str(url.database))) or "a process that `fuser` names"
-    return (
-        f"the store {url} has been locked by {holders} for {LOCK_WAIT:g} s; look at what that process does, or end it, "
-        "then run the same command again: it continues what was begun"
+def _unusable(error: object) -> StoreUnusable:
+    return StoreUnusable(
+        f"the store cannot be used: {error}; correct that and run the same command again: it continues what was begun"
     )
 
 
-def _holders(database: str) -> list[str]:
-    """Return the processes of this host that hold a lock of an SQLite database, from /proc/locks."""
-    inodes = {os.stat(path).st_ino for path in (database, f"{database}-shm") if os.path.exists(path)}
-    with suppress(OSError):
-        fields = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-        pids = {words[-4] for words in fields if words[-3].rpartition(":")[2] in map(str, inodes)}
-        return [_named(pid) for pid in sorted(pids - {str(os.getpid())}, key=int)]
-    return []
+def _is_lock(error: object) -> bool:
+    """Tell whether an error of a driver says that another process locked the database for longer than we wait."""
+    codes = (getattr(error, "sqlstate", None), getattr(error, "pgcode", None))
+    return "database is locked" in str(error) or _LOCKED in codes
 
 
-def _named(pid: str) -> str:
-    with suppress(OSError):
-        return f"process {pid} ({Path('/proc', pid, 'comm').read_text().strip()})"
-    return f"process {pid}"
+def _locked(url: sa.URL, began: float) -> StoreUnusable:
+    if url.get_backend_name() == "sqlite":
+        holders, instead = lock_holders.of_sqlite(str(url.database)), "a process that `fuser` names"
+    else:
+        tables = list(schema.metadata.tables)
+        holders, instead = lock_holders.of_postgresql(url, tables), "a session that pg_stat_activity names"
+    return StoreUnusable(
+        f"the store {url} has been locked by {', '.join(holders) or instead} for {time.monotonic() - began:.0f} s; "
+        "look at what that process does, or end it, then run the same command again: it continues what was begun"
+    )
 
 
 def _prepared(url: sa.URL) -> sa.Engine:
@@ -145,6 +149,8 @@ def _prepared(url: sa.URL) -> sa.Engine:
     engine = sa.create_engine(url)
     if _is_sqlite(engine):
         _prepare_sqlite(engine)
+    elif engine.dialect.name == "postgresql":
+        _prepare_postgresql(engine)
     with _transaction(engine) as tx:
         for table in schema.metadata.sorted_tables:
             tx.execute(CreateTable(table, if_not_exists=True))
@@ -172,8 +178,35 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:
-        for pragma in (f"busy_timeout = {LOCK_WAIT * 1000:.0f}", "journal_mode = WAL", "foreign_keys = ON"):
-            connection.execute(f"PRAGMA {pragma}")
+        connection.execute(f"PRAGMA busy_timeout = {LOCK_WAIT * 1000:.0f}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        _use_write_ahead_log(connection)
+
+
+def _use_write_ahead_log(connection: Any) -> None:
+    """Set the journal of SQLite: a file that came from a backup has another, and busy_timeout does not count here."""
+    deadline = time.monotonic() + LOCK_WAIT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as err:
+            if not _is_lock(err) or time.monotonic() > deadline:
+                raise
+        time.sleep(_RETRY)
+
+
+def _prepare_postgresql(engine: sa.Engine) -> None:
+    """Let no statement wait for a lock without end, and tell other sessions which process this one is."""
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        settings = (f"{LOCK_WAIT * 1000:.0f}", f"saltext.immutable, pid {os.getpid()} on {socket.gethostname()}"[:63])
+        with closing(connection.cursor()) as cursor:
+            cursor.execute(
+                "SELECT set_config('lock_timeout', %s, false), set_config('application_name', %s, false)", settings
+            )
+        connection.commit()
 
 
 def _is_sqlite(engine: sa.Engine) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.store import Fenced, Held, Holder, Image, Store, database
+from saltext.immutable.store import Fenced, Held, Holder, Image, Store, StoreUnusable, database
 from saltext.immutable.store import schema as tables
 from tests.support.postgresql import emptied, postgresql
 
@@ -88,23 +91,78 @@ def test_a_full_disk_raises_what_to_do_and_keeps_what_was_written() -> None:
     assert store.images() == [large]
 
 
-@pytest.mark.parametrize("lock", ["IMMEDIATE", "EXCLUSIVE"])
-def test_a_store_that_another_process_locked_names_that_process(tmp_path: Path, monkeypatch, lock: str) -> None:
-    monkeypatch.setattr(database, "LOCK_WAIT", 0.2)
-    url, script = f"sqlite:///{tmp_path}/store.sqlite", f"""
-import sqlite3, sys
-store = sqlite3.connect({str(tmp_path / "store.sqlite")!r}, isolation_level=None)
-store.execute("BEGIN {lock}"); print("locked", flush=True); sys.stdin.read()
+LOCK = """
+import sqlite3, sys, time
+store = sqlite3.connect(sys.argv[1], isolation_level=None)
+store.execute(sys.argv[2]); print("locked", flush=True)
+time.sleep(float(sys.argv[3])) if len(sys.argv) > 3 else sys.stdin.read()
 """
+
+
+def lock(file: Path, statement: str, *seconds: str) -> subprocess.Popen[bytes]:
+    """Start a process that locks an SQLite database, for some seconds or until its input is closed."""
+    command = [sys.executable, "-c", LOCK, str(file), statement, *seconds]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout and other.stdout.readline() == b"locked\n"
+    return other
+
+
+def restored(file: Path) -> None:
+    """Make an SQLite database without a write-ahead log of the one at ``file``, as backups are."""
+    with closing(sqlite3.connect(file)) as store:
+        store.execute(f"VACUUM INTO '{file}.copy'")
+    Path(f"{file}.copy").rename(file)
+
+
+@pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
+@pytest.mark.parametrize("prepare", [lambda file: None, restored], ids=["in use", "a restored copy"])
+def test_a_store_that_another_process_locked_names_that_process(tmp_path, monkeypatch, statement, prepare) -> None:
+    monkeypatch.setattr(database, "LOCK_WAIT", 0.6)
+    file, url = tmp_path / "store.sqlite", f"sqlite:///{tmp_path}/store.sqlite"
+    Store.open(url).close()
+    prepare(file)
+    with lock(file, statement) as other:
+        began = time.monotonic()
+        with pytest.raises(CommandExecutionError, match=r"for 1 s; .* run the same command again") as caught:
+            Store.open(url).add_image(image("0123abcd"))
+        assert time.monotonic() - began >= 0.6
+        assert f"has been locked by process {other.pid} (python" in str(caught.value)
+        other.stdin.close()
+    Store.open(url).add_image(image("0123abcd"))
+
+
+@pytest.mark.parametrize("prepare", [lambda file: None, restored], ids=["in use", "a restored copy"])
+def test_a_lock_that_ends_in_time_is_waited_for(tmp_path, prepare) -> None:
+    file, url = tmp_path / "store.sqlite", f"sqlite:///{tmp_path}/store.sqlite"
     store = Store.open(url)
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout.readline() == b"locked\n"
-        for attempt in (lambda: Store.open(url), lambda: store):
-            with pytest.raises(CommandExecutionError, match="run the same command again") as caught:
-                attempt().add_image(image("0123abcd"))
-            assert f"has been locked by process {other.pid} (python" in str(caught.value)
+    store.close()
+    prepare(file)
+    with lock(file, "BEGIN IMMEDIATE", "0.5"):
+        Store.open(url).add_image(image("0123abcd"))
+
+
+def test_an_open_store_that_another_process_locks_names_that_process(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(database, "LOCK_WAIT", 0.2)
+    store = Store.open(f"sqlite:///{tmp_path}/store.sqlite")
+    with lock(tmp_path / "store.sqlite", "BEGIN IMMEDIATE") as other:
+        with pytest.raises(CommandExecutionError, match=f"locked by process {other.pid} .*run the same command again"):
+            store.add_image(image("0123abcd"))
         other.stdin.close()
     store.add_image(image("0123abcd"))
+
+
+@pytest.mark.parametrize("of", ["LOCK TABLE images", "UPDATE meta SET value = value"])
+def test_a_lock_of_postgresql_is_waited_for_as_long_and_its_session_is_named(server, monkeypatch, of) -> None:
+    monkeypatch.setattr(database, "LOCK_WAIT", 0.6)
+    store = Store.open(server)
+    with store.write() as other:
+        other.execute(sa.text(of))
+        pid = other.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
+        who = rf"locked by session {pid} \(saltext.immutable, pid {os.getpid()} on .*, user salt\) for 1 s; look at"
+        with pytest.raises(StoreUnusable, match=who), store.write() as tx:
+            tx.execute(sa.text("SELECT * FROM images"))
+            tx.execute(sa.text("UPDATE meta SET value = value"))
+    store.close()
 
 
 def test_the_secret_is_for_the_owner_only(tmp_path: Path) -> None:
