@@ -32,7 +32,7 @@ def _call(name, **kwargs):
         return LOCAL[name](host, **kwargs)
 
 
-def sources(suite: str, components, mirror: str | None = None):
+def sources(suite: str, components: list, mirror: str | None = None):
     """
     Return the sources.list lines that a bake of a suite uses on this host.
 
@@ -67,7 +67,7 @@ def find_layer(key: str):
     return _call("find_layer", key=key)
 
 
-def keep_layer(key: str, digest: str, warnings=(), about=None):
+def keep_layer(key: str, digest: str, warnings: list | tuple = (), about: dict | None = None):
     """
     Record that a key leads to a layer.
 
@@ -235,7 +235,7 @@ def updates(order: dict):
     return _call("updates", order=order)
 
 
-def make_image(order: dict, trusted=()):
+def make_image(order: dict, trusted: list | tuple = ()):
     """
     Make an image with its seal from finished layers, and return its metadata.
 
@@ -254,7 +254,7 @@ def make_image(order: dict, trusted=()):
     return _call("make_image", order=order, trusted=trusted)
 
 
-def keep_proof(digest: str, proof):
+def keep_proof(digest: str, proof: dict):
     """
     Store the signature and the provenance of an image beside it.
 
@@ -283,7 +283,7 @@ def test_image(order: dict):
     return _call("test_image", order=order)
 
 
-def verify_image(digest: str, trusted):
+def verify_image(digest: str, trusted: list):
     """
     Read an image in full; fail unless it is as it was signed.
 
@@ -299,7 +299,7 @@ def verify_image(digest: str, trusted):
     return _call("verify_image", digest=digest, trusted=trusted)
 
 
-def require_image(digest: str, trusted):
+def require_image(digest: str, trusted: list):
     """
     Return the digest of an image; fail unless it is on this host as it was signed.
 
@@ -328,7 +328,7 @@ def find_image(digest: str):
     return _call("find_image", digest=digest)
 
 
-def has_image(digest: str, trusted=None):
+def has_image(digest: str, trusted: list | None = None):
     """
     Return whether an image is on this host with all of its layers, undamaged and signed.
 
@@ -370,7 +370,13 @@ def compare_images(old: str, new: str):
     return _call("compare_images", old=old, new=new)
 
 
-def open_shell(digest: str, command=None, boot: bool = False, bridge: str | None = None, subnet: str | None = None):
+def open_shell(
+    digest: str,
+    command: str | None = None,
+    boot: bool = False,
+    bridge: str | None = None,
+    subnet: str | None = None,
+):
     """
     Open a root shell in a temporary copy of an image, or run a command in it.
 
@@ -397,7 +403,7 @@ def open_shell(digest: str, command=None, boot: bool = False, bridge: str | None
     return _call("open_shell", digest=digest, command=command, boot=boot, **network)
 
 
-def open_failed(bake_id: str, command=None):
+def open_failed(bake_id: str, command: str | None = None):
     """
     Open a root shell in the machine that a failed bake keeps, or run a command in it.
 
@@ -480,7 +486,7 @@ def image_users():
     return _call("image_users")
 
 
-def collect(known, suites, bake_ids, test: bool = False, tarballs=()):
+def collect(known: list, suites: list, bake_ids: list, test: bool = False, tarballs: list | tuple = ()):
     """
     Remove what nothing needs on this host: unknown images, layers, keys, caches, leftovers of killed bakes.
 

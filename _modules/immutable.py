@@ -98,7 +98,7 @@ def answer(nonce: str, asked: str, **kwargs):
     return guard_answers.answer(__opts__, data, _call, __context__, nonce, asked)
 
 
-def seal(guard=None, mutable=None, test: bool = False):
+def seal(guard: dict | None = None, mutable: list | None = None, test: bool = False):
     """
     Seal this minion as it is: from now on it refuses what would change it.
 
@@ -162,7 +162,7 @@ def unseal():
     return {"changed": True}
 
 
-def break_glass_challenge(ttl):
+def break_glass_challenge(ttl: float):
     """
     Return what the master must sign to open this machine for ``ttl`` seconds; ``fleet.break_glass`` calls it.
 
@@ -174,11 +174,7 @@ def break_glass_challenge(ttl):
 
         salt web-1.example.com immutable.break_glass_challenge 900
     """
-    try:
-        seconds = float(ttl)
-    except (TypeError, ValueError) as err:
-        raise CommandExecutionError(f"ttl: {ttl!r} is not a number of seconds") from err
-    return guard_break_glass.challenge(seconds)
+    return guard_break_glass.challenge(ttl)
 
 
 def break_glass(token: str):

@@ -14,6 +14,7 @@ try:
     from saltext.immutable.host import Host
     from saltext.immutable.images import start_machines, verify
     from saltext.immutable.machines import commands
+    from saltext.immutable.spec.command_line import Count, MinionId
 
     MISSING = None
 except ImportError as err:
@@ -101,7 +102,7 @@ def start_all():
     return found
 
 
-def destroy(minion_id: str):
+def destroy(minion_id: MinionId):
     """
     Kill a machine and remove all of it but its console log. Return False if there was none.
 
@@ -114,7 +115,7 @@ def destroy(minion_id: str):
     return commands.destroy(_host(), minion_id)
 
 
-def console(minion_id: str, lines: int = 60):
+def console(minion_id: MinionId, lines: Count = 60):
     """
     Return the last lines of a machine's console, also after its end.
 
@@ -130,7 +131,7 @@ def console(minion_id: str, lines: int = 60):
     return commands.console(_host(), minion_id, lines)
 
 
-def require(digest: str, trusted):
+def require(digest: str, trusted: list):
     """
     Return the digest of an image; fail unless it is on this host as it was signed.
 

@@ -29,6 +29,7 @@ try:
     from saltext.immutable.fleet.orphans import Orphans
     from saltext.immutable.fleet.show import proposal, report, tables, timeline
     from saltext.immutable.runner import PlainError, output, reporting
+    from saltext.immutable.spec.command_line import Count, Duration, MinionId, Name, Reference, Refresh, TaintKind
     from saltext.immutable.store import Store
 
     MISSING = None
@@ -79,7 +80,7 @@ def _operations(stopped=None, like=None):
         )
 
 
-def plan(name: str, image: str | None = None):
+def plan(name: Name, image: Reference | None = None):
     """
     Return what ``fleet.roll`` would do now if nothing fails: each launch and each destroyed machine, with its reason.
 
@@ -103,7 +104,7 @@ def plan(name: str, image: str | None = None):
     return output(__opts__, {**proposed, "warnings": [*warnings, *proposed["warnings"]]}, tables.plan)
 
 
-def roll(name: str, image: str | None = None, test: bool = False, plan: str | None = None, now: bool = False):
+def roll(name: Name, image: Reference | None = None, test: bool = False, plan: str | None = None, now: bool = False):
     """
     Bring a fleet to the image of its channel, never with fewer healthy machines than its strategy allows.
 
@@ -138,7 +139,7 @@ def roll(name: str, image: str | None = None, test: bool = False, plan: str | No
         return output(__opts__, report.describe_result(fleet, name, fleet.roll(name, image, plan=plan, now=now)))
 
 
-def rollback(name: str, generation=None, reason: str = "", test: bool = False):
+def rollback(name: Name, generation: Count | None = None, reason: str = "", test: bool = False):
     """
     Bring a fleet back to the last good generation before the current one, without baking.
 
@@ -176,7 +177,7 @@ def _give_order(name, what, reason, test):
         return output(__opts__, report.describe_result(fleet, name, fleet.give_order(name, what, reason)))
 
 
-def pause(name: str, reason: str = "", test: bool = False):
+def pause(name: Name, reason: str = "", test: bool = False):
     """
     Pause a fleet's rollout, whichever process drives it: running calls end, and nothing more is begun.
 
@@ -197,7 +198,7 @@ def pause(name: str, reason: str = "", test: bool = False):
     return _give_order(name, "pause", reason, test)
 
 
-def resume(name: str, now: bool = False, test: bool = False):
+def resume(name: Name, now: bool = False, test: bool = False):
     """
     Continue a paused or interrupted rollout; failures that paused it do not count any more.
 
@@ -219,7 +220,7 @@ def resume(name: str, now: bool = False, test: bool = False):
         return output(__opts__, report.describe_result(fleet, name, fleet.resume(name, now)))
 
 
-def abort(name: str, reason: str = "", test: bool = False):
+def abort(name: Name, reason: str = "", test: bool = False):
     """
     End a fleet's rollout, whichever process drives it: machines that serve stay, new ones that do not are destroyed.
 
@@ -240,7 +241,7 @@ def abort(name: str, reason: str = "", test: bool = False):
     return _give_order(name, "abort", reason, test)
 
 
-def approve(name: str, reason: str = "", test: bool = False):
+def approve(name: Name, reason: str = "", test: bool = False):
     """
     Let a rollout that waits for approval take its next step (or switch the traffic), whichever process drives it.
 
@@ -259,7 +260,7 @@ def approve(name: str, reason: str = "", test: bool = False):
     return _give_order(name, "approve", reason, test)
 
 
-def scale(name: str, size, test: bool = False):
+def scale(name: Name, size: Count, test: bool = False):
     """
     Set how many machines a fleet has. This size replaces the pillar's until the pillar's is changed.
 
@@ -280,7 +281,7 @@ def scale(name: str, size, test: bool = False):
         return output(__opts__, report.describe_result(fleet, name, fleet.scale(name, size)))
 
 
-def replace(minion_id: str, reason: str = "an operator replaces it", test: bool = False):
+def replace(minion_id: MinionId, reason: str = "an operator replaces it", test: bool = False):
     """
     Replace one machine by a new one of the fleet's current generation.
 
@@ -303,7 +304,7 @@ def replace(minion_id: str, reason: str = "an operator replaces it", test: bool 
         return output(__opts__, report.describe_result(fleet, name, fleet.replace(minion_id, reason)))
 
 
-def protect(minion_id: str, reason: str | None = None, test: bool = False):
+def protect(minion_id: MinionId, reason: str | None = None, test: bool = False):
     """
     Protect a machine: no rollout removes it while it is healthy. ``protected`` in the strategy says whether they wait.
 
@@ -323,7 +324,7 @@ def protect(minion_id: str, reason: str | None = None, test: bool = False):
         return output(__opts__, Interventions(fleet, notify).protect(minion_id, reason, test))
 
 
-def unprotect(minion_id: str, reason: str | None = None, test: bool = False):
+def unprotect(minion_id: MinionId, reason: str | None = None, test: bool = False):
     """
     End the protection of a machine.
 
@@ -343,7 +344,7 @@ def unprotect(minion_id: str, reason: str | None = None, test: bool = False):
         return output(__opts__, Interventions(fleet, notify).unprotect(minion_id, reason, test))
 
 
-def destroy(name: str, test: bool = False):
+def destroy(name: Name, test: bool = False):
     """
     Destroy all machines of a fleet and delete their keys; its generations and history stay.
 
@@ -363,7 +364,7 @@ def destroy(name: str, test: bool = False):
         return output(__opts__, report.describe_result(fleet, name, fleet.destroy(name)))
 
 
-def rebuild(name: str, test: bool = False, refresh="updates"):
+def rebuild(name: Name, test: bool = False, refresh: Refresh = "updates"):
     """
     Bake the fleet's recipe with today's package updates, then roll to the image: the monthly job.
 
@@ -389,7 +390,7 @@ def rebuild(name: str, test: bool = False, refresh="updates"):
         return output(__opts__, {"bake": baked, "roll": report.describe_result(fleet, name, fleet.roll(name))})
 
 
-def relaunch_phase(name: str, test: bool = False):
+def relaunch_phase(name: Name, test: bool = False):
     """
     Run the launch phase (the recipe's ``at_launch``) of every machine again: for secrets that have changed.
 
@@ -409,7 +410,7 @@ def relaunch_phase(name: str, test: bool = False):
         return output(__opts__, relaunch.relaunch(fleet, notify, name, test))
 
 
-def drift(name: str, full: bool = False, taint: bool = False, minion: str | None = None):
+def drift(name: Name, full: bool = False, taint: bool = False, minion: MinionId | None = None):
     """
     Return what differs on a fleet's machines from their image (drift); ``all`` checks every fleet.
 
@@ -439,7 +440,7 @@ def drift(name: str, full: bool = False, taint: bool = False, minion: str | None
     return output(__opts__, found)
 
 
-def reconcile(name: str = "all", orphans: bool = True, test: bool = False):
+def reconcile(name: Name = "all", orphans: bool = True, test: bool = False):
     """
     Keep a fleet, or ``all``, as the pillar defines it. For the master's schedule, every few minutes.
 
@@ -469,7 +470,7 @@ def reconcile(name: str = "all", orphans: bool = True, test: bool = False):
     return output(__opts__, found)
 
 
-def adopt_store(name: str = "all", installation: str | None = None, test: bool = False):
+def adopt_store(name: Name = "all", installation: str | None = None, test: bool = False):
     """
     Write machines into the store that run but that it does not know: it was lost, or a backup of it was put back.
 
@@ -498,7 +499,7 @@ def adopt_store(name: str = "all", installation: str | None = None, test: bool =
         return output(__opts__, lost_store.adopt(fleet, name, installation, test))
 
 
-def taint(minion_id: str, reason: str | None = None, kind: str = "hand", test: bool = False):
+def taint(minion_id: MinionId, reason: str | None = None, kind: TaintKind = "hand", test: bool = False):
     """
     Taint a machine: it no longer matches its image, and the next roll replaces it.
 
@@ -524,7 +525,7 @@ def taint(minion_id: str, reason: str | None = None, kind: str = "hand", test: b
         return output(__opts__, Interventions(fleet, notify).taint(minion_id, reason, kind, test))
 
 
-def untaint(minion_id: str, reason: str | None = None, test: bool = False):
+def untaint(minion_id: MinionId, reason: str | None = None, test: bool = False):
     """
     Remove the taints of a machine. A machine that was opened by ``fleet.break_glass`` stays tainted.
 
@@ -544,7 +545,7 @@ def untaint(minion_id: str, reason: str | None = None, test: bool = False):
         return output(__opts__, Interventions(fleet, notify).untaint(minion_id, reason, test))
 
 
-def break_glass(minion_id: str, reason: str | None = None, ttl="15m", test: bool = False):
+def break_glass(minion_id: MinionId, reason: str | None = None, ttl: Duration = "15m", test: bool = False):
     """
     Open one sealed machine for a while; from then on it is tainted permanently.
 
@@ -570,7 +571,7 @@ def break_glass(minion_id: str, reason: str | None = None, ttl="15m", test: bool
         return output(__opts__, Interventions(fleet, notify).break_glass(__opts__, minion_id, reason, ttl, test))
 
 
-def end_break_glass(minion_id: str):
+def end_break_glass(minion_id: MinionId):
     """
     Close a machine that ``fleet.break_glass`` opened, before the time is over. It stays tainted.
 
@@ -584,7 +585,7 @@ def end_break_glass(minion_id: str):
         return output(__opts__, Interventions(fleet, notify).end_break_glass(minion_id))
 
 
-def status(name: str):
+def status(name: Name):
     """
     Return a fleet's generation, image, size, machines and last rollout, what it waits for, and the process that
     works on it.
@@ -605,7 +606,7 @@ def status(name: str):
         return output(__opts__, report.status(fleet, name, time.time()), tables.status)
 
 
-def show(rollout, fleet: str | None = None):
+def show(rollout: Count, fleet: Name | None = None):
     """
     Return one rollout with its journal: what was done to which machine, when (in seconds since it began) and why.
 
@@ -626,7 +627,7 @@ def show(rollout, fleet: str | None = None):
         return output(__opts__, timeline.show(work, rollout, fleet), tables.rollout)
 
 
-def history(name: str):
+def history(name: Name):
     """
     Return a fleet's generations, rollouts, orders and audit log (what else was done to its machines), the newest first.
 

@@ -30,6 +30,7 @@ try:
     from saltext.immutable.bake.commands.evidence import evidence
     from saltext.immutable.images import sign as signing
     from saltext.immutable.runner import PlainError, output, plain_errors, reporting
+    from saltext.immutable.spec.command_line import Cache, Duration, FilePath, Name, Names, Reference, Refresh
     from saltext.immutable.store import Store
 
     MISSING = None
@@ -45,14 +46,14 @@ def __virtual__():
 
 
 def bake(
-    name: str | list,
-    channel: str = "stable",
-    refresh=False,
+    name: Names,
+    channel: Name = "stable",
+    refresh: Refresh = False,
     test: bool = False,
-    cache: str | None = None,
-    junit: str | None = None,
+    cache: Cache | None = None,
+    junit: FilePath | None = None,
     again: bool = False,
-    keep_failed: str | int | None = None,
+    keep_failed: Duration | None = None,
 ):
     """
     Bake a recipe: each layer that is not there yet is built; then the channel names the new image.
@@ -105,7 +106,7 @@ def bake(
             return output(__opts__, parallel.bake(name, __opts__, progress=progress, **how))
 
 
-def list_(recipe: str | None = None):
+def list_(recipe: Name | None = None):
     """
     List the images, the newest first: recipe, digest, age, size, channels.
 
@@ -120,7 +121,7 @@ def list_(recipe: str | None = None):
         return output(__opts__, catalog.table(spec.settings(__opts__), recipe, time.time()))
 
 
-def show(image: str):
+def show(image: Reference):
     """
     Show one image: its layers, how long each took, versions, channels, and the policy of its machines.
 
@@ -141,7 +142,7 @@ def show(image: str):
         return output(__opts__, catalog.show(spec.settings(__opts__), image))
 
 
-def why(name: str, updates: bool = False):
+def why(name: Name, updates: bool = False):
     """
     Tell what has changed since the last bake of a recipe, what no key can see, and what the next bake would build.
 
@@ -166,7 +167,7 @@ def why(name: str, updates: bool = False):
         return output(__opts__, explain.explain(__opts__, name, updates=updates, progress=progress))
 
 
-def outdated(name: str | None = None):
+def outdated(name: Reference | None = None):
     """
     List the images that channels name whose packages have updates at the mirrors, security updates marked.
 
@@ -184,7 +185,7 @@ def outdated(name: str | None = None):
         return output(__opts__, explain.outdated(__opts__, name, progress=progress))
 
 
-def tests(image: str, junit: str | None = None):
+def tests(image: Reference, junit: FilePath | None = None):
     """
     Show what came of the tests of an image, or of the last bake of a recipe, whether it gave an image or not.
 
@@ -219,7 +220,7 @@ def _lifecycle():
         yield lifecycle.Lifecycle(store, progress, globals().get("__user__"))
 
 
-def promote(image: str, channel: str = "stable", reason: str = "", test: bool = False):
+def promote(image: Reference, channel: Name = "stable", reason: str = "", test: bool = False):
     """
     Let a channel name an image. Fleets that follow the channel go there with their next roll.
 
@@ -249,7 +250,7 @@ def promote(image: str, channel: str = "stable", reason: str = "", test: bool = 
         return output(__opts__, images.promote(image, channel, reason, test))
 
 
-def channels(recipe: str):
+def channels(recipe: Name):
     """
     Show the channels of a recipe, and who moved them when, from where, to where, and why: the newest first.
 
@@ -263,7 +264,7 @@ def channels(recipe: str):
         return output(__opts__, images.channels(recipe))
 
 
-def rollback(recipe: str, channel: str = "stable", reason: str = "", test: bool = False):
+def rollback(recipe: Name, channel: Name = "stable", reason: str = "", test: bool = False):
     """
     Let a channel name again what it named before; images that were revoked or deleted meanwhile are left out.
 
@@ -289,7 +290,7 @@ def rollback(recipe: str, channel: str = "stable", reason: str = "", test: bool 
         return output(__opts__, images.rollback(recipe, channel, reason, test))
 
 
-def revoke(image: str, reason: str | None = None, cascade: bool = False, test: bool = False):
+def revoke(image: Reference, reason: str | None = None, cascade: bool = False, test: bool = False):
     """
     Let an image never be rolled again, nor promoted, nor built on.
 
@@ -318,7 +319,7 @@ def revoke(image: str, reason: str | None = None, cascade: bool = False, test: b
         return output(__opts__, images.revoke(image, reason, cascade, test))
 
 
-def unrevoke(image: str, reason: str | None = None, test: bool = False):
+def unrevoke(image: Reference, reason: str | None = None, test: bool = False):
     """
     Take back that an image was revoked. Those that were revoked with it are named, and stay revoked.
 
@@ -338,7 +339,7 @@ def unrevoke(image: str, reason: str | None = None, test: bool = False):
         return output(__opts__, images.unrevoke(image, reason, test))
 
 
-def prune(recipe: str | None = None, test: bool = False):
+def prune(recipe: Name | None = None, test: bool = False):
     """
     Delete the images that their recipes keep no longer (``keep``, ``keep_for``), then what nothing needs any more.
 
@@ -363,7 +364,7 @@ def prune(recipe: str | None = None, test: bool = False):
         return output(__opts__, pruning.prune(__opts__, recipe, progress, test=test, who=globals().get("__user__")))
 
 
-def verify(image: str):
+def verify(image: Reference):
     """
     Read all of an image, and fail unless every file of it is as it was signed.
 
@@ -383,7 +384,7 @@ def verify(image: str):
         return output(__opts__, known.verify(image))
 
 
-def export(image: str, format: str, target: str, force: bool = False, test: bool = False):
+def export(image: Reference, format: str, target: FilePath, force: bool = False, test: bool = False):
     """
     Write an image to a file of the builder, for machines that no fleet launches.
 
@@ -418,7 +419,7 @@ def export(image: str, format: str, target: str, force: bool = False, test: bool
         return output(__opts__, exporting.export(__opts__, image, format, target, **how))
 
 
-def shell(image: str, command=None, boot: bool = False):
+def shell(image: Reference, command: str | None = None, boot: bool = False):
     """
     Open a shell of root in a throw-away copy of an image: what is changed there vanishes when the shell ends.
 
@@ -445,7 +446,7 @@ def shell(image: str, command=None, boot: bool = False):
         return output(__opts__, shells.shell(__opts__, image, command, boot))
 
 
-def sign(image: str):
+def sign(image: Reference):
     """
     Sign an image that has no signature: one that was baked before images were signed.
 
@@ -465,7 +466,7 @@ def sign(image: str):
         return output(__opts__, known.sign(image))
 
 
-def sbom(image: str):
+def sbom(image: Reference):
     """
     Return the bill of materials of an image (CycloneDX 1.6): its Debian packages and Python distributions.
 
@@ -482,7 +483,7 @@ def sbom(image: str):
         return output(__opts__, known.sbom(image))
 
 
-def provenance(image: str):
+def provenance(image: Reference):
     """
     Return where an image comes from (in-toto, SLSA provenance 1): of what it was made, by whom, where and when.
 
@@ -499,7 +500,7 @@ def provenance(image: str):
         return output(__opts__, known.provenance(image))
 
 
-def diff(old: str, new: str):
+def diff(old: Reference, new: Reference):
     """
     Tell how two images differ: packages, state files, pillar, settings, size; inside, their files and services.
 
@@ -522,7 +523,7 @@ def diff(old: str, new: str):
         return output(__opts__, told if told["same"] else {**told, "inside": known.inside(before, after)})
 
 
-def delete(image: str, with_channels: bool = False, test: bool = False):
+def delete(image: Reference, with_channels: bool = False, test: bool = False):
     """
     Delete an image and those of its layers that nothing else needs.
 

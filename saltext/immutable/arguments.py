@@ -18,6 +18,7 @@ from saltext.immutable.text import quoted
 
 Choices = Mapping[str, Callable[[], Iterable[str]]]
 Raise = Callable[[str], Exception]
+_UNIONS = (types.UnionType, typing.Union)
 _NAMES: Mapping[type, str] = {
     str: "a text",
     int: "a whole number",
@@ -32,8 +33,9 @@ def check_all(module: dict[str, Any], error: Raise, choices: Choices | None = No
     """Let each public function of a Salt module refuse arguments that it does not take or that are of a wrong type.
 
     ``module``: its globals. ``error``: makes the exception from a sentence. ``choices``: argument to what there is of
-    it, for the message when it is missing. Types are those of the annotations. What the module only imported is not
-    offered to Salt.
+    it, for the message when it is missing. Types are those of the annotations; a reader in one (as in
+    ``Annotated[str, reading.name]``) raises ValueError for a wrong value. What the module only imported is not offered
+    to Salt.
     """
     alias, names = module.get("__func_alias__", {}), []
     for name, function in list(module.items()):
@@ -45,18 +47,20 @@ def check_all(module: dict[str, Any], error: Raise, choices: Choices | None = No
 
 
 def _checked(function: types.FunctionType, name: str, error: Raise, choices: Choices) -> types.FunctionType:
-    signature, hints = inspect.signature(function), typing.get_type_hints(function)
+    signature, hints = inspect.signature(function), typing.get_type_hints(function, include_extras=True)
     open_ = any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
 
     def run(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         # Salt adds keywords of its own to functions that take any.
         own = kwargs if open_ else {key: value for key, value in kwargs.items() if not key.startswith("__")}
-        if why := mistake(signature, hints, args, own, choices):
+        if why := mistake(signature, args, own, choices):
             raise error(f"{name}: {why}")
         bound = signature.bind(*args, **own)
-        for key in bound.arguments.keys() & hints.keys():
-            if not _fits(bound.arguments[key], hints[key]):  # Salt read a name that looks like a number
-                bound.arguments[key] = str(bound.arguments[key])
+        for key in (each for each in hints if each in bound.arguments):
+            try:
+                bound.arguments[key] = taken(key, bound.arguments[key], hints[key])
+            except ValueError as err:
+                raise error(f"{name}: {err}") from err
         return function(*bound.args, **bound.kwargs)
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -78,13 +82,9 @@ def _open(signature: inspect.Signature) -> inspect.Signature:
 
 
 def mistake(
-    signature: inspect.Signature,
-    hints: Mapping[str, Any],
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    choices: Choices,
+    signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any], choices: Choices
 ) -> str | None:
-    """Return what is wrong with the arguments of a call and how to correct it, None if nothing is."""
+    """Return which argument of a call is one too many, missing or given twice, None if none is; see `taken`."""
     known = [name for name, one in signature.parameters.items() if one.kind is not one.VAR_KEYWORD]
     takes = f"it takes {', '.join(known)}" if known else "it takes no arguments"
     open_ = len(known) < len(signature.parameters)
@@ -103,18 +103,40 @@ def mistake(
             with suppress(Exception):  # of a pillar that cannot be read nothing is said here
                 there = ", ".join(choices[name]()) if name in choices else ""
             return f"{name} is missing; " + (f"there are: {there}" if there else takes)
-    for name in given.keys() & hints.keys():
-        if not _fits(given[name], hints[name]) and not _is_text_that_looks_like_a_number(given[name], hints[name]):
-            return f"{name} must be {_said(hints[name])}, not {quoted(given[name])}"
     return None
+
+
+def taken(name: str, value: Any, hint: Any) -> Any:
+    """Return the value of an argument as its function takes it; raise ValueError with a sentence for a wrong one."""
+    fitting = [one for one in _alternatives(hint) if _fits(value, one)]
+    if not fitting:
+        texts = [one for one in _alternatives(hint) if str in _types(one)]
+        if not texts or isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{name} must be {_said(hint)}, not {quoted(value)}")
+        value, fitting = str(value), texts  # Salt read a name that looks like a number
+    for read in getattr(fitting[0], "__metadata__", ()):
+        try:
+            read(value)
+        except ValueError as err:
+            raise ValueError(f"{name}: {err}") from err
+    return value
 
 
 def _word(word: str) -> str:
     return word if word.isidentifier() and len(word) < 40 else quoted(word)
 
 
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """Return the types of a union; one that has a reader is one, whatever it is of."""
+    return typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else (hint,)
+
+
 def _types(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    """Return all types of a hint, without readers."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return _types(hint.__origin__)
+    found = _alternatives(hint)
+    return found if found == (hint,) else tuple(one for each in found for one in _types(each))
 
 
 def _fits(value: object, hint: Any) -> bool:
@@ -122,10 +144,6 @@ def _fits(value: object, hint: Any) -> bool:
         if one is Any or (one is not int and isinstance(value, one)) or (type(value) is int and one in (int, float)):
             return True
     return False
-
-
-def _is_text_that_looks_like_a_number(value: object, hint: Any) -> bool:
-    return str in _types(hint) and isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _said(hint: Any) -> str:

@@ -26,8 +26,20 @@ WEB = {"recipe": "base", "size": 1, "minion_id": "web-{token}", "provider": {"na
 PILLAR = {"recipes": {"base": {"from": {"debian": "bookworm"}, "bake_id": "base-bake"}}, "fleets": {"web": WEB}}
 FUNCTIONS = {kind: read()[kind] for kind in ("runners", "modules")}
 NAMES = [(kind, name) for kind, found in FUNCTIONS.items() for name in found]
-UNTYPED = {"generation", "size", "refresh", "ttl", "rollout", "command", "guard", "mutable"}
-"""Arguments of several types, each of which the function reads itself."""
+LISTS = {"trusted", "components", "known", "suites", "bake_ids"}
+RIGHT = {"size": 1, "rollout": 1, "ttl": 60, "target": "/x"} | dict.fromkeys(("order", "proof"), {})
+"""What a required argument may be; others may be x."""
+MAPPINGS = {"order", "proof", "about", "guard"}
+WRONG = {
+    **dict.fromkeys(("channel", "recipe", "fleet"), ("", "a b", "-x")),
+    **dict.fromkeys(("name", "image", "old", "new"), ("",)),
+    **dict.fromkeys(("minion_id", "minion"), ("", "web-*", "../x")),
+    **dict.fromkeys(("size", "generation", "rollout"), ("abc", "", 1.5, -1)),
+    **dict.fromkeys(("refresh", "cache", "kind"), ("", "sometimes", ["x"])),
+    **dict.fromkeys(("ttl", "keep_failed"), ("", "soon", 0, -1, True)),
+    **dict.fromkeys(("target", "junit"), ("", "x.xml")),
+}
+"""By argument of runner functions: what is of a right type and wrong even so, or nearly right."""
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +89,7 @@ def wrong_calls(kind: str, name: str) -> Iterator[tuple[list[Any], dict[str, Any
     """Yield wrong calls: arguments, keyword arguments, and a word of the message."""
     takes = arguments(kind, name)
     required = [one for one, default in takes.items() if default is ...]
-    right = {one: {} if one == "order" else "x" for one in required}
+    right = {one: [] if one in LISTS else RIGHT.get(one, "x") for one in required}
     if required:
         yield [], {}, f"{required[0]} is missing"
     yield [*right.values(), *(default for one, default in takes.items() if one not in right), "more"], {}, "too many"
@@ -86,12 +98,14 @@ def wrong_calls(kind: str, name: str) -> Iterator[tuple[list[Any], dict[str, Any
     for one in (each for each in takes if len(each) > 3):
         yield [], {**{key: value for key, value in right.items() if key != one}, one[:-1]: "x"}, f"did you mean {one}?"
     for one, default in takes.items():
-        if one in UNTYPED:
-            continue
-        if isinstance(default, bool):
+        if isinstance(default, bool) and one != "refresh":
             yield [], {**right, one: "maybe"}, f"{one} must be True or False, not 'maybe'"
-        elif kind == "runners":
-            yield [], {**right, one: {"a": 1}}, f"{one} must be a text"
+        else:
+            yield [], {**right, one: "x" if one in MAPPINGS else {"a": 1}}, f"{one} must be "
+            if default is not None:
+                yield [], {**right, one: None}, f"{one} must be "
+        for wrong in WRONG.get(one, ()) if kind == "runners" else ():
+            yield [], {**right, one: wrong}, f": {one}"
 
 
 @pytest.mark.parametrize(("kind", "name"), NAMES, ids=[name for _, name in NAMES])
@@ -103,7 +117,7 @@ def test_each_function_refuses_what_it_does_not_take(kind, name, loaded, place):
             loaded[kind][name](*args, **kwargs)
         said = str(refused.value)
         assert said.startswith(f"{name}: ") and word in said and "\n" not in said, (args, kwargs, said)
-    assert not (place / "store").exists() and not (place / "images").exists()
+    assert not any((place / made).exists() for made in ("store", "images", "cache"))
 
 
 def test_only_what_is_written_down_is_offered(loaded):

@@ -14,6 +14,11 @@ from saltext.immutable import arguments
 MODULE = """
 from __future__ import annotations
 from os.path import join
+from typing import Annotated
+from saltext.immutable.spec import reading
+
+def scale(size: Annotated[int, reading.count] | None = 1, to: bool | Annotated[str, reading.name] = False):
+    return [size, to]
 
 def roll(name: str, image: str | None = None, test: bool = False, wait: float = 1.0, size: int = 1):
     "Roll."
@@ -87,13 +92,29 @@ def test_several_types_and_no_type(module):
         module["list_"](order="x")
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "says"),
+    [
+        pytest.param({"size": -1}, "size: must be 0 or more, not -1", id="refused by its reader"),
+        pytest.param({"size": "x"}, "size must be a whole number, not 'x'", id="not for its reader"),
+        pytest.param({"to": "a b"}, "to: 'a b' is not a name; use small letters", id="one of two types"),
+        pytest.param({"to": 2.5}, "to: '2.5' is not a name", id="read as a number"),
+    ],
+)
+def test_what_a_reader_says_of_a_wrong_value(module, kwargs, says):
+    with pytest.raises(SaltInvocationError) as refused:
+        module["scale"](**kwargs)
+    assert str(refused.value).startswith(f"fleet.scale: {says}")
+    assert module["scale"](size=None, to=7) == [None, "7"]
+
+
 def test_a_function_that_takes_any_word_gets_what_salt_adds_and_sees_the_globals_of_its_module(module):
     module["open_"].__globals__["jid"] = "20261130"
     assert module["open_"]("x", __pub_user="ada", more=1) == ["x", {"__pub_user": "ada", "more": 1}, "20261130"]
 
 
 def test_salt_is_offered_the_functions_of_the_module_and_their_signatures(module):
-    assert module["__load__"] == ["roll", "list_", "open_"]
+    assert module["__load__"] == ["scale", "roll", "list_", "open_"]
     assert module["roll"].__doc__ == "Roll."
     assert list(inspect.signature(module["roll"]).parameters)[:2] == ["name", "image"]
 

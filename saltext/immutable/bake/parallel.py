@@ -54,14 +54,10 @@ def bake(given: object, opts: Mapping[str, Any], *, progress: Progress, **how: A
 
 def recipes(given: object) -> tuple[str, ...]:
     """Return the names in ``a,b,c`` or in a list, each once. Raises SaltInvocationError for anything else."""
-    words = given.split(",") if isinstance(given, str) else given
     try:
-        found = tuple(dict.fromkeys(word.strip() for word in reading.words(words) if word.strip()))
+        return reading.names(given)
     except ValueError as err:
         raise SaltInvocationError(f"name: {err}") from err
-    if not found:
-        raise SaltInvocationError("name: no recipe is named; write web, or base,web")
-    return found
 
 
 def parents_of(names: Sequence[str], definitions: Definitions) -> dict[str, set[str]]:

@@ -28,7 +28,7 @@ class Updates:
 
 def wanted(value: Any) -> Refresh:
     """Return what the argument ``refresh`` means; True means ``updates``. Raises SaltInvocationError for others."""
-    word = "updates" if value is True else value or "never"
+    word = "updates" if value is True else "never" if value in (False, None) else value
     if word not in get_args(Refresh):
         raise SaltInvocationError(
             f"refresh: {value!r} is not one of never, updates (build layers with updates at the mirrors again) and "

@@ -182,6 +182,23 @@ def name(value: object) -> str:
     return _short(found, _MAX_NAME)
 
 
+def names(value: object) -> tuple[str, ...]:
+    """Read names in ``a,b,c`` or in a list, each once."""
+    given = words(value.split(",") if isinstance(value, str) else value)
+    found = tuple(dict.fromkeys(name(word.strip()) for word in given if word.strip()))
+    if not found:
+        raise ValueError("no recipe is named; write web, or base,web")
+    return found
+
+
+def absolute_path(value: object) -> str:
+    """Read the absolute path of a file."""
+    found = text(value)
+    if not found.startswith("/"):
+        raise ValueError(f"{quoted(found)} is no absolute path; write one that begins with /")
+    return found
+
+
 def minion_id(value: object) -> str:
     """Read a minion id: it must be a file name, a host name, and not a glob."""
     found = text(value)
@@ -231,12 +248,12 @@ def flag(value: object) -> bool:
     return value
 
 
-def either(one: str, other: str) -> Reader[Any]:
-    """Return a reader that accepts one of two words."""
+def either(*choices: str) -> Reader[Any]:
+    """Return a reader that accepts one of several words."""
 
     def word(value: object) -> Any:
-        if value not in (one, other):
-            raise ValueError(f"must be {one} or {other}, not {described(value)}")
+        if value not in choices:
+            raise ValueError(f"must be {', '.join(choices[:-1])} or {choices[-1]}, not {described(value)}")
         return value
 
     return word

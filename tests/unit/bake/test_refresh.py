@@ -17,7 +17,7 @@ def test_words(value, word):
     assert refresh.wanted(value) == word
 
 
-@pytest.mark.parametrize("value", ["sometimes", ["updates"], 3])
+@pytest.mark.parametrize("value", ["sometimes", ["updates"], 3, ""])
 def test_other_words_are_refused_with_those_that_there_are(value):
     with pytest.raises(SaltInvocationError, match="never, updates .* and always"):
         refresh.wanted(value)

@@ -44,11 +44,6 @@ def test_for_a_shell_on_another_host_the_error_says_where_to_log_in():
     assert call_of(None, None)[1]["command"] is None
 
 
-def test_a_word_that_yaml_reads_as_a_boolean_is_no_command():
-    with pytest.raises(SaltInvocationError, match="command: must be text, not True; write it with its path"):
-        bake_shell.shell({}, "web", True)
-
-
 def test_without_a_terminal_no_copy_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO())
     with pytest.raises(SaltInvocationError, match="give command="):
