@@ -202,8 +202,10 @@ def run(
         raise CommandExecutionError(f"{words[0]} is not installed on this host ({err_}); install it there") from err_
     if check and process.returncode:
         output = tail(f"{err}\n{out}".strip())
-        said = f"{' '.join(words)[:400]} exited with {process.returncode}; fix what it says, and repeat the command"
-        raise CommandExecutionError(f"{said}:\n{output}")
+        raise CommandExecutionError(
+            f"{' '.join(words)[:400]} exited with {process.returncode}; fix what it says, and repeat the command:\n"
+            f"{output}"
+        )
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 

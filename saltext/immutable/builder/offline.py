@@ -35,8 +35,9 @@ def explain_missing(offline: bool) -> Iterator[None]:
     except CommandExecutionError as err:
         if not offline:
             raise
-        hint = "nothing was fetched (cache: only); if something is missing in the cache, bake once with cache=use"
-        raise CommandExecutionError(f"{err}\n{hint}") from err
+        raise CommandExecutionError(
+            f"nothing was fetched (cache: only); if something is missing in the cache, bake once with cache=use:\n{err}"
+        ) from err
 
 
 def route(order: Mapping[str, Any]) -> str:

@@ -165,7 +165,9 @@ def _wait_started(container: Container, output: IO[bytes], within: float) -> int
         ended = select.select([output], [], [], 0.01)[0]
         if ended or time.monotonic() > deadline:
             said = tail(container.console.read_text(errors="replace"))
-            raise CommandExecutionError(f"machine {container.name} did not start; its console:\n{said}")
+            raise CommandExecutionError(
+                f"machine {container.name} did not start; find the reason in its console:\n{said}"
+            )
     return leader
 
 

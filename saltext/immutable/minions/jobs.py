@@ -54,11 +54,11 @@ class Jobs:
         try:
             done = self._client().cmd(minion_id, fun, list(args), self._answer_within, "list", **options)
         except (SaltClientError, SaltReqTimeoutError) as err:
-            raise NoAnswer(f"{minion_id} cannot be reached through the master: {err}") from err
+            raise NoAnswer(f"{minion_id} cannot be reached: {err}; see whether salt-master runs, and repeat") from err
         answer = done.get(minion_id) if isinstance(done, dict) else None
         # For a minion that does not answer, Salt returns a text as the result.
         if not isinstance(answer, dict) or "ret" not in answer or answer.get("out") == "no_return":
-            raise NoAnswer(f"{minion_id} does not answer")
+            raise NoAnswer(f"{minion_id} does not answer; see whether its salt-minion runs and reaches this master")
         return _returned(minion_id, fun, answer["ret"], answer)
 
     def ask(
@@ -82,7 +82,10 @@ class Jobs:
         mine, another = self._client(), self._new_client
         answers = proven_answers.answers(mine, another, self._opts, minion_id, asked, within, self._forged)
         if len(answers) != len(calls):
-            raise NoAnswer(f"{minion_id}: immutable.answer returned {len(answers)} answers to {len(calls)} questions")
+            raise NoAnswer(
+                f"{minion_id}: immutable.answer returned {len(answers)} answers to {len(calls)} questions; replace "
+                "that machine (salt-run fleet.replace)"
+            )
         return [_result(minion_id, call.fun, answer) for call, answer in zip(calls, answers, strict=True)]
 
     def _client(self) -> Client:

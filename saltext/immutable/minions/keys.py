@@ -71,7 +71,9 @@ class Keys:
             try:
                 yield keys
             except OSError as err:
-                raise CommandExecutionError(f"the keys of this master cannot be used: {err}") from err
+                raise CommandExecutionError(
+                    f"the keys of this master cannot be used: {err}; let the master's user read and write them"
+                ) from err
 
     def contested(self, minion_id: str) -> bool:
         """Tell whether the master denied a key of this id, because it has another one."""

@@ -43,7 +43,9 @@ def private_key(opts: Mapping[str, Any]) -> tuple[bytes, str | None]:
     try:
         pem = path.read_bytes()
     except OSError as err:
-        raise CommandExecutionError(f"the master's key {path} cannot be read: {err}") from err
+        raise CommandExecutionError(
+            f"the master's key {path} cannot be read: {err}; let the master's user read it"
+        ) from err
     phrase = opts.get("cluster_key_pass" if clustered else "key_pass")
     return pem, salt.utils.sdb.sdb_get(phrase, dict(opts)) if phrase else None
 

@@ -30,7 +30,10 @@ def pillar(opts: Mapping[str, Any], minion_id: str, grains: Mapping[str, Any], *
         for handler, record in logged:
             handler.handle(record)
     if errors := compiled.get("_errors"):
-        raise SaltInvocationError(f"the pillar of {minion_id} does not compile:\n{rendering.messages(errors)}")
+        raise SaltInvocationError(
+            f"the pillar of {minion_id} does not compile; correct what Salt says, and repeat:\n"
+            f"{rendering.messages(errors)}"
+        )
     return compiled
 
 

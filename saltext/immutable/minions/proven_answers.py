@@ -55,7 +55,9 @@ def answers(
     """
     key = accepted_key(opts, minion_id)
     if key is None:
-        raise NoAnswer(f"{minion_id} has no accepted key on this master")
+        raise NoAnswer(
+            f"{minion_id} has no accepted key on this master; replace that machine (salt-run fleet.reconcile all does)"
+        )
     unproven: Unproven | None = None
     with closing(_events(client, minion_id, asked, within, key)) as events:
         for answer, proven in events:
@@ -63,9 +65,12 @@ def answers(
                 return _parsed(minion_id, proven)
             if _is_old(answer) and not _proves(another(), minion_id, key):
                 raise Outdated(f"{minion_id} {_UNPROVEN}: {_OLD}")
-            unproven = Unproven(f"{minion_id} {_UNPROVEN}: another minion may have answered in its place")
+            unproven = Unproven(
+                f"{minion_id} {_UNPROVEN}: another minion may have answered in its place; find that one, or replace this "
+                "machine (salt-run fleet.replace)"
+            )
             forged(minion_id)
-    raise unproven or NoAnswer(f"{minion_id} does not answer")
+    raise unproven or NoAnswer(f"{minion_id} does not answer; see whether its salt-minion runs and reaches this master")
 
 
 def _proves(client: LocalClient, minion_id: str, key: bytes) -> bool:
@@ -99,7 +104,7 @@ def _events(
             holds = proof.holds(found.get("proof"), nonce, minion_id, asked, found.get("answers"), key)
             yield answer, found["answers"] if holds else None
     except (SaltClientError, SaltReqTimeoutError, OSError) as err:
-        raise NoAnswer(f"{minion_id} cannot be reached through the master: {err}") from err
+        raise NoAnswer(f"{minion_id} cannot be reached: {err}; see whether salt-master runs, and repeat") from err
     finally:
         client.event.close_pub()
 
@@ -109,9 +114,10 @@ def _parsed(minion_id: str, proven: str) -> list[Any]:
     try:
         found = json.loads(proven, parse_constant=_finite, parse_float=_finite, parse_int=_short)
     except (ValueError, RecursionError) as err:
-        raise NoAnswer(f"{minion_id}: immutable.answer returned no JSON: {tail(str(err), 1)[:200]}") from err
+        wrong = tail(str(err), 1)[:200]
+        raise NoAnswer(f"{minion_id}: immutable.answer returned no JSON: {wrong}; replace that machine") from err
     if not isinstance(found, list):
-        raise NoAnswer(f"{minion_id}: immutable.answer returned no list")
+        raise NoAnswer(f"{minion_id}: immutable.answer returned no list; replace that machine")
     return found
 
 

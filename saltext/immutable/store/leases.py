@@ -92,8 +92,8 @@ class Lease:
             until = self._database.clock() + self.ttl
             if not tx.execute(_UPDATE_OWN, {**self._key, "until": until}).rowcount:
                 raise Fenced(
-                    f"another process took over the lease {self.name!r}, so this one must stop; nothing is lost: give "
-                    "the command again when the other one has ended"
+                    f"another process took over the lease {self.name!r}, so this one must stop; give the command "
+                    "again when the other one has ended: nothing is lost"
                 )
             yield tx
 

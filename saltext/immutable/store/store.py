@@ -122,9 +122,13 @@ class Store(Database):
         image = self.image(ref)
         if revocation := self.revoked().get(image.digest):
             recipe, colon, channel = str(ref).partition(":")
-            promote = f"promote another: salt-run image.promote {recipe}@... channel={channel}"
-            advice = promote if colon else f"take another: salt-run image.list {image.recipe} names them"
-            raise CommandExecutionError(f"{revocation}; {advice}")
+            if not colon:
+                raise CommandExecutionError(
+                    f"{revocation}; take another: salt-run image.list {image.recipe} names them"
+                )
+            raise CommandExecutionError(
+                f"{revocation}; promote another: salt-run image.promote {recipe}@... channel={channel}"
+            )
         return image
 
     def delete_image(
@@ -137,7 +141,7 @@ class Store(Database):
         with self.write() as tx:
             if found := used_by(tx, digest, with_channels):
                 raise CommandExecutionError(
-                    f"image {digest[:12]} is needed by {', '.join(found)}; it can be deleted when they have another one"
+                    f"image {digest[:12]} is needed by {', '.join(found)}; give them another one first"
                 )
             if test:
                 return

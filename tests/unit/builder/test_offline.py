@@ -38,7 +38,7 @@ def test_an_unknown_value_is_an_error():
 
 
 def test_an_offline_error_says_what_to_do():
-    message = r"sl is missing\nnothing was fetched.*bake once with cache=use"
+    message = r"nothing was fetched.*bake once with cache=use:\nsl is missing"
     with pytest.raises(CommandExecutionError, match=message), offline.explain_missing(True):
         raise CommandExecutionError("sl is missing")
     with pytest.raises(CommandExecutionError, match="^sl is missing$"), offline.explain_missing(False):

@@ -57,9 +57,9 @@ def config(text: str, source: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError as err:
-        raise SystemExit(f"{source}: it is no JSON: {err}") from err
+        raise SystemExit(f"{source}: it is no JSON: {err}; write the minion config as JSON there") from err
     if not isinstance(found, dict):
-        raise SystemExit(f"{source}: it is no mapping of Salt config")
+        raise SystemExit(f"{source}: it is no mapping; write the minion config as JSON there")
     return found
 
 
@@ -129,7 +129,9 @@ def _device(identity: str) -> Path:
     link, end = Path("/dev/disk/by-partuuid", identity), time.monotonic() + _DISK_WITHIN
     while not link.exists():
         if time.monotonic() > end:
-            raise SystemExit(f"partition {identity} was not found within {_DISK_WITHIN:.0f} s; is the disk complete?")
+            raise SystemExit(
+                f"partition {identity} was not found within {_DISK_WITHIN:.0f} s; write the whole disk again"
+            )
         time.sleep(0.1)
     return link.resolve()
 
@@ -194,7 +196,7 @@ def _run(*words: str, check: bool = True) -> None:
     """Run a program; its output goes to the console. Raise ``SystemExit`` if it fails, unless ``check`` is false."""
     done = subprocess.run(words, check=False, stdin=subprocess.DEVNULL)
     if done.returncode and check:
-        raise SystemExit(f"{' '.join(words)} exited with {done.returncode}")
+        raise SystemExit(f"{' '.join(words)} exited with {done.returncode}; fix what it says above, and boot again")
     if done.returncode:
         print(f"immutable: {words[0]} exited with {done.returncode}", file=sys.stderr, flush=True)
 

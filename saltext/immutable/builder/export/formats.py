@@ -77,7 +77,9 @@ def export_image(host: Host, order: Mapping[str, Any], progress: Progress = sile
             verify.require(host, order["digest"], order["trusted"])  # nothing has changed meanwhile
             return report | {"bytes": file.seek(0, 2), "sha256": _sha256(file)}
     except FileNotFoundError as err:
-        raise CommandExecutionError(f"{image.name} was deleted while it was exported: {err.filename} is gone") from err
+        raise CommandExecutionError(
+            f"{image.name} was deleted while it was exported: {err.filename} is gone; bake it again, and export that"
+        ) from err
 
 
 def _image(host: Host, digest: str) -> _Image:

@@ -23,7 +23,7 @@ def find(program: str, package: str) -> str:
     """
     found = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
     if found is None:
-        raise CommandExecutionError(f"{program} is not installed on this host: apt-get install {package}")
+        raise CommandExecutionError(f"{program} is not installed on this host; run apt-get install {package}")
     return found
 
 
@@ -47,7 +47,9 @@ def piped(
                 env={**os.environ, **(env or {})},
             )
         except FileNotFoundError as err:
-            raise CommandExecutionError(f"{command_line[0]} is not installed on this host ({err})") from err
+            raise CommandExecutionError(
+                f"{command_line[0]} is not installed on this host ({err}); install it there"
+            ) from err
         broken = None
         with process:
             assert process.stdin
@@ -64,7 +66,9 @@ def piped(
         if process.returncode or broken:
             output.seek(0)
             text = tail(output.read().decode(errors="replace").strip())
-            raise CommandExecutionError(f"{command_line[0]} exited with {process.returncode}: {text}") from broken
+            raise CommandExecutionError(
+                f"{command_line[0]} exited with {process.returncode}; fix what it says, and export again:\n{text}"
+            ) from broken
 
 
 def _close(pipe: IO[bytes]) -> None:

@@ -100,11 +100,16 @@ def _wait_launched(machine: Machine, within: float) -> None:
     deadline = time.monotonic() + within
     while (done := machine.run(["cat", launch.RESULT_PATH])).returncode:
         if time.monotonic() > deadline:
-            raise CommandExecutionError(f"the launch phase (at_launch) did not end within {within:.0f} s")
+            raise CommandExecutionError(
+                f"the launch phase (at_launch) did not end within {within:.0f} s; let its states wait for less, or "
+                "increase bake_within in the recipe"
+            )
         time.sleep(0.1)
     found = json.loads(done.stdout)
     if not found["ok"]:
-        raise CommandExecutionError(launch.explain(found["failed"]))
+        raise CommandExecutionError(
+            f"in the booted machine {launch.explain(found['failed'])}; correct the states of at_launch, and bake again"
+        )
 
 
 def _run(

@@ -52,7 +52,7 @@ def build(host: Host, workspace: Path, processes: Cgroup, order: Mapping[str, An
     with host.lock(f"cache-{suite}", wait=1800):
         done = run([*command, suite, target, *apt_sources], env={"TMPDIR": str(workspace)}, check=False)
     if done.returncode:
-        raise CommandExecutionError(_error(suite, done.stderr + done.stdout, offline))
+        raise _error(suite, done.stderr + done.stdout, offline)
     (target / "etc/apt/apt.conf.d/99mmdebstrap").unlink(missing_ok=True)
     for name, text in ETC.items():
         remove(target / "etc" / name)
@@ -85,13 +85,18 @@ def _command(order: Mapping[str, Any], folders: Mapping[str, Path], keyring: Pat
     return [*command, f"--skip={','.join(skipped)}"]
 
 
-def _error(suite: str, output: str, offline: bool) -> str:
-    """Return the error message for the output of mmdebstrap: the packages that the cache lacks, or apt's errors."""
+def _error(suite: str, output: str, offline: bool) -> CommandExecutionError:
+    """Return the error for the output of mmdebstrap: the packages that the cache lacks, or apt's errors."""
     missing = sorted({url.rpartition("/")[2] for url in _UNFETCHED.findall(output)})
     if offline and missing:
-        return f"debian {suite}: not in the cache: {', '.join(missing)}"
+        return CommandExecutionError(
+            f"debian {suite}: not in the cache: {', '.join(missing)}; bake once with cache=use"
+        )
     errors = "\n".join(_ERROR.findall(output))
-    return f"debian {suite} could not be made{' from the cache' if offline else ''}:\n{tail(errors or output, 12)}"
+    return CommandExecutionError(
+        f"debian {suite} could not be made{' from the cache' if offline else ''}; correct what apt says, and bake "
+        f"again:\n{tail(errors or output, 12)}"
+    )
 
 
 def package_cache(host: Host, name: str) -> dict[str, str]:

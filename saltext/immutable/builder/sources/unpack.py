@@ -48,7 +48,7 @@ def unpack(archive: Path, tree: Path) -> None:
                 _set_metadata(tree, name, folders[name])
         except Refused as err:
             raise CommandExecutionError(
-                f"{archive}: {printable(member.name if member else '')}: {err}; make the archive without it"
+                f"{archive}: its member {printable(member.name if member else '')}: {err}; make the archive without it"
             ) from err
         except (tarfile.TarError, EOFError, OSError, OverflowError, ValueError) as err:
             where = f"after {printable(member.name)}" if member else "at its beginning"

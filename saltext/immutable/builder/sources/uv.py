@@ -20,5 +20,5 @@ def find_uv() -> Path:
     except (ImportError, FileNotFoundError):
         found = shutil.which("uv")
     if found is None:
-        raise CommandExecutionError("uv is not installed on this host; pip install 'saltext-immutable[master]'")
+        raise CommandExecutionError("uv is not installed on this host; run pip install 'saltext-immutable[master]'")
     return Path(found).resolve()

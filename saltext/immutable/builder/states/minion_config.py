@@ -46,7 +46,9 @@ def refuse(tree: Path) -> None:
     """Raise CommandExecutionError where the minion config in a layer's tree has a setting that `violations` names."""
     found = [f"/{file.relative_to(tree)} sets {each}" for file in _files(tree) for each in violations(_read(file))]
     if found:
-        raise CommandExecutionError("; ".join(found) + "; take it out of the states of this recipe")
+        raise CommandExecutionError(
+            f"no image may set this of its minion: {'; '.join(found)}; take it out of the states of this recipe"
+        )
 
 
 def _files(tree: Path) -> Iterator[Path]:

@@ -180,8 +180,8 @@ def deferred(machine: Machine, lines: Sequence[Sequence[Any]] | None) -> list[di
         unit = each["applied_by"]
         if unit.endswith(_SERVICE) and machine.run(["systemctl", "--quiet", "is-enabled", unit]).returncode:
             raise CommandExecutionError(
-                f"{each['state']} leaves this to the boot: {each['what']}; but {unit} is not enabled in the image, so "
-                "no machine would do it: install the package of that unit and enable it (service.enabled)"
+                f"{each['state']} leaves this to the boot: {each['what']}, but {unit} is not enabled in the image, so "
+                "no machine would do it; install the package of that unit and enable it (service.enabled)"
             )
         if unit == "nftables.service" and machine.run(["grep", "-Eq", _INCLUDED, "/etc/nftables.conf"]).returncode:
             raise CommandExecutionError(
@@ -255,8 +255,8 @@ def stop(machine: Machine, within: float = 90.0) -> None:
     while machine.running:
         if time.monotonic() > deadline:
             raise CommandExecutionError(
-                f"{machine.minion_id} did not shut down within {within:.0f} s after its states; machine.console tells "
-                "which of its services does not end: give its unit a TimeoutStopSec"
+                f"{machine.minion_id} did not shut down within {within:.0f} s after its states; find in "
+                "machine.console which of its services does not end, and give its unit a TimeoutStopSec"
             )
         time.sleep(0.02)
 

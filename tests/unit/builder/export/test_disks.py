@@ -123,7 +123,7 @@ def test_a_recipe_with_a_writable_root_is_refused(image):
 def test_a_program_that_is_missing_is_named_with_its_package(image, monkeypatch):
     monkeypatch.setitem(disk.PROGRAMS, "no-such", "some-package")
     with pytest.raises(
-        CommandExecutionError, match="no-such is not installed on this host: apt-get install some-package"
+        CommandExecutionError, match="no-such is not installed on this host; run apt-get install some-package"
     ):
         for program, package in disk.PROGRAMS.items():
             disk.find(program, package)

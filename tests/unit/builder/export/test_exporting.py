@@ -322,7 +322,7 @@ def test_a_disk_that_is_too_small_is_an_error_before_the_export(tmp_path):
 
 def test_the_output_of_a_program_that_fails_is_in_the_error():
     with (
-        pytest.raises(CommandExecutionError, match="sh exited with 3: no room"),
+        pytest.raises(CommandExecutionError, match="sh exited with 3; fix what it says, and export again:\nno room"),
         programs.piped(["sh", "-c", "echo no room >&2; exit 3"]) as pipe,
     ):
         for _ in range(100):
