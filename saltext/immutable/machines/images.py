@@ -66,8 +66,8 @@ def lower(host: Host, digest: str) -> tuple[str, ...]:
         if (found := leads_to(host, name)) != target:
             wrong = f"leads to {found}, not to {target}" if found else f"to {target} is missing"
             raise Damaged(
-                f"image {digest[:12]} may not be used: the link {host.l / name} {wrong}; the next "
-                "`salt-run image.bake`, of any recipe, mends it"
+                f"image {digest[:12]} may not be used: the link {host.l / name} {wrong}; bake any "
+                "recipe (salt-run image.bake), which mends it"
             )
     return tuple(name for name, _ in links)
 

@@ -66,8 +66,8 @@ def answers(
             if _is_old(answer) and not _proves(another(), minion_id, key):
                 raise Outdated(f"{minion_id} {_UNPROVEN}: {_OLD}")
             unproven = Unproven(
-                f"{minion_id} {_UNPROVEN}: another minion may have answered in its place; find that one, or replace this "
-                "machine (salt-run fleet.replace)"
+                f"{minion_id} {_UNPROVEN}: another minion may have answered in its place; find that one, or replace "
+                "this machine (salt-run fleet.replace)"
             )
             forged(minion_id)
     raise unproven or NoAnswer(f"{minion_id} does not answer; see whether its salt-minion runs and reaches this master")
