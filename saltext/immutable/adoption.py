@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import salt.version
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import CommandExecutionError
 from salt.utils.crypt import pem_finger
 
 from saltext.immutable import __version__, drift, spec
 from saltext.immutable.guard import seal
 from saltext.immutable.host import require_root, run, systemd_here, write
 from saltext.immutable.spec import recipes
-from saltext.immutable.spec.reading import Section
+from saltext.immutable.spec.reading import Section, refuse
 
 ADOPTED = "adopted"
 """The recipe in the seal of an adopted machine."""
@@ -47,8 +47,7 @@ def policy(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     problems: list[str] = []
     found = recipes.adopted(ADOPTED, Section("immutable.seal", given, problems))
-    if problems:
-        raise SaltInvocationError("\n".join(problems))
+    refuse("immutable.seal", problems)
     return spec.policy([found])
 
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from saltext.immutable.text import shortened
+
+_MOST_LINES, _LONGEST_LINE = 60, 300
 _SLS = re.compile(r"Rendering SLS '(?:[^':]+:)?([^']+)' failed")
 _HEAD = re.compile(r"Rendering SLS [^\n]* failed[^:\n]*:\s*")
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n((?:[ \t]+[^\n]*\n)*)([^\n]*)\n*")
 _BETWEEN = re.compile(r"^(?:During handling of the above|The above) exception[^\n]*\n*", re.MULTILINE)
 _FRAME = re.compile(r'File "([^"<]+)", line (\d+)')
 _OF_PYTHON = re.compile(r"/(?:site|dist)-packages/|/lib/python3")
-_CACHED = re.compile(r"[^\s\"(]*/cache/salt/minion/files/[^/\s]+/")
+_CACHED = re.compile(r"(?<![^\s\"(])[^\s\"(]*/cache/salt/minion/files/[^/\s]+/")
 
 
 def messages(errors: Iterable[object]) -> str:
-    """Return errors of Salt as `readable` does, each once."""
-    return "\n".join(dict.fromkeys(readable(str(error)) for error in errors))
+    """Return errors of Salt as `readable` does, each once: lines that a terminal only prints, and not too many."""
+    found = dict.fromkeys(readable(str(error)) for error in errors)
+    lines = [shortened(line, _LONGEST_LINE) for text in found for line in text.split("\n")]
+    more = [f"... and {len(lines) - _MOST_LINES} more lines"] if len(lines) > _MOST_LINES else []
+    return "\n".join([*lines[:_MOST_LINES], *more])
 
 
 def readable(error: str) -> str:

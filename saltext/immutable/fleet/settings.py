@@ -8,12 +8,13 @@ from salt.exceptions import SaltInvocationError
 
 from saltext.immutable import providers, traffic
 from saltext.immutable.spec.model import Definitions, Fleet
+from saltext.immutable.spec.reading import refuse
+from saltext.immutable.text import shortened
 
 
 def checked(definitions: Definitions) -> Definitions:
     """Return the definitions; raise ``SaltInvocationError`` with a line for each wrong setting of a fleet."""
-    if wrong := [line for fleet in definitions.fleets.values() for line in _wrong(fleet)]:
-        raise SaltInvocationError("\n".join(wrong))
+    refuse("immutable:fleets", [line for fleet in definitions.fleets.values() for line in _wrong(fleet)])
     return definitions
 
 
@@ -24,4 +25,4 @@ def _wrong(fleet: Fleet) -> Iterator[str]:
         try:
             check(named.name, named.settings)
         except SaltInvocationError as err:
-            yield from (f"immutable:fleets:{fleet.name}:{line}" for line in str(err).splitlines())
+            yield from (f"immutable:fleets:{fleet.name}:{shortened(line, 300)}" for line in str(err).splitlines())

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from salt.exceptions import SaltInvocationError
-
 from saltext.immutable import spec
-from saltext.immutable.builder.states import minion_config
 from saltext.immutable.images import sign, verify
 from saltext.immutable.machines import commands, network
 from saltext.immutable.machines.nspawn import CAPABILITIES
 from saltext.immutable.minions import machine_config
 from saltext.immutable.providers import Identity, Instance
 from saltext.immutable.spec import reading
+from saltext.immutable.spec.minion_settings import minion_settings
+from saltext.immutable.spec.reading import Section
 from saltext.immutable.text import quoted
 from saltext.immutable.worker import Functions, Worker
 
-_SETTINGS = {"memory", "cpus", "minion", "network", "capabilities"}
+_MEMORY = reading.size("64M", "16384G")
+"""A machine of a Debian with salt-minion takes more than the least."""
+_CPUS = reading.number(0.01, 4096)
+"""The kernel gives a group no less: a millisecond of its period of 100."""
+_PORT = reading.whole(1, (1 << 16) - 1)
+_MAY_BE_EMPTY = ("cpus", "minion", "network", "capabilities")
+"""Settings that may be null, which is as if they were absent."""
 _LAUNCH_WITHIN = 20.0
 """Seconds after which the host must not start a launch any more. Shorter than `worker.JOB_LOST_AFTER`: after that the
 master searches the list of machines, and a machine that is not in it must not appear later."""
@@ -32,6 +37,17 @@ _LOCAL: Functions = {
     "require": verify.require,
     "unmet": commands.unmet,
 }
+
+
+@dataclass(frozen=True)
+class _Settings:
+    memory: int
+    """Bytes."""
+    cpus: float | None
+    """None: no limit."""
+    minion: Mapping[str, Any]
+    further: Mapping[str, Any]
+    """What else goes into an order, where it is given: between, ports, capabilities."""
 
 
 class Nspawn:
@@ -46,29 +62,19 @@ class Nspawn:
     concurrency = 8
 
     def __init__(self, settings: Mapping[str, Any], opts: Mapping[str, Any]) -> None:
-        self._memory = memory(settings.get("memory", "1G"))
-        self._cpus = cpus(settings.get("cpus"))
-        self._further = {**network_of(settings.get("network")), **_capabilities(settings.get("capabilities"))}
+        # What a generation of an older version has and this one would refuse has no effect.
+        self._wanted = _read(settings, [])
         self._settings = spec.settings(opts)
         master = self._settings.master or network.gateway(self._settings.network)
-        # A generation of an older version may have more in its settings; those have no effect.
-        own = {key: value for key, value in (settings.get("minion") or {}).items() if key in minion_config.SETTABLE}
-        self._minion = {**own, **machine_config(opts, master)}
+        self._minion = {**self._wanted.minion, **machine_config(opts, master)}
         self._host = Worker(opts, self._settings, "machine", _LOCAL)
 
     @staticmethod
     def check(settings: Mapping[str, Any]) -> None:
         """Raise ``SaltInvocationError`` if a setting is wrong."""
-        if unknown := set(settings) - _SETTINGS:
-            names = ", ".join(sorted(map(quoted, unknown)))
-            known = ", ".join(sorted(_SETTINGS))
-            raise SaltInvocationError(f"provider: unknown setting of nspawn: {names}; it has {known}")
-        memory(settings.get("memory", "1G"))
-        cpus(settings.get("cpus"))
-        if settings.get("minion") is not None:
-            _require_settable(settings["minion"])
-        network_of(settings.get("network"))
-        _capabilities(settings.get("capabilities"))
+        problems: list[str] = []
+        _read(settings, problems)
+        reading.refuse("provider", problems)
 
     def publish(self, image: str) -> str:
         """Return the digest itself, since the layers are on the host already; raise unless their signature is valid."""
@@ -79,14 +85,14 @@ class Nspawn:
         own = {"fleet": identity.fleet, "generation": identity.generation, "installation": identity.installation}
         order = {
             **own,
-            **self._further,
+            **self._wanted.further,
             "minion_id": identity.minion_id,
             "image": published,
             "minion": {**self._minion, "id": identity.minion_id, "immutable_machine": own},
             "bridge": self._settings.network.bridge,
             "subnet": self._settings.network.subnet,
-            "memory": self._memory,
-            "cpus": self._cpus,
+            "memory": self._wanted.memory,
+            "cpus": self._wanted.cpus,
             "before": time.time() + _LAUNCH_WITHIN,
             "trusted": sign.trusted(self._settings),
         }
@@ -123,56 +129,33 @@ def _instance(machine: Mapping[str, Any]) -> Instance:
     )
 
 
-def memory(value: Any) -> int:
-    """Return a number of bytes for ``512M``, ``1G`` or a number of bytes."""
-    try:
-        return reading.size(value)
-    except ValueError as err:
-        raise SaltInvocationError(f"provider:memory: {err}") from err
+def _read(given: Mapping[str, Any], problems: list[str]) -> _Settings:
+    """Read the settings; add a line to ``problems`` for each that is wrong, in place of which its default counts."""
+    present = {key: value for key, value in given.items() if value is not None or key not in _MAY_BE_EMPTY}
+    section = Section("provider", present, problems)
+    network_ = section.inside("network")
+    further: dict[str, Any] = {
+        "between": network_.take("between", reading.flag, False),
+        "ports": network_.take("ports", _ports, None),
+        "capabilities": section.take("capabilities", _capabilities, None),
+    }
+    network_.close()
+    found = _Settings(
+        memory=section.take("memory", _MEMORY, 1 << 30),
+        cpus=section.take("cpus", _CPUS, None),
+        minion=minion_settings(section.inside("minion")),
+        further={name: value for name, value in further.items() if value},
+    )
+    section.close()
+    return found
 
 
-def cpus(value: Any) -> float | None:
-    """Return a number of CPUs for ``2`` or ``0.5``; None means no limit."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise SaltInvocationError(f"provider:cpus: {quoted(value)} is not a number of CPUs; write 2 or 0.5")
-    return float(value)
+def _ports(value: object) -> list[int]:
+    return [_PORT(port) for port in reading.sequence(value)]
 
 
-def network_of(value: Any) -> dict[str, Any]:
-    """Return what of ``network`` goes into an order: between and ports, where they are given."""
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping) or set(value) - {"between", "ports"}:
-        raise SaltInvocationError(f"provider:network: {quoted(value)} is wrong; write {{between: true, ports: [3142]}}")
-    between, ports = value.get("between", False), value.get("ports", [])
-    if not isinstance(between, bool):
-        raise SaltInvocationError(f"provider:network:between: {quoted(between)} is neither true nor false")
-    if not isinstance(ports, list) or not all(_is_port(port) for port in ports):
-        raise SaltInvocationError(f"provider:network:ports: {quoted(ports)} is no list of ports; write [3142]")
-    return {**({"between": True} if between else {}), **({"ports": ports} if ports else {})}
-
-
-def _is_port(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 16
-
-
-def _capabilities(value: Any) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, list) or not all(isinstance(name, str) and name in CAPABILITIES for name in value):
-        raise SaltInvocationError(
-            f"provider:capabilities: {quoted(value)} is no list of capabilities; write [CAP_NET_ADMIN] "
-            "(capabilities(7) has all names)"
-        )
-    return {"capabilities": value} if value else {}
-
-
-def _require_settable(value: Any) -> None:
-    if not isinstance(value, Mapping):
-        raise SaltInvocationError(
-            f"provider:minion: {quoted(value)} is not a mapping of minion config; write {{log_level: info}}"
-        )
-    if found := list(minion_config.not_settable(value)):
-        raise SaltInvocationError("\n".join(f"provider:minion: {each}" for each in found))
+def _capabilities(value: object) -> list[str]:
+    found = list(reading.words(value))
+    if wrong := next((name for name in found if name not in CAPABILITIES), None):
+        raise ValueError(f"{quoted(wrong)} is no capability; write [CAP_NET_ADMIN] (capabilities(7) has all names)")
+    return found

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from salt.exceptions import SaltInvocationError
-
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Network, Settings
 from saltext.immutable.spec.reading import Section
@@ -42,8 +40,7 @@ def settings(opts: Mapping[str, Any]) -> Settings:
         cache=read.take("cache", reading.either("use", "only"), "use"),
     )
     read.close()
-    if problems:
-        raise SaltInvocationError("\n".join(problems))
+    reading.refuse("config immutable", problems)
     return found
 
 

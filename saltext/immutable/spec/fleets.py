@@ -74,13 +74,16 @@ def _traffic(read: Section) -> TrafficSpec | None:
     if not read.has("traffic"):
         return None
     section = read.inside("traffic")
-    found = section.rest()
-    if len(found) != 1:
+    names = section.unread()
+    if len(names) != 1:
         if section.valid:
             section.problem("", "must name one adapter; write traffic: {haproxy: {socket: ..., backend: web}}")
         return None
-    ((name, settings),) = found.items()
-    return TrafficSpec(name, read.inside("traffic").inside(name).rest()) if settings is not None else TrafficSpec(name)
+    return TrafficSpec(names[0], section.take(names[0], _settings, {}))
+
+
+def _settings(value: object) -> dict[str, object]:
+    return {} if value is None else reading.data_mapping(value)
 
 
 def _health(read: Section) -> tuple[tuple[FunctionCheck | HttpCheck, ...], bool]:
@@ -109,17 +112,9 @@ def _check(read: Section) -> FunctionCheck | HttpCheck:
 def _function(read: Section) -> FunctionCheck:
     return FunctionCheck(
         fun=read.take("fun", _fun, ""),
-        args=read.take("args", _arguments, ()),
-        kwargs=read.take("kwargs", _keywords, {}),
+        args=read.take("args", reading.data_list, ()),
+        kwargs=read.take("kwargs", reading.data_mapping, {}),
     )
-
-
-def _arguments(value: object) -> tuple[object, ...]:
-    return tuple(reading.data(item) for item in reading.sequence(value))
-
-
-def _keywords(value: object) -> dict[str, object]:
-    return {key: reading.data(item) for key, item in reading.mapping(value).items()}
 
 
 def _http(read: Section) -> HttpCheck:
@@ -139,7 +134,11 @@ def _url(value: object) -> str:
     found = reading.text(value)
     if not found.startswith(("http://", "https://")):
         raise ValueError(f"must begin with http:// or https://, not {quoted(found)}")
-    fields = {field for _, field, _, _ in string.Formatter().parse(found) if field is not None}
-    for field in sorted(fields - {"address", "minion_id"}):
-        raise ValueError(f"{{{field}}} is unknown; use {{address}} or {{minion_id}}")
+    try:
+        parts = list(string.Formatter().parse(found))
+    except ValueError as err:
+        raise ValueError(f"{quoted(found)} has a brace of its own; use {{address}} or {{minion_id}}") from err
+    for _, field, form, conversion in parts:
+        if field is not None and (field not in ("address", "minion_id") or form or conversion):
+            raise ValueError(f"{{{field}}} is unknown; use {{address}} or {{minion_id}}")
     return found

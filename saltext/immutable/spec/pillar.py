@@ -8,10 +8,11 @@ from typing import Any
 
 from salt.exceptions import SaltInvocationError
 
+from saltext.immutable import rendering
 from saltext.immutable.spec import recipes as _recipes
 from saltext.immutable.spec.fleets import fleet
 from saltext.immutable.spec.model import Definitions
-from saltext.immutable.spec.reading import Section, nearest
+from saltext.immutable.spec.reading import Section, nearest, refuse
 from saltext.immutable.text import quoted
 
 ROOT = "immutable"
@@ -31,15 +32,14 @@ def definitions(pillar: Mapping[str, Any]) -> Definitions:
     )
     read.close()
     problems.extend([] if problems else _unresolved(found))
-    if problems:
-        raise SaltInvocationError("\n".join(problems))
+    refuse(ROOT, problems)
     return found
 
 
 def _require_compiled(pillar: Mapping[str, Any]) -> None:
     if pillar.get("_errors"):
-        errors = "\n".join(str(error) for error in pillar["_errors"])
-        raise SaltInvocationError(f"the pillar does not render; correct this first:\n{errors}")
+        errors = pillar["_errors"] if isinstance(pillar["_errors"], list) else [pillar["_errors"]]
+        raise SaltInvocationError(f"the pillar does not render; correct this first:\n{rendering.messages(errors)}")
     if ROOT not in pillar:
         raise SaltInvocationError(
             f"{ROOT}: the pillar has no such key; define recipes and fleets below it, "

@@ -10,36 +10,51 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any, TypeVar, cast
 
+from salt.exceptions import SaltInvocationError
+
 from saltext.immutable.spec.model import Amount
-from saltext.immutable.text import plain, quoted
+from saltext.immutable.text import plain, quoted, shortened
 
 T = TypeVar("T")
 Reader = Callable[[Any], T]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _MINION_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-_PERCENT = re.compile(r"(\d+)%")
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
-_SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_PERCENT = re.compile(r"([0-9]{1,3})%")
+_DURATION = re.compile("".join(f"(?:([0-9]{{1,10}}){unit})?" for unit in "dhms"))
+_SIZE = re.compile(r"([0-9]{1,19})([KMG]?)")
+_SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _UNITS = (86400, 3600, 60, 1)
 _MAX_NAME = 63
 """Characters: a name becomes part of the names of files, units and hosts."""
 _MAX_MINION_ID = 200
 """Characters: with prefixes and suffixes, a minion id is the name of a file."""
-_MAX_PATH, _MAX_SENTENCE = 200, 500
-"""Characters of a path and of a sentence in a message: the pillar may hold values of any length."""
-_ENVIRONMENT = re.compile(r"(?!/|.*(^|/)\.\.(/|$))[^\s\0]+")
+_MAX_TEXT = 1024
+"""Characters of a text that is no data: it becomes part of command lines and of names of files."""
+_MAX_COUNT = 100_000
+"""Of machines, tasks, images: more is a slip of the hand."""
+_MAX_SECONDS = 36500 * 86400.0
+_MAX_PATH, _MAX_SENTENCE, _MAX_PROBLEMS = 120, 280, 20
+"""Characters of a path and of a sentence in a message, and messages: the pillar may hold values of any length."""
+_RELATIVE = re.compile(r"(?![/-]|.*(^|/)\.\.(/|$))[^\s]+")
+_DATA_TEXT = re.compile(r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]*")
+"""No control characters but tab, newline and carriage return, and no lone surrogates, which no file takes."""
+_MAX_DEPTH, _MAX_DATA = 20, 200_000
+"""Of plain data: lists and mappings in each other, and characters and values in all."""
+_MAX_INTEGER = (1 << 63) - 1
+"""A message of Salt carries no larger one."""
 
 
 class Section:
     """One mapping at ``path``. Each key is read once; ``close`` reports the keys that were not read.
 
     A value that cannot be read adds a sentence to ``problems`` and yields the default (``None`` if there is none). The
-    caller must raise if ``problems`` is not empty.
+    caller must `refuse` the problems.
     """
 
     def __init__(self, path: str, value: object, problems: list[str]) -> None:
@@ -106,17 +121,18 @@ class Section:
                 name(label)
                 yield label, Section(path, value, self._problems)
 
+    def unread(self) -> list[str]:
+        """Return the keys that were not read."""
+        return [key for key in self._values if key not in self._read]
+
     def rest(self) -> dict[str, Any]:
-        """Return all keys that were not read, for somebody else to check, and count them as read."""
-        rest = {key: value for key, value in self._values.items() if key not in self._read}
-        self._read.extend(rest)
-        return rest
+        """Return all keys that were not read, for somebody else to check: each is plain `data`."""
+        return {key: self.take(key, data, None) for key in self.unread()}
 
     def close(self) -> None:
         """Report each key that was not read as unknown, with the nearest known key."""
-        for key in self._values:
-            if key not in self._read:
-                self.problem(str(key), f"no such key; {nearest(str(key), self._read)}")
+        for key in self.unread():
+            self.problem(key, f"no such key; {nearest(key, self._read)}")
 
     @contextmanager
     def _reading(self, path: str) -> Iterator[None]:
@@ -124,16 +140,26 @@ class Section:
             yield
         except ValueError as err:
             self._report(path, str(err))
+        except (ArithmeticError, RecursionError):
+            self._report(path, "is too large, or too deep; write a smaller value")
 
     def _report(self, path: str, sentence: str) -> None:
         """Add a problem, printable and short enough to be read to its end, where it says what to do."""
-        self._problems.append(f"{_shortened(path, _MAX_PATH)}: {_shortened(sentence, _MAX_SENTENCE)}")
+        self._problems.append(f"{shortened(path, _MAX_PATH)}: {shortened(sentence, _MAX_SENTENCE)}")
+
+
+def refuse(root: str, problems: Sequence[str]) -> None:
+    """Raise ``SaltInvocationError`` if there are problems, with a line for each of the first; ``root``: their path."""
+    more = len(problems) - _MAX_PROBLEMS
+    further = [f"{root}: {more} more problems; correct these first"] if more > 0 else []
+    if problems:
+        raise SaltInvocationError("\n".join([*problems[:_MAX_PROBLEMS], *further]))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return the end of a sentence about an unknown word: the nearest known one, or all if none is near."""
     names = sorted(set(known))
-    close = difflib.get_close_matches(word, names, n=1)
+    close = difflib.get_close_matches(word[:_MAX_NAME], names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(names) or 'nothing'}"
 
 
@@ -155,18 +181,20 @@ def mapping(value: object) -> Mapping[str, Any]:
 def sequence(value: object) -> tuple[Any, ...]:
     """Read a list."""
     if not isinstance(value, list | tuple):
-        example = "" if value is None else plain(str(value))[:80]
+        example = plain(value)[:80] if isinstance(value, str) else "" if value is None else quoted(value)
         raise ValueError(f"must be a list, not {described(value)}; write [{example}]")
     return tuple(value)
 
 
 def text(value: object) -> str:
-    """Read text that is not empty."""
+    """Read one line of text that is not empty."""
     if not isinstance(value, str):
         raise ValueError(f"must be text, not {described(value)}; " + ("write a value" if value is None else "quote it"))
     if not value.strip():
         raise ValueError("must not be empty; write a value")
-    return value
+    if not value.isprintable():
+        raise ValueError(f"{quoted(value)} holds characters that cannot be printed; take them out")
+    return _short(value, _MAX_TEXT)
 
 
 def words(value: object) -> tuple[str, ...]:
@@ -209,30 +237,63 @@ def minion_id(value: object) -> str:
 
 def environment(value: object) -> str:
     """Read the name of an environment (saltenv): it becomes a folder in the minion's cache."""
+    return _relative(value, "an environment; write a name without spaces and '..', such as base")
+
+
+def sls(value: object) -> str:
+    """Read the name of an SLS file."""
+    return _relative(value, "an SLS; write its name without spaces, such as web.secrets")
+
+
+def _relative(value: object, what: str) -> str:
     found = text(value)
-    if not _ENVIRONMENT.fullmatch(found):
-        raise ValueError(f"{quoted(found)} is not an environment; write a name without spaces and '..', such as base")
+    if not _RELATIVE.fullmatch(found):
+        raise ValueError(f"{quoted(found)} is not {what}")
     return found
 
 
-def data(value: object) -> object:
-    """Read a value that a job can carry: text, number, boolean, null, and lists and mappings of such."""
-    if value is None or isinstance(value, str | bool | int):
+def data(value: object) -> Any:
+    """Read plain data, which a job, a file of YAML and JSON can carry.
+
+    That is text, whole numbers of 64 bits, finite numbers, booleans, null, and lists and mappings of such.
+    """
+    if any(total > _MAX_DATA for total in accumulate(_weights(value, _MAX_DEPTH))):
+        raise ValueError(f"must have at most {_MAX_DATA} characters and values; leave some out")
+    return _plain(value)
+
+
+def _weights(value: object, depth: int) -> Iterator[int]:
+    """Yield how much each part of nested data counts. Data may hold itself, or one list a thousand times."""
+    if depth < 0:
+        raise ValueError(f"must not have more than {_MAX_DEPTH} lists and mappings in each other; make it flatter")
+    yield len(value) + 1 if isinstance(value, str) else 1
+    parts: Iterable[object] = value if isinstance(value, list | tuple) else ()
+    for part in (*value, *value.values()) if isinstance(value, Mapping) else parts:
+        yield from _weights(part, depth - 1)
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, float) and math.isfinite(value):
+    if isinstance(value, str) and _DATA_TEXT.fullmatch(value):
+        return value
+    if isinstance(value, float) and math.isfinite(value) or isinstance(value, int) and abs(value) <= _MAX_INTEGER:
         return value
     if isinstance(value, list | tuple):
-        return [data(item) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {key: data(item) for key, item in mapping(value).items()}
-    raise ValueError(f"{described(value)} cannot be sent in a job; quote it")
+        return {str(_plain(key)): _plain(item) for key, item in mapping(value).items()}
+    raise ValueError(f"{described(value)} is no plain data; write text without control characters, or a finite number")
 
 
-def _shortened(words: str, most: int) -> str:
-    """Return text without characters that a terminal acts on; of a long one, beginning and end."""
-    ends = words if len(words) <= 2 * most else words[:most] + words[-most:]
-    shown = plain(ends).replace("\n", "\\n")
-    return shown if len(shown) <= most else f"{shown[: most // 2]} ... {shown[-(most // 2) :]}"
+def data_list(value: object) -> tuple[Any, ...]:
+    """Read a list of plain `data`."""
+    return tuple(data(sequence(value)))
+
+
+def data_mapping(value: object) -> dict[str, Any]:
+    """Read a mapping of plain `data`."""
+    return cast(dict[str, Any], data(mapping(value)))
 
 
 def _short(found: str, most: int) -> str:
@@ -264,17 +325,52 @@ def count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"must be a whole number, not {described(value)}; write it without quotes")
     if value < 0:
-        raise ValueError(f"must be 0 or more, not {value}")
+        raise ValueError(f"must be 0 or more, not {quoted(value)}")
+    if value > _MAX_COUNT:
+        raise ValueError(f"must be {_MAX_COUNT} or less, not {quoted(value)}")
     return value
 
 
-def size(value: object) -> int:
-    """Read a number of bytes: ``512M``, ``1G``, or a number."""
-    text = str(value).strip().upper()
-    number, unit = (text[:-1], text[-1]) if text[-1:] in _SIZES else (text, "")
-    if isinstance(value, bool) or not number.isdecimal() or int(number) == 0:
+def number(least: float, most: float) -> Reader[float]:
+    """Return a reader of numbers from ``least`` to ``most``."""
+
+    def read(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise ValueError(f"must be a number from {least:g} to {most:g}, not {described(value)}")
+        return float(value)
+
+    return read
+
+
+def whole(least: int, most: int) -> Reader[int]:
+    """Return a reader of whole numbers from ``least`` to ``most``."""
+
+    def read(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}, not {described(value)}")
+        return value
+
+    return read
+
+
+def size(least: str, most: str) -> Reader[int]:
+    """Return a reader of numbers of bytes, ``512M``, ``1G`` or a number, from ``least`` to ``most``."""
+
+    def read(value: object) -> int:
+        found = _bytes(value)
+        if not _bytes(least) <= found <= _bytes(most):
+            raise ValueError(f"must be {least} to {most}, not {quoted(value)}")
+        return found
+
+    return read
+
+
+def _bytes(value: object) -> int:
+    is_whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MAX_INTEGER
+    found = _SIZE.fullmatch(str(value).strip().upper()) if is_whole or isinstance(value, str) else None
+    if found is None:
         raise ValueError(f"{quoted(value)} is not a size; write 512M or 1G")
-    return int(number) * _SIZES.get(unit, 1)
+    return int(found[1]) * _SIZES[found[2]]
 
 
 def amount(value: object) -> Amount:
@@ -294,6 +390,8 @@ def duration(value: object) -> float:
         raise ValueError(f"must be a duration, not {described(value)}; write 90s, 10m, 1h30m or 30d")
     if not 0 < seconds < math.inf:
         raise ValueError(f"must be more than 0 and finite, not {quoted(value)}")
+    if seconds > _MAX_SECONDS:
+        raise ValueError(f"must be 36500d or less, not {quoted(value)}")
     return seconds
 
 
@@ -304,7 +402,7 @@ def duration_or_zero(value: object) -> float:
 
 def _seconds(value: object) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < _MAX_INTEGER else math.inf
     match = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
     if match is None:
         return None

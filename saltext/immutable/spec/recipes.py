@@ -54,14 +54,14 @@ def recipe(name: str, read: Section) -> Recipe:
         minion=_minion(read, source),
         saltenv=read.take("saltenv", reading.environment, "base"),
         pillarenv=read.take("pillarenv", reading.environment, None),
-        grains=read.take("grains", reading.mapping, {}),
+        grains=read.take("grains", reading.data_mapping, {}),
         states=states,
         read_only=read.take("read_only", reading.flag, True),
         bake_within=read.take("bake_within", reading.duration, Recipe.bake_within),
         guard=_guard(read.inside("guard")),
         at_boot=read.take("at_boot", _at_boot, ()),
         bake_identity=read.take("bake_identity", _bake_identity, ()),
-        at_launch=read.take("at_launch", reading.words, ()),
+        at_launch=read.take("at_launch", _sls, ()),
         writable=read.take("writable", _writable, ()),
         exec=read.take("exec", _exec, ()),
         limits=read.take("limits", unit_limits, {}),
@@ -97,12 +97,19 @@ def _minion(read: Section, source: Source) -> Minion | None:
     given = read.has("minion")
     if not isinstance(source, Parent):
         section = read.inside("minion")
-        minion = Minion(section.take("pip", reading.text, Minion().pip))
+        minion = Minion(section.take("pip", _requirement, Minion().pip))
         section.close()
         return minion
     if given:
         read.problem("minion", "Salt is installed only in the recipe that has no parent; set it there")
     return None
+
+
+def _requirement(value: object) -> str:
+    found = reading.text(value)
+    if found.startswith("-"):
+        raise ValueError(f"{quoted(found)} is an option of pip, not a requirement; write salt==3008.3")
+    return found
 
 
 def _guard(section: Section) -> Guard:
@@ -211,7 +218,11 @@ def _states(value: object) -> Literal["highstate"] | tuple[str, ...]:
         return "highstate"
     if isinstance(value, str):
         raise ValueError(f"must be highstate or a list of SLS, not {quoted(value)}; write [{plain(str(value))[:80]}]")
-    return reading.words(value)
+    return _sls(value)
+
+
+def _sls(value: object) -> tuple[str, ...]:
+    return tuple(map(reading.sls, reading.sequence(value)))
 
 
 def wrong_parents(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str]]:

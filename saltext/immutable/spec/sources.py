@@ -13,8 +13,6 @@ _SUITE = r"[a-z0-9][a-z0-9.-]*"
 _PACKAGE = r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?"
 _MIRROR = r"(https?|file|copy)://?[^\s\[\]]+"
 PATH = r"/(?!\.\.?(/|$))[^/\0\n]+(/(?!\.\.?(/|$))[^/\0\n]+)*"
-MAX_LENGTH = 1024
-"""Characters of a path, an address or a name."""
 _URL = r"https?://[^\s/@]+/\S+"
 _SHA256 = r"[0-9a-f]{64}"
 _KINDS = ("debian", "tarball", "directory", "recipe")
@@ -92,6 +90,6 @@ def matching(pattern: str, found: str, what: str) -> str:
 
     These values become part of command lines, sources.list and file names on the builder.
     """
-    if len(found) > MAX_LENGTH or not re.fullmatch(pattern, found):
+    if not re.fullmatch(pattern, found):
         raise ValueError(f"{quoted(found)} is not {what}")
     return found

@@ -8,13 +8,14 @@ from typing import Any, Literal
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import NOTED, ImageTest, RecipeTests
 from saltext.immutable.spec.reading import Section
-from saltext.immutable.text import quoted
+from saltext.immutable.text import quoted, shortened
 
 # Assertions of SaltCheck in salt.modules.saltcheck: those that compare with an expected value, and those that do not.
 _COMPARING = ("Equal", "NotEqual", "In", "NotIn", "Greater", "GreaterEqual", "Less", "LessEqual")
 _UNARY = ("True", "False", "Empty", "NotEmpty")
 ASSERTIONS = tuple(f"assert{word}" for word in (*_COMPARING, *_UNARY))
 _NEEDS_EXPECTED = frozenset(f"assert{word}" for word in _COMPARING)
+_LONGEST_NAME = 200
 _EXPECTED = ("expected_return", "expected-return", "expected")
 
 
@@ -61,16 +62,16 @@ def _sls(value: object) -> str:
         return ""
     if not isinstance(value, str):
         raise ValueError(f"must be true or the name of an SLS, not {reading.described(value)}; write true")
-    return reading.text(value)
+    return reading.sls(value)
 
 
 def _check(read: Section) -> ImageTest:
     fun = read.need("module_and_function", _function, "service.status") or ""
     check: dict[str, Any] = {"module_and_function": fun}
-    args: Sequence[Any] = read.take("args", reading.sequence, ())
+    args: Sequence[Any] = read.take("args", reading.data_list, ())
     check |= {"args": list(args)} if args else {}
     for word in ("kwargs", "pillar_data"):
-        check |= {word: read.take(word, reading.mapping, None)} if read.has(word) else {}
+        check |= {word: read.take(word, reading.data_mapping, None)} if read.has(word) else {}
     check |= {"print_result": read.take("print_result", reading.flag, True)}
     if read.has("assertions"):
         check["assertions"] = [_closed(section) for section in read.each("assertions")]
@@ -78,7 +79,8 @@ def _check(read: Section) -> ImageTest:
             read.problem("assertions", "the list is empty: a test needs an assertion; write assertion: assertTrue")
     elif fun != "saltcheck.state_apply":  # this function itself asserts that something was applied
         check |= _assertion(read)
-    return ImageTest(read.take("name", reading.text, " ".join(map(str, (fun, *args)))), check=check)
+    default = shortened(" ".join(map(str, (fun, *args))), _LONGEST_NAME)
+    return ImageTest(read.take("name", reading.text, default), check=check)
 
 
 def _closed(read: Section) -> dict[str, Any]:
@@ -93,16 +95,12 @@ def _assertion(read: Section) -> dict[str, Any]:
     for word in ("assertion_section", "assertion_section_delimiter"):
         if read.has(word):
             found[word] = read.take(word, reading.text, "")
-    given = [read.take(word, _anything, None) for word in _EXPECTED if read.has(word)]
+    given = [read.take(word, reading.data, None) for word in _EXPECTED if read.has(word)]
     if assertion in _NEEDS_EXPECTED and given in ([], [None]):
         read.problem("", f"{assertion} needs a value to compare with; write expected: ...")
     if len(given) > 1:
         read.problem("", "the expected value is given twice; write expected only")
     return found | ({"expected_return": given[0]} if given else {})
-
-
-def _anything(value: Any) -> Any:
-    return value
 
 
 def _function(value: object) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.spec import reading
 from saltext.immutable.text import quoted
@@ -258,8 +258,7 @@ def read(settings: Mapping[str, Any]) -> Settings:
         options=section.take("options", _options, Settings.options),
     )
     section.close()
-    if problems:
-        raise SaltInvocationError("\n".join(problems))
+    reading.refuse("traffic:haproxy", problems)
     return found
 
 
@@ -313,6 +312,8 @@ def _options(value: object) -> tuple[str, ...]:
             raise ValueError(f"{word} is not allowed here: {_RESERVED[word]}")
         if argument is False or argument is None:
             raise ValueError(f"{word} must have a value, or true if it takes none in HAProxy")
+        if argument is not True:
+            reading.text(argument) if isinstance(argument, str) else reading.count(argument)
         found += [word] if argument is True else [word, str(argument)]
     if wrong := [word for word in found if not WORD.fullmatch(word)]:
         raise ValueError(f"{quoted(wrong[0])} cannot be a word of a server line; use letters, digits and ._:/@%+,=[]-")

@@ -52,7 +52,7 @@ _FLEET = {
     "windows": [{}],
 }
 _PLACEHOLDERS = {r"^immutable:recipes:[^:]+": "immutable:recipes:<recipe>", r":\d+(?=:|$)": ":<n>"}
-_PLACEHOLDERS |= {r"^immutable:fleets:[^:]+": "immutable:fleets:<fleet>"}
+_PLACEHOLDERS |= {r"^immutable:fleets:[^:]+": "immutable:fleets:<fleet>", "^provider": "provider:nspawn"}
 
 
 def read() -> dict[str, str]:
@@ -64,10 +64,11 @@ def read() -> dict[str, str]:
             (spec.settings, {"immutable": {"windows": [{}]}}),
             (adoption.policy, {}),
             (haproxy, {}),
+            (nspawn, {}),
         ):
             with suppress(SaltInvocationError):  # no example is complete
                 reader(example)
-    return {**notes.keys, **_nspawn()}
+    return notes.keys
 
 
 class Notes:
@@ -135,16 +136,6 @@ def _is_read(reader: Reader, value: object) -> bool:
     except (ValueError, SaltInvocationError):
         return False
     return True
-
-
-def _nspawn() -> dict[str, str]:
-    """Return the settings of the provider, which reads them without a section and names them in its complaint."""
-    names: list[str] = []
-    try:
-        nspawn({"?": 0})
-    except SaltInvocationError as err:
-        names = re.findall(r"\w+", str(err).rpartition("it has ")[2])
-    return {f"provider:nspawn:{name}": taken_by(lambda value, name=name: nspawn({name: value})) for name in names}
 
 
 def _shown(value: Any) -> str:

@@ -33,7 +33,7 @@ def test_right_settings():
         pytest.param({"memory": -1}, None, "provider:memory: ", id="a negative number"),
         pytest.param({"cpus": "two"}, None, "provider:cpus: ", id="cpus"),
         pytest.param({"cpus": float("nan")}, None, "provider:cpus: ", id="no number"),
-        pytest.param({"disk": 1}, None, "provider: unknown setting of nspawn: 'disk'", id="an unknown setting"),
+        pytest.param({"disk": 1}, None, "provider:disk: no such key; known here: ", id="an unknown setting"),
         pytest.param({"name": "ec3"}, None, "provider 'ec3' is not installed", id="an unknown provider"),
         pytest.param({"minion": ["x"]}, None, "provider:minion: ", id="config that is none"),
         pytest.param({"minion": {"module_dirs": ["/tmp/x"]}}, None, "provider:minion: 'module_dirs' is", id="code"),

@@ -478,9 +478,9 @@ def test_what_becomes_a_command_line_on_the_builder_is_only_that(source):
     [
         pytest.param("a/b", "immutable:recipes:a/b: 'a/b' is not a name", id="a slash"),
         pytest.param("..", "immutable:recipes:..: '..' is not a name", id="the folder above"),
-        pytest.param("a\nb", "immutable:recipes:a\\nb: 'a\\nb' is not a name", id="a line break"),
-        pytest.param("web\n", "immutable:recipes:web\\n: 'web\\n' is not a name", id="a line break at the end"),
-        pytest.param("a\x1b[2J", "immutable:recipes:a\\x1b[2J: 'a\\x1b[2J' is not a name", id="a terminal escape"),
+        pytest.param("a\nb", "immutable:recipes:a\\nb: 'a\\nb' holds characters", id="a line break"),
+        pytest.param("web\n", "immutable:recipes:web\\n: 'web\\n' holds characters", id="a line break at the end"),
+        pytest.param("a\x1b[2J", "immutable:recipes:a\\x1b[2J: 'a\\x1b[2J' holds characters", id="a terminal escape"),
         pytest.param("-rf", "'-rf' is not a name", id="an option"),
         pytest.param("a" * 64, f"{'a' * 20}... has 64 characters; use at most 63", id="too long for a file"),
     ],

@@ -274,7 +274,7 @@ def test_a_server_that_cannot_be_deleted_is_an_error_after_a_while_and_gets_no_s
 def test_a_minion_id_is_no_place_for_further_commands(bad):
     found, (one,) = pretended()
     for call in (found.drain, found.remove, lambda minion_id: found.attach(minion_id, "10.0.0.2")):
-        with pytest.raises(CommandExecutionError, match="minion id|empty"):
+        with pytest.raises(CommandExecutionError, match="minion id|empty|printed"):
             call(bad)
     assert not [command for command in one.sent if not command.startswith("show")]
 
@@ -305,9 +305,14 @@ def test_an_address_is_an_address(bad):
         ({"port": "80"}, "traffic:haproxy:port: must be a whole number"),
         ({"check": "yes"}, "traffic:haproxy:check: must be true or false"),
         ({"prefix": "a:b"}, "traffic:haproxy:prefix: 'a:b' must not hold ':'"),
-        ({"prefix": "a\n"}, "traffic:haproxy:prefix: 'a\\n' is not a name"),
+        ({"prefix": "a\n"}, "traffic:haproxy:prefix: 'a\\n' holds characters that cannot be printed"),
         ({"options": {"check": True}}, "traffic:haproxy:options: check is not allowed here"),
         ({"options": {"agent-check": True}}, "traffic:haproxy:options: agent-check is not allowed here"),
+        ({"options": {"maxconn": float("nan")}}, "traffic:haproxy:options: must be a whole number"),
+        ({"options": {"maxconn": 10**400}}, "traffic:haproxy:options: must be 100000 or less"),
+        ({"options": {"maxconn": -1}}, "traffic:haproxy:options: must be 0 or more"),
+        ({"options": {"maxconn": [1]}}, "traffic:haproxy:options: must be a whole number"),
+        ({"options": {"maxconn": "9" * 5000}}, "traffic:haproxy:options: 99999999999999999999... has 5000 characters"),
         ({"options": {"maxconn": None}}, "traffic:haproxy:options: maxconn must have a value"),
         ({"options": {"maxconn": "1;quit"}}, "'1;quit' cannot be a word of a server line"),
         ({"options": {"max conn": 1}}, "'max conn' cannot be a word of a server line"),
