@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from saltext.immutable.images.stack import Entry
-from saltext.immutable.spec.recipes import ALWAYS_WRITABLE
+from saltext.immutable.spec.paths import ALWAYS_WRITABLE, never_exec
 
 UNIT = "immutable-mounts.service"
 DROP_IN = f"/etc/systemd/system/{UNIT}.d/mounts.conf"
@@ -92,7 +92,8 @@ def _programs(number: int) -> str:
 
 
 def _advice(folder: str) -> str:
-    return f"let a state put it elsewhere, or add exec: [{folder}] to the recipe"
+    mend = "let a state put it elsewhere"
+    return mend if never_exec(folder) else f"{mend}, or add exec: [{folder}] to the recipe"
 
 
 def _is_stopped(path: str, policy: Mapping[str, Any]) -> bool:

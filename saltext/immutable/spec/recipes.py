@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
 from typing import Literal
 
 from saltext.immutable.guard import changes, policy
-from saltext.immutable.patterns import expression
-from saltext.immutable.spec import reading, sources
-from saltext.immutable.spec.model import Debian, Definitions, Guard, Minion, Parent, Recipe, Source
+from saltext.immutable.spec import paths, reading, sources
+from saltext.immutable.spec.model import Debian, Guard, Minion, Parent, Recipe, Source
 from saltext.immutable.spec.reading import Section
 from saltext.immutable.spec.slim import slim
-from saltext.immutable.spec.sources import PATH, matching
+from saltext.immutable.spec.sources import matching
 from saltext.immutable.spec.tests import tests
 from saltext.immutable.spec.unit_limits import unit_limits
 from saltext.immutable.text import plain, quoted
@@ -22,23 +19,6 @@ _GLOB = r"([A-Za-z0-9_*?-]|\[!?[A-Za-z0-9_-]+\])+"
 _RETURNER = r"[a-z][a-z0-9_]*"
 _UNIT = r"[A-Za-z0-9:_.@\\-]{1,200}"
 _FUNCTION = rf"{_GLOB}\.{_GLOB}"
-# A path must also be valid in a systemd unit and in the options of an overlay mount.
-_DIRECTORY = r"(/[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*|/\.[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*)+"
-_NEVER_WRITABLE = {
-    "/bin /sbin /lib /lib32 /lib64 /libx32 /usr /boot": "the image's own programs are there",
-    "/opt/salt": "Salt and this pack are there",
-    "/etc/salt /etc/immutable": "the seal and the minion's config are there",
-    "/etc/systemd": "the units that a machine starts are there",
-    "/proc /sys /dev /run /tmp": "it is not part of the image: each boot makes it again",
-}
-ALWAYS_WRITABLE = ("/dev/shm", "/run", "/tmp", "/var")
-_NEVER_MUTABLE = """
-    /bin /boot /etc /etc/cron.d /etc/immutable /etc/pam.d /etc/profile.d /etc/salt /etc/security /etc/ssh /etc/ssl
-    /etc/sudoers.d /etc/systemd /etc/systemd/system /lib /lib32 /lib64 /libx32 /opt /opt/salt /root /root/.ssh /sbin
-    /usr /usr/bin /usr/lib /usr/lib/systemd /usr/lib/systemd/system /usr/local /usr/local/bin /usr/local/sbin
-    /usr/sbin /usr/share /var /var/lib /var/lib/dpkg /var/spool /var/spool/cron
-"""
-"""Folders that no pattern of ``mutable`` may hold as a whole."""
 _DANGEROUS = "a caller can write files, run commands or reach other hosts with it"
 _PILLAR_PATH = r"[^:]+(:[^:]+)*"
 
@@ -62,10 +42,10 @@ def recipe(name: str, read: Section) -> Recipe:
         at_boot=read.take("at_boot", _at_boot, ()),
         bake_identity=read.take("bake_identity", _bake_identity, ()),
         at_launch=read.take("at_launch", _sls, ()),
-        writable=read.take("writable", _writable, ()),
-        exec=read.take("exec", _exec, ()),
+        writable=read.take("writable", paths.writable, ()),
+        exec=read.take("exec", paths.exec_folders, ()),
         limits=read.take("limits", unit_limits, {}),
-        mutable=read.take("mutable", _mutable, ()),
+        mutable=read.take("mutable", paths.mutable, ()),
         secrets=read.take("secrets", _pillar_paths, ()),
         assume_stable=read.take("assume_stable", reading.flag, Recipe.assume_stable),
         keep=read.take("keep", _keep, None),
@@ -87,7 +67,7 @@ def adopted(name: str, read: Section) -> Recipe:
         bake_id=name,
         read_only=False,
         guard=_guard(read.inside("guard")),
-        mutable=read.take("mutable", _mutable, ()),
+        mutable=read.take("mutable", paths.mutable, ()),
     )
     read.close()
     return found
@@ -160,19 +140,6 @@ def _returners(value: object) -> tuple[str, ...]:
     return tuple(matching(_RETURNER, word, what) for word in reading.words(value))
 
 
-def _mutable(value: object) -> tuple[str, ...]:
-    found = tuple(matching(PATH, word, "an absolute path; write /srv/data") for word in reading.words(value))
-    for pattern in found:
-        matches = re.compile(expression(pattern)).fullmatch
-        for folder in _NEVER_MUTABLE.split():
-            if matches(folder):
-                raise ValueError(
-                    f"{quoted(pattern)} holds all of {folder}, so drift there would never be found; "
-                    "name the files or folders that change by design, such as /srv/data"
-                )
-    return found
-
-
 def _pillar_paths(value: object) -> tuple[str, ...]:
     what = "a pillar path; write db:password or tls:*:key"
     return tuple(matching(_PILLAR_PATH, word, what) for word in reading.words(value))
@@ -183,34 +150,6 @@ def _keep(value: object) -> int:
     if not found:
         raise ValueError("must be 1 or more; leave it out to keep every image, or write keep_for: 90d")
     return found
-
-
-def _writable(value: object) -> tuple[str, ...]:
-    what = "a path of a directory; write /srv/data"
-    found = tuple(matching(_DIRECTORY, word, what) for word in reading.words(value))
-    for path in found:
-        for others, why in _NEVER_WRITABLE.items():
-            if any(_overlap(path, other) for other in others.split()):
-                raise ValueError(f"{path} cannot be writable: {why}; write a directory of data, such as /srv/data")
-    if pair := _nested(found):
-        raise ValueError(f"{pair[1]} is within {pair[0]}; write {pair[0]} alone")
-    return found
-
-
-def _exec(value: object) -> tuple[str, ...]:
-    what = "a path of a directory; write /var/lib/app"
-    return tuple(matching(_DIRECTORY, word, what) for word in reading.words(value))
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Tell whether one of two paths is the other, or is within it."""
-    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
-
-
-def _nested(paths: Sequence[str]) -> tuple[str, str] | None:
-    """Return a path and one within it."""
-    pairs = combinations(sorted(set(paths)), 2)
-    return next(((outer, inner) for outer, inner in pairs if _overlap(outer, inner)), None)
 
 
 def _states(value: object) -> Literal["highstate"] | tuple[str, ...]:
@@ -244,25 +183,6 @@ def _circle(recipes: Mapping[str, Recipe], start: str) -> str:
         if source.recipe in path[:-1]:
             break
     return ""
-
-
-def overlapping_paths(definitions: Definitions) -> Iterator[tuple[str, str]]:
-    """Yield ``(recipe, sentence)`` for each writable path that overlaps with an inherited one."""
-    for name in definitions.recipes:
-        found, *inherited = reversed(definitions.chain(name))
-        for above in inherited:
-            if pair := _nested([*found.writable, *above.writable]):
-                outer, inner = pair
-                yield name, f"{inner} is within {outer} (recipe {above.name!r} has one of them); write {outer} alone"
-
-
-def useless_exec(definitions: Definitions) -> Iterator[tuple[str, str]]:
-    """Yield ``(recipe, sentence)`` for each path of ``exec`` where machines do not write."""
-    for name, found in definitions.recipes.items():
-        places = [*ALWAYS_WRITABLE, *(path for recipe in definitions.chain(name) for path in recipe.writable)]
-        for path in found.exec:
-            if not any(f"{path}/".startswith(f"{place}/") for place in places):
-                yield name, f"{path} is not where machines write, and programs run there anyway; take it out"
 
 
 def shared_bake_ids(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str]]:

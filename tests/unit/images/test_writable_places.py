@@ -101,6 +101,12 @@ def test_programs_that_would_not_run_are_said_with_the_line_to_add():
     ]
 
 
+def test_no_line_is_said_that_a_recipe_could_not_have():
+    units = [("x.service", "/var/start"), ("y.service", "/tmp/start"), ("z.service", "/var/lib/start")]
+    found = writable_places.warnings({"writable": [], "exec": []}, {}, units)
+    assert len(found) == 3 and all(said.endswith("machines do not run: let a state put it elsewhere") for said in found)
+
+
 def test_of_many_folders_some_are_named():
     many = {f"var/lib/p{number}/run": file(0o755) for number in range(8)}
     found = writable_places.warnings({"writable": [], "exec": []}, many, ())

@@ -30,10 +30,25 @@ def refused(**given) -> str:
         ("/boot/efi", "the image's own programs are there"),
         ("/opt", "Salt and this pack are there"),
         ("/opt/salt/lib", "Salt and this pack are there"),
-        ("/etc", "the seal and the minion's config are there"),
-        ("/etc/salt/minion.d", "the seal and the minion's config are there"),
-        ("/etc/immutable", "the seal and the minion's config are there"),
+        ("/etc", "the seal is there"),
+        ("/etc/salt/minion.d", "the minion's config is there"),
+        ("/etc/immutable", "the seal is there"),
         ("/etc/systemd/system", "the units that a machine starts are there"),
+        ("/etc/cron.d", "the system runs what is there"),
+        ("/var/spool/cron", "the system runs what is there"),
+        ("/etc/pam.d", "who may do what, is decided there"),
+        ("/etc/ssh", "who may do what, is decided there"),
+        ("/etc/sudoers.d/x", "who may do what, is decided there"),
+        ("/etc/udev", "what is loaded, and who may do what, is decided there"),
+        ("/etc/ld.so.conf.d", "what is loaded, and who may do what, is decided there"),
+        ("/root", "what is loaded, and who may do what, is decided there"),
+        ("/var", "what Salt loads and systemd starts is there"),
+        ("/var/lib", "what Salt loads and systemd starts is there"),
+        ("/var/lib/dpkg", "what is installed is written there"),
+        ("/var/lib/immutable", "the state of Salt and this pack is there"),
+        ("/var/cache/salt/minion/extmods", "what Salt loads and systemd starts is there"),
+        ("/var/lib/systemd/linger", "what Salt loads and systemd starts is there"),
+        ("/var/lib/salt/x", "the state of Salt and this pack is there"),
         ("/run/x", "each boot makes it again"),
         ("/proc", "each boot makes it again"),
     ],
@@ -68,8 +83,8 @@ def test_one_path_within_another_is_refused_also_where_one_is_inherited():
 
 
 def test_programs_run_in_folders_below_those_that_machines_write_to():
-    found = recipes(base={"writable": ["/srv"]}, exec=["/var/lib/app", "/tmp", "/srv/tools", "/dev/shm"])
-    assert found.recipes["web"].exec == ("/var/lib/app", "/tmp", "/srv/tools", "/dev/shm")
+    found = recipes(base={"writable": ["/srv"]}, exec=["/var/lib/app", "/tmp/app", "/srv", "/dev/shm/app"])
+    assert found.recipes["web"].exec == ("/var/lib/app", "/tmp/app", "/srv", "/dev/shm/app")
     assert policy([found.recipes["base"], found.recipes["web"]])["exec"] == list(found.recipes["web"].exec)
 
 
@@ -78,6 +93,20 @@ def test_where_nothing_is_written_programs_run_anyway(path):
     assert refused(base={"writable": ["/srv"]}, exec=[path]) == (
         f"immutable:recipes:web:exec: {path} is not where machines write, and programs run there anyway; take it out"
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        *((path, "many programs write there") for path in ("/var", "/tmp", "/run", "/dev/shm", "/var/tmp", "/var/log")),
+        ("/var/lib", "what Salt loads and systemd starts is there"),
+        ("/var/lib/dpkg/info", "what is installed is written there"),
+        ("/var/spool", "the system runs what is there"),
+        ("/var/lib/salt/app", "the state of Salt and this pack is there"),
+    ],
+)
+def test_programs_do_not_run_in_all_of_a_place_that_many_write_to(path, why):
+    assert f"immutable:recipes:web:exec: programs cannot run in all of {path}: {why}; " in refused(exec=[path])
 
 
 @pytest.mark.parametrize("path", ["var/lib", "/var/../x", "/var/*", "/var/lib/", 7])

@@ -28,10 +28,14 @@ def refused(recipe: dict[str, Any] | None = None, /, **fleet: Any) -> str:
 @pytest.mark.parametrize(
     ("pattern", "folder"),
     [
-        ("/**", "/bin"), ("/*", "/bin"), ("/**/*", "/etc/cron.d"), ("/?in", "/bin"), ("/e*", "/etc"), ("/etc", "/etc"),
-        ("/etc/**", "/etc/cron.d"), ("/etc/*", "/etc/cron.d"), ("/**/system", "/etc/systemd/system"), ("/usr", "/usr"),
-        ("/usr/*", "/usr/bin"), ("/var", "/var"), ("/var/*", "/var/lib"), ("/var/lib/*", "/var/lib/dpkg"),
-        ("/root", "/root"),
+        ("/**", "/"), ("/*", "/"), ("/**/*", "/etc"), ("/e*", "/etc"), ("/etc", "/etc"), ("/etc/**", "/etc"),
+        ("/etc/*", "/etc"), ("/etc/*/*", "/etc/apparmor.d"), ("/etc/*.d/*", "/etc/apparmor.d"), ("/?*/?*", "/etc"),
+        ("/**/system", "/etc/systemd/system"), ("/etc/systemd/system/*", "/etc/systemd/system"),
+        ("/etc/pam.d/*", "/etc/pam.d"), ("/etc/ssh/*", "/etc/ssh"), ("/etc/cron.d/*", "/etc/cron.d"),
+        ("/etc/salt/*", "/etc/salt"), ("/etc/salt/minion.d", "/etc/salt/minion.d"),
+        ("/etc/sudoers.d/**", "/etc/sudoers.d"), ("/var", "/var"), ("/var/*", "/var"), ("/var/lib/*", "/var/lib"),
+        ("/var/lib/dpkg/*", "/var/lib/dpkg"),
+        ("/root", "/root"), ("/root/.ssh/*", "/root/.ssh"), ("/var/spool/cron/crontabs/*", "/var/spool/cron/crontabs"),
     ],
 )  # fmt: skip
 def test_mutable_may_not_hold_a_folder_of_the_system(pattern, folder):
@@ -39,7 +43,34 @@ def test_mutable_may_not_hold_a_folder_of_the_system(pattern, folder):
     assert f"immutable:recipes:web:mutable: '{pattern}' holds all of {folder}, so drift there" in said
 
 
-@pytest.mark.parametrize("pattern", ["/srv", "/srv/**", "/var/lib/shop", "/var/lib/shop/*", "/etc/a/**", "/opt/shop"])
+@pytest.mark.parametrize(
+    ("pattern", "tree"),
+    [
+        ("/?in", "/bin"), ("/usr", "/usr"), ("/usr/*", "/usr"), ("/usr/bin/*", "/usr"), ("/usr/sbin/*", "/usr"),
+        ("/usr/lib/x86_64-linux-gnu", "/usr"), ("/usr/lib/immutable", "/usr"), ("/usr/share/app", "/usr"),
+        ("/u**", "/usr"), ("/**/bash", "/bin"), ("/*/bin/*", "/bin"), ("/**/*.so", "/bin"), ("/lib/x", "/lib"),
+        ("/opt", "/opt/salt"), ("/opt/*", "/opt/salt"), ("/opt/salt/**", "/opt/salt"), ("/opt/s**/x", "/opt/salt"),
+        ("/etc/immutable/seal.json", "/etc/immutable"), ("/etc/imm*", "/etc/immutable"),
+    ],
+)  # fmt: skip
+def test_mutable_may_name_nothing_of_the_image_itself(pattern, tree):
+    said = refused({"mutable": ["/srv", pattern]})
+    assert f"immutable:recipes:web:mutable: '{pattern}' reaches into {tree}, so drift there" in said
+
+
+@pytest.mark.parametrize("pattern", ["/etc/shadow", "/etc/sudo*s", "/etc/ld.so.preload", "/etc/?asswd"])
+def test_mutable_may_not_hold_files_that_decide_who_may_do_what(pattern):
+    assert f"immutable:recipes:web:mutable: '{pattern}' holds /" in refused({"mutable": [pattern]})
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("/srv", "/srv/**", "/srv/*/cache", "/var/lib/shop", "/var/lib/shop/*", "/etc/a/**", "/opt/shop", "/home/**"),
+        *("/var/lib/docker", "/data/**/tmp", "/opt/a?c", "/etc/cron.d/shop", "/etc/systemd/system/shop.service"),
+        *("/var/cache", "/var/lib/systemd/linger/ada", "/etc/ssl/private/*", "/root/shop"),
+    ],
+)
 def test_mutable_may_hold_what_changes_by_design(pattern):
     assert read({"mutable": [pattern]}).recipes["web"].mutable == (pattern,)
 
