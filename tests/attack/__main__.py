@@ -31,6 +31,8 @@ TESTS = {
     "unit/guard/test_units.py::test_nothing_else_may_be": OPERATOR,
     "unit/fleet/test_settings_of_fleets.py::test_wrong_settings_are_named_by_their_path": PILLAR,
     "unit/spec/test_wrong_pillars.py::test_mutable_may_not_hold_a_folder_of_the_system": PILLAR,
+    "unit/spec/test_wrong_pillars.py::test_mutable_may_name_nothing_of_the_image_itself": PILLAR,
+    "unit/spec/test_launch_policy.py::test_what_never_becomes_writable": PILLAR,
     "unit/spec/test_wrong_pillars.py::test_an_environment_may_not_lead_out_of_the_cache": PILLAR,
     "unit/spec/test_wrong_pillars.py::test_a_message_is_short_and_nothing_in_it_reaches_the_terminal": PILLAR,
     "integration/test_drift.py::test_what_was_done_is_found": ON_MACHINE,
