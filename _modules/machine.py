@@ -88,7 +88,7 @@ def start_all():
 
     They keep id, key, address and /var. Each image is verified first. Returns ``started`` and ``running`` (minion ids)
     and ``failed`` (minion id to reason). Where systemd is pid 1, the unit immutable-machines-*.service, which the first
-    launch enables, does the same at each boot.
+    launch or list of machines enables, does the same at each boot.
 
     CLI Example:
 

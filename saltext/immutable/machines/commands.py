@@ -13,7 +13,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.host import Host, this_boot
+from saltext.immutable.host import Host
 from saltext.immutable.machines import host_boot, host_needs, images, user_namespace
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.machine import Machine
@@ -65,10 +65,16 @@ DAMAGED = "what it runs on was damaged, and was set aside"
 def list_machines(host: Host) -> list[dict[str, Any]]:
     """Return the machines that fleets launched on this host, running or not. Machines that bake are left out.
 
+    If there are any, enable the unit that starts them when the host boots: an older version of this pack, which had
+    none, may have launched them.
+
     ``ended_with_host``: it has not been started again since the host has booted. ``damaged``: why it must be replaced,
     if a bake set a layer of it aside; else ''.
     """
-    return [_as_data(host, machine) for machine in machines.machines(host) if machine.upper is None]
+    found = [machine for machine in machines.machines(host) if machine.upper is None]
+    if found:
+        host_boot.enable(host)
+    return [_as_data(host, machine) for machine in found]
 
 
 def destroy(host: Host, minion_id: str) -> bool:
@@ -91,7 +97,7 @@ def _as_data(host: Host, machine: Machine) -> dict[str, Any]:
     data = {entry.name: getattr(machine, entry.name) for entry in fields(machine) if entry.name not in hidden}
     lists = {name: list(data[name] or ()) for name in ("lower", "ports", "capabilities")}
     running = machines.alive(host, machine)
-    ended = not running and machine.started and machine.boot_id not in ("", this_boot()) and host_boot.enabled(host)
+    ended = not running and machine.started and host_boot.is_of_earlier_boot(machine)
     on_damaged = any(images.runs_on(folder, machine.lower, machine.born) for folder in images.list_set_aside(host))
     damaged = DAMAGED if on_damaged else ""
     return {**data, **lists, "running": running, "ended_with_host": ended, "damaged": damaged}

@@ -6,12 +6,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.host import Host, run, systemd_here, write
+from saltext.immutable.host import Host, run, systemd_here, this_boot, write
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.machine import Machine
 
@@ -66,18 +67,26 @@ def unit(host: Host) -> Path:
     return UNITS / f"immutable-machines-{host.tag}.service"
 
 
-def enabled(host: Host) -> bool:
-    """Tell whether machines can be expected to be started at a boot: by our unit, or by what another init runs."""
-    return not systemd_here() or os.path.lexists(WANTS / unit(host).name)
+def is_of_earlier_boot(machine: Machine) -> bool:
+    """Tell whether this host has booted since a machine was started last."""
+    if machine.boot_id:
+        return machine.boot_id != this_boot()
+    return machine.born < _booted_at()  # launched by an older version of this pack
+
+
+def _booted_at() -> float:
+    """Return the epoch seconds at which this host booted."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith("btime ")))
 
 
 def enable(host: Host) -> None:
     """Write and enable the unit where systemd is pid 1, unless it is there: an operator may have disabled or masked it.
 
-    A host on which that is impossible runs machines anyway.
+    A host on which that is impossible runs machines anyway. Without root, do nothing.
     """
     file = unit(host)
-    if not systemd_here() or os.path.lexists(file):
+    if os.geteuid() != 0 or not systemd_here() or os.path.lexists(file):
         return
     names = {"root": host.root.resolve(), "python": sys.executable, "program": PROGRAM}
     escaped = {name: str(value).replace("%", "%%") for name, value in names.items()}
@@ -88,4 +97,10 @@ def enable(host: Host) -> None:
         write(file, _UNIT.format(**escaped))  # last: a kill before it leaves nothing that looks done
         run(["systemctl", "daemon-reload"], check=False)
     except (CommandExecutionError, OSError) as err:
-        log.warning("machines will not be started when this host boots, since %s: %s", file, err)
+        _warn(f"machines will not be started when this host boots, since {file}: {err}")
+
+
+@cache
+def _warn(message: str) -> None:
+    """Log a warning once in a process: lists of machines are asked for every two seconds."""
+    log.warning(message)
