@@ -6,7 +6,8 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from salt.exceptions import CommandExecutionError
 
@@ -21,6 +22,8 @@ from .visitors import Visitors
 __all__ = ["Faults", "Killed", "Simulated"]
 
 SETTLES = 5.0
+Fate = Literal["comes back", "never starts", "never answers"]
+"""What becomes of a machine when its host boots."""
 
 
 @dataclass
@@ -203,20 +206,28 @@ class Simulated:
             machine.up = False
             machine.ill_since = self.now if machine.ill_since is None else machine.ill_since
 
-    def boot_host(self) -> None:
-        """Let the host of all machines boot: it starts those again that ran, after a while, and some never come."""
+    def boot_host(self, fate: Callable[[str], Fate] | None = None) -> None:
+        """Let the host of all machines boot: it starts those again that ran, after a while.
+
+        ``fate``: minion id to what becomes of the machine; None: one in ten does not start, one in ten never answers.
+        """
+        chances: list[Fate] = ["comes back"] * 8 + ["never starts", "never answers"]
         for name, machine in sorted(self.machines.items()):
             if machine.instance.running:
                 self._die(name)
                 machine.instance = replace(machine.instance, ended_with_host=True)
-                if self.random.random() < 0.9:
-                    self.later(self.random.uniform(2, 40), lambda name=name: self._start_again(name))
+                its = fate(name) if fate else self.random.choice(chances)
+                if its != "never starts":
+                    answers = its == "comes back"
+                    self.later(self.random.uniform(2, 40), partial(self._start_again, name, answers))
 
-    def _start_again(self, name: str) -> None:
+    def _start_again(self, name: str, answers: bool) -> None:
         machine = self.machines.get(name)
         if machine is not None and machine.instance.ended_with_host:
-            machine.instance = replace(machine.instance, running=True, ended_with_host=False)
-            self.later(self.random.uniform(1, 4), lambda: self._up(name))
+            changes = {"running": True, "ended_with_host": False, "restarted": self.clock()}
+            machine.instance = replace(machine.instance, **changes)  # type: ignore[arg-type]
+            if answers:
+                self.later(self.random.uniform(1, 4), lambda: self._up(name))
 
     def list(self, fleet: str | None = None) -> list[Instance]:
         if self.happens(self.faults.list_fails):

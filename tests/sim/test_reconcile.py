@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +16,7 @@ from saltext.immutable.fleet.reconcile import FleetReconciler
 from saltext.immutable.providers import Identity
 from saltext.immutable.spec.model import Amount, Strategy, TrafficSpec, Window
 
-from .simulated import Faults, Killed, Simulated
+from .simulated import Fate, Faults, Killed, Simulated
 
 EVERY = 300.0
 
@@ -265,6 +266,64 @@ def kill_after(schedule: Schedule, launches: int) -> None:
 def free(schedule: Schedule) -> None:
     """Let the lease of the dead run out."""
     schedule._pass(60.0)
+
+
+FATES: dict[str, Callable[[int], Fate]] = {
+    "all come back": lambda number: "comes back",
+    "some never start": lambda number: "never starts" if number % 2 else "comes back",
+    "some never answer": lambda number: "never answers" if number % 2 else "comes back",
+    "none starts": lambda number: "never starts",
+    "none answers": lambda number: "never answers",
+    "some of each": lambda number: ("comes back", "never starts", "never answers")[number % 3],  # type: ignore[return-value]
+}
+
+
+@pytest.mark.parametrize("traffic", [None, TrafficSpec("simulated")], ids=["bare", "routed"])
+@pytest.mark.parametrize("rollout", ["none", "driven", "killed"])
+@pytest.mark.parametrize("fate", FATES)
+def test_a_fleet_serves_again_after_its_host_has_booted(rolled, fate, rollout, traffic):
+    """Nobody types anything but what the schedule does, and no rollout goes back or is paused for the boot."""
+    schedule = rolled(traffic=traffic)
+    estate, world = schedule.estate, schedule.estate.world
+    estate.fleet = replace(estate.fleet, strategy=replace(estate.fleet.strategy, on_failure="pause"))
+
+    def boot() -> None:
+        numbers = {name: number for number, name in enumerate(sorted(world.machines))}
+        world.boot_host(lambda name: FATES[fate](numbers[name]))
+
+    if rollout == "none":
+        boot()
+    else:
+        estate.publish("2" * 64)
+    if rollout == "driven":
+        world.later(7.0, boot)
+        estate.operations().roll("web")
+    elif rollout == "killed":
+        kill_after(schedule, launches=3)
+        with pytest.raises(Killed):
+            estate.operations().roll("web")
+        estate.say = estate.story.append
+        boot()
+        free(schedule)
+    results = [schedule.reconcile(), *(schedule.again() for _ in range(4))]
+    assert (results[-1]["did"], {one["result"] for one in results}) == ("nothing", {True}), results
+    assert len(machines(schedule)) == 5 and all(world.is_well(name) for name in machines(schedule))
+    assert estate.running() == [("1" if rollout == "none" else "2") * 64] * 5
+    assert {one.outcome for one in estate.ledger.rollouts()} == {"done"} and "web/alarm" not in schedule.events
+    estate.assert_in_order()
+
+
+def test_machines_that_came_back_with_their_host_are_of_the_fleet_again(rolled):
+    """Once they were healthy, their silence is the fleet's sickness: more than `sick_limit` are not replaced."""
+    schedule = rolled(unreachable_for=600.0)
+    world, before = schedule.estate.world, machines(schedule)
+    world.boot_host(lambda name: "comes back")
+    schedule.again()
+    for name in before[:3]:
+        world.machines[name].up = False
+    result = schedule.again(4)
+    assert result["did"] == "alarm" and "3 machines of 5 are sick" in result["reason"]
+    assert machines(schedule) == before
 
 
 def test_machines_that_haproxy_forgot_have_visitors_again(rolled):

@@ -76,7 +76,7 @@ def _seen(
         left=_is_left(record),
         cut_off=record.minion_id in cut_off,
         outdated=probe.outdated,
-        restarted=0.0 if instance is None else instance.restarted,
+        restarted=instance.restarted if instance and instance.restarted != record.restarted else 0.0,
         ended_with_host=instance is not None and instance.ended_with_host,
     )
 

@@ -115,6 +115,8 @@ class FleetReconciler:
         found = diagnose(fleet, seen, self._log.sick(), broken)
         if not test:
             self._log.save(rhythm.looked(seen.at) if rhythm else Rhythm(seen.at), found.sick)
+            if back := {one.minion_id: one.restarted for one in seen.machines if one.restarted and one.health == "yes"}:
+                self._log.came_back(back)
         details = {
             "sick": {one.minion_id: {"why": one.reason, "for": round(seen.at - one.since)} for one in found.sick},
             "waits": [*found.waits, *filter(None, [stuck(fleet, revoked)])],

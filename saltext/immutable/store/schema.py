@@ -200,6 +200,8 @@ machines = sa.Table(
     sa.Column("traffic", sa.Text, nullable=False, server_default="in"),
     sa.Column("drain_since", sa.Float),
     sa.Column("kept_until", sa.Float),
+    # When its host had started it again, as the provider said when it was last healthy.
+    sa.Column("restarted", sa.Float),
 )
 
 # Saved results of ``fleet.plan``, with the state that they were made from (ground). A plan is good for one roll.

@@ -67,6 +67,8 @@ class Record:
     """When the traffic adapter stopped sending it new sessions."""
     kept_until: float | None = None
     """Until when it is kept for a rollback."""
+    restarted: float | None = None
+    """`Instance.restarted` when it was last healthy: another value means that its host has booted since."""
 
     @property
     def doomed(self) -> bool:
@@ -293,8 +295,7 @@ class Ledger:
         rollout = Rollout(
             0, self.fleet, kind, source, target, self.old_size(), started=now, progress_at=now, replaces=replaces
         )
-        values = asdict(rollout)
-        del values["id"]
+        values = {name: value for name, value in asdict(rollout).items() if name != "id"}
         where = sa.and_(rollouts.c.fleet == self.fleet, UNFINISHED)
         why = f"a {kind} took its place"
         with lease.write() as tx:
@@ -366,8 +367,7 @@ class Ledger:
 
     def _rows(self, query: sa.Select[Any], **values: Any) -> list[dict[str, Any]]:
         with self._store.read() as connection:
-            rows = connection.execute(query, {"of_fleet": self.fleet, **values})
-            return [dict(row) for row in rows.mappings()]
+            return [dict(row) for row in connection.execute(query, {"of_fleet": self.fleet, **values}).mappings()]
 
 
 def fleets_with_machines(store: Store) -> set[str]:

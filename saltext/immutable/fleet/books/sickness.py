@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import sqlalchemy as sa
 
 from saltext.immutable.fleet.decide.sickness import Rhythm, Sickness
 from saltext.immutable.store import Store
-from saltext.immutable.store.schema import looks, sickness
+from saltext.immutable.store.schema import looks, machines, sickness
 
 
 class SicknessLog:
@@ -38,3 +38,12 @@ class SicknessLog:
             tx.execute(sa.insert(looks).values(fleet=self._fleet, **asdict(rhythm)))
             if sick:
                 tx.execute(sa.insert(sickness), [asdict(one) for one in sick])
+
+    def came_back(self, restarted: Mapping[str, float]) -> None:
+        """Save that machines are healthy which their host started again. This needs no lease: a driver writes the same.
+
+        ``restarted``: minion id to when that was, as the provider says.
+        """
+        with self._store.write() as tx:
+            for minion_id, at in restarted.items():
+                tx.execute(sa.update(machines).where(machines.c.minion_id == minion_id).values(restarted=at))

@@ -4,10 +4,12 @@ Rules that hold for every diagnosis:
 
 * a machine that cannot be observed is not sick: if no machine answers this master, nothing is done, and after a
   break in the observations the time counts from the start;
-* a machine that runs is replaced for its health only after ``unreachable_for``, and if two diagnoses found it so;
+* a machine that runs is replaced for its health only after ``unreachable_for`` (after the boot of its host:
+  ``ready_within``), and if two diagnoses found it so;
 * with more sick machines than ``sick_limit`` none is replaced for any reason: an operator has to decide;
 * that a host boots is no sickness of a fleet: its machines are waited for during ``ready_within``, and replaced if they
-  do not come back.
+  do not come back. They are of their host until they are healthy once: they do not count for ``sick_limit``, and their
+  silence counts even if no machine answers, because nothing is removed before a new machine has answered.
 """
 
 from __future__ import annotations
@@ -64,9 +66,14 @@ class MachineSeen:
     outdated: bool = False
     """Its image has an older version of this pack, which cannot prove its answers: it is left for the next roll."""
     restarted: float = 0.0
-    """When it was started again after it had stopped; 0: it never was."""
+    """When its host started it again, if it was never found healthy since; else 0."""
     ended_with_host: bool = False
     """It does not run because its host has booted, which may start it again."""
+
+    @property
+    def of_host(self) -> bool:
+        """Tell whether its host has booted since it was healthy last."""
+        return self.ended_with_host or self.restarted > 0
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,7 @@ class Diagnosis:
     sick: tuple[Sickness, ...]
     """All machines that are sick now; the store keeps them for the next diagnosis."""
     taints: tuple[Sickness, ...] = ()
-    """Running machines to replace for their health."""
+    """Machines to replace that run, or that their host may still start."""
     reasons: tuple[str, ...] = ()
     """Why the fleet must be repaired; empty: nothing to do."""
     waits: tuple[str, ...] = ()
@@ -152,25 +159,25 @@ def diagnose(fleet: Fleet, look: FleetSeen, before: Mapping[str, Sickness], brok
     members = [machine for machine in look.machines if machine.kept_until is None]
     settled = [machine for machine in members if not _boots(fleet, machine, look)]
     sick = [found for machine in settled if (found := _sickness(fleet, machine, look.at, {} if broken else before))]
-    if any(one.ailment == "unreachable" for one in sick) and not look.heard:
+    of_hosts = {machine.minion_id: machine for machine in members if machine.of_host}
+    of_fleet = [one for one in sick if one.minion_id not in of_hosts]
+    if any(one.ailment == "unreachable" for one in of_fleet) and not look.heard:
         known = tuple(one for one in sick if one.ailment != "unreachable")
         return Diagnosis(known, alarm=_nobody_answers(len(sick) - len(known)))
     limit = max(1, fleet.sick_limit.up(fleet.size))
-    of_hosts = {machine.minion_id for machine in members if machine.ended_with_host}
-    of_fleet = [one for one in sick if one.minion_id not in of_hosts]
     if len(of_fleet) > limit:
         return Diagnosis(tuple(sick), alarm=_too_many(fleet, of_fleet, limit))
     protected = {machine.minion_id for machine in members if machine.protect is not None}
     due = [
         one
         for one in sick
-        if _long_enough(fleet, look, one, one.minion_id in of_hosts)
+        if _long_enough(fleet, look, one, of_hosts.get(one.minion_id))
         and not (one.ailment in UNWELL and one.minion_id in protected)
     ]
     chosen, waiting = _chosen(fleet, look, members, {one.minion_id for one in due})
     return Diagnosis(
         tuple(sick),
-        tuple(one for one in due if one.ailment in UNWELL),
+        tuple(one for one in due if one.ailment in UNWELL or one.minion_id in of_hosts),
         (*(f"{one.minion_id}: {one.reason}" for one in due), *_unsettled(fleet, look, members), *chosen),
         (
             *(_waits(one, protected) for one in sick if one not in due),
@@ -218,14 +225,17 @@ def _ailment(machine: MachineSeen) -> Ailment | None:
     return "unhealthy" if machine.health == "no" else "unreachable"
 
 
-def _long_enough(fleet: Fleet, look: FleetSeen, sickness: Sickness, of_host: bool) -> bool:
-    """Tell whether a machine has been sick for long enough to be replaced. ``of_host``: because its host has booted."""
+def _long_enough(fleet: Fleet, look: FleetSeen, sickness: Sickness, of_host: MachineSeen | None) -> bool:
+    """Tell whether a machine has been sick for long enough to be replaced.
+
+    ``of_host``: the machine, if its host has booted since it was healthy last.
+    """
     lasts = look.at - sickness.since
     if sickness.ailment == "stopped":
-        return not of_host or lasts >= fleet.strategy.ready_within
+        return not (of_host and of_host.ended_with_host) or lasts >= fleet.strategy.ready_within
     if sickness.ailment == "absent":
         return lasts >= look.settles
-    return lasts > 0 and lasts >= fleet.unreachable_for
+    return lasts > 0 and (of_host is not None or lasts >= fleet.unreachable_for)
 
 
 def _unsettled(fleet: Fleet, look: FleetSeen, members: Sequence[MachineSeen]) -> Iterator[str]:

@@ -95,7 +95,8 @@ class Machine:
     outdated: bool = False
     """Its image has an older version of this pack, which cannot prove its answers, so its health stays unknown."""
     blameless: bool = False
-    """The fault says nothing of its image, and is no failure of a rollout: its host has booted."""
+    """A fault of it says nothing of its image, and is no failure of a rollout: its host has booted since it was healthy
+    last."""
 
 
 class Aged(Protocol):

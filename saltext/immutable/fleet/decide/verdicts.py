@@ -109,7 +109,8 @@ def _left_unhealthy(fleet: Fleet, rollout: Rollout, found: Pools, now: float) ->
 
 
 def _silent(fleet: Fleet, machine: Machine, now: float) -> bool:
-    return machine.health == "unknown" and now >= machine.since + fleet.strategy.ready_within
+    """Tell whether a machine does not answer; one whose host has booted is waited for, and replaced otherwise."""
+    return machine.health == "unknown" and not machine.blameless and now >= machine.since + fleet.strategy.ready_within
 
 
 def _came_back(rollout: Rollout, aim: Goal, found: Pools, now: float) -> Rollout:

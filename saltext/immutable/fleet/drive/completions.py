@@ -75,7 +75,8 @@ def observe_list(run: Run, instances: list[Instance], asked: float) -> None:
         record = Record(instance.minion_id, run.fleet.name, instance.generation, "doomed", instance.born, reason=reason)
         run.picture.add(Track(record, since=now, probe_at=NEVER))
         run.transaction.note("destroy", reason, instance.minion_id)
-    run.picture.update_from_list(instances, asked, now, run.world.settles)
+    if run.picture.update_from_list(instances, asked, now, run.world.settles):
+        run.progressed(now)  # its machines are waited for
 
 
 def _ask_again(run: Run, completion: Completion, now: float) -> None:

@@ -107,23 +107,26 @@ class Picture:
             if one.minion_id not in self.tracks and asked > removed.get(one.minion_id, -1.0)
         ]
 
-    def update_from_list(self, instances: Iterable[Instance], asked: float, now: float, settles: float) -> None:
+    def update_from_list(self, instances: Iterable[Instance], asked: float, now: float, settles: float) -> bool:
         """Update all machines from a complete list of the provider, which was asked for at ``asked``.
 
-        ``settles``: seconds for which a machine must be absent from lists to be gone.
+        ``settles``: seconds for which a machine must be absent from lists to be gone. Return whether the list is the
+        first to show that a host has booted, or has started a machine again.
         """
         if asked < self._listed_at:
-            return  # a newer list came first, and may show machines that came meanwhile
-        self._listed_at = asked
+            return False  # a newer list came first, and may show machines that came meanwhile
+        self._listed_at, booted = asked, False
         there = {instance.minion_id: instance for instance in instances}
         for minion_id, track in self.tracks.items():
             if minion_id in there:
+                booted = booted or track.host_boots(there[minion_id])
                 is_settled = asked >= track.launch_returned_at
                 is_new = track.on_listed(there[minion_id], is_settled, now, self._starts_within)
             else:
                 is_new = track.on_missing(asked, now, settles, self._starts_within)
             if is_new:
                 self.changed(minion_id)
+        return booted
 
     def set_marks(self, taints: Mapping[str, str], protections: Mapping[str, str]) -> None:
         """Set which machines are tainted or protected, and why."""

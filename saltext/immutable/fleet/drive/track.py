@@ -69,8 +69,8 @@ class Track:
     """When that was last asked."""
     outdated: bool = False
     """The last probe said so: see `Machine.outdated`."""
-    blameless: bool = False
-    """Whether the fault says nothing of its image: its host has booted."""
+    late: str | None = None
+    """Why it is replaced though it runs: its host started it again, and it was not healthy within ``ready_within``."""
     contested: bool = False
     forged: bool = False
     """Whether a forged answer under its id was reported in this run."""
@@ -99,10 +99,10 @@ class Track:
             phase(record),
             record.born,
             self.since,
-            self.health if self.lost_since is None or self.health == "no" else "unknown",
+            "no" if self.late else self.health if self.lost_since is None or self.health == "no" else "unknown",
             self.note if self.lost_since is None else "the provider says that it does not run",
             self.fault,
-            self.taint or (self.instance.damaged if self.instance else None),
+            self.taint or (self.instance.damaged if self.instance else None) or self.late,
             record.ready_since,
             record.healthy_since,
             attached,
@@ -111,8 +111,14 @@ class Track:
             record.kept_until,
             self.protect,
             self.outdated,
-            self.blameless,
+            self._of_host,
         )
+
+    @property
+    def _of_host(self) -> bool:
+        """Tell whether its host has booted since it was healthy last."""
+        known = self.instance
+        return known is not None and (known.ended_with_host or known.restarted not in (0.0, self.record.restarted))
 
     def reset(self, now: float) -> None:
         """Reset what depends on the clock, which has jumped: the machine is probed again, and its waits start again."""
@@ -120,6 +126,7 @@ class Track:
         if self.health == "yes":
             self.health, self.note = "unknown", "it was not probed since the clock jumped"
         self.traffic_status = None
+        self.late = None
         self.retry_at = self.route_at = 0.0
         self.launch_returned_at = min(self.launch_returned_at, now)
         self.absent_since = None if self.absent_since is None else now
@@ -139,7 +146,9 @@ class Track:
         """
         known = self.instance == instance and self.absent_since is None and self.listed
         if known and self.record.ref is not None and (instance.running or self.fault is not None):
-            return False
+            return self._comes_late(now, starts_within)
+        if self.host_boots(instance):
+            self.health, self.since, self.probe_at = "unknown", now, min(self.probe_at, now)
         self.absent_since = None
         self.listed = self.listed or settled
         if self.record.ref is None and not self.record.doomed and not instance.running:
@@ -151,14 +160,30 @@ class Track:
         self.lost_since = None if instance.running else self.lost_since or now
         if self._is_lost(now, starts_within):
             self.fault = "it has stopped"
-            self.blameless = instance.ended_with_host
+        return True
+
+    def host_boots(self, instance: Instance) -> bool:
+        """Tell whether a list is the first to show that its host has booted, or has started it again."""
+        known = self.instance or instance
+        ended = instance.ended_with_host and not known.ended_with_host
+        return ended or instance.restarted != known.restarted
+
+    def _comes_late(self, now: float, starts_within: float) -> bool:
+        """Note it if a machine that has served did not come back with its host in time; return whether that is new."""
+        restarted = self.instance.restarted if self.instance and self._of_host else 0.0
+        if self.late or not restarted or self.record.ready_since is None or self.health == "yes":
+            return False
+        if now < max(restarted + starts_within, self.since + probing.PROBE_OVERDUE):
+            return False
+        self.late = f"its host started it again, and it was not healthy within {starts_within:g} s"
         return True
 
     def _is_lost(self, now: float, starts_within: float) -> bool:
         """Tell whether lists have said for long enough that it does not run: one wrong list destroys nothing."""
         if self.lost_since is None or self.record.doomed or self.fault is not None:
             return False
-        if self.instance is not None and self.instance.ended_with_host:
+        is_decided = self.taint is not None and self.protect is None  # `fleet.reconcile` has waited for it, for one
+        if self.instance is not None and self.instance.ended_with_host and not is_decided:
             return now >= self.lost_since + starts_within
         return self.record.ready_since is None or now >= self.lost_since + CONFIRMED_AFTER
 
@@ -246,7 +271,8 @@ class Track:
 
     def _note_health(self, now: float) -> None:
         """Keep in the record since when it is healthy, so that the next driver does not start to count again."""
-        if self.health == "yes" and self.record.healthy_since is None:
-            self.record = replace(self.record, healthy_since=now)
+        if self.health == "yes" and (self.record.healthy_since is None or self._of_host):
+            restarted = self.instance.restarted if self.instance else self.record.restarted
+            self.record, self.late = replace(self.record, healthy_since=now, restarted=restarted), None
         elif self.health == "no" and self.record.healthy_since is not None:
             self.record = replace(self.record, healthy_since=None)

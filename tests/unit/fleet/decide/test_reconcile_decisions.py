@@ -142,8 +142,41 @@ def test_a_machine_that_was_started_again_may_boot_for_a_while():
     boots = tuple(machine(name, "unknown", restarted=NOW - within + 1) for name in "abcde")
     found = diagnose(FLEET, look("", machines=boots, heard=False), {}, broken=False)
     assert (found.alarm, found.reasons, len(found.waits)) == (None, (), 5)
-    silent = tuple(replace(one, restarted=NOW - within) for one in boots)
-    assert diagnose(FLEET, look("", machines=silent, heard=False), {}, broken=False).alarm is not None
+
+
+AGO = FLEET.strategy.ready_within + 1
+
+
+@pytest.mark.parametrize("heard", [True, False])
+@pytest.mark.parametrize(
+    ("what", "ailment", "lasts", "mends"),
+    [
+        pytest.param({"word": "unknown", "restarted": NOW - AGO}, None, 0, False, id="silent: found so once"),
+        pytest.param({"word": "unknown", "restarted": NOW - AGO}, "unreachable", 1, True, id="silent: found so twice"),
+        pytest.param({"word": "no", "restarted": NOW - AGO}, "unreachable", 1, True, id="it answers, and is ill"),
+        pytest.param({"word": "stopped", "restarted": NOW - AGO}, None, 0, True, id="it ended again"),
+        pytest.param({"word": "stopped", "ended_with_host": True}, "stopped", AGO - 2, False, id="not started yet"),
+        pytest.param({"word": "stopped", "ended_with_host": True}, "stopped", AGO - 1, True, id="never started"),
+    ],
+)
+@pytest.mark.parametrize("number", [2, 3, 5])
+def test_machines_that_do_not_come_back_with_their_host_are_replaced_however_many_they_are(
+    number, what, ailment, lasts, mends, heard
+):
+    """Even where nobody else answers: nothing is removed before a new machine has answered."""
+    machines = [machine(name, **what) for name in "abcde"[:number]] + [machine(name) for name in "abcde"[number:]]
+    before = {one.minion_id: seen(one.minion_id, ailment, lasts)[one.minion_id] for one in machines[:number] if ailment}
+    found = diagnose(FLEET, look("", machines=tuple(machines), heard=heard), before, broken=False)
+    assert (found.alarm, len(found.sick), len(found.reasons)) == (None, number, number * mends)
+    assert len(found.waits) == number * (not mends)
+
+
+def test_a_machine_that_its_host_started_again_is_not_of_its_host_once_it_was_healthy():
+    """Its sickness counts for the fleet, and so does the silence of machines that no host started."""
+    assert asked("unknown unknown unknown yes yes").alarm is not None
+    machines = (machine("a", "unknown"), *(machine(name, "unknown", restarted=NOW - AGO) for name in "bcde"))
+    found = diagnose(FLEET, look("", machines=machines, heard=False), {}, broken=False)
+    assert found.alarm is not None and "nobody else answers" in found.alarm
 
 
 def machine(name: str, word: str = "yes", **more: object) -> MachineSeen:

@@ -9,6 +9,7 @@ import pytest
 from saltext.immutable.fleet.books.ledger import Record
 from saltext.immutable.fleet.drive.picture import Picture
 from saltext.immutable.fleet.drive.track import Track
+from saltext.immutable.fleet.drive.world import Probe
 from saltext.immutable.providers import Instance
 
 NOW, SETTLES, STARTS_WITHIN = 1000.0, 5.0, 60.0
@@ -96,4 +97,43 @@ def test_a_machine_that_ended_with_its_host_is_waited_for_as_a_new_one_is(pictur
     for now in (NOW + 1, NOW + 1 + after):
         picture.update_from_list([ended, instance("web-b")], now, now, SETTLES)
     track = picture.tracks["web-a"]
-    assert (track.fault, track.blameless) == (fault, fault is not None), "its host has booted: no fault of its image"
+    assert track.fault == fault and track.machine(False).blameless, "its host has booted: no fault of its image"
+
+
+READY = replace(record("web-a", "ref-web-a"), ready_since=NOW - 500, healthy_since=NOW - 500, intent="launched")
+
+
+def lists(picture: Picture, at: float, **changes: object) -> bool:
+    return picture.update_from_list([replace(instance("web-a"), **changes), instance("web-b")], at, at, SETTLES)
+
+
+def probed(picture: Picture, health: str, at: float) -> None:
+    picture.tracks["web-a"].on_probe(Probe(health), at, at, 0.0)  # type: ignore[arg-type]
+    picture.changed("web-a")
+
+
+def test_a_machine_that_does_not_come_back_with_its_host_is_tainted_and_unhealthy_until_it_is_healthy(changes):
+    picture = Picture({"web-a": READY, "web-b": record("web-b")}, False, NOW, changes.append, STARTS_WITHIN)
+    assert not lists(picture, NOW + 1)
+    assert lists(picture, NOW + 2, running=False, ended_with_host=True), "its host boots"
+    assert not lists(picture, NOW + 4, running=False, ended_with_host=True)
+    assert lists(picture, NOW + 50, restarted=NOW + 49), "its host has started it again"
+    lists(picture, NOW + 48 + STARTS_WITHIN, restarted=NOW + 49)
+    assert (picture.machines()[0].health, picture.machines()[0].taint) == ("unknown", None)
+    lists(picture, NOW + 49 + STARTS_WITHIN, restarted=NOW + 49)
+    late = picture.machines()[0]
+    assert (late.health, late.blameless) == ("no", True) and "its host started it again" in str(late.taint)
+    probed(picture, "yes", NOW + 200)
+    back = picture.machines()[0]
+    assert (back.health, back.taint, back.healthy_since, back.blameless) == ("yes", None, NOW + 200, False)
+    probed(picture, "unknown", NOW + 205)
+    lists(picture, NOW + 999, restarted=NOW + 49)
+    assert (picture.machines()[0].health, picture.machines()[0].taint) == ("unknown", None), "it is of its host no more"
+
+
+def test_the_next_driver_knows_that_a_machine_came_back_with_its_host(changes):
+    came_back = replace(READY, restarted=NOW - 400)
+    picture = Picture({"web-a": came_back, "web-b": record("web-b")}, False, NOW, changes.append, STARTS_WITHIN)
+    for at in (NOW + 1, NOW + 1 + STARTS_WITHIN):
+        assert not lists(picture, at, restarted=NOW - 400)
+        assert (picture.machines()[0].taint, picture.machines()[0].blameless) == (None, False)
