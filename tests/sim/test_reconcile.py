@@ -313,6 +313,17 @@ def test_a_fleet_serves_again_after_its_host_has_booted(rolled, fate, rollout, t
     estate.assert_in_order()
 
 
+def test_where_no_machine_is_heard_after_a_boot_a_repair_removes_none(rolled):
+    """It launches one, which does not answer either: the network is the cause, not the machines."""
+    schedule = rolled()
+    world, before = schedule.estate.world, machines(schedule)
+    world.boot_host(lambda name: "never answers")
+    world.dead_on_arrival = 1000
+    results = [schedule.again() for _ in range(10)]
+    assert set(before) <= set(machines(schedule)) and not results[-1]["result"]
+    assert "web/alarm" in schedule.events
+
+
 def test_machines_that_came_back_with_their_host_are_of_the_fleet_again(rolled):
     """Once they were healthy, their silence is the fleet's sickness: more than `sick_limit` are not replaced."""
     schedule = rolled(unreachable_for=600.0)
