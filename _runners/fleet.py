@@ -28,7 +28,7 @@ try:
     from saltext.immutable.fleet.interventions import Interventions
     from saltext.immutable.fleet.orphans import Orphans
     from saltext.immutable.fleet.show import proposal, report, tables, timeline
-    from saltext.immutable.runner import PlainError, output, reporting
+    from saltext.immutable.runner import PlainError, output, reporting, warn
     from saltext.immutable.spec.command_line import Count, Duration, MinionId, Name, Reference, Refresh, TaintKind
     from saltext.immutable.store import Store
 
@@ -80,6 +80,30 @@ def _operations(stopped=None, like=None):
         )
 
 
+@contextmanager
+def _command(name=None, minion_id=None, rollout=None):
+    """
+    Open the operations for a command, and say first what an operator must know of its fleet.
+
+    Gives the operations, what prints progress and fires events, and what makes the answer of data (and of a formatter):
+    it puts the same warnings into it. The fleet is ``name`` (or ``all``), or that of ``minion_id`` or ``rollout``; all
+    fleets if the store does not know these.
+    """
+    with _operations() as (fleet, notify):
+        if minion_id is not None:
+            name = fleet.taints.fleet_of(minion_id)
+        elif rollout is not None:
+            name = timeline.fleet_of(fleet, rollout) or name
+        warnings = fleet.warnings(name or "all")
+        warn(__opts__, warnings)
+
+        def answer(data, formatter=None):
+            each = dict.fromkeys([*warnings, *data.get("warnings", ())])
+            return output(__opts__, {**data, "warnings": list(each)}, formatter)
+
+        yield fleet, notify, answer
+
+
 def plan(name: Name, image: Reference | None = None):
     """
     Return what ``fleet.roll`` would do now if nothing fails: each launch and each destroyed machine, with its reason.
@@ -98,10 +122,9 @@ def plan(name: Name, image: Reference | None = None):
 
         salt-run fleet.plan web
     """
-    with _operations() as (fleet, _):
+    with _command(name) as (fleet, _, answer):
         proposed = proposal.propose(fleet, name, image)
-        warnings = [*report.warnings(__opts__), *fleet.warnings(fleet.definition(name))]
-    return output(__opts__, {**proposed, "warnings": [*warnings, *proposed["warnings"]]}, tables.plan)
+        return answer({**proposed, "warnings": [*report.warnings(__opts__), *proposed["warnings"]]}, tables.plan)
 
 
 def roll(name: Name, image: Reference | None = None, test: bool = False, plan: str | None = None, now: bool = False):
@@ -132,11 +155,11 @@ def roll(name: Name, image: Reference | None = None, test: bool = False, plan: s
         salt-run fleet.roll web test=True
         salt-run fleet.roll web plan=p1a2b3c4d
     """
-    with _operations() as (fleet, _):
+    with _command(name) as (fleet, _, answer):
         if test:
             forecast = fleet.check_plan(name, plan, image)[1] if plan else fleet.forecast(name, "roll", image=image)
-            return output(__opts__, report.describe_forecast(forecast), tables.plan)
-        return output(__opts__, report.describe_result(fleet, name, fleet.roll(name, image, plan=plan, now=now)))
+            return answer(report.describe_forecast(forecast), tables.plan)
+        return answer(report.describe_result(fleet, name, fleet.roll(name, image, plan=plan, now=now)))
 
 
 def rollback(name: Name, generation: Count | None = None, reason: str = "", test: bool = False):
@@ -161,20 +184,19 @@ def rollback(name: Name, generation: Count | None = None, reason: str = "", test
         salt-run fleet.rollback web
         salt-run fleet.rollback web generation=2
     """
-    with _operations() as (fleet, _):
+    with _command(name) as (fleet, _, answer):
         if test:
-            return output(
-                __opts__, report.describe_forecast(fleet.forecast(name, "rollback", generation=generation)), tables.plan
-            )
-        return output(__opts__, report.describe_result(fleet, name, fleet.rollback(name, generation, reason)))
+            forecast = fleet.forecast(name, "rollback", generation=generation)
+            return answer(report.describe_forecast(forecast), tables.plan)
+        return answer(report.describe_result(fleet, name, fleet.rollback(name, generation, reason)))
 
 
 def _give_order(name, what, reason, test):
     """Give an order to the running or paused rollout of a fleet."""
-    with _operations() as (fleet, _):
+    with _command(name) as (fleet, _, answer):
         if test:
-            return output(__opts__, report.describe_forecast(fleet.forecast_order(name, what)), tables.plan)
-        return output(__opts__, report.describe_result(fleet, name, fleet.give_order(name, what, reason)))
+            return answer(report.describe_forecast(fleet.forecast_order(name, what)), tables.plan)
+        return answer(report.describe_result(fleet, name, fleet.give_order(name, what, reason)))
 
 
 def pause(name: Name, reason: str = "", test: bool = False):
@@ -214,10 +236,10 @@ def resume(name: Name, now: bool = False, test: bool = False):
 
         salt-run fleet.resume web
     """
-    with _operations() as (fleet, _):
+    with _command(name) as (fleet, _, answer):
         if test:
-            return output(__opts__, report.describe_forecast(fleet.forecast_order(name, None)), tables.plan)
-        return output(__opts__, report.describe_result(fleet, name, fleet.resume(name, now)))
+            return answer(report.describe_forecast(fleet.forecast_order(name, None)), tables.plan)
+        return answer(report.describe_result(fleet, name, fleet.resume(name, now)))
 
 
 def abort(name: Name, reason: str = "", test: bool = False):
@@ -275,10 +297,10 @@ def scale(name: Name, size: Count, test: bool = False):
 
         salt-run fleet.scale web 5
     """
-    with _operations() as (fleet, _):
+    with _command(name) as (fleet, _, answer):
         if test:
-            return output(__opts__, report.describe_forecast(fleet.forecast(name, "scale", size=size)), tables.plan)
-        return output(__opts__, report.describe_result(fleet, name, fleet.scale(name, size)))
+            return answer(report.describe_forecast(fleet.forecast(name, "scale", size=size)), tables.plan)
+        return answer(report.describe_result(fleet, name, fleet.scale(name, size)))
 
 
 def replace(minion_id: MinionId, reason: str = "an operator replaces it", test: bool = False):
@@ -297,11 +319,11 @@ def replace(minion_id: MinionId, reason: str = "an operator replaces it", test: 
 
         salt-run fleet.replace web-6f1c0d2a93b47e58.example.com reason='its disk makes noises'
     """
-    with _operations() as (fleet, notify):
+    with _command(minion_id=minion_id) as (fleet, notify, answer):
         name = fleet.fleet_of(minion_id)
         if test:
-            return output(__opts__, Interventions(fleet, notify).taint(minion_id, reason, test=True))
-        return output(__opts__, report.describe_result(fleet, name, fleet.replace(minion_id, reason)))
+            return answer(Interventions(fleet, notify).taint(minion_id, reason, test=True))
+        return answer(report.describe_result(fleet, name, fleet.replace(minion_id, reason)))
 
 
 def protect(minion_id: MinionId, reason: str | None = None, test: bool = False):
@@ -320,8 +342,8 @@ def protect(minion_id: MinionId, reason: str | None = None, test: bool = False):
 
         salt-run fleet.protect web-6f1c0d2a93b47e58.example.com reason='a core dump is being taken'
     """
-    with _operations() as (fleet, notify):
-        return output(__opts__, Interventions(fleet, notify).protect(minion_id, reason, test))
+    with _command(minion_id=minion_id) as (fleet, notify, answer):
+        return answer(Interventions(fleet, notify).protect(minion_id, reason, test))
 
 
 def unprotect(minion_id: MinionId, reason: str | None = None, test: bool = False):
@@ -340,8 +362,8 @@ def unprotect(minion_id: MinionId, reason: str | None = None, test: bool = False
 
         salt-run fleet.unprotect web-6f1c0d2a93b47e58.example.com
     """
-    with _operations() as (fleet, notify):
-        return output(__opts__, Interventions(fleet, notify).unprotect(minion_id, reason, test))
+    with _command(minion_id=minion_id) as (fleet, notify, answer):
+        return answer(Interventions(fleet, notify).unprotect(minion_id, reason, test))
 
 
 def destroy(name: Name, test: bool = False):
@@ -358,10 +380,10 @@ def destroy(name: Name, test: bool = False):
         salt-run fleet.destroy web test=True
         salt-run fleet.destroy web
     """
-    with _operations() as (fleet, _):
+    with _command(name) as (fleet, _, answer):
         if test:
-            return output(__opts__, report.describe_forecast(fleet.forecast(name, "destroy")), tables.plan)
-        return output(__opts__, report.describe_result(fleet, name, fleet.destroy(name)))
+            return answer(report.describe_forecast(fleet.forecast(name, "destroy")), tables.plan)
+        return answer(report.describe_result(fleet, name, fleet.destroy(name)))
 
 
 def rebuild(name: Name, test: bool = False, refresh: Refresh = "updates"):
@@ -381,13 +403,13 @@ def rebuild(name: Name, test: bool = False, refresh: Refresh = "updates"):
 
         salt-run fleet.rebuild web
     """
-    with _operations() as (fleet, notify):
+    with _command(name) as (fleet, notify, answer):
         definition = fleet.definition(name)
         options = {"refresh": refresh, "channel": definition.channel, "test": test}
         baked = bake_module.bake(definition.recipe, __opts__, **options, progress=notify)
         if test:
-            return output(__opts__, {"bake": baked, "roll": report.describe_forecast(fleet.forecast(name, "roll"))})
-        return output(__opts__, {"bake": baked, "roll": report.describe_result(fleet, name, fleet.roll(name))})
+            return answer({"bake": baked, "roll": report.describe_forecast(fleet.forecast(name, "roll"))})
+        return answer({"bake": baked, "roll": report.describe_result(fleet, name, fleet.roll(name))})
 
 
 def relaunch_phase(name: Name, test: bool = False):
@@ -406,8 +428,8 @@ def relaunch_phase(name: Name, test: bool = False):
 
         salt-run fleet.relaunch_phase web
     """
-    with _operations() as (fleet, notify):
-        return output(__opts__, relaunch.relaunch(fleet, notify, name, test))
+    with _command(name) as (fleet, notify, answer):
+        return answer(relaunch.relaunch(fleet, notify, name, test))
 
 
 def drift(name: Name, full: bool = False, taint: bool = False, minion: MinionId | None = None):
@@ -433,11 +455,11 @@ def drift(name: Name, full: bool = False, taint: bool = False, minion: MinionId 
         salt-run fleet.drift web
         salt-run fleet.drift all taint=True
     """
-    with _operations() as (fleet, notify):
+    with _command(name) as (fleet, notify, answer):
         found = fleet_drift.check(fleet, notify, name, full=full, taint=taint, minion=minion)
     if found["retcode"]:
         __context__["retcode"] = found["retcode"]
-    return output(__opts__, found)
+    return answer(found)
 
 
 def reconcile(name: Name = "all", orphans: bool = True, test: bool = False):
@@ -462,12 +484,12 @@ def reconcile(name: Name = "all", orphans: bool = True, test: bool = False):
         salt-run fleet.reconcile web
         salt-run fleet.reconcile all test=True
     """
-    with _operations() as (fleet, notify):
+    with _command(name) as (fleet, notify, answer):
         collect = Orphans(fleet, operations.loader(__opts__), notify).collect if orphans else None
         found = fleet_reconcile.reconcile(fleet, name, partial(_operations, like=fleet), collect, test)
     if found["retcode"]:
         __context__["retcode"] = found["retcode"]
-    return output(__opts__, found)
+    return answer(found)
 
 
 def adopt_store(name: Name = "all", installation: str | None = None, test: bool = False):
@@ -495,7 +517,7 @@ def adopt_store(name: Name = "all", installation: str | None = None, test: bool 
         salt-run fleet.adopt_store test=True
         salt-run fleet.adopt_store
     """
-    with _operations() as (fleet, _):
+    with _command(name) as (fleet, _, _):
         return output(__opts__, lost_store.adopt(fleet, name, installation, test))
 
 
@@ -521,8 +543,8 @@ def taint(minion_id: MinionId, reason: str | None = None, kind: TaintKind = "han
 
         salt-run fleet.taint web-6f1c0d2a93b47e58.example.com reason='changed nginx.conf by hand'
     """
-    with _operations() as (fleet, notify):
-        return output(__opts__, Interventions(fleet, notify).taint(minion_id, reason, kind, test))
+    with _command(minion_id=minion_id) as (fleet, notify, answer):
+        return answer(Interventions(fleet, notify).taint(minion_id, reason, kind, test))
 
 
 def untaint(minion_id: MinionId, reason: str | None = None, test: bool = False):
@@ -541,8 +563,8 @@ def untaint(minion_id: MinionId, reason: str | None = None, test: bool = False):
 
         salt-run fleet.untaint web-6f1c0d2a93b47e58.example.com reason='looked at it: a false alarm'
     """
-    with _operations() as (fleet, notify):
-        return output(__opts__, Interventions(fleet, notify).untaint(minion_id, reason, test))
+    with _command(minion_id=minion_id) as (fleet, notify, answer):
+        return answer(Interventions(fleet, notify).untaint(minion_id, reason, test))
 
 
 def break_glass(minion_id: MinionId, reason: str | None = None, ttl: Duration = "15m", test: bool = False):
@@ -567,8 +589,8 @@ def break_glass(minion_id: MinionId, reason: str | None = None, ttl: Duration = 
 
         salt-run fleet.break_glass web-6f1c0d2a93b47e58.example.com reason='core dump for case 4711' ttl=30m
     """
-    with _operations() as (fleet, notify):
-        return output(__opts__, Interventions(fleet, notify).break_glass(__opts__, minion_id, reason, ttl, test))
+    with _command(minion_id=minion_id) as (fleet, notify, answer):
+        return answer(Interventions(fleet, notify).break_glass(__opts__, minion_id, reason, ttl, test))
 
 
 def end_break_glass(minion_id: MinionId):
@@ -581,8 +603,8 @@ def end_break_glass(minion_id: MinionId):
 
         salt-run fleet.end_break_glass web-6f1c0d2a93b47e58.example.com
     """
-    with _operations() as (fleet, notify):
-        return output(__opts__, Interventions(fleet, notify).end_break_glass(minion_id))
+    with _command(minion_id=minion_id) as (fleet, notify, answer):
+        return answer(Interventions(fleet, notify).end_break_glass(minion_id))
 
 
 def status(name: Name):
@@ -600,10 +622,10 @@ def status(name: Name):
 
         salt-run fleet.status web
     """
-    with _operations() as (fleet, _):
+    with _command(name) as (fleet, _, answer):
         if name == "all":
-            return output(__opts__, report.status_of_all(fleet, time.time()), tables.status)
-        return output(__opts__, report.status(fleet, name, time.time()), tables.status)
+            return answer(report.status_of_all(fleet, time.time()), tables.status)
+        return answer(report.status(fleet, name, time.time()), tables.status)
 
 
 def show(rollout: Count, fleet: Name | None = None):
@@ -623,8 +645,8 @@ def show(rollout: Count, fleet: Name | None = None):
         salt-run fleet.show 12
         salt-run fleet.show 12 web --out=json
     """
-    with _operations() as (work, _):
-        return output(__opts__, timeline.show(work, rollout, fleet), tables.rollout)
+    with _command(fleet, rollout=rollout) as (work, _, answer):
+        return answer(timeline.show(work, rollout, fleet), tables.rollout)
 
 
 def history(name: Name):
@@ -639,10 +661,10 @@ def history(name: Name):
 
         salt-run fleet.history web
     """
-    with _operations() as (fleet, _):
+    with _command(name) as (fleet, _, answer):
         if name == "all":
-            return output(__opts__, report.history_of_all(fleet))
-        return output(__opts__, report.history(fleet, name))
+            return answer(report.history_of_all(fleet))
+        return answer(report.history(fleet, name))
 
 
 def _fleets():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -49,12 +49,24 @@ def plain_errors() -> Iterator[None]:
         raise RuntimeError(f"a defect of saltext-immutable: {err}") from err
 
 
+def _reads_stderr(opts: Mapping[str, Any]) -> bool:
+    """Return whether a person at salt-run reads what is printed on standard error."""
+    return opts.get("__cli") == "salt-run" and not opts.get("quiet")
+
+
+def warn(opts: Mapping[str, Any], warnings: Iterable[str]) -> None:
+    """Print what an operator must know before anything else is printed: a command may fail, or take long."""
+    if _reads_stderr(opts):
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
+
+
 class Progress:
     """Reports progress as events, and on the standard error of salt-run, so that ``--out=json`` stays JSON."""
 
     def __init__(self, opts: Mapping[str, Any]) -> None:
         self._bus = salt.utils.event.get_master_event(dict(opts), opts["sock_dir"], listen=False)
-        self._to_stderr = opts.get("__cli") == "salt-run" and not opts.get("quiet")
+        self._to_stderr = _reads_stderr(opts)
 
     def __call__(self, message: str, tag: str, **data: Any) -> None:
         """Print ``message``, and fire it with ``data`` as the event ``immutable/<tag>``."""

@@ -48,11 +48,14 @@ def test_what_fits_a_shape_leaves_it_as_it_is(changes, fits):
     assert ((found, named) == (STATUS, {"machine": MACHINE})) == fits
 
 
+RELAUNCHED = {"at_a_time": 1, "fleet": "web", "order": [], "warnings": []}
+
+
 def test_an_answer_that_does_not_fit_is_shown_as_a_difference(monkeypatch):
     monkeypatch.setattr(seen, "WRITE", False)
     onlooker = seen.Onlooker()
-    onlooker.answer("fleet.relaunch_phase", ["web"], {}, {"at_a_time": 1, "fleet": "web", "order": [], "result": True})
+    onlooker.answer("fleet.relaunch_phase", ["web"], {}, {**RELAUNCHED, "result": True})
     onlooker.end()
-    onlooker.answer("fleet.relaunch_phase", ["web"], {}, {"at_a_time": 1, "fleet": "web", "order": [], "took": 2.5})
+    onlooker.answer("fleet.relaunch_phase", ["web"], {}, {**RELAUNCHED, "took": 2.5})
     with pytest.raises(pytest.fail.Exception, match=r"changed: fleet.relaunch_phase(.|\n)*\+.*took\?.: float"):
         onlooker.end()

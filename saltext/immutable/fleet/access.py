@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from salt.exceptions import SaltException
 
 from saltext.immutable import providers
-from saltext.immutable.fleet.books.ledger import Ledger, Record
+from saltext.immutable.fleet import unknown_machines
+from saltext.immutable.fleet.books.ledger import Generation, Ledger, Record
 from saltext.immutable.fleet.books.unknown_machines import never_known
 from saltext.immutable.fleet.drive.track import phase
 from saltext.immutable.fleet.drive.world import Minions, World, is_ours
@@ -47,13 +48,15 @@ class Access:
         self._store, self._minions, self._load, self._route = store, minions, load, route
         self._clock, self._ask_all = clock, ask_all
 
-    def world(self, fleet: Fleet, ledger: Ledger, *numbers: int | None) -> World:
+    def world(self, fleet: Fleet, ledger: Ledger, *numbers: int | None, missing: Sequence[Generation] = ()) -> World:
         """Return the fleet's world with the providers of all generations that have machines.
 
-        ``numbers``: further generations, which will get machines. A generation may have another provider.
+        ``numbers``: further generations, which will get machines; ``missing``: those of machines that the store does
+        not know. A generation may have another provider.
         """
-        generations = ledger.generations()
-        needed = {record.generation for record in ledger.records().values()}.union(numbers)
+        more = {one.number: one for one in missing}
+        generations = {**ledger.generations(), **more}
+        needed = {record.generation for record in ledger.records().values()}.union(numbers, more)
         default = self._load(fleet.provider)
         loaded = [(fleet.provider, default)]
         by_number: dict[int, Provider] = {}
@@ -84,6 +87,27 @@ class Access:
         others = [one for one in listed if one.installation and is_ours(one, one.installation)]
         keys = self._minions.with_key() if others else set()
         return [one for one in others if one.minion_id in keys]
+
+    def lost(self, fleet: Fleet, ledger: Ledger) -> str | None:
+        """Return a sentence if the store has no machine of a fleet, and those run that it had before it was lost."""
+        return None if ledger.records() else unknown_machines.lost(fleet.name, self.foreign(fleet))
+
+    def warning(self, fleet: Fleet, ledger: Ledger) -> str | None:
+        """Return a sentence if the store was lost or is older than the machines of a fleet.
+
+        None also where a provider cannot list its machines.
+        """
+        with suppress(SaltException):
+            return self.lost(fleet, ledger) or unknown_machines.warning(fleet.name, self.recovery(fleet, ledger))
+        return None
+
+    def strangers(self, fleet: Fleet, ledger: Ledger) -> list[str]:
+        """Return the minion ids of machines that run and that the store does not know, as far as they are listed."""
+        known = ledger.records()
+        with suppress(SaltException):
+            ours = [one for one in self.recovery(fleet, ledger).reasons if one not in known]
+            return ours if known else [*ours, *(one.minion_id for one in self.foreign(fleet))]
+        return []
 
     def keyless(self, fleet: Fleet, ledger: Ledger) -> list[str]:
         """Return the minion ids of machines that were ready once, and have no key on this master any more.

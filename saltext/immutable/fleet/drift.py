@@ -34,6 +34,8 @@ MAX_SUMMARY_ITEMS = 3
 """How many items an entry of the audit log names."""
 Target = tuple[Record, str]
 """A machine, and the digest of the image that it should run."""
+STRANGER = "it runs, and the store does not know it, so it is not known which image it should run"
+"""Why a machine that the store does not know is unknown."""
 ITEM_KEYS = ("kind", "what", "detail", "owner", "layer")
 
 
@@ -71,11 +73,13 @@ def check(
     """Check the machines of a fleet, or of ``all``, for drift.
 
     ``full``: read all content; ``taint``: taint machines with drift; ``minion``: check only this machine.
-    Keys of the result: ``machines``, ``clean``, ``drifted``, ``unknown``, ``retcode`` (0 if all machines are clean).
+    Machines that run and that the store does not know are not checked: they are unknown. Keys of the result:
+    ``machines``, ``clean``, ``drifted``, ``unknown``, ``retcode`` (0 if all machines are clean).
     """
-    targets = _targets(operations, name)
+    targets, strangers = _targets(operations, name), _strangers(operations, name)
     if minion is not None:
-        targets = {minion: _target(targets, minion)}
+        strangers = {key: fleet for key, fleet in strangers.items() if key == minion}
+        targets = {} if strangers else {minion: _target(targets, minion)}
     answers = in_parallel({key: _call(operations, target, full) for key, target in targets.items()})
     Interventions(operations, notify).report_forged({key: record.fleet for key, (record, _) in targets.items()})
     remaining = _targets(operations, name)  # without the machines that were replaced meanwhile
@@ -85,12 +89,13 @@ def check(
         recorder.record(targets[minion_id][0], finding, taint)
     drifted = [key for key, finding in found.items() if finding.drift]
     unknown = [key for key, finding in found.items() if finding.unknown is not None]
+    machines = {key: _data(targets[key][0], finding) for key, finding in found.items()}
     return {
-        "machines": {key: _data(targets[key][0], finding) for key, finding in found.items()},
+        "machines": machines | {key: {"fleet": fleet, "unknown": STRANGER} for key, fleet in strangers.items()},
         "clean": len(found) - len(drifted) - len(unknown),
         "drifted": drifted,
-        "unknown": unknown,
-        "retcode": int(bool(drifted or unknown)),
+        "unknown": [*unknown, *strangers],
+        "retcode": int(bool(drifted or unknown or strangers)),
     }
 
 
@@ -155,6 +160,12 @@ def _targets(operations: Operations, name: str) -> dict[str, Target]:
             if record.ready_since is not None and not record.doomed:
                 found[record.minion_id] = (record, generations[record.generation].image)
     return found
+
+
+def _strangers(operations: Operations, name: str) -> dict[str, str]:
+    """Return minion id to fleet of the machines that run and that the store does not know."""
+    fleets = operations.names() if name == "all" else [name]
+    return {minion_id: fleet for fleet in fleets for minion_id in operations.strangers(fleet)}
 
 
 def _target(targets: Mapping[str, Target], minion: str) -> Target:

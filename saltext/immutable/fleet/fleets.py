@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -71,6 +71,7 @@ class Fleets:
         self.store, self.definitions, self.minions = store, definitions, minions
         self._say, self.clock, self._token = say, clock, token
         self.access = Access(store, minions, load, route or router({}), clock, ask_all)
+        self._ask_all, self._warned = ask_all, dict[str, list[str]]()
         self.effects = effects or (lambda stopped: Threads(minions.poll, stopped))
         self.user, self.jid = user, jid
         self.taints, self.audit = Taints(store), AuditLog(store)
@@ -331,18 +332,22 @@ class Fleets:
 
     def lost(self, name: str) -> str | None:
         """Return a sentence if a fleet of the pillar has no machines in the store, and others that it had before."""
-        if name not in self.definitions.fleets or Ledger(self.store, name).records():
-            return None
-        return unknown_machines.lost(name, self.access.foreign(self.definitions.fleets[name]))
+        fleet = self.definitions.fleets.get(name)
+        return self.access.lost(fleet, Ledger(self.store, name)) if fleet else None
 
-    def warnings(self, fleet: Fleet) -> list[str]:
-        """Return what an operator must know of a fleet: about the store, and windows that are never open."""
-        found: list[str | None] = []
-        with suppress(CommandExecutionError):
-            found.append(self.lost(fleet.name))
-            recovery = self.access.recovery(fleet, Ledger(self.store, fleet.name))
-            found.append(unknown_machines.warning(fleet.name, recovery))
-        return [*filter(None, found), *self.window_mistakes(fleet)]
+    def warnings(self, name: str) -> list[str]:
+        """Return what an operator must know of a fleet, or of ``all``: about the store, and windows that never open.
+
+        It is worked out once: the command that begins may write back what the store does not know.
+        """
+        if name == "all":
+            found = self._ask_all({one: partial(self.warnings, one) for one in self.names()})
+            return list(chain(*found.values()))
+        if name not in self._warned:
+            fleet = self.find(name, allow_removed=True)
+            about_store = self.access.warning(fleet, Ledger(self.store, name))
+            self._warned[name] = [*([about_store] if about_store else []), *self.window_mistakes(fleet)]
+        return self._warned[name]
 
     def _taint_keyless(self, name: str) -> None:
         """Taint machines whose minion key is gone, so that a rollout replaces them; not those that have it back."""

@@ -40,7 +40,7 @@ class Interventions:
         ``kind`` drift: the reason is what ``fleet.drift`` wrote to the audit log; ``reason`` is ignored, because a
         reactor takes it from an event, and any minion can fire events.
         """
-        fleet = self._fleet_of(minion_id)
+        fleet = self._fleet_of(minion_id, test)
         entry = self._operations.audit_entry("tainted", minion_id, fleet, self._taint_reason(minion_id, reason, kind))
         known: Kind = "drift" if kind == "drift" else "hand"
         if any(taint.kind == known for taint in self._taints.of_machine(minion_id)):
@@ -59,7 +59,7 @@ class Interventions:
 
     def untaint(self, minion_id: str, reason: str | None = None, test: bool = False) -> dict[str, Any]:
         """Remove the taints of a machine; raise ``CommandExecutionError`` if it was opened by break-glass."""
-        fleet = self._fleet_of(minion_id)
+        fleet = self._fleet_of(minion_id, test)
         entry = self._operations.audit_entry("untainted", minion_id, fleet, plain(str(reason or "")))
         if not self._taints.of_machine(minion_id):
             return self._result(entry, "it is not tainted", changed=False)
@@ -125,7 +125,7 @@ class Interventions:
         ``opts``: the master's, for its private key. Raises ``CommandExecutionError`` if the machine does not answer as
         it should; nothing is tainted or opened then, unless the error says so.
         """
-        why, seconds, fleet = _required(reason), _ttl(ttl), self._fleet_of(minion_id)
+        why, seconds, fleet = _required(reason), _ttl(ttl), self._fleet_of(minion_id, test)
         entry = self._operations.audit_entry("break-glass", minion_id, fleet, f"break-glass for {seconds:g} s: {why}")
         if test:
             comment = f"it would be tainted permanently: {entry.reason}"
@@ -179,16 +179,19 @@ class Interventions:
         except CommandExecutionError as err:
             raise CommandExecutionError(plain(str(err))) from err
 
-    def _fleet_of(self, minion_id: str) -> str | None:
-        """Return the fleet of a machine; None for an adopted one, which must have a key on this master."""
+    def _fleet_of(self, minion_id: str, test: bool = False) -> str | None:
+        """Return the fleet of a machine; None for an adopted one, which must have a key on this master.
+
+        A machine that the store does not know is written back first, but for a dry run (``test``).
+        """
         try:
             reading.minion_id(minion_id)
         except ValueError as err:
             raise SaltInvocationError(f"minion_id: {err}; name one machine") from err
         fleet = self._taints.fleet_of(minion_id)
         if fleet is None and (found := self._operations.fleet_that_lists(minion_id)):
-            self._operations.write_back(found)
-            fleet = self._taints.fleet_of(minion_id)
+            self._operations.write_back(found, test)
+            fleet = found if test else self._taints.fleet_of(minion_id)
         if fleet is None and not self._minions.accepted(minion_id):
             names = ", ".join(self._operations.names()) or "none"
             raise SaltInvocationError(

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from salt.exceptions import CommandExecutionError, SaltException, SaltInvocationError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.fleet.books.ledger import Ledger
 from saltext.immutable.fleet.books.plans import Plans, SavedPlan, ground, require_same
@@ -136,15 +136,22 @@ class Operations(Fleets):
             raise SaltInvocationError(
                 f"{minion_id} is not a machine of a fleet; `salt-run fleet.status all` names the machines"
             )
+        self._require_store(name)
         return name
 
     def fleet_that_lists(self, minion_id: str) -> str | None:
-        """Return the fleet of a machine that the store does not know; None if there is none."""
-        for name in self.definitions.fleets:
-            with suppress(SaltException):
-                if minion_id in self.write_back(name, test=True).reasons:
-                    return name
-        return None
+        """Return the fleet of a machine that runs and that the store does not know; None if there is none."""
+        return next((name for name in self.definitions.fleets if minion_id in self.strangers(name)), None)
+
+    def strangers(self, name: str) -> list[str]:
+        """Return the minion ids of machines of a fleet of the pillar that run and that the store does not know."""
+        fleet = self.definitions.fleets.get(name)
+        return self.access.strangers(fleet, Ledger(self.store, name)) if fleet else []
+
+    def _require_store(self, name: str) -> None:
+        """Raise ``CommandExecutionError`` if the store of a fleet was lost."""
+        if why := self.lost(name):
+            raise CommandExecutionError(why)
 
     def write_back(self, name: str, test: bool = False) -> Recovery:
         """Write the machines of a fleet back that run but are not in the store; return what was, or would be, written.
@@ -152,8 +159,7 @@ class Operations(Fleets):
         Raises ``CommandExecutionError`` if a provider cannot list its machines, ``Held`` if another process works on
         the fleet.
         """
-        if why := self.lost(name):
-            raise CommandExecutionError(why)
+        self._require_store(name)
         found = self.access.recovery(self.find(name, allow_removed=True), Ledger(self.store, name))
         if found.records and not test:
             with self.lease(name):  # that writes them
@@ -295,7 +301,11 @@ class Operations(Fleets):
         image: str | None = None,
         size: int | None = None,
     ) -> Forecast:
-        """Return what a command of this kind would do now if nothing fails. Nothing is changed."""
+        """Return what a command of this kind would do now if nothing fails. Nothing is changed.
+
+        Raises ``CommandExecutionError`` if the store was lost, as the command does.
+        """
+        self._require_store(name)
         ledger = Ledger(self.store, name)
         if kind == "destroy":
             return self._forecast(self.find(name, allow_removed=True), ledger, kind, None)
@@ -312,12 +322,17 @@ class Operations(Fleets):
                 sized = replace(fleet, size=_count(size))
                 _require_size(sized)
             return self._forecast(sized, ledger, kind, last_good(ledger), sized=True)
+        return self.forecast_roll(name, image)
+
+    def forecast_roll(self, name: str, image: str | None = None) -> Forecast:
+        """Return what a roll would do now if nothing fails, also if the store was lost, so that it would refuse."""
+        fleet, ledger = self.definition(name), Ledger(self.store, name)
         digest = self._image(fleet, image)
         known = [*ledger.generations().values(), *self.access.recovery(fleet, ledger).generations]
         newest = max(known, key=lambda one: one.number, default=None)
         if newest and (newest.image, newest.provider) == (digest, fleet.provider):
-            return self._forecast(fleet, ledger, kind, newest.number, digest)
-        return self._forecast(fleet, ledger, kind, newest.number + 1 if newest else 1, digest)
+            return self._forecast(fleet, ledger, "roll", newest.number, digest)
+        return self._forecast(fleet, ledger, "roll", newest.number + 1 if newest else 1, digest)
 
     def check_plan(self, name: str, plan: str, image: str | None = None) -> tuple[SavedPlan, Forecast]:
         """Return a saved plan, and what a roll would do now; raise ``CommandExecutionError`` if they differ."""

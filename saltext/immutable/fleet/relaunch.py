@@ -5,7 +5,7 @@ No progress is saved: after an interruption the command starts again, since the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -52,17 +52,24 @@ def relaunch(operations: Operations, notify: Notify, name: str, test: bool = Fal
     Raises ``Failed`` if a machine failed, ``Interrupted`` if told to stop. ``test``: only return the order.
     """
     fleet, ledger = operations.definition(name), operations.ledger(name)
+    if test:
+        found = operations.write_back(name, test=True)
+        world = operations.access.world(fleet, ledger, missing=found.generations)
+        there = {**ledger.records(), **{one.minion_id: one for one in found.records}}
+        return _result(fleet, _in_order(world, there.values()), None)
     with stop_on_signal() as stopped, operations.lease(name) as lease:
         world = operations.world(fleet, ledger)
-        machines = _in_order(world, [one for one in ledger.records().values() if _serves(one)])
+        machines = _in_order(world, ledger.records().values())
         lease.renew()
-        order = [one.record.minion_id for one in machines]
-        result = {"fleet": name, "order": order, "at_a_time": _max_at_once(fleet, machines)}
-        if test:
-            return {**result, "result": None}
+        result = _result(fleet, machines, True)
         log = _Log(operations, notify, name, lease)
         RelaunchLoop(fleet, machines, lease, world, operations.effects(stopped), operations.clock, log, stopped).run()
-    return {**result, "result": True}
+    return result
+
+
+def _result(fleet: Fleet, machines: Sequence[MachineRelaunch], result: bool | None) -> dict[str, Any]:
+    order = [one.record.minion_id for one in machines]
+    return {"fleet": fleet.name, "order": order, "at_a_time": _max_at_once(fleet, machines), "result": result}
 
 
 class RelaunchLoop:
@@ -195,8 +202,9 @@ def _serves(record: Record) -> bool:
     return record.ready_since is not None and not record.doomed
 
 
-def _in_order(world: World, records: Sequence[Record]) -> list[MachineRelaunch]:
-    """Return the machines in the order in which they are relaunched: unhealthy ones first, then the oldest."""
+def _in_order(world: World, there: Iterable[Record]) -> list[MachineRelaunch]:
+    """Return the machines that serve in the order in which they are relaunched: unhealthy ones, then the oldest."""
+    records = [one for one in there if _serves(one)]
     addresses = {instance.minion_id: instance.address for instance in world.list()}
     probes = in_parallel({r.minion_id: partial(world.probe, r, addresses.get(r.minion_id), False) for r in records})
     machines = [MachineRelaunch(r, addresses.get(r.minion_id), probes[r.minion_id].health == "yes") for r in records]

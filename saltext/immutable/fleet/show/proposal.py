@@ -20,7 +20,7 @@ def propose(operations: Operations, name: str, image: str | None = None) -> dict
 
     ``image``: another image than the channel's.
     """
-    forecast = operations.forecast(name, "roll", image=image)
+    forecast = operations.forecast_roll(name, image)
     result: dict[str, Any] = {**describe_forecast(forecast), "difference": None, "plan": None, "warnings": []}
     if forecast.digest is not None:
         result["warnings"] = operations.access.unmet(operations.definition(name), forecast.digest)

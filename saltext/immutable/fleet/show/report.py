@@ -118,7 +118,7 @@ def status(operations: Operations, name: str, now: float) -> dict[str, Any]:
         "generation": generation.number if generation else None,
         "image": operations.image_name(generation),
         "revoked": revoked_in_use(operations.store, ledger),
-        "warnings": operations.warnings(fleet),
+        "warnings": operations.warnings(name),
         "size": sum(not record.doomed and record.kept_until is None for record in records),
         **_sizes(operations, ledger),
         "tainted": sum(record.minion_id in taints for record in records),

@@ -26,7 +26,9 @@ def status(data: Data, width: int) -> str:
     width = max(width, MIN_WIDTH)
     if "fleets" not in data:
         return "\n".join(_fleet(data, width))
-    blocks = [list(_fleet(fleet, width)) for fleet in data["fleets"].values()]
+    first = dict.fromkeys(one for part in (data, *data["fleets"].values()) for one in _warnings(part))
+    blocks = [[row for one in first for row in _wrapped(one, width)]] if first else []
+    blocks += [list(_fleet({**fleet, "warnings": ()}, width)) for fleet in data["fleets"].values()]
     adopted = [f"{minion_id}: {'; '.join(reasons)}" for minion_id, reasons in data["adopted"].items()]
     if adopted:
         title = "tainted machines that no fleet launched"
@@ -43,12 +45,12 @@ def _fleet(data: Data, width: int) -> Iterator[str]:
 
 
 def _head(data: Data) -> Iterator[str]:
-    """Yield the lines above the table: fleet, image, rollout, orders, and the process that works on it."""
+    """Yield the lines above the table: warnings, fleet, image, rollout, orders, and the process that works on it."""
+    yield from _warnings(data)
     wanted = "" if data.get("wanted") is None else f" of {data['wanted']}"
     runs = f"generation {data['generation']}, {data['image']}" if data["generation"] else "nothing was rolled out yet"
     yield f"fleet {data['fleet']}: {data['size']}{wanted} machines, {runs}"
     yield from (f"revoked: {why}" for why in data.get("revoked", ()))
-    yield from (f"warning: {warning}" for warning in data.get("warnings", ()))
     if data.get("size_set"):
         yield f"size: {data['size_set']}"
     if data["rollout"]:
@@ -58,6 +60,11 @@ def _head(data: Data) -> Iterator[str]:
         yield str(data["unlisted"])
     if data["held_by"]:
         yield f"held by: {data['held_by']}"
+
+
+def _warnings(data: Data) -> Iterator[str]:
+    """Yield what stands first, whatever else is said."""
+    yield from (f"warning: {warning}" for warning in data.get("warnings", ()))
 
 
 def _rollout(rollout: Data) -> Iterator[str]:
@@ -115,7 +122,7 @@ def table(head: Sequence[str], rows: Sequence[tuple[list[str], list[str]]], widt
 def rollout(data: Data, width: int) -> str:
     """Return a rollout with its journal as a timeline: the text of ``fleet.show``."""
     width = max(width, MIN_WIDTH)
-    lines = [f"{data['kind']} {data['id']} of fleet {data['fleet']}: {data['outcome']}"]
+    lines = [*_warnings(data), f"{data['kind']} {data['id']} of fleet {data['fleet']}: {data['outcome']}"]
     lines += [f"started {data['started']}" + (f", took {span(data['seconds'])}" if data["seconds"] is not None else "")]
     lines += [f"{end}: {_generation(data[end])}" for end in ("from", "to")]
     lines += [f"settings changed: {line(change)}" for change in data["settings_changed"]]
@@ -168,9 +175,8 @@ def _lines(reason: str) -> list[str]:
 def plan(data: Data, width: int) -> str:
     """Return the text of ``fleet.plan``: each action in order, and how the images differ."""
     width = max(width, MIN_WIDTH)
-    lines = [f"fleet {data['fleet']}: {data['verdict']}: {data['reason']}"]
+    lines = [*_warnings(data), f"fleet {data['fleet']}: {data['verdict']}: {data['reason']}"]
     lines += [f"image {data['image']} would run"] if data["image"] and data["actions"] else []
-    lines += [f"warning: {warning}" for warning in data.get("warnings", ())]
     text = [row for one in lines for row in _wrapped(one, width)]
     if data["actions"]:
         rows = [_action(number, action) for number, action in enumerate(data["actions"], 1)]

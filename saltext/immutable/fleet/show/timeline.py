@@ -42,19 +42,27 @@ def show(operations: Operations, number: object, fleet: str | None = None) -> di
     }
 
 
-def _find(operations: Operations, number: object, fleet: str | None) -> Rollout:
-    """Return the rollout of this number; numbers are unique across fleets."""
-    digits = str(number)
-    known = int(digits) if digits.isdecimal() and len(digits) < _MAX_DIGITS else 0  # the first one has number 1
+def fleet_of(operations: Operations, number: object) -> str | None:
+    """Return the fleet of the rollout of this number; numbers are unique across fleets. None: there is no such one."""
     with operations.store.read() as connection:
-        found = connection.execute(sa.select(rollouts.c.fleet).where(rollouts.c.id == known)).scalar()
+        fleet: str | None = connection.execute(sa.select(rollouts.c.fleet).where(rollouts.c.id == _id(number))).scalar()
+    return fleet
+
+
+def _id(number: object) -> int:
+    digits = str(number)
+    return int(digits) if digits.isdecimal() and len(digits) < _MAX_DIGITS else 0  # the first one has number 1
+
+
+def _find(operations: Operations, number: object, fleet: str | None) -> Rollout:
+    found = fleet_of(operations, number)
     if found is None or fleet not in (None, found):
         other = f"; it is a rollout of fleet {found}" if found else ""
         raise SaltInvocationError(
-            f"fleet {fleet or 'all'}: there is no rollout {digits}{other}; "
+            f"fleet {fleet or 'all'}: there is no rollout {number}{other}; "
             f"`salt-run fleet.history {fleet or 'all'}` shows the numbers"
         )
-    return next(rollout for rollout in Ledger(operations.store, found).rollouts() if rollout.id == known)
+    return next(rollout for rollout in Ledger(operations.store, found).rollouts() if rollout.id == _id(number))
 
 
 def _generation(operations: Operations, generation: Generation | None) -> dict[str, Any] | None:

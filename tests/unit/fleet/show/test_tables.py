@@ -210,9 +210,9 @@ PLAN = {
 def test_a_plan_names_actions_differences_and_the_command_that_does_it():
     packages = ", ".join(f"p{number:02} 1 -> 2" for number in range(12))
     assert tables.plan(PLAN, 250).splitlines() == [
+        "warning: the master has open_mode: True",
         "fleet web: roll: 1 to launch, 1 to destroy",
         "image web@222222222222 would run",
-        "warning: the master has open_mode: True",
         "",
         "   WHAT     MACHINE                           WHY",
         "1  launch   a new one of generation 3         1 of 1 on generation 3",
