@@ -29,7 +29,7 @@ try:
     from saltext.immutable.bake.commands import shell as shells
     from saltext.immutable.bake.commands.evidence import evidence
     from saltext.immutable.images import sign as signing
-    from saltext.immutable.runner import PlainError, output, plain_errors, reporting
+    from saltext.immutable.runner import PlainError, output, reporting, warn
     from saltext.immutable.spec.command_line import Cache, Duration, FilePath, Name, Names, Reference, Refresh
     from saltext.immutable.store import Store
 
@@ -43,6 +43,17 @@ __func_alias__ = {"list_": "list"}
 
 def __virtual__():
     return (False, MISSING) if MISSING else __virtualname__
+
+
+@contextmanager
+def _command():
+    """
+    Say first if the store is older than the builder; give what prints progress, and what makes the answer of data.
+    """
+    with reporting(__opts__) as progress:
+        warnings = catalog.warnings(__opts__)
+        warn(__opts__, warnings)
+        yield progress, lambda data: output(__opts__, {**data, "warnings": warnings})
 
 
 def bake(
@@ -99,7 +110,7 @@ def bake(
         salt-run image.bake web,shop,mail test=True
         salt-run image.bake web keep_failed=1h
     """
-    with reporting(__opts__) as progress:
+    with _command() as (progress, _):
         how = {"refresh": refresh, "channel": channel, "test": test, "user": globals().get("__user__")}
         how |= {"cache": cache, "again": again, "keep_failed": keep_failed}
         with junit_reports.reported(__opts__, name, junit):
@@ -117,7 +128,7 @@ def list_(recipe: Name | None = None):
         salt-run image.list
         salt-run image.list web --out=json
     """
-    with plain_errors():
+    with _command():
         return output(__opts__, catalog.table(spec.settings(__opts__), recipe, time.time()))
 
 
@@ -138,8 +149,8 @@ def show(image: Reference):
 
         salt-run image.show web:stable
     """
-    with plain_errors():
-        return output(__opts__, catalog.show(spec.settings(__opts__), image))
+    with _command() as (_, answer):
+        return answer(catalog.show(spec.settings(__opts__), image))
 
 
 def why(name: Name, updates: bool = False):
@@ -163,7 +174,7 @@ def why(name: Name, updates: bool = False):
         salt-run image.why web
         salt-run image.why web updates=True
     """
-    with reporting(__opts__) as progress:
+    with _command() as (progress, _):
         return output(__opts__, explain.explain(__opts__, name, updates=updates, progress=progress))
 
 
@@ -181,7 +192,7 @@ def outdated(name: Reference | None = None):
         salt-run image.outdated
         salt-run image.outdated web
     """
-    with reporting(__opts__) as progress:
+    with _command() as (progress, _):
         return output(__opts__, explain.outdated(__opts__, name, progress=progress))
 
 
@@ -204,7 +215,7 @@ def tests(image: Reference, junit: FilePath | None = None):
         salt-run image.tests web
         salt-run image.tests web:stable junit=/srv/reports/web.xml
     """
-    with plain_errors(), closing(Store.open(spec.settings(__opts__).store)) as store:
+    with _command(), closing(Store.open(spec.settings(__opts__).store)) as store:
         found = image_tests.find(store, image)
         if junit:
             junit_reports.write(junit, found["name"], found["results"])
@@ -214,10 +225,10 @@ def tests(image: Reference, junit: FilePath | None = None):
 @contextmanager
 def _lifecycle():
     """
-    Give what judges images, with the user that Salt knows.
+    Give what judges images, with the user that Salt knows, and what makes the answer of data.
     """
-    with reporting(__opts__) as progress, closing(Store.open(spec.settings(__opts__).store)) as store:
-        yield lifecycle.Lifecycle(store, progress, globals().get("__user__"))
+    with _command() as (progress, answer), closing(Store.open(spec.settings(__opts__).store)) as store:
+        yield lifecycle.Lifecycle(store, progress, globals().get("__user__")), answer
 
 
 def promote(image: Reference, channel: Name = "stable", reason: str = "", test: bool = False):
@@ -244,10 +255,10 @@ def promote(image: Reference, channel: Name = "stable", reason: str = "", test: 
 
         salt-run image.promote web:candidate channel=stable reason='a week without a complaint'
     """
-    with _lifecycle() as images:
+    with _lifecycle() as (images, answer):
         trusted = signing.trusted(spec.settings(__opts__))
         signatures.require(images.store, images.store.usable(image), trusted)
-        return output(__opts__, images.promote(image, channel, reason, test))
+        return answer(images.promote(image, channel, reason, test))
 
 
 def channels(recipe: Name):
@@ -260,8 +271,8 @@ def channels(recipe: Name):
 
         salt-run image.channels web
     """
-    with _lifecycle() as images:
-        return output(__opts__, images.channels(recipe))
+    with _lifecycle() as (images, answer):
+        return answer(images.channels(recipe))
 
 
 def rollback(recipe: Name, channel: Name = "stable", reason: str = "", test: bool = False):
@@ -286,8 +297,8 @@ def rollback(recipe: Name, channel: Name = "stable", reason: str = "", test: boo
 
         salt-run image.rollback web channel=stable reason='the shop is slow'
     """
-    with _lifecycle() as images:
-        return output(__opts__, images.rollback(recipe, channel, reason, test))
+    with _lifecycle() as (images, answer):
+        return answer(images.rollback(recipe, channel, reason, test))
 
 
 def revoke(image: Reference, reason: str | None = None, cascade: bool = False, test: bool = False):
@@ -315,8 +326,8 @@ def revoke(image: Reference, reason: str | None = None, cascade: bool = False, t
 
         salt-run image.revoke base@3f2a9c1d04be reason='openssl 3.0.11' cascade=True
     """
-    with _lifecycle() as images:
-        return output(__opts__, images.revoke(image, reason, cascade, test))
+    with _lifecycle() as (images, answer):
+        return answer(images.revoke(image, reason, cascade, test))
 
 
 def unrevoke(image: Reference, reason: str | None = None, test: bool = False):
@@ -335,8 +346,8 @@ def unrevoke(image: Reference, reason: str | None = None, test: bool = False):
 
         salt-run image.unrevoke web@3f2a9c1d04be reason='it was the load balancer'
     """
-    with _lifecycle() as images:
-        return output(__opts__, images.unrevoke(image, reason, test))
+    with _lifecycle() as (images, answer):
+        return answer(images.unrevoke(image, reason, test))
 
 
 def prune(recipe: Name | None = None, test: bool = False):
@@ -360,8 +371,8 @@ def prune(recipe: Name | None = None, test: bool = False):
         salt-run image.prune test=True
         salt-run image.prune web
     """
-    with reporting(__opts__) as progress:
-        return output(__opts__, pruning.prune(__opts__, recipe, progress, test=test, who=globals().get("__user__")))
+    with _command() as (progress, answer):
+        return answer(pruning.prune(__opts__, recipe, progress, test=test, who=globals().get("__user__")))
 
 
 def verify(image: Reference):
@@ -380,7 +391,7 @@ def verify(image: Reference):
 
         salt-run image.verify web:stable
     """
-    with plain_errors(), evidence(__opts__) as known:
+    with _command(), evidence(__opts__) as known:
         return output(__opts__, known.verify(image))
 
 
@@ -414,7 +425,7 @@ def export(image: Reference, format: str, target: FilePath, force: bool = False,
         salt-run image.export web:stable format=squashfs target=/srv/web.squashfs test=True
         salt-run image.export web:stable format=raw target=/srv/web.raw
     """
-    with reporting(__opts__) as progress:
+    with _command() as (progress, _):
         how = {"force": force, "test": test, "progress": progress}
         return output(__opts__, exporting.export(__opts__, image, format, target, **how))
 
@@ -442,7 +453,7 @@ def shell(image: Reference, command: str | None = None, boot: bool = False):
         salt-run image.shell web:stable
         salt-run image.shell web@3f2a9c1d04be command='nginx -T' boot=True
     """
-    with plain_errors():
+    with _command():
         return output(__opts__, shells.shell(__opts__, image, command, boot))
 
 
@@ -462,7 +473,7 @@ def sign(image: Reference):
 
         salt-run image.sign web@3f2a9c1d04be
     """
-    with plain_errors(), evidence(__opts__) as known:
+    with _command(), evidence(__opts__) as known:
         return output(__opts__, known.sign(image))
 
 
@@ -479,7 +490,7 @@ def sbom(image: Reference):
 
         salt-run image.sbom web:stable --out=json > web.cdx.json
     """
-    with plain_errors(), evidence(__opts__) as known:
+    with _command(), evidence(__opts__) as known:
         return output(__opts__, known.sbom(image))
 
 
@@ -496,7 +507,7 @@ def provenance(image: Reference):
 
         salt-run image.provenance web:stable --out=json
     """
-    with plain_errors(), evidence(__opts__) as known:
+    with _command(), evidence(__opts__) as known:
         return output(__opts__, known.provenance(image))
 
 
@@ -517,7 +528,7 @@ def diff(old: Reference, new: Reference):
     """
     from saltext.immutable.fleet.show.proposal import image_difference  # only this function needs fleets
 
-    with plain_errors(), evidence(__opts__) as known:
+    with _command(), evidence(__opts__) as known:
         before, after = known.store.image(old), known.store.image(new)
         told = image_difference(known.store, before.digest, after.digest)
         return output(__opts__, told if told["same"] else {**told, "inside": known.inside(before, after)})
@@ -541,9 +552,9 @@ def delete(image: Reference, with_channels: bool = False, test: bool = False):
 
         salt-run image.delete web@3f2a9c1d04be test=True
     """
-    with plain_errors():
+    with _command() as (_, answer):
         who = globals().get("__user__")
-        return output(__opts__, catalog.delete(__opts__, image, with_channels=with_channels, test=test, who=who))
+        return answer(catalog.delete(__opts__, image, with_channels=with_channels, test=test, who=who))
 
 
 def _recipes():

@@ -13,7 +13,7 @@ from saltext.immutable.minions import Jobs
 from saltext.immutable.spec.model import Settings
 
 JOB_LOST_AFTER = 30
-"""Seconds without a sign of life after which a job counts as lost. A host that bakes uses all of its cores."""
+"""The default of ``lost_after``. A host that bakes uses all of its cores."""
 
 Functions = Mapping[str, Callable[..., Any]]
 """The functions of an execution module by name. Each takes the `Host` as its first argument."""
@@ -23,12 +23,19 @@ class Worker:
     """Calls functions of one execution module on the host that bakes or runs machines.
 
     ``module`` is the name of that execution module (``image``), for Salt jobs. ``local`` holds the same functions, for
-    calls in this process.
+    calls in this process. ``lost_after``: seconds after which a job without a sign of life counts as lost.
     """
 
-    def __init__(self, opts: Mapping[str, Any], settings: Settings, module: str, local: Functions) -> None:
+    def __init__(
+        self,
+        opts: Mapping[str, Any],
+        settings: Settings,
+        module: str,
+        local: Functions,
+        lost_after: int = JOB_LOST_AFTER,
+    ) -> None:
         self._settings, self._module, self._local = settings, module, local
-        self._jobs = Jobs(opts, JOB_LOST_AFTER)
+        self._jobs = Jobs(opts, lost_after)
         if settings.builder is None and os.geteuid() != 0:
             raise CommandExecutionError(
                 "immutable:builder is not set in the master config, and this master does not run as root, so it cannot "

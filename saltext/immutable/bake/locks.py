@@ -67,6 +67,11 @@ def recipe_lock(store: Store, recipe: str, progress: Callable[..., None], *, wai
         yield
 
 
+def is_baking(store: Store) -> bool:
+    """Return whether any bake is under way."""
+    return any(store.holder(name) for name in store.taken(_BAKING))
+
+
 @contextmanager
 def deleting(store: Store) -> Iterator[None]:
     """Let no bake begin while the block runs. Raises CommandExecutionError where one is under way."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
+
+from salt.exceptions import SaltException
 
 from saltext.immutable import spec
 from saltext.immutable.bake import image_tests, locks
@@ -16,6 +18,11 @@ from saltext.immutable.store import Image, Store
 from saltext.immutable.store.revocations import failures
 from saltext.immutable.worker import Worker
 
+_ANSWERS_WITHIN = 5
+"""Seconds that a command waits for the builder before it goes on without a warning."""
+_NAMED = 5
+"""How many images a sentence names."""
+
 
 @contextmanager
 def _opened(settings: Settings) -> Iterator[Store]:
@@ -24,6 +31,32 @@ def _opened(settings: Settings) -> Iterator[Store]:
         yield store
     finally:
         store.close()
+
+
+def warnings(opts: Mapping[str, Any]) -> list[str]:
+    """Return a sentence if images lie on the builder that the store does not know: it may be older than they are.
+
+    Nothing is said while a bake is under way, which makes an image before the store knows it, or where the builder
+    cannot be asked.
+    """
+    settings = spec.settings(opts)
+    with suppress(SaltException, OSError), _opened(settings) as store:
+        if locks.is_baking(store):
+            return []
+        there = Worker(opts, settings, "image", LOCAL, _ANSWERS_WITHIN)("local_images")
+        unknown = set(there) - {image.digest for image in store.images()}
+        named = sorted(str(there[digest].get("image") or digest[:12]) for digest in unknown)
+        return [_older(named)] if named else []
+    return []
+
+
+def _older(images: Sequence[str]) -> str:
+    many = f"{len(images)} images on the builder are" if len(images) > 1 else "1 image on the builder is"
+    more = ", ..." if len(images) > _NAMED else ""
+    return (
+        f"{many} unknown to the store: it may be older than they are ({', '.join(images[:_NAMED])}{more}); "
+        "`salt-run image.bake` brings an image back from its layers, `salt-run image.prune` deletes those unknown"
+    )
 
 
 def table(settings: Settings, recipe: str | None, now: float) -> dict[str, dict[str, Any]]:
