@@ -294,7 +294,9 @@ class Simulated:
         return {name for name, state in self.keys.items() if state == "accepted"}
 
     def ask(self, minion_id: str, fun: str, within: float, **kwargs: Any) -> Any:
-        """Answer ``immutable.launch``: it breaks what ``relaunch_breaks`` names."""
+        """Answer ``immutable.drift``, and ``immutable.launch``: it breaks what ``relaunch_breaks`` names."""
+        if fun == "immutable.drift":
+            return {"drift": [], "counts": {}, "proven": self.image_of(minion_id, within) == kwargs["digest"]}
         assert (fun, kwargs) == ("immutable.launch", {})
         self.image_of(minion_id, within)
         self.relaunched.append(minion_id)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError, SaltException
 
-from saltext.immutable.fleet import lost_store
+from saltext.immutable.fleet import drift, lost_store, relaunch
+from saltext.immutable.fleet.interventions import Interventions
 from saltext.immutable.fleet.operations import Failed, Operations
 from saltext.immutable.fleet.reconcile import FleetReconciler
-from saltext.immutable.fleet.show import report
+from saltext.immutable.fleet.show import proposal, report
 from saltext.immutable.spec.model import TrafficSpec
 from saltext.immutable.store.schema import meta
 
@@ -27,8 +29,16 @@ EVERY = 4.0
 """Virtual seconds between two backups of the store."""
 
 
+def nobody(*words: object, **data: object) -> None:
+    """Hear of progress."""
+
+
 def reconcile(operations: Operations) -> None:
-    FleetReconciler(operations, lambda *words, **data: None, "web", lambda: False).reconcile()
+    FleetReconciler(operations, nobody, "web", lambda: False).reconcile()
+
+
+def newest(operations: Operations) -> str:
+    return max(operations.minions.machines)
 
 
 COMMANDS: dict[str, Callable[[Operations], Any]] = {
@@ -37,14 +47,30 @@ COMMANDS: dict[str, Callable[[Operations], Any]] = {
     "rollback": lambda fleet: fleet.rollback("web"),
     "scale up": lambda fleet: fleet.scale("web", 4),
     "repair": lambda fleet: fleet.repair("web"),
-    "replace": lambda fleet: fleet.replace(max(fleet.minions.machines), "it looks odd"),
+    "replace": lambda fleet: fleet.replace(newest(fleet), "it looks odd"),
     "resume": lambda fleet: fleet.resume("web"),
     "abort": lambda fleet: fleet.give_order("web", "abort"),
     "pause": lambda fleet: fleet.give_order("web", "pause"),
     "back": lambda fleet: fleet.give_order("web", "back"),
     "reconcile": reconcile,
     "adopt": lambda fleet: lost_store.adopt(fleet, "web"),
+    "relaunch": lambda fleet: relaunch.relaunch(fleet, nobody, "web"),
+    "taint": lambda fleet: Interventions(fleet, nobody).taint(newest(fleet), "it looks odd"),
 }
+LEAVE_THE_BOOKS: dict[str, Callable[[Operations], Any]] = {
+    "plan": lambda fleet: proposal.propose(fleet, "web"),
+    "drift": lambda fleet: drift.check(fleet, nobody, "web"),
+    "protect": lambda fleet: Interventions(fleet, nobody).protect(newest(fleet), "it is looked at"),
+    "history": lambda fleet: report.history(fleet, "web"),
+    "status": lambda fleet: report.status(fleet, "web", fleet.clock()),
+    "roll test": lambda fleet: fleet.forecast("web", "roll"),
+    "rollback test": lambda fleet: fleet.forecast("web", "rollback"),
+    "scale test": lambda fleet: fleet.forecast("web", "scale", size=4),
+    "destroy test": lambda fleet: fleet.forecast("web", "destroy"),
+    "taint test": lambda fleet: Interventions(fleet, nobody).taint(newest(fleet), "it looks odd", test=True),
+    "relaunch test": lambda fleet: relaunch.relaunch(fleet, nobody, "web", test=True),
+}
+"""Commands that neither launch nor destroy, and write no machine back."""
 
 
 @pytest.fixture(params=[None, TrafficSpec("simulated")], ids=["bare", "routed"])
@@ -94,6 +120,12 @@ class Watch:
         return len(self._names())
 
 
+def assert_told(made: Estate, operations: Operations) -> None:
+    """Assert that an operator is told of machines that run and that the store does not know."""
+    unknown = set(made.world.machines) - set(made.ledger.records())
+    assert not unknown or "the store is older than the machines" in operations.warnings("web")[0]
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_serves_goes_on_serving(lived, command: str) -> None:
     made, backups = lived
@@ -104,16 +136,62 @@ def test_what_serves_goes_on_serving(lived, command: str) -> None:
         world._heap.clear()
         made.put_back(backup)
         watch = Watch(made)
-        before = watch.serving()
-        assert before == SIZE
+        assert watch.serving() == SIZE
+        operations = made.operations()
+        assert_told(made, operations)
         try:
-            COMMANDS[command](made.operations())
+            COMMANDS[command](operations)
         except SaltException:
             refused += 1
         else:
             assert set(made.ledger.records()) >= set(world.machines), f"moment {moment}: what runs is in the books"
         assert watch.fewest >= SIZE, f"{command} after going back to moment {moment}"
     assert refused < len(backups)
+
+
+@pytest.mark.parametrize("command", LEAVE_THE_BOOKS)
+def test_what_only_reads_changes_neither_machines_nor_books(lived, command: str) -> None:
+    made, backups = lived
+    world, refused = made.world, 0
+    running = set(world.machines)
+    for moment, backup in enumerate(backups):
+        made.put_back(backup)
+        operations, before = made.operations(), made.ledger.records()
+        assert_told(made, operations)
+        try:
+            LEAVE_THE_BOOKS[command](operations)
+        except SaltException:
+            refused += 1
+        assert (set(world.machines), made.ledger.records()) == (running, before), f"moment {moment}"
+    assert refused < len(backups)
+
+
+def test_destroy_destroys_what_runs_and_nothing_else_does(lived):
+    made, backups = lived
+    world, end = made.world, copy.deepcopy((made.world.machines, made.world.keys, made.world.visitors.servers))
+    for backup in backups:
+        world.machines, world.keys, world.visitors.servers = copy.deepcopy(end)
+        world._heap.clear()
+        made.put_back(backup)
+        operations = made.operations()
+        assert_told(made, operations)
+        foreseen = {one.minion_id for one in operations.forecast("web", "destroy").actions}
+        assert foreseen >= set(world.machines)
+        operations.destroy("web")
+        assert not world.machines and not made.ledger.records()
+
+
+@pytest.mark.parametrize("refused", ["protect", "taint", "taint test", "relaunch", "relaunch test", "destroy test"])
+def test_without_its_store_nothing_is_written_of_a_machine(lived, refused):
+    made, backups = lived
+    made.put_back(backups[0])
+    for one in made.world.machines.values():
+        one.instance = replace(one.instance, installation="e" * 16)
+    with pytest.raises(CommandExecutionError, match=r"was lost: .* fleet\.adopt_store"):
+        {**COMMANDS, **LEAVE_THE_BOOKS}[refused](made.operations())
+    assert made.ledger.records() == {} and made.operations().taints.of_fleet(None) == {}
+    found = drift.check(made.operations(), nobody, "web")
+    assert (found["clean"], sorted(found["unknown"]), found["retcode"]) == (0, sorted(made.world.machines), 1)
 
 
 def test_a_lost_store_is_said_and_adopted(lived):
