@@ -57,5 +57,5 @@ def test_an_answer_that_does_not_fit_is_shown_as_a_difference(monkeypatch):
     onlooker.answer("fleet.relaunch_phase", ["web"], {}, {**RELAUNCHED, "result": True})
     onlooker.end()
     onlooker.answer("fleet.relaunch_phase", ["web"], {}, {**RELAUNCHED, "took": 2.5})
-    with pytest.raises(pytest.fail.Exception, match=r"changed: fleet.relaunch_phase(.|\n)*\+.*took\?.: float"):
+    with pytest.raises(pytest.fail.Exception, match=r"changed: fleet.relaunch_phase(.|\n)*\+.*took\?.?: float"):
         onlooker.end()
