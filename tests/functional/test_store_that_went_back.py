@@ -148,6 +148,12 @@ def test_what_refuses_without_a_store_names_the_way_back(gone_back, first_line):
             assert not ok and "`salt-run fleet.adopt_store`" in answer, f"{fun}: {answer}"
 
 
+def test_a_machine_that_was_opened_is_closed_also_without_a_store(gone_back, first_line):
+    gone_back()
+    _, ok, answer = first_line("fleet.end_break_glass", MACHINE)
+    assert ok and answer["fleet"] == "web"
+
+
 def test_with_a_store_that_knows_all_nothing_is_said(first_line, machines):
     for fun in ("fleet.status", "fleet.plan", "fleet.history", "fleet.drift", "fleet.roll"):
         first, ok, answer = first_line(fun, "web")

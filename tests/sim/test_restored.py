@@ -238,6 +238,8 @@ def test_what_would_be_done_counts_machines_that_the_store_does_not_know(lived):
     made.publish(THREE)
     foreseen = made.operations().forecast("web", "roll")
     assert foreseen.actions == () and {one.minion_id for one in foreseen.machines} == set(made.world.machines)
+    larger = [one.kind for one in made.operations().forecast("web", "scale", size=SIZE + 1).actions]
+    assert larger == ["launch"] if made.fleet.traffic is None else larger == ["launch", "attach"]
 
 
 def test_a_machine_whose_key_is_gone_is_replaced(lived):

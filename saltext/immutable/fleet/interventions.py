@@ -146,7 +146,8 @@ class Interventions:
 
     def end_break_glass(self, minion_id: str) -> dict[str, Any]:
         """Close a machine before its break-glass token expires."""
-        entry = self._operations.audit_entry("end of break-glass", minion_id, self._fleet_of(minion_id), "")
+        fleet = self._fleet_of(minion_id, even_lost=True)  # a machine can be closed at any time
+        entry = self._operations.audit_entry("end of break-glass", minion_id, fleet, "")
         self._call(minion_id, "immutable.end_break_glass")
         self._audit.write(entry)
         self._fire(entry, f"break_glass/{minion_id}")
@@ -179,10 +180,11 @@ class Interventions:
         except CommandExecutionError as err:
             raise CommandExecutionError(plain(str(err))) from err
 
-    def _fleet_of(self, minion_id: str, test: bool = False) -> str | None:
+    def _fleet_of(self, minion_id: str, test: bool = False, even_lost: bool = False) -> str | None:
         """Return the fleet of a machine; None for an adopted one, which must have a key on this master.
 
-        A machine that the store does not know is written back first, but for a dry run (``test``).
+        A machine that the store does not know is written back first, but for a dry run (``test``). Raises
+        ``CommandExecutionError`` if the store was lost, unless ``even_lost``: then nothing is written back.
         """
         try:
             reading.minion_id(minion_id)
@@ -190,8 +192,9 @@ class Interventions:
             raise SaltInvocationError(f"minion_id: {err}; name one machine") from err
         fleet = self._taints.fleet_of(minion_id)
         if fleet is None and (found := self._operations.fleet_that_lists(minion_id)):
-            self._operations.write_back(found, test)
-            fleet = found if test else self._taints.fleet_of(minion_id)
+            if not even_lost:
+                self._operations.write_back(found, test)
+            fleet = found
         if fleet is None and not self._minions.accepted(minion_id):
             names = ", ".join(self._operations.names()) or "none"
             raise SaltInvocationError(

@@ -321,8 +321,13 @@ class Operations(Fleets):
             else:
                 sized = replace(fleet, size=_count(size))
                 _require_size(sized)
-            return self._forecast(sized, ledger, kind, last_good(ledger), sized=True)
+            return self._forecast(sized, ledger, kind, self._current(fleet, ledger), sized=True)
         return self.forecast_roll(name, image)
+
+    def _current(self, fleet: Fleet, ledger: Ledger) -> int:
+        """Return the current generation of a fleet; if the store has none, the one that will be written back."""
+        written = None if ledger.lineage() else self.access.recovery(fleet, ledger).current
+        return last_good(ledger) if written is None else written
 
     def forecast_roll(self, name: str, image: str | None = None) -> Forecast:
         """Return what a roll would do now if nothing fails, also if the store was lost, so that it would refuse."""
