@@ -11,10 +11,10 @@ from salt.exceptions import CommandExecutionError
 
 try:
     from saltext.immutable import arguments, spec
+    from saltext.immutable.command_line import Count, MinionId
     from saltext.immutable.host import Host
     from saltext.immutable.images import start_machines, verify
     from saltext.immutable.machines import commands
-    from saltext.immutable.spec.command_line import Count, MinionId
 
     MISSING = None
 except ImportError as err:

@@ -21,6 +21,7 @@ from functools import partial
 try:
     from saltext.immutable import arguments, minions, spec
     from saltext.immutable.bake import bake as bake_module
+    from saltext.immutable.command_line import Count, Duration, MinionId, Name, Reference, Refresh, TaintKind
     from saltext.immutable.fleet import drift as fleet_drift
     from saltext.immutable.fleet import lost_store, operations, relaunch
     from saltext.immutable.fleet import reconcile as fleet_reconcile
@@ -29,7 +30,6 @@ try:
     from saltext.immutable.fleet.orphans import Orphans
     from saltext.immutable.fleet.show import proposal, report, tables, timeline
     from saltext.immutable.runner import PlainError, output, reporting, warn
-    from saltext.immutable.spec.command_line import Count, Duration, MinionId, Name, Reference, Refresh, TaintKind
     from saltext.immutable.store import Store
 
     MISSING = None

@@ -28,9 +28,9 @@ try:
     from saltext.immutable.bake.commands import prune as pruning
     from saltext.immutable.bake.commands import shell as shells
     from saltext.immutable.bake.commands.evidence import evidence
+    from saltext.immutable.command_line import Cache, Duration, FilePath, Name, Names, Reference, Refresh
     from saltext.immutable.images import sign as signing
     from saltext.immutable.runner import PlainError, output, reporting, warn
-    from saltext.immutable.spec.command_line import Cache, Duration, FilePath, Name, Names, Reference, Refresh
     from saltext.immutable.store import Store
 
     MISSING = None

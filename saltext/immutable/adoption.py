@@ -23,7 +23,7 @@ from saltext.immutable import __version__, drift, spec
 from saltext.immutable.guard import seal
 from saltext.immutable.host import require_root, run, systemd_here, write
 from saltext.immutable.spec import recipes
-from saltext.immutable.spec.reading import Section, refuse
+from saltext.immutable.spec.section import Section, refuse
 
 ADOPTED = "adopted"
 """The recipe in the seal of an adopted machine."""

@@ -8,7 +8,7 @@ from salt.exceptions import SaltInvocationError
 
 from saltext.immutable import providers, traffic
 from saltext.immutable.spec.model import Definitions, Fleet
-from saltext.immutable.spec.reading import refuse
+from saltext.immutable.spec.section import refuse
 from saltext.immutable.text import shortened
 
 

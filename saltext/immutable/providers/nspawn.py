@@ -15,7 +15,7 @@ from saltext.immutable.minions import machine_config
 from saltext.immutable.providers import Identity, Instance
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.minion_settings import minion_settings
-from saltext.immutable.spec.reading import Section
+from saltext.immutable.spec.section import Section, refuse
 from saltext.immutable.text import quoted
 from saltext.immutable.worker import Functions, Worker
 
@@ -74,7 +74,7 @@ class Nspawn:
         """Raise ``SaltInvocationError`` if a setting is wrong."""
         problems: list[str] = []
         _read(settings, problems)
-        reading.refuse("provider", problems)
+        refuse("provider", problems)
 
     def publish(self, image: str) -> str:
         """Return the digest itself, since the layers are on the host already; raise unless their signature is valid."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Network, Settings
-from saltext.immutable.spec.reading import Section
+from saltext.immutable.spec.section import Section, refuse
 from saltext.immutable.spec.windows import master_budgets, windows
 from saltext.immutable.text import quoted
 
@@ -40,7 +40,7 @@ def settings(opts: Mapping[str, Any]) -> Settings:
         cache=read.take("cache", reading.either("use", "only"), "use"),
     )
     read.close()
-    reading.refuse("config immutable", problems)
+    refuse("config immutable", problems)
     return found
 
 

@@ -6,7 +6,7 @@ import string
 
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Fleet, FunctionCheck, HttpCheck, ProviderSpec, TrafficSpec
-from saltext.immutable.spec.reading import Section
+from saltext.immutable.spec.section import Section
 from saltext.immutable.spec.strategy import conflicts, strategy
 from saltext.immutable.spec.windows import budgets, windows
 from saltext.immutable.text import quoted

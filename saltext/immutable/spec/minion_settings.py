@@ -7,7 +7,8 @@ import re
 from typing import Any
 
 from saltext.immutable.spec import reading
-from saltext.immutable.spec.reading import Reader, Section
+from saltext.immutable.spec.reading import Reader
+from saltext.immutable.spec.section import Section
 from saltext.immutable.text import quoted
 
 _LEVELS = ("all", "critical", "debug", "error", "garbage", "info", "profile", "quiet", "trace", "warning")

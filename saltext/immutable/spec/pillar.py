@@ -13,7 +13,8 @@ from saltext.immutable.spec import paths
 from saltext.immutable.spec import recipes as _recipes
 from saltext.immutable.spec.fleets import fleet
 from saltext.immutable.spec.model import Definitions
-from saltext.immutable.spec.reading import Section, nearest, refuse
+from saltext.immutable.spec.reading import nearest
+from saltext.immutable.spec.section import Section, refuse
 from saltext.immutable.text import quoted
 
 ROOT = "immutable"

@@ -1,8 +1,7 @@
-"""Typed readers of YAML values, and the section that collects their errors.
+"""Typed readers of YAML values.
 
 A reader takes any value and returns a checked one, or raises ``ValueError`` with the end of a sentence that begins with
-the path of the value. ``Section`` knows the path and collects the sentences, so that all errors of a pillar are
-reported at once.
+the path of the value: `spec.section` knows it.
 """
 
 from __future__ import annotations
@@ -10,15 +9,12 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any, TypeVar, cast
 
-from salt.exceptions import SaltInvocationError
-
 from saltext.immutable.spec.model import Amount
-from saltext.immutable.text import plain, quoted, shortened
+from saltext.immutable.text import plain, quoted
 
 T = TypeVar("T")
 Reader = Callable[[Any], T]
@@ -39,8 +35,6 @@ _MAX_TEXT = 1024
 _MAX_COUNT = 100_000
 """Of machines, tasks, images: more is a slip of the hand."""
 _MAX_SECONDS = 36500 * 86400.0
-_MAX_PATH, _MAX_SENTENCE, _MAX_PROBLEMS = 120, 280, 20
-"""Characters of a path and of a sentence in a message, and messages: the pillar may hold values of any length."""
 _RELATIVE = re.compile(r"(?![/-]|.*(^|/)\.\.(/|$))[^\s]+")
 _DATA_TEXT = re.compile(r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]*")
 """No control characters but tab, newline and carriage return, and no lone surrogates, which no file takes."""
@@ -48,112 +42,6 @@ _MAX_DEPTH, _MAX_DATA = 20, 200_000
 """Of plain data: lists and mappings in each other, and characters and values in all."""
 _MAX_INTEGER = (1 << 63) - 1
 """A message of Salt carries no larger one."""
-
-
-class Section:
-    """One mapping at ``path``. Each key is read once; ``close`` reports the keys that were not read.
-
-    A value that cannot be read adds a sentence to ``problems`` and yields the default (``None`` if there is none). The
-    caller must `refuse` the problems.
-    """
-
-    def __init__(self, path: str, value: object, problems: list[str]) -> None:
-        self.path = path
-        self._problems = problems
-        self._before = len(problems)
-        self._read: list[str] = []
-        self._values: Mapping[Any, Any] = {}
-        self._is_mapping = False
-        with self._reading(path):
-            self._values = mapping(value)
-            self._is_mapping = True
-
-    @property
-    def valid(self) -> bool:
-        """Whether no problem has been found so far since this section was opened."""
-        return len(self._problems) == self._before
-
-    def problem(self, key: str, sentence: str) -> None:
-        """Report that the value of ``key`` is wrong; '': this mapping itself."""
-        self._report(f"{self.path}:{key}" if key else self.path, sentence)
-
-    def need(self, key: str, reader: Reader[T], example: object) -> T:
-        """Return the value of ``key``; if it is absent, report a problem that shows ``example``."""
-        if self._is_mapping and key not in self._values:
-            self.problem("", f"{key} is missing; write {key}: {example}")
-        return self.take(key, reader, cast(T, None))
-
-    def take(self, key: str, reader: Reader[T], default: T) -> T:
-        """Return the value of ``key``, or ``default`` if the key is absent."""
-        self._read.append(key)
-        if key not in self._values:
-            return default
-        with self._reading(f"{self.path}:{key}"):
-            return reader(self._values[key])
-        return default
-
-    def has(self, key: str) -> bool:
-        """Return whether the key is there, and count it as read."""
-        self._read.append(key)
-        return key in self._values
-
-    def inside(self, key: str) -> Section:
-        """Return the mapping below ``key``; an absent one is empty."""
-        return Section(f"{self.path}:{key}", self._values[key] if self.has(key) else {}, self._problems)
-
-    def each(self, key: str, alone: str | None = None) -> Iterator[Section]:
-        """Yield a section for each mapping in the list below ``key``.
-
-        ``alone``: a mapping whose only key is this counts as a list of one.
-        """
-        given = self._values.get(key)
-        is_alone = alone is not None and isinstance(given, Mapping) and set(given) == {alone}
-        values: tuple[Any, ...] = self.take(key, (lambda value: (value,)) if is_alone else sequence, ())
-        for number, value in enumerate(values):
-            yield Section(f"{self.path}:{key}:{number}", value, self._problems)
-
-    def entries(self, key: str) -> Iterator[tuple[str, Section]]:
-        """Yield ``(name, section)`` for each entry of the mapping below ``key`` that has a valid name."""
-        entries = self.inside(key)
-        for label, value in entries._values.items():
-            path = f"{entries.path}:{label}"
-            with self._reading(path):
-                name(label)
-                yield label, Section(path, value, self._problems)
-
-    def unread(self) -> list[str]:
-        """Return the keys that were not read."""
-        return [key for key in self._values if key not in self._read]
-
-    def rest(self) -> dict[str, Any]:
-        """Return all keys that were not read, for somebody else to check: each is plain `data`."""
-        return {key: self.take(key, data, None) for key in self.unread()}
-
-    def close(self) -> None:
-        """Report each key that was not read as unknown, with the nearest known key."""
-        for key in self.unread():
-            self.problem(key, f"no such key; {nearest(key, self._read)}")
-
-    @contextmanager
-    def _reading(self, path: str) -> Iterator[None]:
-        try:
-            yield
-        except ValueError as err:
-            self._report(path, str(err))
-        except (ArithmeticError, RecursionError):
-            self._report(path, "is too large, or too deep; write a smaller value")
-
-    def _report(self, path: str, sentence: str) -> None:
-        """Add a problem, printable and short enough to be read to its end, where it says what to do."""
-        self._problems.append(f"{shortened(path, _MAX_PATH)}: {shortened(sentence, _MAX_SENTENCE)}")
-
-
-def refuse(root: str, problems: Sequence[str]) -> None:
-    """Raise ``SaltInvocationError`` if there are problems, with a line for each of the first; ``root``: their path."""
-    more = len(problems) - _MAX_PROBLEMS
-    further = [f"{root}: {more} more problems; correct these first"] if more > 0 else []
-    if problems:
-        raise SaltInvocationError("\n".join([*problems[:_MAX_PROBLEMS], *further]))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

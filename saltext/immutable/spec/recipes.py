@@ -8,7 +8,7 @@ from typing import Literal
 from saltext.immutable.guard import changes, policy
 from saltext.immutable.spec import paths, reading, sources
 from saltext.immutable.spec.model import Debian, Guard, Minion, Parent, Recipe, Source
-from saltext.immutable.spec.reading import Section
+from saltext.immutable.spec.section import Section
 from saltext.immutable.spec.slim import slim
 from saltext.immutable.spec.sources import matching
 from saltext.immutable.spec.tests import tests

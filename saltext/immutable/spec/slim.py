@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Slim
-from saltext.immutable.spec.reading import Section
+from saltext.immutable.spec.section import Section
 from saltext.immutable.text import plain, quoted
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}([_@.][A-Za-z0-9_@.-]+)?")

@@ -6,7 +6,7 @@ import re
 
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Debian, Directory, Parent, Source, Tarball
-from saltext.immutable.spec.reading import Section
+from saltext.immutable.spec.section import Section
 from saltext.immutable.text import quoted
 
 _SUITE = r"[a-z0-9][a-z0-9.-]*"

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Amount, Fleet, Strategy
-from saltext.immutable.spec.reading import Section
+from saltext.immutable.spec.section import Section
 
 
 def strategy(read: Section) -> Strategy:

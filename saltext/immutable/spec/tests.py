@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import NOTED, ImageTest, RecipeTests
-from saltext.immutable.spec.reading import Section
+from saltext.immutable.spec.section import Section
 from saltext.immutable.text import quoted, shortened
 
 # Assertions of SaltCheck in salt.modules.saltcheck: those that compare with an expected value, and those that do not.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Budgets, Window
-from saltext.immutable.spec.reading import Section
+from saltext.immutable.spec.section import Section
 
 
 def windows(read: Section) -> tuple[Window, ...]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.spec import reading
+from saltext.immutable.spec.section import Section, refuse
 from saltext.immutable.text import quoted
 from saltext.immutable.traffic import TrafficStatus
 from saltext.immutable.traffic.haproxy_runtime import WORD, Runtime
@@ -248,7 +249,7 @@ def _host(address: str) -> str:
 def read(settings: Mapping[str, Any]) -> Settings:
     """Return the checked settings, or raise ``SaltInvocationError`` with a line for each problem."""
     problems: list[str] = []
-    section = reading.Section("traffic:haproxy", settings, problems)
+    section = Section("traffic:haproxy", settings, problems)
     found = Settings(
         sockets=section.need("socket", _sockets, "/run/haproxy/admin.sock"),
         backend=section.need("backend", _name, "web"),
@@ -258,7 +259,7 @@ def read(settings: Mapping[str, Any]) -> Settings:
         options=section.take("options", _options, Settings.options),
     )
     section.close()
-    reading.refuse("traffic:haproxy", problems)
+    refuse("traffic:haproxy", problems)
     return found
 
 

@@ -10,7 +10,7 @@ import saltext.immutable
 from saltext.immutable import adoption, providers, spec, traffic
 from saltext.immutable.providers import nspawn as _nspawn
 from saltext.immutable.runner import Progress
-from saltext.immutable.spec.reading import Section
+from saltext.immutable.spec.section import Section
 from saltext.immutable.store.schema import metadata
 from saltext.immutable.traffic.haproxy import HAProxy
 

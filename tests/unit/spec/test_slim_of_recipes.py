@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from saltext.immutable.spec.model import Debian, Definitions, Minion, Parent, Recipe, Slim
-from saltext.immutable.spec.reading import Section
+from saltext.immutable.spec.section import Section
 from saltext.immutable.spec.slim import slim
 
 
