@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 
 SEAL_PATH = "/etc/immutable/seal.json"
 MACHINE_PATH = "/etc/salt/minion.d/zzz-machine.conf"
@@ -17,13 +16,8 @@ MACHINE_PATH = "/etc/salt/minion.d/zzz-machine.conf"
 def immutable():
     """Return ``{"immutable": {...}}``: sealed, image, digest, recipe, fleet, generation.
 
-    On a host without a seal only ``sealed: False``; if a file cannot be read, ``damaged`` with the error. It also lets
-    the minion judge whole jobs: Salt loads grains in the process that receives them (see ``guard/intake.py``).
+    On a host without a seal only ``sealed: False``; if a file cannot be read, ``damaged`` with the error.
     """
-    with suppress(Exception):  # synced without the library
-        from saltext.immutable.guard import intake
-
-        intake.install()
     try:
         seal = _json(SEAL_PATH)
         if seal is None:

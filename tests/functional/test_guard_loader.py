@@ -21,6 +21,27 @@ opts["grains"] = salt.loader.grains(opts)
 print(json.dumps(sorted(salt.loader.minion_mods(opts))))
 """
 
+INSTALLED = """
+import json, sys
+import salt.config, salt.loader, salt.minion
+from saltext.immutable.guard import intake
+root, found = sys.argv[1], {}
+own = {"plain": {}, "cached": {"grains_cache": True}, "cached again": {"grains_cache": True}}
+for name, more in {**own, "left out": {"disable_grains": ["immutable"], "disable_modules": ["immutable"]}}.items():
+    intake.installed, opts = False, salt.config.minion_config(None)
+    opts.update(root_dir=root, cachedir=root, extension_modules=root + "/modules", file_client="local", **more)
+    opts["grains"] = salt.loader.grains(opts)
+    salt.loader.minion_mods(opts)
+    found[name] = intake.installed
+print(json.dumps(found))
+"""
+
+
+def test_no_setting_of_a_minion_leaves_out_the_judge_of_jobs(tmp_path):
+    probe = subprocess.run([sys.executable, "-c", INSTALLED, tmp_path], stdout=subprocess.PIPE, check=True, timeout=300)
+    found = json.loads(probe.stdout.splitlines()[-1])
+    assert found == {"plain": True, "cached": True, "cached again": True, "left out": True}
+
 
 @pytest.fixture(scope="module")
 def offered(tmp_path_factory) -> set[str]:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import adoption, executors
-from saltext.immutable.guard import seal
+from saltext.immutable.guard import intake, seal
 from saltext.immutable.guard import status as guard_status
 
 OURS = str(Path(executors.__file__).parent / "direct_call.py")
@@ -99,6 +99,8 @@ def test_a_minion_that_never_met_its_master_is_not_sealed(pet):
         pytest.param({}, "/usr/lib/salt/executors/direct_call.py", "not through the guard", id="core's executor"),
         pytest.param({"master_alive_interval": 30}, OURS, "never check whether", id="a scheduled check of the master"),
         pytest.param({"file_client": "local"}, OURS, "break-glass", id="no master"),
+        pytest.param({"grains_cache": True}, OURS, "an earlier start", id="grains of an earlier start"),
+        pytest.param({"disable_executors": ["direct_call"]}, OURS, "would not load direct_call", id="no executor"),
     ],
 )
 def test_obstacles(opts, executor, message):
@@ -139,9 +141,15 @@ def test_one_answer_tells_it_all(pet):
         pytest.param({"schedule": {}}, "the scheduler runs", id="a schedule"),
         pytest.param({"schedule": {"enabled": True}}, "the scheduler runs", id="a schedule that was enabled again"),
         pytest.param({"master_alive_interval": 5}, "the master is never checked", id="a check that never runs"),
+        pytest.param({"grains_cache": True}, "the config sets grains_cache", id="grains of an earlier start"),
+        pytest.param({"disable_grains": ["immutable"]}, "sets disable_grains", id="the grain is left out"),
+        pytest.param({"disable_executors": ["sudo"]}, "would not load sudo", id="an executor is left out"),
+        pytest.param({"whitelist_modules": ["test"]}, "sets whitelist_modules", id="the module is not in a list"),
+        pytest.param({"__cli": "salt-minion"}, "does not judge whole jobs", id="a minion that judges no jobs"),
     ],
 )
-def test_what_weakens_the_guard_is_a_problem(pet, opts, message):
+def test_what_weakens_the_guard_is_a_problem(pet, opts, message, monkeypatch):
+    monkeypatch.setattr(intake, "judges", False)
     pet.seal()
     [problem] = status(pet, **opts)["problems"]
     assert message in problem

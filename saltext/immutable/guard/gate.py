@@ -8,18 +8,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-from saltext.immutable.guard import envelope, policy, seal, units
+from saltext.immutable.guard import envelope, intake, policy, seal, units
 
 MAX_COUNTED = 200
 """How many functions are counted by name; calls of any further function are counted as OTHERS."""
 OTHERS = "others"
+NOT_INSTALLED = "this minion does not judge whole jobs yet: restart it (systemctl restart salt-minion)"
 _LOCK_TRIES = 50
 """One every hundredth of a second."""
 
@@ -82,9 +82,8 @@ def _envelope_refusal(data: Mapping[str, Any], fun: str) -> str | None:
     """Return why a job is refused for its envelope (see `envelope`), whatever its function is; None for a salt-call."""
     if found := data.get(envelope.REFUSED):
         return str(found)
-    judges = getattr(sys.modules.get("saltext.immutable.guard.intake"), "installed", False)
-    if "tgt" in data and not judges and fun not in policy.ALWAYS:
-        return "this minion does not judge whole jobs yet: restart it (systemctl restart salt-minion)"
+    if "tgt" in data and not intake.judges and fun not in policy.ALWAYS:
+        return NOT_INSTALLED
     return None
 
 

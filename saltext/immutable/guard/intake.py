@@ -2,8 +2,8 @@
 
 Salt writes a file named after the job id before it calls an executor, and calls returners after it, so an executor
 comes too late and too early. `install` therefore puts a check around `salt.minion.Minion._handle_decoded_payload`, the
-one method through which a minion takes a job: from the master, from its queue on the disk, and its own. The grain
-``immutable`` calls `install`, because Salt loads grains in the process that receives jobs, before the first job.
+one method through which a minion takes a job: from the master, from its queue on the disk, and its own.
+`saltext.immutable.loader_dirs` calls it, which Salt's loader calls in the process that receives jobs, before the first.
 
 Standard library only, until a job comes to a sealed machine.
 """
@@ -19,7 +19,10 @@ from typing import Any
 SEAL_PATH = "/etc/immutable/seal.json"
 
 installed = False
-"""Whether this process, or the one it was forked from, judges jobs as it receives them."""
+"""Whether the jobs that this process receives from now on are judged."""
+judges = False
+"""Whether this process, or the one it was forked from, judged a job. The process of a job installs it too, but too late
+for its own job."""
 
 Handle = Callable[[Any, Any], Awaitable[Any]]
 
@@ -44,6 +47,8 @@ def _judging(handle: Handle) -> Handle:
 
 def judged(load: Any) -> Any:
     """Return a job as the minion may act on it; unchanged on a host without a seal."""
+    global judges
+    judges = True
     if not os.path.lexists(SEAL_PATH):
         return load
     from salt.utils.jid import gen_jid

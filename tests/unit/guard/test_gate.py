@@ -284,7 +284,7 @@ def receive(machine: SimpleNamespace, fun: str, *args: Any, **fields: Any) -> st
 
 
 def test_a_job_that_the_intake_refused_is_refused_whatever_it_calls(machine, monkeypatch):
-    monkeypatch.setattr(intake, "installed", True)
+    monkeypatch.setattr(intake, "judges", True)
     assert receive(machine, "test.ping") is None
     said = receive(machine, "test.ping", immutable_refused="the returner 'x' would run past the guard")
     assert str(said).startswith("sealed: image web@3f2a9c1d04be of fleet shop: the returner 'x'")
@@ -293,14 +293,14 @@ def test_a_job_that_the_intake_refused_is_refused_whatever_it_calls(machine, mon
 
 
 def test_broken_glass_opens_no_such_job(machine, monkeypatch):
-    monkeypatch.setattr(intake, "installed", True)
+    monkeypatch.setattr(intake, "judges", True)
     break_glass.apply_token(machine.opts, token(machine))
     assert receive(machine, "cmd.run", "id") is None
     assert receive(machine, "cmd.run", "id", immutable_refused="its job id is none") is not None
 
 
 def test_a_minion_that_does_not_judge_whole_jobs_says_so_and_answers_only_what_manages_it(machine, monkeypatch):
-    monkeypatch.setattr(intake, "installed", False)
+    monkeypatch.setattr(intake, "judges", False)
     assert "restart it" in str(receive(machine, "grains.items"))
     assert receive(machine, "immutable.status") is receive(machine, "test.ping") is None
     assert ask(machine, "grains.items") is None, "salt-call takes no job"

@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from salt.utils.jid import is_jid
 
+from saltext.immutable import loader_dirs
 from saltext.immutable.guard import intake, seal
 from saltext.immutable.guard.envelope import REFUSED
 
@@ -36,6 +37,7 @@ def minion(monkeypatch):
     module.Minion = kind
     monkeypatch.setitem(sys.modules, "salt.minion", module)
     monkeypatch.setattr(intake, "installed", False)
+    monkeypatch.setattr(intake, "judges", False)
     return kind()
 
 
@@ -65,6 +67,23 @@ def test_it_is_installed_once(minion, sealed):
     handle = type(minion)._handle_decoded_payload
     intake.install()
     assert type(minion)._handle_decoded_payload is handle and intake.installed
+
+
+def test_salts_loader_installs_it_whatever_else_it_loads(minion, sealed):
+    assert "grains" in loader_dirs() and intake.installed
+    assert "highstate" in received(minion, JOB)[REFUSED]
+
+
+def test_a_library_that_cannot_be_imported_takes_no_folder_from_salts_loader(minion, monkeypatch):
+    monkeypatch.setattr(intake, "install", lambda: 1 / 0)
+    assert "executors" in loader_dirs()
+
+
+def test_a_process_of_a_job_that_nobody_judged_does_not_say_that_it_was(minion, sealed):
+    loader_dirs()
+    assert not intake.judges, "this job came before"
+    received(minion, JOB)
+    assert intake.judges
 
 
 def test_a_minion_that_is_not_sealed_acts_as_ever(minion, tmp_path, monkeypatch):

@@ -9,6 +9,8 @@ from typing import Any
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
+from saltext.immutable.guard import settings
+
 _REFUSED = {
     "autoload_dynamic_modules": "a highstate, also with test=True, would sync executors that take the guard's place",
     "master_alive_interval": "it is a scheduled job, and a sealed machine runs none; a minion reconnects without it",
@@ -46,6 +48,7 @@ def violations(config: Mapping[str, Any]) -> Iterator[str]:
     for name, reason in _REFUSED.items():
         if config.get(name):
             yield f"{name}: {reason}"
+    yield from settings.leaving_out(config)
     schedule = config.get("schedule")
     if isinstance(schedule, Mapping) and schedule.get("enabled"):
         yield "schedule:enabled: the guard does not see scheduled jobs"

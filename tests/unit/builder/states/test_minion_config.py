@@ -19,6 +19,13 @@ from saltext.immutable.builder.states import minion_config
             "minion.d/a.conf", "executor_dirs: [/srv]", "take the guard's place", id="executors from elsewhere"
         ),
         pytest.param("minion.d/a.conf", "module_executors: [mine]", "direct_call", id="another executor"),
+        pytest.param("minion", "grains_cache: true", "an earlier start", id="grains of an earlier start"),
+        pytest.param("minion", "disable_grains: [immutable]", "would not load immutable", id="the grain is left out"),
+        pytest.param("minion", "disable_modules: [x, immutable]", "would not load immutable", id="the module is"),
+        pytest.param("minion", "disable_executors: [direct_call]", "would not load direct_call", id="the executor is"),
+        pytest.param("minion", "whitelist_modules: [test]", "not in that list", id="the module is not among those"),
+        pytest.param("minion", "whitelist_modules: [test, immutable]", None, id="but here it is"),
+        pytest.param("minion", "disable_modules: [x]", None, id="another module is left out"),
         pytest.param("minion.d/a.conf", "schedule: {backup: {function: cmd.run}}", None, id="a job, which is stopped"),
         pytest.param("minion.d/a.conf", "master_alive_interval: 0", None, id="a zero"),
         pytest.param("minion.d/a.conf", "{", None, id="no YAML"),
