@@ -145,24 +145,52 @@ OPERATED_TYPES = "service socket target timer"
 """The types of units that may be started, stopped, restarted and reloaded. Stopping a mount changes what is where."""
 
 NEVER_OPERATED: Mapping[str, str] = {
+    "debug-shell": "it is a shell of root without a password",
+    "emergency": "it ends all others",
     "immutable-*": "it is a unit of the guard itself",
+    "initrd-*": "it belongs to the start of the system",
+    "modprobe@*": "it loads a module of the kernel",
+    "packagekit-offline-update*": "it installs packages",
+    "quotaon*": "it changes file systems",
+    "rescue": "it ends all others",
+    "system-update-cleanup*": "it removes files",
+    "systemd-bless-boot*": "it changes the boot loader",
+    "systemd-boot-update*": "it changes the boot loader",
     "systemd-confext*": "it puts other files over /etc",
     "systemd-sysext*": "it puts other files over /usr",
     "systemd-*-generator*": "it makes units",
+    "systemd-exit*": "it ends this machine",
+    "systemd-firstboot*": "it sets up a new system",
+    "systemd-fsck*": "it changes file systems",
+    "systemd-growfs*": "it changes file systems",
+    "systemd-hibernate*": "it stops this machine",
+    "systemd-hybrid-sleep*": "it stops this machine",
     "systemd-machine-id-commit*": "it writes to the root",
+    "systemd-makefs*": "it changes file systems",
+    "systemd-mkswap*": "it changes file systems",
+    "systemd-nspawn@*": "it boots another system",
+    "systemd-quotacheck*": "it changes file systems",
     "systemd-remount-fs*": "it changes mounts",
-    "systemd-soft-reboot*": "it ends this machine, or starts another system in it",
+    "systemd-repart*": "it changes file systems",
+    "systemd-storagetm*": "it lets others read and write the disks",
+    "systemd-suspend*": "it stops this machine",
+    "systemd-sysusers*": "it makes users",
+    "systemd-volatile-root*": "it changes mounts",
+    "systemd-*reboot*": "it ends this machine, or starts another system in it",
     "systemd-*halt*": "it ends this machine",
     "systemd-kexec*": "it ends this machine",
     "systemd-poweroff*": "it ends this machine",
+    "user-runtime-dir@*": "it mounts a folder of a user",
+    "user@*": "it runs units of a user",
 }
-"""Units (globs) that are not operated, and why."""
+"""Units (globs of their names without the type) that are not operated, and why."""
 
 SYSTEM_TARGETS = """
-    basic cryptsetup default emergency exit factory-reset final graphical halt hibernate hybrid-sleep initrd initrd-fs
-    initrd-root-device initrd-root-fs initrd-switch-root initrd-usr-fs integritysetup kexec local-fs local-fs-pre
-    multi-user network network-online network-pre poweroff reboot remote-fs remote-fs-pre rescue shutdown sigpwr sleep
-    soft-reboot suspend suspend-then-hibernate swap sysinit system-update umount veritysetup
+    basic cryptsetup ctrl-alt-del default emergency exit factory-reset final graphical halt hibernate hybrid-sleep
+    initrd initrd-fs initrd-root-device initrd-root-fs initrd-switch-root initrd-usr-fs integritysetup kbrequest kexec
+    local-fs local-fs-pre multi-user network network-online network-pre poweroff reboot remote-fs remote-fs-pre rescue
+    runlevel0 runlevel1 runlevel2 runlevel3 runlevel4 runlevel5 runlevel6 shutdown sigpwr sleep soft-reboot
+    storage-target-mode suspend suspend-then-hibernate swap sysinit system-update system-update-pre umount veritysetup
 """
 """Targets of systemd itself, which mount, unmount or end the system: they are not operated."""
 

@@ -1,6 +1,7 @@
 """Which units of systemd may be started, stopped, restarted and reloaded on a sealed machine.
 
-`unfit` is pure. `foreign` reads where systemd takes the unit from. Standard library only.
+`unfit` is pure and judges one name. `unfit_alias` and `foreign` read where systemd takes the unit from, because a unit has
+several names. Standard library only.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from fnmatch import fnmatchcase
 
 from saltext.immutable.guard.functions import NEVER_OPERATED, OPERATED_TYPES, SYSTEM_TARGETS, UNIT_TYPES
@@ -28,6 +30,8 @@ ADDED = (
 """Where units and drop-ins are added to a machine that runs."""
 GENERATED = ("run/systemd/generator.early", "run/systemd/generator")
 """Where generators write at the boot. Their drop-ins are the image's own work, as are links that enable units."""
+_ADDITIONS = (".d", ".wants", ".requires", ".upholds")
+"""Of folders that add to a unit; they are named after it, a prefix of it, its template or its type."""
 SYSV, SCRIPTS = "run/systemd/generator.late", "etc/init.d"
 """systemd makes units from the scripts of an image: those are the image's own."""
 
@@ -55,11 +59,17 @@ def unfit(name: object, stops: bool) -> str | None:
     return None
 
 
+def unfit_alias(name: str, stops: bool, root: str = "/") -> str | None:
+    """Return why a unit may not be operated by any of its names, or None."""
+    return next(filter(None, (unfit(one, stops) for one in _names(name, root))), None)
+
+
 def foreign(name: str, root: str = "/") -> str | None:
     """Return the file by which a unit is not, or not wholly, the image's; None if it is."""
-    names = list(_names(name, root))
-    suspects = [f"{folder}/{one}{part}" for folder in ADDED for one in names for part in ("", ".d")]
-    suspects += [f"{folder}/{one}" for folder in GENERATED for one in names]
+    names = [file for one in _names(name, root) for file in _files(one)]
+    suspects = [f"{folder}/{one}" for folder in (*ADDED, *GENERATED) for one in names]
+    additions = [f"{base}{end}" for base in dict.fromkeys(base for one in names for base in _bases(one)) for end in _ADDITIONS]
+    suspects += [f"{folder}/{one}" for folder in ADDED for one in additions]
     if present := next((path for path in suspects if os.path.lexists(os.path.join(root, path))), None):
         return f"/{present}"
     if any(os.path.lexists(os.path.join(root, folder, one)) for folder in IMAGE for one in names):
@@ -75,18 +85,47 @@ def _split(name: str) -> tuple[str, str]:
     return (stem, kind) if stem and kind in _TYPES else (name, "service")
 
 
-def _names(name: str, root: str) -> Iterator[str]:
-    """Yield the names of a unit's files: its own, its template's, and that of the unit that it is an alias of."""
-    stem, kind = _split(name)
-    own = [f"{stem}.{kind}"]
-    if "@" in stem:
-        own.append(f"{stem.partition('@')[0]}@.{kind}")
-    yield from own
+def _names(name: str, root: str) -> list[str]:
+    """Return all names of a unit: the one given, the unit that it is an alias of, and the other aliases of that."""
+    found, links = [".".join(_split(name))], list(_links(root))
+    for one in found:  # it grows
+        for pair in links:
+            for known, other in (pair, pair[::-1]):
+                if known in _files(one):
+                    found += [new for new in [_instance(other, one)] if new not in found]
+    return found
+
+
+def _links(root: str) -> Iterator[tuple[str, str]]:
+    """Yield each alias among the units of an image, and what it is an alias of."""
     for folder in IMAGE:
-        for one in own:
-            path = os.path.join(root, folder, one)
-            if os.path.islink(path) and (target := os.path.basename(os.readlink(path))) not in (*own, "null"):
-                yield target
+        with suppress(OSError), os.scandir(os.path.join(root, folder)) as entries:
+            for entry in entries:
+                if entry.is_symlink() and (target := os.path.basename(os.readlink(entry))) not in (entry.name, "null"):
+                    yield entry.name, target
+
+
+def _files(name: str) -> list[str]:
+    """Return the names of a unit's files: its own, and its template's."""
+    stem, kind = _split(name)
+    template, is_instance, _ = stem.partition("@")
+    return list(dict.fromkeys([f"{stem}.{kind}", f"{template}@.{kind}"])) if is_instance else [f"{stem}.{kind}"]
+
+
+def _instance(name: str, like: str) -> str:
+    """Return the instance of a template that has the same word after ``@`` as ``like``; any other name as it is."""
+    stem, kind = _split(name)
+    return f"{stem}{_split(like)[0].partition('@')[2]}.{kind}" if stem.endswith("@") else name
+
+
+def _bases(name: str) -> Iterator[str]:
+    """Yield what folders that add to a unit are named after: ``a-b@c.service``, ``a-@c.service``, ``a-.service`` ..."""
+    stem, kind = _split(name)
+    prefix, at, instance = stem.partition("@")
+    yield from (name, kind)
+    for end, letter in enumerate(prefix[:-1], start=1):
+        if letter == "-":
+            yield from (f"{prefix[:end]}{at}{instance}.{kind}", f"{prefix[:end]}.{kind}")
 
 
 def _is_script(name: str, root: str) -> bool:

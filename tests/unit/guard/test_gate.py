@@ -311,3 +311,9 @@ def test_only_units_of_the_image_are_operated(machine, monkeypatch):
     monkeypatch.setattr(gate.units, "foreign", lambda name: "/run/systemd/system/evil.service")
     assert "unlike /run/systemd/system/evil.service" in str(ask(machine, "service.start", "evil"))
     assert ask(machine, "service.status", "evil") is None
+
+
+def test_a_unit_is_not_operated_by_another_name_either(machine, monkeypatch):
+    monkeypatch.setattr(gate.os.path, "isdir", lambda path: True)
+    monkeypatch.setattr(gate.units, "unfit_alias", lambda name, stops: "umount.target belongs to systemd itself")
+    assert "service.start of x: umount.target belongs to systemd" in str(ask(machine, "service.start", "x"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from saltext.immutable.guard import policy
-from saltext.immutable.guard.units import foreign, unfit
+from saltext.immutable.guard.units import foreign, unfit, unfit_alias
 
 LIB, ETC = "usr/lib/systemd/system", "etc/systemd/system"
 
@@ -40,6 +40,24 @@ def test_services_timers_sockets_and_targets_may_be_operated(name):
         pytest.param("systemd-sysext", "/usr", id="what puts other files over the programs"),
         pytest.param("systemd-confext.service", "/etc", id="and over the config"),
         pytest.param("systemd-poweroff", "ends this machine", id="the end"),
+        pytest.param("systemd-reboot", "ends this machine", id="a reboot that stops nothing before"),
+        pytest.param("runlevel0.target", "systemd itself", id="the end, by its old name"),
+        pytest.param("ctrl-alt-del.target", "systemd itself", id="by three keys"),
+        pytest.param("systemd-suspend", "stops this machine", id="sleep"),
+        pytest.param("systemd-suspend-then-hibernate", "stops this machine", id="sleep, and deeper"),
+        pytest.param("systemd-hibernate", "stops this machine", id="deep sleep"),
+        pytest.param("systemd-hybrid-sleep", "stops this machine", id="both"),
+        pytest.param("systemd-exit", "ends this machine", id="the end of init"),
+        pytest.param("rescue", "ends all others", id="rescue"),
+        pytest.param("emergency.service", "ends all others", id="emergency"),
+        pytest.param("debug-shell", "shell of root", id="a shell on a terminal"),
+        pytest.param("modprobe@dummy", "module of the kernel", id="a module of the kernel"),
+        pytest.param("user@0.service", "units of a user", id="units of a user"),
+        pytest.param("systemd-nspawn@x", "another system", id="another system"),
+        pytest.param("systemd-firstboot", "new system", id="the first boot"),
+        pytest.param("systemd-repart", "file systems", id="partitions"),
+        pytest.param("systemd-volatile-root", "mounts", id="another root"),
+        pytest.param("initrd-cleanup", "start of the system", id="the start of the system"),
         pytest.param("*", "plain name", id="a glob"),
         pytest.param("tm[p].mount", "plain name", id="a glob that is a mount"),
         pytest.param("nginx tmp.mount", "plain name", id="two names"),
@@ -71,12 +89,34 @@ def root(tmp_path) -> Path:
         (tmp_path / file).touch()
     (tmp_path / ETC).mkdir(parents=True)
     (tmp_path / ETC / "sshd.service").symlink_to("/usr/lib/systemd/system/ssh.service")
+    (tmp_path / ETC / "console@.service").symlink_to("/usr/lib/systemd/system/getty@.service")
     return tmp_path
 
 
 @pytest.mark.parametrize("name", ["nginx", "nginx.service", "app@1", "sshd", "ssh.service", "old"])
 def test_a_unit_of_the_image(root, name):
     assert foreign(name, str(root)) is None
+
+
+@pytest.mark.parametrize(
+    ("links", "name", "stops", "says"),
+    [
+        pytest.param({"runlevel9.target": "poweroff.target"}, "runlevel9.target", False, "poweroff", id="an alias"),
+        pytest.param({"x.service": "immutable-mine.service"}, "x", False, "guard itself", id="of the guard's unit"),
+        pytest.param({"x.service": "y.service", "y.service": "systemd-exit.service"}, "x", False, "ends", id="of one"),
+        pytest.param({"load@.service": "modprobe@.service"}, "load@dummy", False, "modprobe@dummy", id="of a template"),
+        pytest.param({"x.service": "modprobe@dummy.service"}, "x", False, "modprobe@dummy", id="of an instance"),
+        pytest.param({"salt-minion.service": "agent.service"}, "agent", True, "nobody could", id="the real one of it"),
+        pytest.param({"salt-minion.service": "agent.service"}, "agent", False, None, id="which may be restarted"),
+        pytest.param({"x.service": "nginx.service", "y.service": "/dev/null"}, "x", True, None, id="of a harmless one"),
+    ],
+)
+def test_a_unit_is_judged_by_each_of_its_names(root, links, name, stops, says):
+    for alias, target in links.items():
+        (root / LIB / alias).symlink_to(target)
+    assert unfit(name, stops) is None
+    found = unfit_alias(name, stops, str(root))
+    assert found is None if says is None else says in str(found)
 
 
 @pytest.mark.parametrize("name", ["evil", "nginx.timer", "app", "gone", "evil@1"])
@@ -93,6 +133,18 @@ def test_a_unit_that_the_image_does_not_have(root, name):
         ("run/systemd/system/app@.service.d", "app@1"),
         ("run/systemd/system/app@1.service", "app@1"),
         ("run/systemd/system/ssh.service.d", "sshd"),
+        ("run/systemd/system/service.d", "nginx"),
+        ("run/systemd/system/socket.d", "ssh.socket"),
+        ("run/systemd/system/php-.service.d", "php-fpm-pool"),
+        ("run/systemd/system/php-fpm-.service.d", "php-fpm-pool"),
+        ("run/systemd/system/a-.service.d", "a-b@c"),
+        ("run/systemd/system/a-@.service.d", "a-b@c"),
+        ("run/systemd/system/a-@c.service.d", "a-b@c"),
+        ("run/systemd/system/nginx.service.wants", "nginx"),
+        ("run/systemd/system/app@.service.requires", "app@1"),
+        ("run/systemd/system.control/service.requires", "nginx"),
+        ("run/systemd/transient/nginx.service.upholds", "nginx"),
+        ("run/systemd/system/getty@tty1.service.d", "console@tty1"),
         ("run/systemd/transient/nginx.service", "nginx"),
         ("run/systemd/system.control/nginx.service.d", "nginx"),
         ("run/systemd/generator/nginx.service", "nginx"),
