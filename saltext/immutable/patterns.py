@@ -1,9 +1,14 @@
-"""Patterns of absolute paths, as a recipe's ``mutable`` has them."""
+"""Patterns of absolute paths, as a recipe's ``mutable`` has them, and what the name of an environment may be.
+
+Standard library only: the guard imports it before each call.
+"""
 
 from __future__ import annotations
 
 import re
 
+ENVIRONMENT = re.compile(r"(?![/-]|.*(^|/)\.\.(/|$))[^\s\0]+")
+"""Of Salt's states or pillar. It becomes a folder of caches, and must not lead out of them."""
 _WILDCARDS = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 

@@ -112,6 +112,8 @@ LIMITED: Mapping[str, tuple[int, str, str]] = {
     "mine.update": (1, "clear", "mine_functions calls any function"),
     "pkg.list_pkgs": (1, "attr purge_desired removed use_context versions_as_list", "root selects another tree"),
     "pkg.version": (ANY_NUMBER, "use_context versions_as_list", "root selects another tree"),
+    "ps.kill_pid": (2, "pid signal", "Salt has no other arguments for it"),
+    "ps.pkill": (3, "pattern signal user", "full looks at whole command lines, and would find the minion by its"),
     "service.force_reload": (2, "name no_block", "unmask changes units"),
     "service.reload": (2, "name no_block", "unmask changes units"),
     "service.restart": (2, "name no_block", "unmask changes units"),
@@ -123,6 +125,9 @@ LIMITED: Mapping[str, tuple[int, str, str]] = {
     "user.list_users": (0, "", "root selects another tree"),
 }
 """Functions that may have only these arguments: how many positional ones, which keywords, and why no others."""
+
+ENVIRONMENTS: Mapping[str, tuple[int, ...]] = {"pillar.file_exists": (1,), "pillar.get": (5, 6)}
+"""Functions of these tables that take an environment by position, and at which. All may take one by keyword."""
 
 SINGLE_WORDS: Mapping[str, str] = {
     "disk": "iostat",

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-from saltext.immutable.guard import envelope, intake, policy, seal, units
+from saltext.immutable.guard import envelope, intake, policy, processes, seal, units
 
 MAX_COUNTED = 200
 """How many functions are counted by name; calls of any further function are counted as OTHERS."""
@@ -45,6 +45,7 @@ def refusal(
         policy.refusal(fun, args, kwargs, sealed)
         or _mine_refusal(opts, fun, sealed)
         or _unit_refusal(fun, args, kwargs, sealed)
+        or _process_refusal(fun, args, kwargs, sealed)
     )
     if reason is None:
         if policy.classify(fun, args, kwargs, sealed) == "operate":
@@ -106,6 +107,12 @@ def _unit_refusal(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], seal
         return policy.sentence(f"{fun} of {name}: {why}", sealed)
     found = units.foreign(name)
     return policy.sentence(f"{fun} operates only units of the image, unlike {found}", sealed) if found else None
+
+
+def _process_refusal(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: policy.Sealed) -> str | None:
+    """Return why a signal may not be sent: it would reach systemd or the minion."""
+    found = processes.protected(fun, args, kwargs)
+    return policy.sentence(f"{fun} would signal {found}, without which this machine fails", sealed) if found else None
 
 
 def mine_functions(opts: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[Any], Mapping[str, Any]]]:

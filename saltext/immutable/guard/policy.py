@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from saltext.immutable.guard import processes
 from saltext.immutable.guard.functions import (
     DRY_RUN_KEYWORDS,
     DRY_RUNS,
+    ENVIRONMENTS,
     LIMITED,
     OPERATE,
     PLAIN_NAMES,
@@ -24,6 +26,7 @@ from saltext.immutable.guard.functions import (
     TRAPS,
 )
 from saltext.immutable.guard.units import unfit
+from saltext.immutable.patterns import ENVIRONMENT
 
 Class = Literal["read", "operate", "change"]
 
@@ -54,6 +57,8 @@ _PLAIN_NAMES = frozenset(fun for fun in _CLASSES if fun.startswith(f"{PLAIN_NAME
 _OF_UNITS = frozenset(fun for fun in _PLAIN_NAMES if _CLASSES[fun] == "operate")
 _WORD = re.compile(r"[^-\s]\S*")
 _NAME = re.compile(r"[^-/\s][^/\s]*")
+_SLS = re.compile(r"(?![./])(?!.*(\.\.|//))[^\s\0]+")
+"""Salt reads a dot as a slash."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,10 @@ def _harmful_arguments(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any])
     """Return what is wrong with the arguments of a function that is in the tables; None if nothing is."""
     if fun in _LIMITED and _other_arguments(_LIMITED[fun], args, kwargs):
         return f"on a sealed machine it takes {_arguments(*_LIMITED[fun])}: {LIMITED[fun][2]}"
+    if keyword := _environment_with_path(fun, args, kwargs):
+        return f"on a sealed machine it takes a plain name as {keyword}: an environment is a folder of caches"
+    if why := processes.unfit(fun, args, kwargs):
+        return why
     if fun in _PLAIN_NAMES and not _all(_NAME, args, kwargs):
         return "on a sealed machine it takes only plain names: anything else could be an option or a path"
     if fun in _OF_UNITS and (why := unfit(unit(args, kwargs), stops=fun == "service.stop")):
@@ -165,8 +174,20 @@ def _no_dry_run(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed
         return None
     if others := _other_arguments(_DRY_RUNS[fun], args, kwargs):
         return f"a dry run by {fun} takes {_arguments(*_DRY_RUNS[fun])}, not {', '.join(others)}"
-    keyword = _environment_with_path(kwargs)
-    return f"a dry run by {fun} takes a plain name as {keyword}" if keyword else None
+    if keyword := _environment_with_path(fun, args, kwargs):
+        return f"a dry run by {fun} takes a plain name as {keyword}"
+    wrong = next((name for name in _sls(fun, args, kwargs) if not _SLS.fullmatch(name)), None)
+    return f"a dry run by {fun} takes names of SLS files, not {wrong[:40]!r}" if wrong else None
+
+
+def _sls(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
+    """Return the names of SLS files that a dry run gets, whatever their form is."""
+    positions, keywords = _DRY_RUNS[fun]
+    if "mods" not in keywords:
+        return []
+    given = args[positions - 1] if len(args) >= positions else kwargs.get("mods")
+    names = given if isinstance(given, list | tuple) else str(given or "").split(",")
+    return [str(name).strip() for name in names if name != ""]
 
 
 def _is_highstate(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -180,11 +201,12 @@ def _is_test(fun: str, kwargs: Mapping[str, Any]) -> bool:
     return kwargs.get("test", fun == "state.test") is True
 
 
-def _environment_with_path(kwargs: Mapping[str, Any]) -> str | None:
-    """Return the keyword that could lead out of the minion's cache: the environment is a folder there."""
-    for key in ("saltenv", "pillarenv"):
-        value = kwargs.get(key)
-        if value is not None and not (isinstance(value, str) and _WORD.fullmatch(value) and ".." not in value):
+def _environment_with_path(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+    """Return the argument that could lead out of the minion's caches: an environment is a folder there."""
+    given = [(key, kwargs.get(key)) for key in ("saltenv", "pillarenv")]
+    given += [("environment", args[place]) for place in ENVIRONMENTS.get(fun, ()) if place < len(args)]
+    for key, value in given:
+        if value is not None and not (isinstance(value, str) and ENVIRONMENT.fullmatch(value)):
             return key
     return None
 

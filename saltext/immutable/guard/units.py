@@ -1,7 +1,7 @@
 """Which units of systemd may be started, stopped, restarted and reloaded on a sealed machine.
 
-`unfit` is pure and judges one name. `unfit_alias` and `foreign` read where systemd takes the unit from, because a unit has
-several names. Standard library only.
+`unfit` is pure and judges one name. A unit may have several, so `unfit_alias` and `foreign` read where systemd takes it
+from. Standard library only.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def foreign(name: str, root: str = "/") -> str | None:
     """Return the file by which a unit is not, or not wholly, the image's; None if it is."""
     names = [file for one in _names(name, root) for file in _files(one)]
     suspects = [f"{folder}/{one}" for folder in (*ADDED, *GENERATED) for one in names]
-    additions = [f"{base}{end}" for base in dict.fromkeys(base for one in names for base in _bases(one)) for end in _ADDITIONS]
-    suspects += [f"{folder}/{one}" for folder in ADDED for one in additions]
+    bases = {base: None for one in names for base in _bases(one)}
+    suspects += [f"{folder}/{base}{end}" for folder in ADDED for base in bases for end in _ADDITIONS]
     if present := next((path for path in suspects if os.path.lexists(os.path.join(root, path))), None):
         return f"/{present}"
     if any(os.path.lexists(os.path.join(root, folder, one)) for folder in IMAGE for one in names):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any, TypeVar, cast
 
+from saltext.immutable.patterns import ENVIRONMENT
 from saltext.immutable.spec.model import Amount
 from saltext.immutable.text import plain, quoted
 
@@ -35,7 +36,6 @@ _MAX_TEXT = 1024
 _MAX_COUNT = 100_000
 """Of machines, tasks, images: more is a slip of the hand."""
 _MAX_SECONDS = 36500 * 86400.0
-_RELATIVE = re.compile(r"(?![/-]|.*(^|/)\.\.(/|$))[^\s]+")
 _DATA_TEXT = re.compile(r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]*")
 """No control characters but tab, newline and carriage return, and no lone surrogates, which no file takes."""
 _MAX_DEPTH, _MAX_DATA = 20, 200_000
@@ -135,7 +135,7 @@ def sls(value: object) -> str:
 
 def _relative(value: object, what: str) -> str:
     found = text(value)
-    if not _RELATIVE.fullmatch(found):
+    if not ENVIRONMENT.fullmatch(found):
         raise ValueError(f"{quoted(found)} is not {what}")
     return found
 

@@ -122,6 +122,29 @@ def test_what_is_allowed_exists():
     assert ALLOWED - salts_own() - own <= NOT_EVERYWHERE
 
 
+def arguments() -> dict[str, list[str]]:
+    """Each allowed function of Salt to the names of its positional arguments."""
+    found = {}
+    for path in SALT.glob("[!_]*.py"):
+        source = path.read_text()
+        names, body = offered(source, path.stem)[0], ast.parse(source).body
+        renamed = ast.literal_eval(assigned(body).get("__func_alias__", ast.Dict([], [])))
+        for node in statements(body):
+            if isinstance(node, ast.FunctionDef):
+                funs = {f"{name}.{renamed.get(node.name, node.name)}" for name in names}
+                found |= dict.fromkeys(funs & ALLOWED, [each.arg for each in node.args.args])
+    return found
+
+
+def test_each_environment_that_a_function_takes_by_position_is_known():
+    environments = ("pillarenv", "saltenv")
+    found = {
+        fun: tuple(place for place, name in enumerate(names) if name in environments)
+        for fun, names in arguments().items()
+    }
+    assert {fun: places for fun, places in found.items() if places} == functions.ENVIRONMENTS
+
+
 def test_a_module_is_closed_as_a_whole_or_not():
     assert not REFUSED_AS_A_WHOLE & {*functions.READ, *functions.OPERATE, *CHANGE}
 
