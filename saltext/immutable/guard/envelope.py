@@ -8,7 +8,8 @@ it: fields that Salt does not know are left out, and what is not allowed is repl
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 REFUSED = "immutable_refused"
@@ -25,9 +26,12 @@ EXECUTORS = frozenset({"direct_call", "splay", "sudo"})
 """The executors that ask the guard. (``transactional_update`` and ``docker`` run the call elsewhere.)"""
 MAX_METADATA = 10_000
 """Characters."""
+MAX_LINE = 200
+"""Characters of a name: of the user, the master, a minion or a resource."""
 
-_JOB_ID = re.compile(r"\d{20}(_\d{1,10})?|req")
+_JOB_ID = re.compile(r"[0-9]{20}(_[0-9]{1,10})?|req")
 """As `salt.utils.jid.gen_jid` makes it. ``req``: a job of the minion itself, to which the master gives an id."""
+_FLAGS = "minion_is_target pure_resource_target resource_job start_event __ignore_process_count_max"
 _FUNCTION = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 _WORD = re.compile(r"[A-Za-z0-9_]{1,100}")
 
@@ -37,7 +41,7 @@ def checked(load: Mapping[str, Any], returners: Collection[str], new_id: str) ->
 
     ``returners``: those that the recipe allows. ``new_id``: the id for a job whose own id is none.
     """
-    found = {name: value for name, value in load.items() if name in FIELDS}
+    found = {name: value for name, value in load.items() if name in FIELDS and _SHAPES.get(name, _any)(value)}
     found.setdefault("ret", "")
     reasons = [
         _id(found, new_id),
@@ -114,7 +118,43 @@ def _is_time(value: object) -> bool:
 def _metadata(load: dict[str, Any]) -> str | None:
     """Check the data that Salt copies from the job into the answer."""
     metadata = load.get("metadata")
-    if metadata is None or (isinstance(metadata, Mapping) and len(repr(metadata)) <= MAX_METADATA):
-        return None
+    with suppress(RecursionError):
+        if metadata is None or (isinstance(metadata, Mapping) and len(repr(metadata)) <= MAX_METADATA):
+            return None
     del load["metadata"]
     return f"its metadata is not a mapping of at most {MAX_METADATA} characters"
+
+
+def _any(value: object) -> bool:
+    return True
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_line(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_LINE and value.isprintable()
+
+
+def _is_target(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list | tuple) and all(map(_is_line, value)))
+
+
+def _is_resource(value: object) -> bool:
+    return isinstance(value, Mapping) and set(value) == {"id", "type"} and all(map(_is_line, value.values()))
+
+
+def _are_resources(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_resource, value))
+
+
+_SHAPES: Mapping[str, Callable[[object], bool]] = {
+    **dict.fromkeys(("delimiter", "id", "master_id", "tgt_type", "user"), _is_line),
+    **dict.fromkeys(_FLAGS.split(), _is_flag),
+    "resource_target": _is_resource,
+    "resource_targets": _are_resources,
+    "tgt": _is_target,
+    "to": _is_time,
+}
+"""What a field must be to stay in the job; the others are judged by a function each."""

@@ -23,7 +23,7 @@ _SETTING = re.compile(r"[a-z0-9_]+(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+")
 """A path below /proc/sys and nowhere else."""
 _OF_MACHINE = re.compile(r"net/.*|kernel/(hostname|domainname)")
 """Settings that each machine has for itself."""
-_OF_IPC = re.compile(r"kernel/(auto_msgmni|msg\w+|sem\w*|shm\w+)|fs/mqueue/\w+")
+_OF_IPC = re.compile(r"kernel/(auto_msgmni|msg[a-z0-9_]+|sem[a-z0-9_]*|shm[a-z0-9_]+)|fs/mqueue/[a-z0-9_]+")
 """Settings that a machine has for itself, and that nobody sets there."""
 _MOST, _WIDTH, _LONGEST = 20, 80, 4096
 """Sentences about one image, characters of a value, bytes that are read of it."""

@@ -17,7 +17,7 @@ from saltext.immutable.machines import overlay
 _FOLDER = "etc/sysctl.d"
 _LINE = re.compile(r"[ \t]*-?[ \t]*([A-Za-z0-9_./*-]+)[ \t]*=[ \t]*([!-~](?:[ -~\t]*[!-~])?)[ \t]*")
 _OF_NETWORK = re.compile(r"net/[a-z0-9_]+(/([A-Za-z0-9_.-]+|\*))*/[a-z0-9_]+")
-_FOR_OTHERS = re.compile(r"/(proxy|arp)_\w+$")
+_FOR_OTHERS = re.compile(r"/(proxy|arp)_[a-z0-9_]+$")
 """Settings by which a machine answers for the addresses of others."""
 _LONGEST, _MOST = 16_384, 500
 """Bytes of a file that are read, and settings of an image; a line has at most `_WIDTH` characters."""

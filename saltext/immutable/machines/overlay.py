@@ -47,7 +47,7 @@ def options(
 
 def _supports_volatile(release: str) -> bool:
     """Return whether a Linux of this release has the option ``volatile``."""
-    return tuple(map(int, re.findall(r"\d+", release)[:2])) >= (5, 10)
+    return tuple(map(int, re.findall(r"[0-9]+", release)[:2])) >= (5, 10)
 
 
 def refuse_unstackable(root: Path) -> None:

@@ -35,7 +35,7 @@ def impossible(layers: Path) -> str:
     Raises CommandExecutionError where one cannot be made only now: a machine does not run without because of that.
     """
     # Overlays take layers whose owners are shifted since then; the root is shifted before it is a layer.
-    if tuple(map(int, re.findall(r"\d+", platform.release())[:2])) < (5, 19):
+    if tuple(map(int, re.findall(r"[0-9]+", platform.release())[:2])) < (5, 19):
         return f"Linux {platform.release()} cannot stack layers with shifted owners (5.19 can)"
     if _MOST.exists() and _MOST.read_text().strip() == "0":
         return f"user namespaces are switched off ({_MOST})"

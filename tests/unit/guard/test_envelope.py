@@ -52,6 +52,8 @@ def test_a_job_of_salts_own_form_is_left_as_it_is(fields):
         pytest.param({"jid": "x"}, "job id", id="a word"),
         pytest.param({"jid": 20261129200000123456}, "job id", id="a number"),
         pytest.param({"jid": None}, "job id", id="no id"),
+        pytest.param({"jid": "\u0661" * 20}, "job id", id="digits of another script"),
+        pytest.param({"jid": f"{JID}_\u0661"}, "job id", id="at its end"),
         pytest.param({"ret": "highstate"}, "'highstate'", id="a returner"),
         pytest.param({"ret": "mysql,highstate"}, "'mysql'", id="several"),
         pytest.param({"ret": ["highstate"]}, "returner", id="a list"),
@@ -111,6 +113,52 @@ def test_fields_that_salt_does_not_know_have_no_effect():
     assert judged(**{"__run__": "x", "schedule": "x", "pillar": {}}) == JOB
 
 
+def deep(levels: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for _ in range(levels):
+        found = {"a": found}
+    return found
+
+
+def test_metadata_that_nobody_can_write_down_is_refused():
+    assert "metadata" in judged(metadata=deep(100_000))[REFUSED]
+
+
+RESOURCE = {"type": "dummy", "id": "a"}
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("user", ["ada", "sudo_ada"], [{"a": 1}, "\x1b[2J", "a\nb", "x" * 201, None, 7]),
+        ("id", ["web-1"], [["web-1"], "x" * 201]),
+        ("master_id", ["master"], [b"master", "a\0"]),
+        ("delimiter", [":", "|"], [5, ["|"], "x" * 201]),
+        ("tgt_type", ["glob", "compound"], [{}, 1]),
+        ("tgt", ["web-*", ["web-1", "web-2"], "x" * 1000], [{"a": 1}, 7, None, [1], ["x" * 201]]),
+        ("to", [5, 0.5], ["5", -1, True, float("nan"), float("inf")]),
+        ("start_event", [True, False], ["yes", 1, None]),
+        ("minion_is_target", [False], [0]),
+        ("pure_resource_target", [True], ["x"]),
+        ("resource_job", [True], [{}]),
+        ("__ignore_process_count_max", [True], [1]),
+        ("resource_target", [RESOURCE], ["dummy", {"type": "dummy"}, {**RESOURCE, "x": 1}, {"type": 1, "id": "a"}]),
+        ("resource_targets", [[], [RESOURCE]], [RESOURCE, [RESOURCE, 1], [{"type": "x", "id": "\n"}], None]),
+    ],
+)
+def test_a_field_of_another_shape_has_no_effect(name, right, wrong):
+    for value in right:
+        assert judged(**{name: value})[name] == value
+    for value in wrong:
+        found = judged(**{name: value})
+        assert name not in found and REFUSED not in found
+
+
+def test_each_field_has_a_shape():
+    judged_alone = {"arg", "executor_opts", "fun", "jid", "metadata", "module_executors", "ret", "ret_config"}
+    assert set(envelope._SHAPES) | judged_alone | {"ret_kwargs"} == envelope.FIELDS
+
+
 def test_a_refusal_survives_the_queue_on_the_disk():
     waiting = judged(ret="highstate")
     assert checked(waiting, (), NEW) == waiting
@@ -133,10 +181,11 @@ ANYTHING = st.recursive(
 @given(st.dictionaries(st.sampled_from(sorted(envelope.FIELDS)) | st.text(max_size=8), ANYTHING, max_size=8))
 def test_whatever_comes_only_what_is_allowed_has_an_effect(load):
     found = checked(load, ("mysql",), NEW)
-    assert re.fullmatch(r"\d{20}(_\d+)?|req", found["jid"])
+    assert re.fullmatch(r"[0-9]{20}(_[0-9]+)?|req", found["jid"])
     assert found["ret"] in ("", "mysql") or set(found["ret"].split(",")) == {"mysql"}
     assert "ret_kwargs" not in found
     assert set(found) <= envelope.FIELDS | {REFUSED}
     names = found.get("module_executors") or []
     assert set([names] if isinstance(names, str) else names) <= envelope.EXECUTORS
     assert isinstance(found["arg"], list | tuple)
+    assert isinstance(found.get("user", ""), str) and isinstance(found.get("start_event", True), bool)

@@ -70,3 +70,12 @@ def test_a_share_is_at_most_one_machine_from_its_own_other_rounding(percent, siz
     assert share == Amount(percent, percent=True)
     assert 0 <= share.down(size) <= share.up(size) <= min(size, share.down(size) + 1)
     assert reading.amount(percent) == Amount(percent)
+
+
+@pytest.mark.parametrize(
+    ("reader", "written"), [(reading.duration, "5m"), (reading.amount, "5%"), (reading.size, "5M"), (reading.name, "a5")]
+)
+def test_a_digit_is_one_of_ten(reader, written):
+    reader(written)
+    with pytest.raises(ValueError):
+        reader(written.replace("5", "\u0665"))
