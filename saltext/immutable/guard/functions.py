@@ -113,6 +113,7 @@ LIMITED: Mapping[str, tuple[int, str, str]] = {
     "pkg.list_pkgs": (1, "attr purge_desired removed use_context versions_as_list", "root selects another tree"),
     "pkg.version": (ANY_NUMBER, "use_context versions_as_list", "root selects another tree"),
     "ps.kill_pid": (2, "pid signal", "Salt has no other arguments for it"),
+    "ps.proc_info": (2, "pid attrs", "Salt has no other arguments for it"),
     "ps.pkill": (3, "pattern signal user", "full looks at whole command lines, and would find the minion by its"),
     "service.force_reload": (2, "name no_block", "unmask changes units"),
     "service.reload": (2, "name no_block", "unmask changes units"),
@@ -125,6 +126,20 @@ LIMITED: Mapping[str, tuple[int, str, str]] = {
     "user.list_users": (0, "", "root selects another tree"),
 }
 """Functions that may have only these arguments: how many positional ones, which keywords, and why no others."""
+
+READS_FILES: Mapping[str, tuple[int, str]] = {
+    "file.contains": (0, "path"),
+    "file.contains_glob": (0, "path"),
+    "file.contains_regex": (0, "path"),
+    "file.read": (0, "path"),
+    "file.search": (0, "path"),
+    "file.seek_read": (0, "path"),
+    "logrotate.get": (2, "conf_file"),
+    "logrotate.show_conf": (0, "conf_file"),
+    "mount.fstab": (0, "config"),
+    "sysctl.show": (0, "config_file"),
+}
+"""Functions that tell what is in a file which the caller names, and the position and keyword of its path."""
 
 ENVIRONMENTS: Mapping[str, tuple[int, ...]] = {"pillar.file_exists": (1,), "pillar.get": (5, 6)}
 """Functions of these tables that take an environment by position, and at which. All may take one by keyword."""

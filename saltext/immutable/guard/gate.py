@@ -14,7 +14,8 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-from saltext.immutable.guard import envelope, intake, policy, processes, seal, units
+from saltext.immutable.guard import envelope, intake, policy, processes, seal, secret_files, units
+from saltext.immutable.guard.functions import READS_FILES
 
 MAX_COUNTED = 200
 """How many functions are counted by name; calls of any further function are counted as OTHERS."""
@@ -41,12 +42,7 @@ def refusal(
         refused = policy.sentence(why, sealed)
         _record("refused", opts, data, fun, refused)
         return refused
-    reason = (
-        policy.refusal(fun, args, kwargs, sealed)
-        or _mine_refusal(opts, fun, sealed)
-        or _unit_refusal(fun, args, kwargs, sealed)
-        or _process_refusal(fun, args, kwargs, sealed)
-    )
+    reason = _call_refusal(opts, fun, args, kwargs, sealed) or _mine_refusal(opts, fun, sealed)
     if reason is None:
         if policy.classify(fun, args, kwargs, sealed) == "operate":
             _record("operated", opts, data, fun)
@@ -88,12 +84,24 @@ def _envelope_refusal(data: Mapping[str, Any], fun: str) -> str | None:
     return None
 
 
+def _call_refusal(
+    opts: Mapping[str, Any], fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: policy.Sealed
+) -> str | None:
+    """Return why a call may not run, for what it is or for what it would reach on this machine."""
+    return (
+        policy.refusal(fun, args, kwargs, sealed)
+        or _unit_refusal(fun, args, kwargs, sealed)
+        or _process_refusal(fun, args, kwargs, sealed)
+        or _secret_refusal(opts, fun, args, kwargs, sealed)
+    )
+
+
 def _mine_refusal(opts: Mapping[str, Any], fun: str, sealed: policy.Sealed) -> str | None:
     """Return why ``mine.update`` may not run: it calls the functions of config and pillar without any executor."""
     if fun != "mine.update":
         return None
     for called, args, kwargs in mine_functions(opts):
-        if reason := policy.refusal(called, args, kwargs, sealed):
+        if reason := _call_refusal(opts, called, args, kwargs, sealed):
             return f"{reason} (it is in mine_functions of the config or the pillar)"
     return None
 
@@ -113,6 +121,19 @@ def _process_refusal(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], s
     """Return why a signal may not be sent: it would reach systemd or the minion."""
     found = processes.protected(fun, args, kwargs)
     return policy.sentence(f"{fun} would signal {found}, without which this machine fails", sealed) if found else None
+
+
+def _secret_refusal(
+    opts: Mapping[str, Any], fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: policy.Sealed
+) -> str | None:
+    """Return why a file may not be read: it holds secrets of this machine."""
+    if fun not in READS_FILES:
+        return None
+    place, keyword = READS_FILES[fun]
+    path = args[place] if len(args) > place else kwargs.get(keyword)
+    if not secret_files.is_secret(path, opts.get("pki_dir")):
+        return None
+    return policy.sentence(f"{fun} tells nothing of {path}: it holds secrets", sealed)
 
 
 def mine_functions(opts: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[Any], Mapping[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Which processes of a sealed machine may get which signals.
+"""Which processes of a sealed machine may get which signals, and what of a process is told.
 
 `unfit` is pure. `protected` reads what runs. Standard library only.
 """
@@ -20,7 +20,12 @@ _POSITIONS = {_OF_KILL_PID: 1, _OF_PKILL: 2}
 
 
 def unfit(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
-    """Return why a call may not send its signal, or None."""
+    """Return why a call may not send its signal, or tell what it would, or None."""
+    if fun == "ps.proc_info":
+        attrs = args[1] if len(args) > 1 else kwargs.get("attrs")
+        if isinstance(attrs, list | tuple) and attrs and "environ" not in attrs:
+            return None
+        return "its attrs must be a list without environ: variables are secret"
     if fun not in _POSITIONS:
         return None
     place, target = _POSITIONS[fun], _target(fun, args, kwargs)

@@ -145,6 +145,23 @@ def test_each_environment_that_a_function_takes_by_position_is_known():
     assert {fun: places for fun, places in found.items() if places} == functions.ENVIRONMENTS
 
 
+NO_CONTENT = """
+    file.access file.basename file.check_hash file.directory_exists file.dirname file.diskusage file.file_exists
+    file.get_gid file.get_group file.get_hash file.get_mode file.get_sum file.get_uid file.get_user file.is_hardlink
+    file.is_link file.list_backups file.lstat file.normpath file.path_exists_glob file.readdir file.readlink file.stats
+    file.statvfs lowpkg.owner pillar.file_exists ps.disk_usage status.diskusage
+"""
+"""Functions that take a path and do not tell what is in that file."""
+
+
+def test_each_function_that_tells_what_is_in_a_file_is_known():
+    paths = {"config", "config_file", "conf_file", "path", "file", "filename", "paths"}
+    found = {
+        fun: (place, name) for fun, names in arguments().items() for place, name in enumerate(names) if name in paths
+    }
+    assert {fun: at for fun, at in found.items() if fun not in NO_CONTENT.split()} == functions.READS_FILES
+
+
 def test_a_module_is_closed_as_a_whole_or_not():
     assert not REFUSED_AS_A_WHOLE & {*functions.READ, *functions.OPERATE, *CHANGE}
 

@@ -149,6 +149,21 @@ def test_the_mine_of_what_only_reads_is_updated(machine):
     assert ask(machine, "mine.update") is None
 
 
+@pytest.mark.parametrize("fun", ["file.read", "file.seek_read", "file.search", "file.contains", "sysctl.show"])
+def test_no_call_tells_the_key_of_the_minion(machine, fun):
+    path = str(machine.pki / "minion.pem")
+    assert f"{fun} tells nothing of {path}: it holds secrets" in str(ask(machine, fun, path))
+    assert ask(machine, "file.read", path=path) and ask(machine, "logrotate.get", "a", None, path)
+    assert ask(machine, "file.contains", "/etc/fstab", "/dev/sda") is None, "that is only looked for"
+    assert ask(machine, fun, str(machine.pki.parent / "seal.json")) is None
+    assert ask(machine, "file.get_hash", path) is None
+
+
+def test_nor_does_the_mine(machine):
+    machine.opts["mine_functions"] = {"file.read": [str(machine.pki / "minion.pem")]}
+    assert "it holds secrets" in str(ask(machine, "mine.update"))
+
+
 def test_break_glass_lets_changes_through_and_each_fires_an_event(machine):
     granted = break_glass.apply_token(machine.opts, token(machine))
     assert granted.reason == "disk"
