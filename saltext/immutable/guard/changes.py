@@ -6,11 +6,12 @@ test that finds the functions that a new release of Salt adds, and for checking 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 
-from saltext.immutable.guard.functions import LIMITED, OPERATE, PLAIN_NAMES, SINGLE_WORDS
+from saltext.immutable.guard.functions import LIMITED, NARROW, OPERATE, PLAIN_NAMES, SINGLE_WORDS
 from saltext.immutable.guard.policy import full_names
 
 CHANGE: Mapping[str, str] = {
@@ -127,21 +128,17 @@ REFUSED_MODULES = """
 """
 """Modules of which no function is allowed, with their aliases."""
 
-NARROW: Mapping[str, str] = {
-    "kmod": "remove",
-    "service": "disable enable mask systemctl_reload unmask",
-    "system": "halt poweroff shutdown",
-}
-"""Module to the functions of Salt that a recipe may allow though they change the machine: each does one thing, without
-a command, a file or a host of the caller's choice. Any other function of Salt that the guard refuses, or that only its
-arguments hold back, is dangerous to allow."""
-
-RUNS = {"apply", "call", "cmd", "do", "eval", "exec", "exec_code", "execute", "run", "run_all", "script", "shell"}
+RUNS = {"apply", "call", "do", "runas", "sh"}
 """Names of functions that run any command or code; in custom modules, too, they count as dangerous."""
+RUNS_BY_WORD = {"bash", "cmd", "command", "commands", "eval", "exec", "execute", "popen", "script", "shell", "spawn"}
+"""Words that make a name such a one, wherever they stand in it; ``run`` does at its beginning."""
 
 
 def dangerous(globs: Iterable[str]) -> list[str]:
-    """Return the dangerous functions among those that these globs (``module.function``) allow, each once."""
+    """Return the dangerous functions among those that these globs (``module.function``) allow, each once.
+
+    Dangerous is any function of Salt that the guard refuses, or that only its arguments hold back, but for `NARROW`.
+    """
     return list(dict.fromkeys(fun for glob in globs for fun in _dangerous(glob)))
 
 
@@ -149,12 +146,17 @@ def _dangerous(glob: str) -> Sequence[str]:
     module_glob, _, name_glob = glob.partition(".")
     known = [fun for fun in _restricted() if fnmatchcase(fun, glob)]
     known += [f"{module}.{name_glob}" for module in REFUSED_MODULES.split() if fnmatchcase(module, module_glob)]
-    return known or ([glob] if name_glob in RUNS else [])
+    return known or ([glob] if _runs(name_glob) else [])
+
+
+def _runs(name: str) -> bool:
+    """Tell whether a function of this name (``run_command``, ``shellOut``) runs any command or code."""
+    words = [word.lower() for word in re.findall("[A-Z]*[a-z]+|[A-Z]+", name)]
+    return name in RUNS or words[:1] == ["run"] or not RUNS_BY_WORD.isdisjoint(words)
 
 
 @cache
 def _restricted() -> Sequence[str]:
     """Return each function that is refused, or that only its arguments hold back, but for the narrow ones."""
     limited = [*full_names({PLAIN_NAMES: OPERATE[PLAIN_NAMES]}), *LIMITED, *full_names(SINGLE_WORDS), "event.send"]
-    narrow = set(full_names(NARROW))
-    return [fun for fun in dict.fromkeys([*full_names(CHANGE), *limited]) if fun not in narrow]
+    return [fun for fun in dict.fromkeys([*full_names(CHANGE), *limited]) if fun not in NARROW]

@@ -144,6 +144,21 @@ READS_FILES: Mapping[str, tuple[int, str]] = {
 ENVIRONMENTS: Mapping[str, tuple[int, ...]] = {"pillar.file_exists": (1,), "pillar.get": (5, 6)}
 """Functions of these tables that take an environment by position, and at which. All may take one by keyword."""
 
+NARROW: Mapping[str, tuple[int, str]] = {
+    "kmod.remove": (1, "mod"),
+    "service.disable": (2, "name no_block"),
+    "service.enable": (2, "name no_block"),
+    "service.mask": (2, "name runtime"),
+    "service.systemctl_reload": (0, ""),
+    "service.unmask": (2, "name runtime"),
+    "system.halt": (0, ""),
+    "system.poweroff": (0, ""),
+    "system.shutdown": (1, "at_time"),
+}
+"""Functions that a recipe may allow though they change the machine: each does one thing, without a command, a file or a
+host of the caller's choice. So they take only plain names, and only these arguments: how many positional ones, and
+which keywords. Others edit ``/etc/modules``, select another tree, or change units besides."""
+
 SINGLE_WORDS: Mapping[str, str] = {
     "disk": "iostat",
     "lowpkg": "file_dict file_list list_pkgs owner version_cmp",

@@ -108,12 +108,12 @@ def _mine_refusal(opts: Mapping[str, Any], fun: str, sealed: policy.Sealed) -> s
 
 def _unit_refusal(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: policy.Sealed) -> str | None:
     """Return why a unit may not be operated: for another name of it, or because a part of it is not the image's."""
-    if not policy.operates_unit(fun) or not os.path.isdir("/run/systemd/system"):
+    if not policy.names_unit(fun) or not os.path.isdir("/run/systemd/system"):
         return None
     name = str(policy.unit(args, kwargs))
-    if why := units.unfit_alias(name, stops=fun == "service.stop"):
+    if why := units.unfit_alias(name, stops=policy.ends_unit(fun)):
         return policy.sentence(f"{fun} of {name}: {why}", sealed)
-    found = units.foreign(name)
+    found = units.foreign(name) if policy.operates_unit(fun) else None
     return policy.sentence(f"{fun} operates only units of the image, unlike {found}", sealed) if found else None
 
 

@@ -18,6 +18,7 @@ from saltext.immutable.guard.functions import (
     DRY_RUNS,
     ENVIRONMENTS,
     LIMITED,
+    NARROW,
     OPERATE,
     PLAIN_NAMES,
     READ,
@@ -55,6 +56,9 @@ _PREVIEW = "immutable.preview"
 _SINGLE_WORDS = frozenset(full_names(SINGLE_WORDS))
 _PLAIN_NAMES = frozenset(fun for fun in _CLASSES if fun.startswith(f"{PLAIN_NAMES}."))
 _OF_UNITS = frozenset(fun for fun in _PLAIN_NAMES if _CLASSES[fun] == "operate")
+_NARROW = {fun: (positions, frozenset(keywords.split())) for fun, (positions, keywords) in NARROW.items()}
+_NAMES_UNITS = _OF_UNITS | {"service.disable", "service.enable", "service.mask", "service.unmask"}
+_ENDS_UNITS = frozenset({"service.disable", "service.mask", "service.stop"})
 _WORD = re.compile(r"[^-\s]\S*")
 _NAME = re.compile(r"[^-/\s][^/\s]*")
 _SLS = re.compile(r"(?![./])(?!.*(\.\.|//))[^\s\0]+")
@@ -108,7 +112,7 @@ def classify(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: S
         found = "read" if _is_dry_run(fun, args, kwargs, sealed) else "change"
     elif _harmful_arguments(fun, args, kwargs) or (fun == _PREVIEW and _no_dry_run(fun, args, kwargs, sealed)):
         found = "change"
-    if found == "change" and sealed is not None and _matches(fun, sealed.allow):
+    if found == "change" and sealed is not None and _matches(fun, sealed.allow) and not _too_wide(fun, args, kwargs):
         return "operate"
     return found
 
@@ -133,16 +137,37 @@ def _harmful_arguments(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any])
         return why
     if fun in _PLAIN_NAMES and not _all(_NAME, args, kwargs):
         return "on a sealed machine it takes only plain names: anything else could be an option or a path"
-    if fun in _OF_UNITS and (why := unfit(unit(args, kwargs), stops=fun == "service.stop")):
+    if fun in _OF_UNITS and (why := unfit(unit(args, kwargs), ends_unit(fun))):
         return why
     if fun in _SINGLE_WORDS and not _all(_WORD, args, kwargs):
         return "on a sealed machine it takes only single words: anything else could hold options"
     return _harmful_event(args, kwargs) if fun == "event.send" else None
 
 
+def _too_wide(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+    """Return why not even a recipe can allow a call of a narrow function with these arguments; None if it can."""
+    if fun not in _NARROW:
+        return None
+    if _other_arguments(_NARROW[fun], args, kwargs):
+        return f"where its recipe allows it, it takes {_arguments(*_NARROW[fun])}"
+    if not _all(_NAME, args, kwargs):
+        return "on a sealed machine it takes only plain names: anything else could be an option or a path"
+    return unfit(unit(args, kwargs), ends_unit(fun)) if fun in _NAMES_UNITS else None
+
+
 def operates_unit(fun: str) -> bool:
     """Tell whether a function operates a unit of systemd."""
     return fun in _OF_UNITS
+
+
+def names_unit(fun: str) -> bool:
+    """Tell whether a function operates a unit, or changes whether it may start."""
+    return fun in _NAMES_UNITS
+
+
+def ends_unit(fun: str) -> bool:
+    """Tell whether a function ends a unit, or lets it not start again."""
+    return fun in _ENDS_UNITS
 
 
 def unit(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -245,6 +270,8 @@ def _why(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], sealed: Seale
         return str(_no_dry_run(fun, args, kwargs, sealed))
     if fun in _DRY_RUNS and any(key.lower() == "test" and value is not False for key, value in kwargs.items()):
         return f"{fun} would change this machine: only the keyword test=True makes it a dry run"
+    if _matches(fun, sealed.allow) and (wide := _too_wide(fun, args, kwargs)):
+        return f"{fun} could change more of this machine with these arguments: {wide}"
     if fun in _CLASSES:
         return f"{fun} could change this machine with these arguments: {_harmful_arguments(fun, args, kwargs)}"
     if trap := _matches(fun, tuple(TRAPS)):

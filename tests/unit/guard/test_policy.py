@@ -180,6 +180,39 @@ def test_a_recipe_extends_the_tables(fun, recipes, expected):
 
 
 @pytest.mark.parametrize(
+    ("fun", "args", "kwargs", "says"),
+    [
+        pytest.param("service.enable", ["nginx"], {"no_block": True}, None, id="what starts at boot"),
+        pytest.param("service.enable", ["nginx"], {"root": "/tmp/x"}, "only name, no_block", id="of this tree"),
+        pytest.param("service.enable", ["nginx", False, True], {}, "only name, no_block", id="by position as well"),
+        pytest.param("service.enable", ["/run/evil.service"], {}, "plain names", id="no file"),
+        pytest.param("service.enable", [], {"name": "--root=/x"}, "plain names", id="no option"),
+        pytest.param("service.enable", ["tmp.mount"], {}, "of type mount", id="no mount"),
+        pytest.param("service.disable", ["immutable-mine.timer"], {}, "guard itself", id="not the guard's own"),
+        pytest.param("service.mask", ["nginx", True], {}, None, id="until the reboot"),
+        pytest.param("service.mask", ["nginx", True, "/x"], {}, "only name, runtime", id="of this tree, too"),
+        pytest.param("service.mask", ["salt-minion"], {}, "nobody could", id="not the minion"),
+        pytest.param("service.unmask", ["salt-minion"], {"__pub_jid": "1"}, None, id="which may come back"),
+        pytest.param("service.unmask", ["../x"], {}, "plain names", id="by its name"),
+        pytest.param("service.systemctl_reload", [], {}, None, id="units are read again"),
+        pytest.param("kmod.remove", ["kvm"], {}, None, id="a module"),
+        pytest.param("kmod.remove", ["kvm"], {"persist": True}, "only mod", id="not /etc/modules"),
+        pytest.param("kmod.remove", ["kvm", True], {}, "only mod", id="by position neither"),
+        pytest.param("kmod.remove", ["-f kvm"], {}, "plain names", id="not by force"),
+        pytest.param("system.shutdown", [5], {}, None, id="in five minutes"),
+        pytest.param("system.shutdown", ["--reboot"], {}, "plain names", id="which is no option"),
+        pytest.param("system.halt", ["x"], {}, "no arguments", id="at once"),
+    ],
+)
+def test_a_narrow_function_that_a_recipe_allows_stays_narrow(fun, args, kwargs, says):
+    allows = sealed(allow=("*.*",))
+    assert policy.classify(fun, args, kwargs, allows) == ("change" if says else "operate")
+    assert policy.classify(fun, args, kwargs, WEB) == "change"
+    refusal = policy.refusal(fun, args, kwargs, allows)
+    assert refusal is None if says is None else says in refusal
+
+
+@pytest.mark.parametrize(
     ("fun", "args", "kwargs", "expected"),
     [
         pytest.param("state.apply", ["nginx"], {"test": True}, "read", id="a dry run looks"),
