@@ -21,7 +21,7 @@ from saltext.immutable.drift.running import limits, logins, mounts, processes, s
 from saltext.immutable.drift.running.environment import Origin
 from saltext.immutable.drift.running.processes import Process
 from saltext.immutable.guard import seal
-from saltext.immutable.guard.units import IMAGE as UNITS_OF_IMAGE
+from saltext.immutable.guard.reach.units import IMAGE as UNITS_OF_IMAGE
 from saltext.immutable.host import require_root
 from saltext.immutable.images import unit_drop_ins, writable_places
 

@@ -14,8 +14,9 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-from saltext.immutable.guard import envelope, intake, policy, processes, seal, secret_files, units
+from saltext.immutable.guard import envelope, intake, policy, seal
 from saltext.immutable.guard.functions import READS_FILES
+from saltext.immutable.guard.reach import processes, secret_files, units
 
 MAX_COUNTED = 200
 """How many functions are counted by name; calls of any further function are counted as OTHERS."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from saltext.immutable.guard import processes
 from saltext.immutable.guard.functions import (
     DRY_RUN_KEYWORDS,
     DRY_RUNS,
@@ -26,7 +25,8 @@ from saltext.immutable.guard.functions import (
     TAGS_OF_THE_MINION,
     TRAPS,
 )
-from saltext.immutable.guard.units import unfit
+from saltext.immutable.guard.reach import processes
+from saltext.immutable.guard.reach.units import unfit
 from saltext.immutable.patterns import ENVIRONMENT
 
 Class = Literal["read", "operate", "change"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from saltext.immutable.guard import policy
-from saltext.immutable.guard.processes import SIGNALS, protected, unfit
+from saltext.immutable.guard.reach.processes import SIGNALS, protected, unfit
 
 ALL = set(range(1, signal.SIGRTMAX + 1))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from saltext.immutable.guard.secret_files import is_secret
+from saltext.immutable.guard.reach.secret_files import is_secret
 
 
 @pytest.mark.parametrize(

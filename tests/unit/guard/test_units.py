@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from saltext.immutable.guard import policy
-from saltext.immutable.guard.units import foreign, unfit, unfit_alias
+from saltext.immutable.guard.reach.units import foreign, unfit, unfit_alias
 
 LIB, ETC = "usr/lib/systemd/system", "etc/systemd/system"
 

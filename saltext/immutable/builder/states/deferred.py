@@ -20,7 +20,7 @@ from typing import Any
 
 from saltext.immutable import systemd
 from saltext.immutable.builder.states.trace import Trace, wrap_method
-from saltext.immutable.guard import units as guard_units
+from saltext.immutable.guard.reach import units as guard_units
 
 Result = dict[str, Any]
 """What a state function returns: name, result, changes, comment."""
