@@ -27,6 +27,8 @@ THREE = "3" * 64
 SIZE = 3
 EVERY = 4.0
 """Virtual seconds between two backups of the store."""
+STEERING = ("resume", "pause", "back")
+"""Commands to a rollout, which ends where the store is older than the machines."""
 
 
 def nobody(*words: object, **data: object) -> None:
@@ -87,8 +89,11 @@ def lived(estate, request) -> tuple[Estate, list[Backup]]:
     for image in (ONE, TWO):
         made.publish(image)
         made.operations().roll("web")
+        backups.append(made.back_up())
     made.operations().replace(min(made.world.machines), "it looks odd")
+    backups.append(made.back_up())
     made.operations().rollback("web")
+    backups.append(made.back_up())
     made.publish(THREE)
     made.operations().roll("web")
     made.world._heap.clear()
@@ -146,7 +151,63 @@ def test_what_serves_goes_on_serving(lived, command: str) -> None:
         else:
             assert set(made.ledger.records()) >= set(world.machines), f"moment {moment}: what runs is in the books"
         assert watch.fewest >= SIZE, f"{command} after going back to moment {moment}"
-    assert refused < len(backups)
+    assert refused < len(backups) or command in STEERING
+
+
+def test_reconcile_leaves_alone_what_runs(lived) -> None:
+    """At each moment: the schedule must not bring back what was wanted when the backup was made."""
+    made, backups = lived
+    world, alarms = made.world, 0
+    end = world.machines, world.keys, world.visitors.servers
+    for moment, backup in enumerate(backups):
+        world.machines, world.keys, world.visitors.servers = copy.deepcopy(end)
+        world._heap.clear()
+        made.put_back(backup)
+        running, older = set(world.machines), report.status(made.operations(), "web", world.clock())["warnings"]
+        for _ in range(3):
+            reconcile(made.operations())
+            assert running == {name for name in world.machines if world.is_well(name)}, f"moment {moment}"
+            made.publish(THREE)  # as fleet.adopt_store does
+            world.pass_time(300.0)
+        made.assert_in_order(known_only=True)
+        assert set(made.ledger.records()) == running and made.ledger.unfinished() is None
+        assert made.ledger.generation(made.ledger.lineage()[-1]).image == THREE, "nothing older is wanted"
+        assert {one.outcome for one in made.ledger.rollouts()} <= {"done", "aborted"}, "no image is blamed"
+        what = {one.what for one in made.operations().audit.entries("web")}
+        assert {"alarm", "alarm over", "recovered"} <= what or not older
+        alarms += bool(older)
+    assert alarms > len(backups) / 2
+
+
+def test_a_machine_that_was_lost_meanwhile_is_replaced_by_what_runs(lived):
+    made, backups = lived
+    made.put_back(backups[1])
+    made.publish(THREE)
+    for _ in range(2):
+        reconcile(made.operations())
+    lost = min(made.world.machines)
+    del made.world.machines[lost]
+    reconcile(made.operations())
+    assert made.running() == [THREE] * SIZE and lost not in made.world.machines
+    made.assert_in_order(known_only=True)
+
+
+def test_a_size_that_the_store_does_not_know_stays(lived):
+    """A backup from before a scale, of which nothing else tells."""
+    made, _ = lived
+    before = made.back_up()
+    made.operations().scale("web", SIZE + 2)
+    running = set(made.world.machines)
+    made.put_back(before)
+    assert made.operations().forecast("web", "reconcile").actions == ()
+    for _ in range(3):
+        reconcile(made.operations())
+        assert set(made.world.machines) == running
+        made.world.pass_time(300.0)
+    said = report.status(made.operations(), "web", made.world.clock())
+    assert said["size_set"].startswith(f"{SIZE + 2} by fleet.scale") and said["warnings"] == []
+    made.operations().scale("web", SIZE)
+    assert len(made.world.machines) == SIZE
 
 
 @pytest.mark.parametrize("command", LEAVE_THE_BOOKS)

@@ -15,7 +15,7 @@ from saltext.immutable.fleet.books.ledger import Generation, Ledger, Record
 from saltext.immutable.fleet.books.unknown_machines import never_known
 from saltext.immutable.fleet.drive.track import phase
 from saltext.immutable.fleet.drive.world import Minions, World, is_ours
-from saltext.immutable.fleet.unknown_machines import Listed, Recovery, distinct, recovery
+from saltext.immutable.fleet.unknown_machines import Books, Listed, Recovery, distinct, recovery, without_absent
 from saltext.immutable.providers import Instance, Provider
 from saltext.immutable.spec.model import Fleet, ProviderSpec, TrafficSpec
 from saltext.immutable.store import Store
@@ -124,7 +124,8 @@ class Access:
         ``ask``: also ask the machines that boot, as the store says. Raises ``CommandExecutionError`` if a provider
         cannot list its machines.
         """
-        records, listed = ledger.records(), self._listed(fleet, ledger)
+        records, loaded = ledger.records(), self._providers(fleet, ledger)
+        listed = self._listed(fleet, ledger, loaded)
         unknown = [listed[minion_id] for minion_id in never_known(self._store, listed)]
         running = [one.instance for one in listed.values() if one.instance.running]
         known = [one for one in running if one.minion_id in records and not records[one.minion_id].doomed]
@@ -136,8 +137,11 @@ class Access:
         elif ask:
             boots = [one for one in doubtful if records[one.minion_id].ready_since is None]
             proven = self._healthy(self.world(fleet, ledger), records, boots)
-        generations = ledger.generations()
-        return recovery(fleet, generations, records, unknown, known, status, proven, self._clock())
+        unsound = {*ledger.tainted(), *(set(listed) - self._minions.with_key() if unknown else ())}
+        books = Books(ledger.generations(), records, unsound, ledger.effective_size(fleet.size))
+        found = recovery(fleet, books, unknown, known, status, proven, self._clock())
+        lags = any(provider.settles for _, provider in loaded)  # what it does not list may be there
+        return found if lags else without_absent(found, records, listed)
 
     def _healthy(self, world: World, records: Mapping[str, Record], machines: list[Instance]) -> set[str]:
         """Return which of the machines prove image and health."""
@@ -152,13 +156,18 @@ class Access:
             calls = {minion_id: calls[minion_id] for minion_id, probe in probes.items() if probe.health == "unknown"}
         return healthy
 
-    def _listed(self, fleet: Fleet, ledger: Ledger) -> dict[str, Listed]:
-        """Return minion id to machine of all machines of a fleet, with the provider that lists each."""
-        listed: dict[str, Listed] = {}
+    def _providers(self, fleet: Fleet, ledger: Ledger) -> list[tuple[ProviderSpec, Provider]]:
+        """Return the providers that may have machines of a fleet."""
         launched = {record.generation for record in ledger.records().values()}
         used = [one.provider for number, one in ledger.generations().items() if number in launched]
-        for spec in distinct([fleet.provider, *used]):
-            for one in self._load(spec).list(fleet.name):
+        return [(spec, self._load(spec)) for spec in distinct([fleet.provider, *used])]
+
+    @staticmethod
+    def _listed(fleet: Fleet, ledger: Ledger, loaded: Sequence[tuple[ProviderSpec, Provider]]) -> dict[str, Listed]:
+        """Return minion id to machine of all machines of a fleet, with the provider that lists each."""
+        listed: dict[str, Listed] = {}
+        for spec, provider in loaded:
+            for one in provider.list(fleet.name):
                 if is_ours(one, ledger.installation):
                     listed.setdefault(one.minion_id, Listed(one, spec))
         return listed

@@ -327,6 +327,8 @@ class Fleets:
             return
         entries = [self.audit_entry("recovered", one, name, why) for one, why in sorted(found.reasons.items())]
         write_back(ledger, lease, found.records, found.generations, found.current, entries)
+        if found.size is not None and name in self.definitions.fleets:
+            ledger.resize(found.size, fleet.size, self.user, self.clock())
         for one in entries:
             self._say(name, Entry(one.at, one.what, one.minion_id, one.reason))
 

@@ -200,7 +200,8 @@ class Operations(Fleets):
     def resume(self, name: str, now: bool = False) -> Rollout | None:
         """Continue a paused or interrupted rollout; raise ``CommandExecutionError`` if there is none."""
         require_order(self.ledger(name).unfinished(), name, None)
-        return self.continue_rollout(name, now)
+        ended = self.continue_rollout(name, now)
+        return ended or require_order(None, name, None)  # it ended meanwhile
 
     def continue_rollout(self, name: str, now: bool = False) -> Rollout | None:
         """Continue a paused or interrupted rollout; return None if there is none."""
@@ -316,18 +317,15 @@ class Operations(Fleets):
                 return self.forecast_order(name, "back")
             return self._forecast(fleet, ledger, kind, self._rollback_target(ledger, generation))
         if kind in MENDING:
-            if kind != "scale":
-                sized = ledger.with_effective_size(fleet)
-            else:
+            found = self.access.recovery(fleet, ledger)
+            sized = replace(fleet, size=found.size or ledger.effective_size(fleet.size))
+            if kind == "scale":
                 sized = replace(fleet, size=_count(size))
                 _require_size(sized)
-            return self._forecast(sized, ledger, kind, self._current(fleet, ledger), sized=True)
+            missing = {one.number: one.image for one in found.generations}
+            good = last_good(ledger) if found.current is None else found.current
+            return self._forecast(sized, ledger, kind, good, missing.get(good), sized=True)
         return self.forecast_roll(name, image)
-
-    def _current(self, fleet: Fleet, ledger: Ledger) -> int:
-        """Return the current generation of a fleet; if the store has none, the one that will be written back."""
-        written = None if ledger.lineage() else self.access.recovery(fleet, ledger).current
-        return last_good(ledger) if written is None else written
 
     def forecast_roll(self, name: str, image: str | None = None) -> Forecast:
         """Return what a roll would do now if nothing fails, also if the store was lost, so that it would refuse."""

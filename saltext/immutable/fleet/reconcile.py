@@ -24,6 +24,7 @@ from saltext.immutable.fleet.drive.loop import Interrupted
 from saltext.immutable.fleet.interventions import Interventions, Notify
 from saltext.immutable.fleet.observe import Stopped, observe
 from saltext.immutable.fleet.operations import Failed, Operations
+from saltext.immutable.fleet.unknown_machines import Recovery, alarm
 from saltext.immutable.spec.model import Fleet
 from saltext.immutable.store import Held
 from saltext.immutable.text import plain
@@ -63,14 +64,17 @@ class FleetReconciler:
                 self._alarm(why)
             return _outcome("alarm", why, failed=True)
         recovered = self._write_back(test)
-        outcome = self._decided(fleet, test)
-        return {**outcome, "recovered": recovered} if recovered else outcome
+        if why := alarm(self._name, recovered):
+            if not test:
+                self._alarm(why)
+            return {**_outcome("alarm", why, failed=True), "recovered": sorted(recovered.reasons)}
+        return self._decided(fleet, test)
 
-    def _write_back(self, test: bool) -> list[str]:
-        """Return the ids of machines that the store did not know and that are written back, or would be."""
+    def _write_back(self, test: bool) -> Recovery:
+        """Return what the store did not know of machines and is written back, or would be."""
         with suppress(SaltException):  # a fleet that cannot be listed, or is worked on, is dealt with below
-            return sorted(self._operations.write_back(self._name, test).reasons)
-        return []
+            return self._operations.write_back(self._name, test)
+        return Recovery()
 
     def _decided(self, fleet: Fleet, test: bool) -> dict[str, Any]:
         status = self._status(fleet)

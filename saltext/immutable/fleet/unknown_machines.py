@@ -19,6 +19,7 @@ from saltext.immutable.spec.model import Fleet, ProviderSpec
 from saltext.immutable.traffic import TrafficStatus
 
 UNKNOWN = "it runs, and the store did not know it: the store is older than the machine"
+GONE = "it is gone, and the store is older than the machines"
 SERVES = "it gets traffic, and the store did not know that: the store is older"
 KEYLESS = "its minion key is gone from this master, so it can never answer again"
 NAMED = 5
@@ -35,6 +36,18 @@ class Listed:
 
 
 @dataclass(frozen=True)
+class Books:
+    """What the store has of a fleet."""
+
+    generations: Mapping[int, Generation]
+    records: Mapping[str, Record]
+    unsound: Collection[str]
+    """Machines that will be replaced: tainted, or without a key on this master."""
+    size: int
+    """How many machines are wanted."""
+
+
+@dataclass(frozen=True)
 class Recovery:
     """What has to be written to the books of a fleet."""
 
@@ -44,13 +57,14 @@ class Recovery:
     generations: tuple[Generation, ...] = ()
     """Those that are missing."""
     current: int | None = None
-    """The good generation, for a fleet that has none in its books."""
+    """The generation that most machines run; None: the books are not older than the machines."""
+    size: int | None = None
+    """How many sound machines serve with it, if that is more than are wanted: the fleet was scaled."""
 
 
 def recovery(
     fleet: Fleet,
-    generations: Mapping[int, Generation],
-    records: Mapping[str, Record],
+    books: Books,
     unknown: Sequence[Listed],
     known: Sequence[Instance],
     traffic: Mapping[str, TrafficStatus] | None,
@@ -63,27 +77,42 @@ def recovery(
     adapter says; None: the fleet has none, or it does not answer, and unknown machines are believed to get traffic;
     ``proven``: machines that boot, as the store says, and that proved to be healthy just now.
     """
-    images = {number: one.image for number, one in generations.items()}
-    written, missing, reasons = list[Record](), list[Generation](), dict[str, str]()
+    images, records = {number: one.image for number, one in books.generations.items()}, books.records
+    written, missing, reasons = dict[str, Record](), list[Generation](), dict[str, str]()
     for one in sorted(unknown, key=lambda one: (one.instance.born, one.instance.minion_id)):
         instance = one.instance
         number = generation_of(instance.image, instance.generation, images)
         if number not in images:
             images[number] = instance.image
             missing.append(Generation(fleet.name, number, instance.image, one.provider, instance.born, fleet.traffic))
-        written.append(_record(instance, number, traffic))
+        written[instance.minion_id] = _record(instance, number, traffic)
         reasons[instance.minion_id] = UNKNOWN
     for instance in known:
         before = records[instance.minion_id]
         status = (traffic or {}).get(instance.minion_id)
         if status is not None and status.state == "in" and phase(before) != "serving":
-            written.append(_serving(before, instance, now))
+            written[instance.minion_id] = _serving(before, instance, now)
             if phase(before) != "draining":  # that of one that is draining may not have been turned off yet
                 reasons[instance.minion_id] = SERVES
         elif instance.minion_id in proven:
-            written.append(replace(_serving(before, instance, now), healthy_since=now))
-    serving = {one.minion_id: one.generation for one in written if one.minion_id in reasons and one.traffic == "in"}
-    return Recovery(tuple(written), reasons, tuple(missing), current_generation(serving))
+            written[instance.minion_id] = replace(_serving(before, instance, now), healthy_since=now)
+    running = {**{one.minion_id: records[one.minion_id] for one in known}, **written}
+    serving = {minion_id: one.generation for minion_id, one in running.items() if phase(one) == "serving"}
+    current = current_generation(serving) if reasons else None
+    sound = [minion_id for minion_id, number in serving.items() if number == current and minion_id not in books.unsound]
+    size = len(sound) if len(sound) > books.size else None
+    return Recovery(tuple(written.values()), reasons, tuple(missing), current, size)
+
+
+def without_absent(found: Recovery, records: Mapping[str, Record], listed: Collection[str]) -> Recovery:
+    """Return what has to be written, with machines that are gone and never were ready as doomed.
+
+    ``listed``: the minion ids of all machines that are there. Otherwise a rollout would launch such a machine a second
+    time under its id. One that was ready once is left to the next rollout, which makes sure that it is gone.
+    """
+    absent = [one for one in records.values() if one.ready_since is None and one.minion_id not in listed]
+    doomed = [replace(one, intent="doomed", reason=GONE) for one in absent if not one.doomed]
+    return replace(found, records=(*found.records, *doomed)) if found.reasons else found
 
 
 def _record(instance: Instance, generation: int, traffic: Mapping[str, TrafficStatus] | None) -> Record:
@@ -115,6 +144,17 @@ def warning(fleet: str, found: Recovery) -> str | None:
         f"the store is older than the machines: {_machines(found.reasons)}, and it does not know that; the next "
         f"command on the fleet writes that back, `salt-run fleet.adopt_store {fleet}` does it now"
     )
+
+
+def alarm(fleet: str, found: Recovery) -> str | None:
+    """Return a sentence if machines were written back, or None."""
+    if not found.reasons:
+        return None
+    return (
+        f"the store was older than the machines: {_machines(found.reasons)}, and it did not know that; they are left "
+        f"alone. `salt-run fleet.adopt_store {fleet}` writes their images back, too; `salt-run fleet.plan {fleet}` "
+        "shows what a roll would replace, since channels may name older images"
+    ) + (f". {found.size} of them serve, so that is its size now" if found.size is not None else "")
 
 
 def lost(fleet: str, foreign: Sequence[Instance]) -> str | None:

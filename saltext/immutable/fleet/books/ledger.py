@@ -310,8 +310,8 @@ class Ledger:
         image = tx.execute(sa.select(generations.c.image).where(*where)).scalar()
         if image and tx.execute(sa.select(images.c.digest).where(images.c.digest == image)).first() is None:
             raise CommandExecutionError(
-                f"image {image[:12]} of generation {number} of fleet {self.fleet} was deleted meanwhile; "
-                "`salt-run image.bake <recipe>` bakes another"
+                f"image {image[:12]} of generation {number} of fleet {self.fleet} was deleted, or the store is older; "
+                "`salt-run image.bake <recipe>` bakes another, `salt-run fleet.adopt_store` reads the builder's"
             )
 
     def commit(

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from saltext.immutable.fleet.books import queries
 from saltext.immutable.fleet.books.audit import AuditEntry, insert
 from saltext.immutable.fleet.books.ledger import Generation, Ledger, Record, row_of
+from saltext.immutable.fleet.decide.recovery import lineage_to
 from saltext.immutable.store import Lease, Store
 from saltext.immutable.store.schema import UNFINISHED, fleets, generations, journal, machines, orphans, rollouts
 
@@ -36,12 +37,13 @@ def write_back(
 ) -> None:
     """Write machines in one transaction, with the generations that are missing, and entries of the audit log.
 
-    ``current``: the good generation, for a fleet that has none in the store. If there are entries, the store was older
-    than its machines: an unfinished rollout keeps as many of them as if it had begun with all, and a destruction of the
-    fleet that had begun then ends here.
+    ``current``: the generation that most of the machines run. If there are entries, the store was older than its
+    machines: that generation is the good one, and a rollout that had not ended then belongs to a time before them. It
+    ends here, whatever it was, since to carry it on would replace them by what was wanted once.
     """
     lineage, there = ledger.lineage(), {**ledger.records(), **{one.minion_id: one for one in records}}
     serving = sum(one.ready_since is not None and one.traffic == "in" and not one.doomed for one in there.values())
+    good = lineage if current is None else lineage_to(lineage, current)
     with lease.write() as tx:
         for one in missing:
             tx.execute(sa.insert(generations).values(row_of(one)))
@@ -49,12 +51,10 @@ def write_back(
         tx.execute(queries.ADD_MACHINE, [vars(record) for record in records])
         for entry in entries:
             insert(tx, entry)
-        if not lineage and current is not None:
+        if good != lineage:
             tx.execute(sa.delete(fleets).where(fleets.c.name == ledger.fleet))
-            tx.execute(sa.insert(fleets).values(name=ledger.fleet, lineage=[current], size=serving))
+            tx.execute(sa.insert(fleets).values(name=ledger.fleet, lineage=good, size=serving))
         if entries:
-            where = (rollouts.c.fleet == ledger.fleet, UNFINISHED, rollouts.c.old_size < serving)
-            tx.execute(sa.update(rollouts).where(*where).values(old_size=serving))
             ending = {"outcome": "aborted", "ended": entries[0].at, "reason": "the store is older than the machines"}
-            where = (rollouts.c.fleet == ledger.fleet, UNFINISHED, rollouts.c.kind == "destroy")
+            where = (rollouts.c.fleet == ledger.fleet, UNFINISHED)
             tx.execute(sa.update(rollouts).where(*where).values(ending))

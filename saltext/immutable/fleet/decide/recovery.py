@@ -1,8 +1,8 @@
-"""Decide under which generation a machine is written back that runs but is not in the store. Pure."""
+"""Decide under which generation a machine is written back that is not in the store, and which one is good. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 def generation_of(image: str, tagged: int, known: Mapping[int, str]) -> int:
@@ -25,3 +25,11 @@ def current_generation(machines: Mapping[str, int]) -> int | None:
     """
     counts = {number: list(machines.values()).count(number) for number in set(machines.values())}
     return min(counts, key=lambda number: (-counts[number], number), default=None)
+
+
+def lineage_to(lineage: Sequence[int], current: int) -> list[int]:
+    """Return the good generations of a fleet that runs ``current``, as the store has them from earlier.
+
+    [1, 2] with machines of 3 gives [1, 2, 3]: a roll is missing; with machines of 1 it gives [1]: a rollback is.
+    """
+    return [*lineage[: lineage.index(current)], current] if current in lineage else [*lineage, current]

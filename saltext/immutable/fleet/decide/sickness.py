@@ -6,7 +6,8 @@ Rules that hold for every diagnosis:
   break in the observations the time counts from the start;
 * a machine that runs is replaced for its health only after ``unreachable_for`` (after the boot of its host:
   ``ready_within``), and if two diagnoses found it so;
-* with more sick machines than ``sick_limit`` none is replaced for any reason: an operator has to decide;
+* with more sick machines than ``sick_limit`` none is replaced for any reason: an operator has to decide. One that is
+  gone does not count while as many as the fleet wants are healthy: nothing is launched in its place;
 * that a host boots is no sickness of a fleet: its machines are waited for during ``ready_within``, and replaced if they
   do not come back. They are of their host until they are healthy once: they do not count for ``sick_limit``, and their
   silence counts even if no machine answers, because nothing is removed before a new machine has answered.
@@ -165,6 +166,8 @@ def diagnose(fleet: Fleet, look: FleetSeen, before: Mapping[str, Sickness], brok
         known = tuple(one for one in sick if one.ailment != "unreachable")
         return Diagnosis(known, alarm=_nobody_answers(len(sick) - len(known)))
     limit = max(1, fleet.sick_limit.up(fleet.size))
+    complete = sum(machine.health == "yes" and not machine.left for machine in members) >= fleet.size
+    of_fleet = [one for one in of_fleet if not (complete and one.ailment == "absent")]
     if len(of_fleet) > limit:
         return Diagnosis(tuple(sick), alarm=_too_many(fleet, of_fleet, limit))
     protected = {machine.minion_id for machine in members if machine.protect is not None}

@@ -278,6 +278,19 @@ def test_above_the_limit_none_is_replaced(size, limit, sick, mends):
         assert "a (it has stopped)" in str(found.alarm) and "`salt-run fleet.roll web`" in str(found.alarm)
 
 
+@pytest.mark.parametrize(
+    ("words", "mends"),
+    [
+        pytest.param("yes yes yes absent absent absent", True, id="as many as wanted are well: nothing is launched"),
+        pytest.param("yes yes unknown absent absent absent", False, id="one too few: an operator decides"),
+        pytest.param("yes yes yes stopped stopped", False, id="those that are there count"),
+    ],
+)
+def test_machines_that_are_gone_and_not_missed_are_no_alarm(words, mends):
+    found = diagnose(replace(FLEET, size=3), look(words, heard=True), {}, False)
+    assert bool(found.reasons) == mends and (found.alarm is None) == mends
+
+
 def with_one(one: MachineSeen, **more: object) -> FleetSeen:
     others = tuple(machine(name) for name in "abcd")
     return replace(FleetSeen(NOW, (*others, one), heard=True), **more)  # type: ignore[arg-type]
