@@ -21,16 +21,19 @@ from functools import partial
 try:
     from saltext.immutable import arguments, minions, spec
     from saltext.immutable.bake import bake as bake_module
+    from saltext.immutable.builder.local import LOCAL
     from saltext.immutable.command_line import Count, Duration, MinionId, Name, Reference, Refresh, TaintKind
     from saltext.immutable.fleet import drift as fleet_drift
-    from saltext.immutable.fleet import lost_store, operations, relaunch
+    from saltext.immutable.fleet import lost_images, lost_store, operations, relaunch
     from saltext.immutable.fleet import reconcile as fleet_reconcile
     from saltext.immutable.fleet import settings as fleet_settings
     from saltext.immutable.fleet.interventions import Interventions
     from saltext.immutable.fleet.orphans import Orphans
     from saltext.immutable.fleet.show import proposal, report, tables, timeline
+    from saltext.immutable.images import sign
     from saltext.immutable.runner import PlainError, output, reporting, warn
     from saltext.immutable.store import Store
+    from saltext.immutable.worker import Worker
 
     MISSING = None
 except ImportError as err:
@@ -494,12 +497,13 @@ def reconcile(name: Name = "all", orphans: bool = True, test: bool = False):
 
 def adopt_store(name: Name = "all", installation: str | None = None, test: bool = False):
     """
-    Write machines into the store that run but that it does not know: it was lost, or a backup of it was put back.
+    Write machines and images into the store that it does not know: it was lost, or a backup of it was put back.
 
     The tags of the machines tell fleet, generation and image. Machines of a store that was lost have another
-    installation id; they are taken over if this master accepted their keys. Returns installation (the id that is taken
-    over, or None), and fleets: fleet to minion ids. After a lost store ``image.bake`` brings the images back: their
-    layers are on the builder.
+    installation id; they are taken over if this master accepted their keys. Images are read from the builder and
+    verified as for a launch. Returns installation (the id that is taken over, or None), fleets (fleet to minion ids),
+    images (digest, image, written, and reason: why it is left out, or may not be rolled yet), and channels (channel to
+    the image that it names now).
 
     name
         One fleet of the pillar, or ``all``.
@@ -517,8 +521,10 @@ def adopt_store(name: Name = "all", installation: str | None = None, test: bool 
         salt-run fleet.adopt_store test=True
         salt-run fleet.adopt_store
     """
+    settings = spec.settings(__opts__)
+    builder = lost_images.Builder(Worker(__opts__, settings, "image", LOCAL), sign.trusted(settings))
     with _command(name) as (fleet, _, _):
-        return output(__opts__, lost_store.adopt(fleet, name, installation, test))
+        return output(__opts__, lost_store.adopt(fleet, name, installation, test, builder))
 
 
 def taint(minion_id: MinionId, reason: str | None = None, kind: TaintKind = "hand", test: bool = False):

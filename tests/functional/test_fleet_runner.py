@@ -587,13 +587,14 @@ def test_a_lost_store_is_said_and_written_anew(run, rack, store, machines, bus):
     assert "was lost" in run("fleet.plan", "web")[1]["warnings"][0]
     ok, said = run("fleet.roll", "web")
     assert not ok and "salt-run fleet.adopt_store" in said
-    foreseen = {"installation": "e" * 16, "fleets": {"web": sorted(machines)}, "result": None}
+    written = {"images": [], "channels": {}}  # its builder, which is this host, has none
+    foreseen = {"installation": "e" * 16, "fleets": {"web": sorted(machines)}, **written, "result": None}
     assert run("fleet.adopt_store", test=True) == (True, foreseen)
     ok, said = run("fleet.adopt_store", installation="f" * 16)
     assert not ok and "installation: no machine" in said
     assert run("fleet.adopt_store", "web") == (True, {**foreseen, "result": True})
     assert run("fleet.status", "web")[1]["warnings"] == []
-    assert run("fleet.adopt_store")[1] == {"installation": None, "fleets": {"web": []}, "result": True}
+    assert run("fleet.adopt_store")[1] == {"installation": None, "fleets": {"web": []}, **written, "result": True}
 
 
 def test_people_read_text(opts, run, rack, store, machines):

@@ -164,11 +164,16 @@ def test_a_store_that_was_put_back_or_lost_takes_nobody_from_the_visitors(estate
         refused = estate.salt_run("fleet.rebuild", "web", check=False)
         assert refused.returncode == 1 and "fleet.adopt_store" in refused.stdout + refused.stderr
         assert estate.salt_run("fleet.adopt_store", "test=True").data["fleets"]["web"] == sorted(running)
-        assert estate.salt_run("fleet.adopt_store").data["fleets"]["web"] == sorted(running)
+        adopted = estate.salt_run("fleet.adopt_store").data
+        assert adopted["fleets"]["web"] == sorted(running)
+        assert adopted["images"] and all(one["written"] for one in adopted["images"])
+        assert "web:stable" in adopted["channels"]
         assert stage.status["warnings"] == [] and set(stage.generations()) == running
-        estate.salt_run("image.bake", "web")
         assert estate.salt_run("fleet.roll", "web").data["outcome"] == "done"
-        assert len(running & set(stage.generations())) in (0, 3), "all are of its image, or none"
+        assert set(stage.generations()) == running, "they run that image already; nothing was baked"
+        victim = min(running)
+        assert estate.salt_run("fleet.replace", victim, "reason='it looks odd'").data["outcome"] == "done"
+        assert running - set(stage.generations()) == {victim}
         stage.is_sound()
 
 

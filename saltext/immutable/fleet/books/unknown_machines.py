@@ -27,6 +27,14 @@ def never_known(store: Store, ids: Collection[str]) -> list[str]:
     return [one for one in ids if one not in known]
 
 
+def add_way_back(ledger: Ledger, lease: Lease, before: Generation) -> None:
+    """Write the generation before the only good one, so that there is one to roll back to."""
+    lineage = [before.number, *ledger.lineage()]
+    with lease.write() as tx:
+        tx.execute(sa.insert(generations).values(row_of(before)))
+        tx.execute(sa.update(fleets).where(fleets.c.name == ledger.fleet).values(lineage=lineage))
+
+
 def write_back(
     ledger: Ledger,
     lease: Lease,
