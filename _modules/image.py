@@ -155,6 +155,39 @@ def root_layer(order: dict):
     return _call("root_layer", order=order)
 
 
+def oci_content(order: dict):
+    """
+    Return what an OCI image has now: ``image``, the digest of its manifest, and ``layers``, the sha256 of each layer.
+
+    order
+        A mapping with oci (a name with its registry, or a path on this host), insecure, and offline (only the cache
+        answers).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.oci_content '{oci: docker.io/library/debian:bookworm, insecure: false}'
+    """
+    return _call("oci_content", order=order)
+
+
+def oci_layer(order: dict):
+    """
+    Make a layer from one layer of an OCI image, and return it.
+
+    order
+        A mapping with what, below (digests), oci, insecure, image, layers and number (of the layer, from 0).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.oci_layer '{what: debian, below: [], oci: /srv/a.tar, image: 3f..., layers: [5a...], number: 0}'
+    """
+    return _call("oci_layer", order=order)
+
+
 def minion_layer(order: dict):
     """
     Install Salt and this pack on a stack of layers, and return the new layer.
@@ -486,7 +519,14 @@ def image_users():
     return _call("image_users")
 
 
-def collect(known: list, suites: list, bake_ids: list, test: bool = False, tarballs: list | tuple = ()):
+def collect(
+    known: list,
+    suites: list,
+    bake_ids: list,
+    test: bool = False,
+    tarballs: list | tuple = (),
+    references: list | tuple = (),
+):
     """
     Remove what nothing needs on this host: unknown images, layers, keys, caches, leftovers of killed bakes.
 
@@ -505,13 +545,17 @@ def collect(known: list, suites: list, bake_ids: list, test: bool = False, tarba
     tarballs
         The sha256 of the archives of the recipes; other fetched archives are removed.
 
+    references
+        The OCI images of the recipes; others that were fetched are removed.
+
     CLI Example:
 
     .. code-block:: bash
 
         salt-call image.collect '[3f2a9c1d04be...]' '[bookworm]' '[web-bake.example.com]' test=True
     """
-    return _call("collect", known=known, suites=suites, bake_ids=bake_ids, test=test, tarballs=tarballs)
+    kept = {"known": known, "suites": suites, "bake_ids": bake_ids, "tarballs": tarballs, "references": references}
+    return _call("collect", **kept, test=test)
 
 
 def sweep():

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.builder import commands, garbage, phases
+from saltext.immutable.builder import garbage, image_commands, phases
 from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.host import Host
 from saltext.immutable.spec.model import Settings
@@ -114,5 +114,5 @@ def test_full_as_each_phase_begins(disk, source):
         (disk.root.parent / "ballast").unlink()
         assert bake(disk, source, lambda begun: None) == digest
         assert files(disk) == expected
-        assert commands.has_image(disk, digest)
+        assert image_commands.has_image(disk, digest)
         garbage.collect(disk, [], [], [])

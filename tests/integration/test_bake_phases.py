@@ -10,7 +10,7 @@ import pytest
 import salt.version
 from support.slices import full
 
-from saltext.immutable.builder import commands
+from saltext.immutable.builder import image_commands
 from saltext.immutable.images import layers, verify
 from saltext.immutable.machines import images
 
@@ -51,7 +51,7 @@ def whole(estate) -> None:
         if (estate.host.l / layer.name[:16]).exists():
             verify.require_layers(estate.host, [layer.name])
     known = {row["digest"] for row in estate.salt_run("image.list").data.values()}
-    assert all(commands.has_image(estate.host, digest) for digest in known)
+    assert all(image_commands.has_image(estate.host, digest) for digest in known)
 
 
 def unknown(estate) -> set[str]:

@@ -17,7 +17,7 @@ from saltext.immutable.bake.steps.test import test
 from saltext.immutable.spec.model import Recipe
 
 LAYERS: tuple[Callable[[BakeContext, Recipe, Stack], Stack], ...] = (source, minion, states)
-"""Steps for each recipe of the chain, the root first. Each puts at most one layer on the stack."""
+"""Steps for each recipe of the chain, the root first. Each puts its layers on the stack, if there are any."""
 
 IMAGE: tuple[Callable[[BakeContext, Stack], Stack], ...] = (seal, sign, test, commit, remember)
 """Steps that make an image of all the layers. Until `commit` has ended, nothing uses the image."""

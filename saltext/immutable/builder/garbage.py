@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from saltext.immutable.builder.commands import sweep
-from saltext.immutable.builder.sources import downloads
+from saltext.immutable.builder.sources import downloads, oci
 from saltext.immutable.host import Host
 from saltext.immutable.images import layers
 from saltext.immutable.machines import images, overlay
@@ -39,12 +39,13 @@ def collect(
     bake_ids: Sequence[str],
     test: bool = False,
     tarballs: Sequence[str] = (),
+    references: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Remove what nothing needs; return images, layers, caches and leftovers, each with its bytes.
 
-    ``known``: digests of the images to keep. ``suites``, ``bake_ids`` and ``tarballs`` (sha256): those that recipes
-    have; other caches are removed. ``test``: only report. No bake may run: the layers that it has found so far are
-    needed by nothing else.
+    ``known``: digests of the images to keep. ``suites``, ``bake_ids``, ``tarballs`` (sha256) and ``references``
+    (OCI images): those that recipes have; other caches are removed. ``test``: only report. No bake may run: the layers
+    that it has found so far are needed by nothing else.
     """
     host.prepare()
     swept = {} if test else {f"tmp/{name}": 0 for name in sweep(host)}
@@ -55,7 +56,7 @@ def collect(
         found = {
             "images": removable,
             "layers": {digest: _layer_summary(host, digest) for digest in unneeded},
-            "caches": _bytes(host, _caches(host, suites, bake_ids, tarballs)),
+            "caches": _bytes(host, _caches(host, suites, bake_ids, tarballs, references)),
             "leftovers": swept | _bytes(host, _leftovers(host)),
         }
         if not test:
@@ -113,8 +114,10 @@ def _layer_summary(host: Host, digest: str) -> dict[str, Any]:
 
 
 def _caches(host: Host, *recipes: Sequence[str]) -> Iterator[Path]:
-    suites, bake_ids, tarballs = recipes
-    for name, needed in (("debian", suites), ("apt", [*bake_ids, _TOOLCHAIN]), (downloads.CACHE, tarballs)):
+    suites, bake_ids, tarballs, references = recipes
+    images_ = [oci.cache_name(one) for one in references]
+    kept = {"debian": suites, "apt": [*bake_ids, _TOOLCHAIN], downloads.CACHE: tarballs, oci.CACHE: images_}
+    for name, needed in kept.items():
         folder = host.cache / name
         yield from (entry for entry in sorted(folder.iterdir()) if entry.name not in needed) if folder.is_dir() else ()
 

@@ -39,13 +39,23 @@ class Directory:
 
 
 @dataclass(frozen=True)
+class Oci:
+    """An image of a registry or an archive: ``from: {oci: docker.io/library/debian:bookworm}``."""
+
+    reference: str
+    """A name with its registry, a tag or a digest; or the path of an archive or a folder on the builder."""
+    insecure: bool = False
+    """The registry may speak HTTP, or have a certificate that nobody signed."""
+
+
+@dataclass(frozen=True)
 class Parent:
     """Another recipe's image: ``from: {recipe: base}``."""
 
     recipe: str
 
 
-Source = Debian | Tarball | Directory | Parent
+Source = Debian | Tarball | Directory | Oci | Parent
 
 
 @dataclass(frozen=True)

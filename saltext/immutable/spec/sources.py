@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from saltext.immutable.spec import reading
-from saltext.immutable.spec.model import Debian, Directory, Parent, Source, Tarball
+from saltext.immutable.spec.model import Debian, Directory, Oci, Parent, Source, Tarball
 from saltext.immutable.spec.section import Section
 from saltext.immutable.text import quoted
 
@@ -15,8 +15,13 @@ _MIRROR = r"(https?|file|copy)://?[^\s\[\]]+"
 PATH = r"/(?!\.\.?(/|$))[^/\0\n]+(/(?!\.\.?(/|$))[^/\0\n]+)*"
 _URL = r"https?://[^\s/@]+/\S+"
 _SHA256 = r"[0-9a-f]{64}"
-_KINDS = ("debian", "tarball", "directory", "recipe")
-_WRITE = "write {debian: bookworm}, {tarball: PATH or URL}, {directory: PATH} or {recipe: NAME}"
+_IMAGE = (
+    r"(?=[^/]*[.:]|localhost/)[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+"
+    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
+)
+"""A name of an image as Docker writes it, with the host of its registry and with a tag or a digest."""
+_KINDS = ("debian", "tarball", "directory", "oci", "recipe")
+_WRITE = "write {debian: bookworm}, {tarball: PATH or URL}, {directory: PATH}, {oci: IMAGE or PATH} or {recipe: NAME}"
 
 
 def source(read: Section) -> Source:
@@ -37,6 +42,8 @@ def _source(section: Section, kind: str) -> Source:
         return Parent(section.need("recipe", reading.name, "base"))
     if kind == "directory":
         return Directory(section.take("directory", _directory, ""))
+    if kind == "oci":
+        return Oci(section.take("oci", _oci, ""), section.take("insecure", reading.flag, False))
     return _tarball(section) if kind == "tarball" else _debian(section)
 
 
@@ -79,6 +86,17 @@ def _location(value: object) -> str:
 
 def _sha256(value: object) -> str:
     return matching(_SHA256, reading.text(value), "a sha256; write the output of sha256sum: 64 digits, 0-9 and a-f")
+
+
+def _oci(value: object) -> str:
+    found = reading.text(value)
+    if found.startswith("/"):
+        return matching(PATH.replace("/\\0", "/:\\0"), found, "a path without a colon; write /srv/debian.oci.tar")
+    example = "an image with its registry and a tag or a digest; write docker.io/library/debian:bookworm"
+    found = matching(_IMAGE, found, example)
+    if not re.search(r"[^/]*[:@][^/]*$", found.partition("/")[2]):
+        raise ValueError(f"{quoted(found)} is not {example}")
+    return found
 
 
 def _directory(value: object) -> str:

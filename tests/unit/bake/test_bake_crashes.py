@@ -19,7 +19,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 from support import slices
 
-from saltext.immutable.builder import commands, garbage
+from saltext.immutable.builder import commands, garbage, image_commands
 from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.host import Host
 from saltext.immutable.images import layers, manifest, verify
@@ -134,7 +134,7 @@ def all_that_is_there_is_whole(host: Host) -> None:
             verify.require_layers(host, [layer.name])
     for digest in images.by_digest(host):
         assert manifest.image_digest(images.read(host, digest)) == digest
-        assert not commands.has_image(host, digest) or verify.read_proof(host, digest) == PROOF
+        assert not image_commands.has_image(host, digest) or verify.read_proof(host, digest) == PROOF
 
 
 def files(host: Host) -> set[str]:
@@ -173,7 +173,7 @@ def test_at_each_step_nothing_is_half_made_and_all_goes_or_is_carried_on(
         garbage.collect(host, [digest], [], [])
         assert files(host) == expected, number
         all_that_is_there_is_whole(host)
-        assert commands.has_image(host, digest)
+        assert image_commands.has_image(host, digest)
         garbage.collect(host, [], [], [])
     assert number > 40, "each step was one"
     assert (len(left) > 10) == (happens is killed), "only a kill leaves work undone"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.builder import commands, garbage
+from saltext.immutable.builder import commands, garbage, image_commands
 from saltext.immutable.images import layers
 from saltext.immutable.machines import images
 
@@ -218,6 +218,6 @@ def test_an_image_that_cannot_be_read_may_need_every_layer_and_can_be_deleted(ho
     about = image(host, "a" * 64, layer)
     about.write_text("{")
     assert layers.drop(host, [layer.digest]) == []
-    assert commands.local_images(host) == {}
-    commands.drop_image(host, "a" * 64)
+    assert image_commands.local_images(host) == {}
+    image_commands.drop_image(host, "a" * 64)
     assert not about.exists() and layers.drop(host, [layer.digest]) == [layer.digest]

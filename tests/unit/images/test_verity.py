@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from saltext.immutable import kernel
-from saltext.immutable.builder import commands
+from saltext.immutable.builder import image_commands
 from saltext.immutable.images import layers, manifest, verify, verity
 from saltext.immutable.machines import images
 
@@ -121,10 +121,10 @@ def test_a_file_system_without_it_is_asked_once(tmp_path, with_kernel, error):
 
 
 def test_the_seal_has_it_too(host, with_kernel, monkeypatch):
-    monkeypatch.setattr(commands, "_require_directories", lambda host, order: None)
+    monkeypatch.setattr(image_commands, "_require_directories", lambda host, order: None)
     fake = with_kernel(FakeKernel())
     order = {"recipe": "web", "layers": [commit(host).digest], "read_only": True, "grains": {}, "salt": "3008"}
-    made = commands.make_image(host, {**order, "pack": "1", "policy": POLICY})
+    made = image_commands.make_image(host, {**order, "pack": "1", "policy": POLICY})
     seal = images.metadata_file(host, made["image"]).parent / "seal/etc/immutable"
     assert {"seal.json", "image.json", "layers.json"} <= set(fake.asked)
     assert kernel.has_verity(str(seal / "seal.json"))

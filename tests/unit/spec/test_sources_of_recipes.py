@@ -6,7 +6,7 @@ import pytest
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable import spec
-from saltext.immutable.spec.model import Directory, Minion, Tarball
+from saltext.immutable.spec.model import Directory, Minion, Oci, Tarball
 
 SUM = "0123456789abcdef" * 4
 
@@ -22,6 +22,10 @@ def read(**source):
         pytest.param({"tarball": "/srv/r.tar", "sha256": SUM}, Tarball("/srv/r.tar", SUM), id="a file and its sum"),
         pytest.param({"tarball": "https://x/r.tar", "sha256": SUM}, Tarball("https://x/r.tar", SUM), id="a URL"),
         pytest.param({"directory": "/srv/root"}, Directory("/srv/root"), id="a directory"),
+        pytest.param({"oci": "docker.io/library/debian:12"}, Oci("docker.io/library/debian:12"), id="a tag"),
+        pytest.param({"oci": f"r.io/a@sha256:{SUM}"}, Oci(f"r.io/a@sha256:{SUM}"), id="a digest"),
+        pytest.param({"oci": "localhost:5/a-b:1", "insecure": True}, Oci("localhost:5/a-b:1", True), id="a port"),
+        pytest.param({"oci": "/srv/a.oci.tar"}, Oci("/srv/a.oci.tar"), id="an archive"),
     ],
 )
 def test_roots_of_others(source, found):
@@ -45,6 +49,13 @@ def test_roots_of_others(source, found):
         pytest.param({"directory": "/srv/root", "sha256": SUM}, "from:sha256: no such key", id="a sum of a directory"),
         pytest.param({"directory": "root"}, "from:directory: 'root' is not an absolute path; write", id="relative"),
         pytest.param({"directory": "/srv/root", "tarball": "/r.tar"}, "from: more than one source", id="two of them"),
+        pytest.param({"oci": "debian:bookworm"}, "is not an image with its registry and a tag or a", id="no registry"),
+        pytest.param({"oci": "docker.io/library/debian"}, "from:oci: 'docker.io/library/debian' is not", id="no tag"),
+        pytest.param({"oci": "me:secret@docker.io/a:1"}, "from:oci:", id="a password in its name"),
+        pytest.param({"oci": "--help.io/a:1"}, "from:oci:", id="an option"),
+        pytest.param({"oci": "docker://docker.io/a:1"}, "from:oci:", id="a transport of skopeo"),
+        pytest.param({"oci": "/srv/a:b.tar"}, "is not a path without a colon", id="a path with a colon"),
+        pytest.param({"oci": "r.io/a:1", "insecure": "maybe"}, "from:insecure:", id="no flag"),
         pytest.param(
             {"directory": "/srv/root", "recipe": "base"}, "from: more than one source", id="a root and a parent"
         ),

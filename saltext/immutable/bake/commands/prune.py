@@ -14,7 +14,7 @@ from saltext.immutable import minions, spec
 from saltext.immutable.bake import locks
 from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.images.retention import Candidate, Rule, Verdict, decide
-from saltext.immutable.spec.model import Debian, Definitions, Tarball
+from saltext.immutable.spec.model import Debian, Definitions, Oci, Tarball
 from saltext.immutable.store import Image, Store, in_use
 from saltext.immutable.store.revocations import failures
 from saltext.immutable.worker import Worker
@@ -103,12 +103,13 @@ class Prune:
         return verdict
 
     def _caches(self) -> dict[str, list[str]]:
-        """Return the suites, recipes and archives whose downloads are kept."""
+        """Return the suites, recipes, archives and OCI images whose downloads are kept."""
         recipes = self.definitions.recipes.values()
         suites = {each.source.suite for each in recipes if isinstance(each.source, Debian)}
         sums = {each.source.sha256 for each in recipes if isinstance(each.source, Tarball) and each.source.sha256}
         bake_ids = sorted(each.bake_id for each in recipes)
-        return {"suites": sorted(suites), "bake_ids": bake_ids, "tarballs": sorted(sums)}
+        references = sorted({each.source.reference for each in recipes if isinstance(each.source, Oci)})
+        return {"suites": sorted(suites), "bake_ids": bake_ids, "tarballs": sorted(sums), "references": references}
 
     def _report(
         self, images: Mapping[str, Image], verdicts: list[Verdict], found: Mapping[str, Any], test: bool

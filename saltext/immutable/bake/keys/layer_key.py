@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import salt.fileserver
@@ -67,6 +67,14 @@ def of_debian(source: Debian, sources: list[str]) -> dict[str, Any]:
 def of_root(sha256: str) -> dict[str, Any]:
     """Return the inputs of a root that another tool made: its content, wherever it lies."""
     return {"kind": "root", "sha256": sha256, "pack": __version__}
+
+
+def of_oci(layers: Sequence[str], last: bool) -> dict[str, Any]:
+    """Return the inputs of the uppermost of these layers of an OCI image (sha256, the lowest first).
+
+    ``last``: there is none above it, so it is made a complete root.
+    """
+    return {"kind": "oci", "layers": list(layers), "last": last, "pack": __version__}
 
 
 def requirement(minion: Minion) -> str:

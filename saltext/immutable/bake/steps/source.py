@@ -1,8 +1,9 @@
-"""Step: the layer that a recipe begins with, if it has no parent."""
+"""Step: the layers that a recipe begins with, if it has no parent."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,36 +13,39 @@ from saltext.immutable.bake.keys import layer_key
 from saltext.immutable.bake.stack import Stack
 from saltext.immutable.builder.finish import slim
 from saltext.immutable.builder.sources import downloads
-from saltext.immutable.spec.model import Debian, Directory, Recipe, Source, Tarball
+from saltext.immutable.spec.model import Debian, Directory, Oci, Recipe, Source, Tarball
 
 
 def source(context: BakeContext, recipe: Recipe, stack: Stack) -> Stack:
     """Return the stack with the root of a recipe; a recipe that has a parent stands on what is there."""
-    found = root(recipe.source, context.builder)
-    if found is None:
-        return stack
-    made_from = {**found.inputs, "slim": slim.settings(recipe.slim)}
-    stack = replace(stack, origins={**stack.origins, found.order["what"]: made_from})
-    return layers.find_or_build(context, recipe, stack, found.function, layer_key.key(made_from), found.order)
+    for found in roots(recipe.source, context.builder, context.offline):
+        made_from = {**found.inputs, "slim": slim.settings(recipe.slim)}
+        stack = replace(stack, origins={**stack.origins, found.order["what"]: {**made_from, **found.origin}})
+        stack = layers.find_or_build(context, recipe, stack, found.function, layer_key.key(made_from), found.order)
+    return stack
 
 
 @dataclass(frozen=True)
 class Root:
-    """How to make the layer that a recipe begins with."""
+    """How to make one of the layers that a recipe begins with."""
 
     function: str
     """The function of the builder that makes it."""
     inputs: dict[str, Any]
     order: dict[str, Any]
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """What else the layer came from: the same content has the same key, whatever this says."""
 
 
-def root(source: Source, builder: Builder) -> Root | None:
-    """Return how to make the lowest layer of a recipe; None for a recipe that has a parent."""
+def roots(source: Source, builder: Builder, offline: bool = False) -> list[Root]:
+    """Return how to make the lowest layers of a recipe, in order; [] for a recipe that has a parent."""
     if isinstance(source, Debian):
-        return _debian(source, builder)
+        return [_debian(source, builder)]
     if isinstance(source, Tarball):
-        return _unpacked("tarball", source.location, source.sha256, builder)
-    return _unpacked("directory", source.path, None, builder) if isinstance(source, Directory) else None
+        return [_unpacked("tarball", source.location, source.sha256, builder)]
+    if isinstance(source, Directory):
+        return [_unpacked("directory", source.path, None, builder)]
+    return _oci(source, builder, offline) if isinstance(source, Oci) else []
 
 
 def _debian(source: Debian, builder: Builder) -> Root:
@@ -49,6 +53,22 @@ def _debian(source: Debian, builder: Builder) -> Root:
     made_from = layer_key.of_debian(source, builder("sources", **order))
     order |= {"what": f"debian {source.suite}", "packages": list(source.packages)}
     return Root("debian_layer", made_from, order)
+
+
+def _oci(source: Oci, builder: Builder, offline: bool) -> list[Root]:
+    order = {"oci": source.reference, "insecure": source.insecure}
+    found = builder("oci_content", order={**order, "offline": offline})
+    order |= found
+    digests, many = found["layers"], len(found["layers"])
+    return [
+        Root(
+            "oci_layer",
+            layer_key.of_oci(digests[: number + 1], number == many - 1),
+            {**order, "number": number, "what": f"oci {source.reference}, layer {number + 1} of {many}"},
+            {"image": found["image"]},
+        )
+        for number in range(many)
+    ]
 
 
 def _unpacked(kind: str, place: str, sha256: str | None, builder: Builder) -> Root:

@@ -14,6 +14,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from saltext.immutable.builder.sources import downloads
 from saltext.immutable.builder.sources.debian import ETC, installed
 from saltext.immutable.builder.sources.unpack import printable, unpack
+from saltext.immutable.guard.seal import SEAL_PATH
 from saltext.immutable.host import Host, remove, run
 from saltext.immutable.images import manifest
 from saltext.immutable.machines.cgroup import Cgroup
@@ -54,6 +55,14 @@ def build(host: Host, workspace: Path, processes: Cgroup, order: Mapping[str, An
         _copy(_directory(host, order["directory"]), tree, processes)
         if _hash(tree) != order["sha256"]:
             raise CommandExecutionError(f"{order['directory']} changed while it was copied; bake again")
+    return finish(tree, name)
+
+
+def finish(tree: Path, name: str) -> list[str]:
+    """Make a root fit for machines: add the folders that they need, replace the files of one host; return warnings.
+
+    Raises CommandExecutionError where the root lacks what a minion needs. ``name``: how messages name it.
+    """
     warnings = [f"{name}: {warning}" for warning in _check(tree, name)]
     _write_etc(tree)
     return warnings
@@ -172,6 +181,10 @@ def _check(tree: Path, name: str) -> Iterator[str]:
     if stat.S_IMODE(tree.stat().st_mode) & 0o055 != 0o055:
         mode = f"{stat.S_IMODE(tree.stat().st_mode):04o}"
         raise CommandExecutionError(f"{name}: its root has mode {mode}, so only root could enter it; chmod it to 0755")
+    if os.path.lexists(tree / SEAL_PATH.lstrip("/")):
+        raise CommandExecutionError(
+            f"{name}: it is an image of this pack, and sealed; write from: {{recipe: NAME}} to build on that recipe"
+        )
     if not os.path.lexists(tree / "usr/bin/python3"):
         raise CommandExecutionError(f"{name}: it has no /usr/bin/python3, which Salt needs; install it in that root")
     if not any(os.path.lexists(tree / folder) for folder in _INITS):

@@ -1,7 +1,8 @@
-"""Unpack the tar archive of a root safely: a member that would be written outside of the root is refused by name."""
+"""Unpack the tar archive of a root or a layer safely: a member that would be written outside is refused by name."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import tarfile
@@ -12,6 +13,7 @@ from typing import IO, Any
 
 from salt.exceptions import CommandExecutionError
 
+from saltext.immutable.builder.sources.whiteouts import Whiteouts
 from saltext.immutable.host import tail
 
 _CHUNK = 1 << 20
@@ -28,22 +30,24 @@ class Refused(Exception):
     """A member that no root may have; the message says why."""
 
 
-def unpack(archive: Path, tree: Path) -> None:
+def unpack(archive: Path, tree: Path, whiteouts: Whiteouts | None = None, sha256: str = "") -> None:
     """Unpack a tar archive, plain or compressed by gzip, bzip2, xz or zstd, into the empty directory ``tree``.
 
-    Owners, modes, times, hard links, holes and extended attributes are kept. Raises CommandExecutionError for an
+    Owners, modes, times, hard links, holes and extended attributes are kept. ``whiteouts``: the archive is a layer of
+    OCI, and ``tree`` has those below it; devices in its ``/dev`` are left out. ``sha256``: of the archive after it was
+    decompressed, '' for any. Raises CommandExecutionError for an
     archive that is truncated or damaged, and for the first member (by name) that has an absolute path or ``..``, is
     written through a symbolic link, is a hard link to a file that is not in the archive, or is a device.
     """
     member: tarfile.TarInfo | None = None
     folders: dict[str, tarfile.TarInfo] = {}
     with _opened(archive) as (stream, on_end):
-        forward: Any = _ForwardStream(stream, on_end)
+        forward: Any = _ForwardStream(stream, on_end, hashlib.sha256() if sha256 else None)
         try:
             with tarfile.TarFile(fileobj=forward, mode="r", encoding="utf-8", errors="surrogateescape") as tar:
                 for member in _members(tar):
-                    _extract(tar, member, tree, folders)
-            forward.require_end()
+                    _extract(tar, member, tree, folders, whiteouts)
+            forward.require_end(sha256)
             for name in sorted(folders, reverse=True):  # last, because writing into a folder changes its time
                 _set_metadata(tree, name, folders[name])
         except Refused as err:
@@ -63,8 +67,8 @@ def printable(name: str) -> str:
 class _ForwardStream:
     """A stream for tarfile that can only be read forwards. A header that points backwards is an error."""
 
-    def __init__(self, stream: IO[bytes], on_end: Callable[[], None]) -> None:
-        self._stream, self._on_end = stream, on_end
+    def __init__(self, stream: IO[bytes], on_end: Callable[[], None], digest: Any = None) -> None:
+        self._stream, self._on_end, self._digest = stream, on_end, digest
         self._position, self._last = 0, b""
 
     def tell(self) -> int:
@@ -83,18 +87,22 @@ class _ForwardStream:
     def _take(self, size: int) -> bytes:
         found = self._stream.read(size)
         self._position += len(found)
+        if self._digest is not None:
+            self._digest.update(found)
         if len(found) < size:
             self._on_end()
         return found
 
-    def require_end(self) -> None:
-        """Raise unless the last header was the empty one that ends an archive; read the rest of the stream."""
+    def require_end(self, sha256: str = "") -> None:
+        """Raise unless the last header was the empty one that ends an archive, and all has the sha256, '' for any."""
         if len(self._last) < tarfile.BLOCKSIZE:
             raise tarfile.ReadError("it is truncated: its end is missing")
         if any(self._last):
             raise tarfile.ReadError("the next header is invalid")
         while self._take(_CHUNK):
             pass
+        if self._digest is not None and self._digest.hexdigest() != sha256:
+            raise tarfile.ReadError(f"its content has the sha256 {self._digest.hexdigest()}, not {sha256}")
 
 
 @contextmanager
@@ -141,10 +149,23 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         yield member
 
 
-def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, tree: Path, folders: dict[str, tarfile.TarInfo]) -> None:
+def _extract(
+    tar: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    tree: Path,
+    folders: dict[str, tarfile.TarInfo],
+    whiteouts: Whiteouts | None,
+) -> None:
     path = _path(member.name)
+    if whiteouts and (member.ischr() or member.isblk()) and path.startswith("dev/"):
+        return  # a machine gets its own
     _require_kind(member)
     with _parent(tree, path) as (folder, base):
+        if whiteouts and path != ".":
+            if whiteouts.carry_out(folder, path):
+                return
+            whiteouts.replaces(folder, path, member.isdir())
+            whiteouts.note(path)
         if member.isdir():
             _make_folder(folder, base)
             folders[path] = member

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from saltext.immutable.bake.keys import layer_key
 from saltext.immutable.bake.steps import source
-from saltext.immutable.spec.model import Directory, Parent, Tarball
+from saltext.immutable.spec.model import Directory, Oci, Parent, Tarball
 
 
 def builder_with(**answers):
@@ -12,13 +12,28 @@ def builder_with(**answers):
 
 
 def test_only_content_is_in_the_key():
-    by_path = source.root(Tarball("/srv/a.tar"), builder_with(root_content="1" * 64))
-    by_sum = source.root(Tarball("https://example.com/b.tar", "1" * 64), builder_with())
-    other = source.root(Directory("/srv/root"), builder_with(root_content="2" * 64))
+    [by_path] = source.roots(Tarball("/srv/a.tar"), builder_with(root_content="1" * 64))
+    [by_sum] = source.roots(Tarball("https://example.com/b.tar", "1" * 64), builder_with())
+    [other] = source.roots(Directory("/srv/root"), builder_with(root_content="2" * 64))
     assert layer_key.key(by_path.inputs) == layer_key.key(by_sum.inputs) != layer_key.key(other.inputs)
     assert by_sum.order == {
         "tarball": "https://example.com/b.tar",
         "sha256": "1" * 64,
         "what": "tarball b.tar",
     }
-    assert source.root(Parent("base"), builder_with()) is None
+    assert source.roots(Parent("base"), builder_with()) == []
+
+
+def oci(reference: str, *layers: str) -> list[source.Root]:
+    answer = {"image": f"sha256:{reference}", "layers": list(layers)}
+    return source.roots(Oci(reference), builder_with(oci_content=answer))
+
+
+def test_layers_of_an_oci_image_are_layers_which_images_share():
+    base, site = oci("r.io/base:1", "a", "b"), oci("r.io/site:1", "a", "b", "c")
+    keys = [[layer_key.key(one.inputs) for one in roots] for roots in (base, site, oci("r.io/other:2", "a", "b"))]
+    assert keys[0] == keys[2], "its name is not in the key"
+    assert keys[0][0] == keys[1][0]
+    assert keys[0][1] != keys[1][1], "the last layer of an image is made a root"
+    assert [one.order["what"] for one in base] == [f"oci r.io/base:1, layer {number} of 2" for number in (1, 2)]
+    assert [one.origin for one in base] == [{"image": "sha256:r.io/base:1"}] * 2
