@@ -49,6 +49,7 @@ COMPOSED = {
 """Messages of which one part comes from elsewhere, and what that says."""
 ELSEWHERE = {
     "CommandExecutionError(message)": "the message of another error, without the secrets in it",
+    "CommandExecutionError(said['error'])": "the message of an error in a process of ours",
     "CommandExecutionError(failures.describe(result, partial(_where, machine, order['saltenv'] or 'base')))": (
         "begins with how many states failed; correct them, and bake again"
     ),
