@@ -74,7 +74,7 @@ def test_a_share_is_at_most_one_machine_from_its_own_other_rounding(percent, siz
 
 @pytest.mark.parametrize(
     ("reader", "written"),
-    [(reading.duration, "5m"), (reading.amount, "5%"), (reading.size, "5M"), (reading.name, "a5")],
+    [(reading.duration, "5m"), (reading.amount, "5%"), (reading.size("1M", "1G"), "5M"), (reading.name, "a5")],
 )
 def test_a_digit_is_one_of_ten(reader, written):
     reader(written)
