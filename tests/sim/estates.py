@@ -160,7 +160,7 @@ def store_of(world: Simulated) -> Store:
     if not _stores:
         _stores.append(Store.open("sqlite://"))
     store = _stores[0]
-    store.clock, store.proofs_since = world.clock, world.clock()
+    store.clock, store.proofs_since = world.clock, 0.0  # no older version ever used it
     with store.write() as tx:
         for table in reversed(metadata.sorted_tables):
             if table.name != "meta":
