@@ -17,7 +17,7 @@ from saltext.immutable.fleet.drive import planning
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.spec.model import Amount, Definitions, Fleet, FunctionCheck, ProviderSpec, Settings, Strategy
 from saltext.immutable.store import Image, Store
-from saltext.immutable.store.schema import leases, metadata
+from saltext.immutable.store.schema import leases, meta, metadata
 from tests.support.surface import events
 
 from .invariants import Guardian
@@ -133,6 +133,13 @@ class Estate:
                     tx.execute(sa.insert(table), rows)
         self.bury()
         self.guardian.begin_anew()
+
+    def lose_store(self, nothing: Backup, installation: str) -> None:
+        """Let the store be a new one, with another identity. ``nothing``: a backup of one that has nothing in it."""
+        self.put_back(nothing)
+        with self.store.write() as tx:
+            tx.execute(sa.update(meta).where(meta.c.key == "installation").values(value=installation))
+        self.store.installation = installation
 
     def assert_in_order(self, known_only: bool = False) -> None:
         """Assert that the machines are those in the books, and that each has exactly its key and its visitors.

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from saltext.immutable.fleet import lost_store
 from saltext.immutable.fleet.operations import Failed, require_order
 from saltext.immutable.store import Fenced, Held
 from saltext.immutable.store.schema import machines, protections, reservations, taints
@@ -222,19 +223,38 @@ class Life:
             self._assert_ended(outcome)
             self.world.pass_time(self.chance.choice([0.0, 5.0, 120.0]))
             if number in self.goes_back_after:
-                self.go_back()
+                self.go_back(number + 1)
         self.let_go()
         for rollout in self.estate.ledger.rollouts():
             self.counted["rollouts"] += 1
             self.counted[f"{rollout.kind} {rollout.outcome}"] += 1
 
-    def go_back(self) -> None:
-        """Let somebody put a backup of the store back."""
+    def go_back(self, commands: int) -> None:
+        """Let somebody put a backup of the store back, or adopt what runs after the store was lost for good.
+
+        ``commands``: how many were given so far.
+        """
         rollouts = len(self.estate.ledger.rollouts())
-        self.estate.put_back(self.chance.choice(self.backups))
+        if self.chance.random() < 0.2:
+            self.lose_store(commands)
+        else:
+            self.estate.put_back(self.chance.choice(self.backups))
         self.counted["rollouts"] += rollouts - len(self.estate.ledger.rollouts())
         self.went_back, self.of_old = True, {rollout.started for rollout in self.estate.ledger.rollouts()}
         self.counted["went back"] += 1
+
+    def lose_store(self, commands: int) -> None:
+        """Begin with an empty store; images are on the builder as before."""
+        self.counted["lost"] += 1
+        self.estate.lose_store(self.backups[0], f"{self.counted['lost']:016x}")
+        for image in chances.IMAGES[:commands]:
+            self.estate.publish(image)
+        while True:
+            try:
+                lost_store.adopt(self.estate.operations(), self.estate.fleet.name)
+                return
+            except CommandExecutionError:  # the provider cannot be reached
+                self.world.pass_time(20.0)
 
     def _assert_ended(self, outcome: str) -> None:
         newest = self.estate.ledger.rollouts()[:1]

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.bake import signatures
@@ -16,7 +15,6 @@ from saltext.immutable.fleet.show import proposal
 from saltext.immutable.images import manifest, sign, verify
 from saltext.immutable.spec.model import Debian, Definitions, ImageTest, Recipe, RecipeTests, Settings
 from saltext.immutable.store import Image
-from saltext.immutable.store.schema import meta
 
 from .estates import Estate
 from .test_stories import Steady
@@ -67,10 +65,7 @@ def lost(estate, builder) -> tuple[Estate, list[str]]:
     for image in images[:2]:
         made.publish(image)
         made.operations().roll("web")
-    made.put_back(empty)
-    with made.store.write() as tx:
-        tx.execute(sa.update(meta).where(meta.c.key == "installation").values(value="f" * 16))
-    made.store.installation = "f" * 16
+    made.lose_store(empty, "f" * 16)
     return made, images
 
 

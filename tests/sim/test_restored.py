@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError, SaltException
 
 from saltext.immutable.fleet import drift, lost_store, relaunch
@@ -18,7 +17,6 @@ from saltext.immutable.fleet.operations import Failed, Operations
 from saltext.immutable.fleet.reconcile import FleetReconciler
 from saltext.immutable.fleet.show import proposal, report
 from saltext.immutable.spec.model import TrafficSpec
-from saltext.immutable.store.schema import meta
 
 from .estates import Backup, Estate
 from .test_stories import ONE, TWO, Steady
@@ -257,10 +255,8 @@ def test_without_its_store_nothing_is_written_of_a_machine(lived, refused):
 
 def test_a_lost_store_is_said_and_adopted(lived):
     made, backups = lived
-    made.put_back(backups[0])
-    with made.store.write() as tx:
-        tx.execute(sa.update(meta).where(meta.c.key == "installation").values(value="f" * 16))
-    before, made.store.installation = made.store.installation, "f" * 16
+    before = made.store.installation
+    made.lose_store(backups[0], "f" * 16)
     operations, running = made.operations(), set(made.world.machines)
     assert "was lost" in report.status(operations, "web", made.world.clock())["warnings"][0]
     made.publish(THREE)

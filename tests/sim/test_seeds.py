@@ -39,7 +39,7 @@ def test_whatever_goes_wrong_it_ends_in_order(capsys, seeds: range) -> None:
         print(f" {counted['rollouts']} rollouts in {len(seeds)} lives: {told} ", end="")
     assert not failed, f"{len(failed)} of {len(seeds)} failed; replay one with SIM_SEED:\n" + "\n".join(failed[:20])
     assert len(seeds) < 500 or counted["rollouts"] > len(seeds) * ROLLOUTS
-    for what in ("killed", "fenced", "overtaken", "protected", "resized midway", "went back", "host booted"):
+    for what in ("killed", "fenced", "overtaken", "protected", "resized midway", "went back", "lost", "host booted"):
         assert len(seeds) < 500 or counted[what], f"{what} was never tried"
 
 
