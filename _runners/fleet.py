@@ -31,7 +31,7 @@ try:
     from saltext.immutable.fleet.orphans import Orphans
     from saltext.immutable.fleet.show import proposal, report, tables, timeline
     from saltext.immutable.images import sign
-    from saltext.immutable.runner import PlainError, output, reporting, warn
+    from saltext.immutable.runner import PlainError, output, reporting, warned
     from saltext.immutable.store import Store
     from saltext.immutable.worker import Worker
 
@@ -97,8 +97,7 @@ def _command(name=None, minion_id=None, rollout=None):
             name = fleet.taints.fleet_of(minion_id)
         elif rollout is not None:
             name = timeline.fleet_of(fleet, rollout) or name
-        warnings = fleet.warnings(name or "all")
-        warn(__opts__, warnings)
+        warnings = warned(__opts__, partial(fleet.warnings, name or "all"))
 
         def answer(data, formatter=None):
             each = dict.fromkeys([*warnings, *data.get("warnings", ())])
@@ -521,9 +520,9 @@ def adopt_store(name: Name = "all", installation: str | None = None, test: bool 
         salt-run fleet.adopt_store test=True
         salt-run fleet.adopt_store
     """
-    settings = spec.settings(__opts__)
-    builder = lost_images.Builder(Worker(__opts__, settings, "image", LOCAL), sign.trusted(settings))
     with _command(name) as (fleet, _, _):
+        settings = spec.settings(__opts__)
+        builder = lost_images.Builder(Worker(__opts__, settings, "image", LOCAL), sign.trusted(settings))
         return output(__opts__, lost_store.adopt(fleet, name, installation, test, builder))
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing, contextmanager
+from functools import partial
 
 try:
     from saltext.immutable import arguments, minions, spec
@@ -30,7 +31,7 @@ try:
     from saltext.immutable.bake.commands.evidence import evidence
     from saltext.immutable.command_line import Cache, Duration, FilePath, Name, Names, Reference, Refresh
     from saltext.immutable.images import sign as signing
-    from saltext.immutable.runner import PlainError, output, reporting, warn
+    from saltext.immutable.runner import PlainError, output, reporting, warned
     from saltext.immutable.store import Store
 
     MISSING = None
@@ -51,8 +52,7 @@ def _command():
     Say first if the store is older than the builder; give what prints progress, and what makes the answer of data.
     """
     with reporting(__opts__) as progress:
-        warnings = catalog.warnings(__opts__)
-        warn(__opts__, warnings)
+        warnings = warned(__opts__, partial(catalog.warnings, dict(__opts__)))
         yield progress, lambda data: output(__opts__, {**data, "warnings": warnings})
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import queue
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -54,11 +56,34 @@ def _reads_stderr(opts: Mapping[str, Any]) -> bool:
     return opts.get("__cli") == "salt-run" and not opts.get("quiet")
 
 
-def warn(opts: Mapping[str, Any], warnings: Iterable[str]) -> None:
-    """Print what an operator must know before anything else is printed: a command may fail, or take long."""
+WARNS_WITHIN = 5.0
+"""Seconds for which a command waits for its warnings: an order must not wait for a host that is dead."""
+
+
+def warned(opts: Mapping[str, Any], look: Callable[[], Sequence[str]]) -> list[str]:
+    """Print what an operator must know before anything else is printed, and return it: a command may fail or take long.
+
+    ``look`` finds that out, in a thread; what it has not found within `WARNS_WITHIN` is left out.
+    """
+    found: queue.SimpleQueue[Sequence[str] | BaseException] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            found.put(look())
+        except BaseException as err:
+            found.put(err)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        warnings = found.get(timeout=WARNS_WITHIN)
+    except queue.Empty:
+        return []
+    if isinstance(warnings, BaseException):
+        raise warnings
     if _reads_stderr(opts):
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr, flush=True)
+    return list(warnings)
 
 
 class Progress:

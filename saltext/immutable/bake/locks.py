@@ -67,9 +67,9 @@ def recipe_lock(store: Store, recipe: str, progress: Callable[..., None], *, wai
         yield
 
 
-def is_baking(store: Store) -> bool:
-    """Return whether any bake is under way."""
-    return any(store.holder(name) for name in store.taken(_BAKING))
+def is_at_work(store: Store) -> bool:
+    """Return whether images are baked or deleted now."""
+    return any(store.holder(name) for name in (_DELETING, *store.taken(_BAKING)))
 
 
 @contextmanager

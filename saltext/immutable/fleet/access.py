@@ -137,6 +137,7 @@ class Access:
         elif ask:
             boots = [one for one in doubtful if records[one.minion_id].ready_since is None]
             proven = self._healthy(self.world(fleet, ledger), records, boots)
+        records = {**records, **ledger.records()}  # a driver may have put machines to work meanwhile
         unsound = {*ledger.tainted(), *(set(listed) - self._minions.with_key() if unknown else ())}
         books = Books(ledger.generations(), records, unsound, ledger.effective_size(fleet.size))
         found = recovery(fleet, books, unknown, known, status, proven, self._clock())

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -19,7 +20,7 @@ from saltext.immutable.fleet.books.audit import AuditEntry, AuditLog
 from saltext.immutable.fleet.books.budgets import Budget
 from saltext.immutable.fleet.books.ledger import Entry, Generation, Ledger, fleets_with_machines
 from saltext.immutable.fleet.books.taints import Taints
-from saltext.immutable.fleet.books.unknown_machines import write_back
+from saltext.immutable.fleet.books.unknown_machines import Resized, write_back
 from saltext.immutable.fleet.decide.checks import unanswerable
 from saltext.immutable.fleet.decide.forecast import forecast
 from saltext.immutable.fleet.decide.state import UNLIMITED, Kind, Limits, Machine, Outcome, Rollout
@@ -72,6 +73,8 @@ class Fleets:
         self._say, self.clock, self._token = say, clock, token
         self.access = Access(store, minions, load, route or router({}), clock, ask_all)
         self._ask_all, self._warned = ask_all, dict[str, list[str]]()
+        self.recovered: dict[str, unknown_machines.Recovery] = {}
+        """Fleet to what was written back last of machines that the store did not know."""
         self.effects = effects or (lambda stopped: Threads(minions.poll, stopped))
         self.user, self.jid = user, jid
         self.taints, self.audit = Taints(store), AuditLog(store)
@@ -210,8 +213,9 @@ class Fleets:
 
         ``image``: digest, if the target generation does not exist yet; ``sized``: ``fleet`` has its effective size.
         """
-        now, unfinished, lineage = self.clock(), ledger.unfinished(), ledger.lineage()
-        fleet = fleet if sized else ledger.with_effective_size(fleet)
+        now, lineage, found = self.clock(), ledger.lineage(), self.access.recovery(fleet, ledger)
+        unfinished = None if found.reasons else ledger.unfinished()  # it ends where machines are written back
+        fleet = fleet if sized else replace(fleet, size=found.size or ledger.effective_size(fleet.size))
         source = lineage[-1] if lineage else None
         rollout = Rollout(0, fleet.name, kind, source, target, ledger.old_size(), started=now, progress_at=now)
         machines = self.machines(fleet, ledger, now)
@@ -326,9 +330,10 @@ class Fleets:
         if not found.records:
             return
         entries = [self.audit_entry("recovered", one, name, why) for one, why in sorted(found.reasons.items())]
-        write_back(ledger, lease, found.records, found.generations, found.current, entries)
-        if found.size is not None and name in self.definitions.fleets:
-            ledger.resize(found.size, fleet.size, self.user, self.clock())
+        size = found.size if name in self.definitions.fleets else None
+        resized = None if size is None else Resized(size, fleet.size, self.user)
+        write_back(ledger, lease, found.records, found.generations, found.current, entries, resized)
+        self.recovered[name] = found
         for one in entries:
             self._say(name, Entry(one.at, one.what, one.minion_id, one.reason))
 

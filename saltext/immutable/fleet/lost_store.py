@@ -39,15 +39,14 @@ def adopt(
     mine = {one: [each for each in many if each.installation == taken] for one, many in foreign.items()}
     running = {one: mine[one] or list(operations.instances(one).values()) for one in names}
     images = _Images(operations, running, builder, None if name == "all" else operations.find(name).recipe)
-    if not test:
-        images.write()
     if taken is not None and not test:
         operations.store.adopt(taken)
     if taken is not None and test:
         machines = {one: sorted(each.minion_id for each in many) for one, many in mine.items()}
     else:
         machines = {one: sorted(operations.write_back(one, test).reasons) for one in names}
-    if not test:
+    if not test:  # after the machines, which another process may work on: a second run does all that is left
+        images.write()
         images.write_channels()
         for one in names:
             images.write_way_back(one)

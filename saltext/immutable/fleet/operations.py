@@ -161,10 +161,11 @@ class Operations(Fleets):
         """
         self._require_store(name)
         found = self.access.recovery(self.find(name, allow_removed=True), Ledger(self.store, name))
-        if found.records and not test:
-            with self.lease(name):  # that writes them
-                pass
-        return found
+        if not found.records or test:
+            return found
+        self.recovered.pop(name, None)
+        with self.lease(name):  # that looks again, and writes them
+            return self.recovered.get(name, Recovery())
 
     def replace(self, minion_id: str, reason: str) -> Rollout | None:
         """Replace one machine by a new one of the current generation."""
@@ -313,7 +314,8 @@ class Operations(Fleets):
         fleet = self.definition(name)
         generation = _count(generation, "generation") if generation is not None else None
         if kind == "rollback":
-            if self._turns_back(ledger.unfinished(), generation):
+            unfinished = None if self.access.recovery(fleet, ledger).reasons else ledger.unfinished()
+            if self._turns_back(unfinished, generation):
                 return self.forecast_order(name, "back")
             return self._forecast(fleet, ledger, kind, self._rollback_target(ledger, generation))
         if kind in MENDING:

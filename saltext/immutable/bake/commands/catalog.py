@@ -36,26 +36,28 @@ def _opened(settings: Settings) -> Iterator[Store]:
 def warnings(opts: Mapping[str, Any]) -> list[str]:
     """Return a sentence if images lie on the builder that the store does not know: it may be older than they are.
 
-    Nothing is said while a bake is under way, which makes an image before the store knows it, or where the builder
-    cannot be asked.
+    Nothing is said while images are baked or deleted, when the builder has some that the store does not know, or where
+    the builder cannot be asked.
     """
     settings = spec.settings(opts)
-    with suppress(SaltException, OSError), _opened(settings) as store:
-        if locks.is_baking(store):
+    with _opened(settings) as store:
+        if locks.is_at_work(store):
             return []
-        there = Worker(opts, settings, "image", LOCAL, _ANSWERS_WITHIN)("local_images")
+        there: Mapping[str, Any] = {}
+        with suppress(SaltException, OSError):
+            there = Worker(opts, settings, "image", LOCAL, _ANSWERS_WITHIN)("local_images")
         unknown = set(there) - {image.digest for image in store.images()}
         named = sorted(str(there[digest].get("image") or digest[:12]) for digest in unknown)
         return [_older(named)] if named else []
-    return []
 
 
 def _older(images: Sequence[str]) -> str:
     many = f"{len(images)} images on the builder are" if len(images) > 1 else "1 image on the builder is"
     more = ", ..." if len(images) > _NAMED else ""
     return (
-        f"{many} unknown to the store: it may be older than they are ({', '.join(images[:_NAMED])}{more}); "
-        "`salt-run image.bake` brings an image back from its layers, `salt-run image.prune` deletes those unknown"
+        f"{many} unknown to the store ({', '.join(images[:_NAMED])}{more}): it may be older than they are, or a bake "
+        "or a deletion was ended half-way; `salt-run image.bake` brings an image back from its layers, "
+        "`salt-run image.prune` deletes those unknown"
     )
 
 

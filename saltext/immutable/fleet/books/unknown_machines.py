@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -11,7 +12,16 @@ from saltext.immutable.fleet.books.audit import AuditEntry, insert
 from saltext.immutable.fleet.books.ledger import Generation, Ledger, Record, row_of
 from saltext.immutable.fleet.decide.recovery import lineage_to
 from saltext.immutable.store import Lease, Store
-from saltext.immutable.store.schema import UNFINISHED, fleets, generations, journal, machines, orphans, rollouts
+from saltext.immutable.store.schema import UNFINISHED, fleets, generations, journal, machines, orphans, rollouts, sizes
+
+
+@dataclass(frozen=True)
+class Resized:
+    """A size that is set in place of the pillar's (``instead_of``)."""
+
+    size: int
+    instead_of: int
+    who: str | None
 
 
 def never_known(store: Store, ids: Collection[str]) -> list[str]:
@@ -42,6 +52,7 @@ def write_back(
     missing: Sequence[Generation],
     current: int | None,
     entries: Sequence[AuditEntry],
+    resized: Resized | None = None,
 ) -> None:
     """Write machines in one transaction, with the generations that are missing, and entries of the audit log.
 
@@ -59,6 +70,11 @@ def write_back(
         tx.execute(queries.ADD_MACHINE, [vars(record) for record in records])
         for entry in entries:
             insert(tx, entry)
+        if resized is not None:
+            tx.execute(sa.delete(sizes).where(sizes.c.fleet == ledger.fleet))
+            if resized.size != resized.instead_of:
+                row = {"fleet": ledger.fleet, "at": entries[0].at, **vars(resized)}
+                tx.execute(sa.insert(sizes).values(row))
         if good != lineage:
             tx.execute(sa.delete(fleets).where(fleets.c.name == ledger.fleet))
             tx.execute(sa.insert(fleets).values(name=ledger.fleet, lineage=good, size=serving))
