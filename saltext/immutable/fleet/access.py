@@ -9,7 +9,7 @@ from typing import Any
 
 from salt.exceptions import SaltException
 
-from saltext.immutable import providers
+from saltext.immutable import providers, traffic
 from saltext.immutable.fleet import unknown_machines
 from saltext.immutable.fleet.books.ledger import Generation, Ledger, Record
 from saltext.immutable.fleet.books.unknown_machines import never_known
@@ -172,3 +172,13 @@ class Access:
                 if is_ours(one, ledger.installation):
                     listed.setdefault(one.minion_id, Listed(one, spec))
         return listed
+
+
+def loader(opts: Mapping[str, Any]) -> Callable[[ProviderSpec], Provider]:
+    """Return a function that loads installed providers."""
+    return lambda spec: providers.load(spec.name, spec.settings, opts)
+
+
+def router(opts: Mapping[str, Any]) -> Callable[[TrafficSpec], Traffic]:
+    """Return a function that loads installed traffic adapters."""
+    return lambda spec: traffic.load(spec.name, spec.settings, opts)

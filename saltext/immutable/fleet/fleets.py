@@ -13,9 +13,8 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable import providers, traffic
 from saltext.immutable.fleet import unknown_machines
-from saltext.immutable.fleet.access import Access
+from saltext.immutable.fleet.access import Access, router
 from saltext.immutable.fleet.books.audit import AuditEntry, AuditLog
 from saltext.immutable.fleet.books.budgets import Budget
 from saltext.immutable.fleet.books.ledger import Entry, Generation, Ledger, fleets_with_machines
@@ -367,16 +366,6 @@ class Fleets:
             entry = self.audit_entry("tainted", minion_id, name, unknown_machines.KEYLESS)
             if self.taints.add("sick", entry):
                 self._say(name, Entry(entry.at, "keyless", minion_id, entry.reason))
-
-
-def loader(opts: Mapping[str, Any]) -> Callable[[ProviderSpec], Provider]:
-    """Return a function that loads installed providers."""
-    return lambda spec: providers.load(spec.name, spec.settings, opts)
-
-
-def router(opts: Mapping[str, Any]) -> Callable[[TrafficSpec], Traffic]:
-    """Return a function that loads installed traffic adapters."""
-    return lambda spec: traffic.load(spec.name, spec.settings, opts)
 
 
 def last_good(ledger: Ledger) -> int:

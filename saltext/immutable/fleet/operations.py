@@ -9,6 +9,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from saltext.immutable.fleet.access import loader, router
 from saltext.immutable.fleet.books.ledger import Ledger
 from saltext.immutable.fleet.books.plans import Plans, SavedPlan, ground, require_same
 from saltext.immutable.fleet.books.revoked import revoked_target
@@ -17,7 +18,7 @@ from saltext.immutable.fleet.decide.orders import Order, What, applied, refusal
 from saltext.immutable.fleet.decide.reconcile import no_further
 from saltext.immutable.fleet.decide.state import MENDING, Kind, Outcome, Rollout
 from saltext.immutable.fleet.decide.verdicts import revived
-from saltext.immutable.fleet.fleets import Failed, Fleets, last_good, loader, require_outcome, router
+from saltext.immutable.fleet.fleets import Failed, Fleets, last_good, require_outcome
 from saltext.immutable.fleet.preview import Forecast
 from saltext.immutable.fleet.unknown_machines import Recovery
 from saltext.immutable.spec import reading
