@@ -141,7 +141,11 @@ READS_FILES: Mapping[str, tuple[int, str]] = {
 }
 """Functions that tell what is in a file which the caller names, and the position and keyword of its path."""
 
-ENVIRONMENTS: Mapping[str, tuple[int, ...]] = {"pillar.file_exists": (1,), "pillar.get": (5, 6)}
+ENVIRONMENTS: Mapping[str, tuple[int, ...]] = {
+    "pillar.fetch": (5, 6),
+    "pillar.file_exists": (1,),
+    "pillar.get": (5, 6),
+}
 """Functions of these tables that take an environment by position, and at which. All may take one by keyword."""
 
 NARROW: Mapping[str, tuple[int, str]] = {

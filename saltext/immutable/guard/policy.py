@@ -231,7 +231,8 @@ def _environment_with_path(fun: str, args: Sequence[Any], kwargs: Mapping[str, A
     given = [(key, kwargs.get(key)) for key in ("saltenv", "pillarenv")]
     given += [("environment", args[place]) for place in ENVIRONMENTS.get(fun, ()) if place < len(args)]
     for key, value in given:
-        if value is not None and not (isinstance(value, str) and ENVIRONMENT.fullmatch(value)):
+        is_name = type(value) in (str, int, float)  # the command line makes a number of saltenv=2024
+        if value is not None and not (is_name and ENVIRONMENT.fullmatch(str(value))):
             return key
     return None
 

@@ -49,6 +49,12 @@ def is_function(value: ast.expr, known: set[str]) -> bool:
     return isinstance(value, ast.Name) and value.id in known
 
 
+def names_in(value: ast.expr) -> set[str]:
+    """The functions that a second name could stand for."""
+    parts = [value, *value.args] if isinstance(value, ast.Call) else [value]
+    return {part.id for part in parts if isinstance(part, ast.Name)}
+
+
 def offered(source: str, stem: str) -> tuple[set[str], set[str]]:
     """The names under which Salt could load a module, and the functions that it would have."""
     body = ast.parse(source).body
@@ -128,10 +134,12 @@ def arguments() -> dict[str, list[str]]:
     for path in SALT.glob("[!_]*.py"):
         source = path.read_text()
         names, body = offered(source, path.stem)[0], ast.parse(source).body
-        renamed = ast.literal_eval(assigned(body).get("__func_alias__", ast.Dict([], [])))
+        values = assigned(body)
+        renamed = ast.literal_eval(values.get("__func_alias__", ast.Dict([], [])))
         for node in statements(body):
             if isinstance(node, ast.FunctionDef):
-                funs = {f"{name}.{renamed.get(node.name, node.name)}" for name in names}
+                inside = [node.name, *(name for name, value in values.items() if node.name in names_in(value))]
+                funs = {f"{name}.{renamed.get(one, one)}" for name in names for one in inside}
                 found |= dict.fromkeys(funs & ALLOWED, [each.arg for each in node.args.args])
     return found
 
@@ -148,8 +156,8 @@ def test_each_environment_that_a_function_takes_by_position_is_known():
 NO_CONTENT = """
     file.access file.basename file.check_hash file.directory_exists file.dirname file.diskusage file.file_exists
     file.get_gid file.get_group file.get_hash file.get_mode file.get_sum file.get_uid file.get_user file.is_hardlink
-    file.is_link file.list_backups file.lstat file.normpath file.path_exists_glob file.readdir file.readlink file.stats
-    file.statvfs lowpkg.owner pillar.file_exists ps.disk_usage status.diskusage
+    file.is_link file.list_backup file.list_backups file.lstat file.normpath file.path_exists_glob
+    file.readdir file.readlink file.stats file.statvfs lowpkg.owner pillar.file_exists ps.disk_usage status.diskusage
 """
 """Functions that take a path and do not tell what is in that file."""
 
