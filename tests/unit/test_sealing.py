@@ -143,6 +143,7 @@ def test_one_answer_tells_it_all(pet):
         pytest.param({"master_alive_interval": 5}, "the master is never checked", id="a check that never runs"),
         pytest.param({"grains_cache": True}, "the config sets grains_cache", id="grains of an earlier start"),
         pytest.param({"disable_grains": ["immutable"]}, "sets disable_grains", id="the grain is left out"),
+        pytest.param({"disable_modules": 1}, "sets disable_modules: it is 1", id="a list that is none"),
         pytest.param({"disable_executors": ["sudo"]}, "would not load sudo", id="an executor is left out"),
         pytest.param({"whitelist_modules": ["test"]}, "sets whitelist_modules", id="the module is not in a list"),
         pytest.param({"__cli": "salt-minion"}, "does not judge whole jobs", id="a minion that judges no jobs"),
