@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
+
 import pytest
 
 from saltext.immutable.guard.reach.secret_files import is_secret
@@ -38,6 +42,29 @@ def test_a_secret(path):
 )
 def test_what_is_none(path):
     assert not is_secret(path, None)
+
+
+@pytest.fixture
+def zombie() -> Iterator[int]:
+    """A process that has ended and that nobody has asked for its result."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    yield pid
+    os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("link", ["exe", "cwd", "root/etc/hosts"])
+def test_what_cannot_be_followed_is_none_to_read(zombie, link):
+    """Up to Python 3.12 ``os.path.realpath`` raises what the kernel says of such a link; later it stops there."""
+    assert is_secret(f"/proc/{zombie}/{link}", None) or sys.version_info >= (3, 13)
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
+def test_nor_is_what_nobody_may_follow(monkeypatch, error):
+    monkeypatch.setattr(os.path, "realpath", lambda path: (_ for _ in ()).throw(error(path)))
+    assert is_secret("/proc/1/cwd/x", None)
 
 
 def test_a_path_is_followed_to_its_end(tmp_path, monkeypatch):

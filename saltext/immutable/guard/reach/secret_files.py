@@ -25,5 +25,7 @@ def is_secret(path: object, pki: object) -> bool:
         found = {os.path.abspath(given), os.path.realpath(given)}
     except ValueError:  # no path: it holds a zero
         return False
+    except OSError:  # nobody may follow it, or the process that it leads through ended
+        return True
     keys = (*_KEYS, *(os.path.realpath(folder) for folder in (pki, *_KEYS) if isinstance(folder, str)))
     return any(_SECRET.fullmatch(each) or each.startswith(tuple(f"{key}/" for key in keys)) for each in found)
