@@ -111,6 +111,8 @@ def _unit_refusal(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], seal
     """Return why a unit may not be operated: for another name of it, or because a part of it is not the image's."""
     if not policy.names_unit(fun) or not os.path.isdir("/run/systemd/system"):
         return None
+    if not args and "name" not in kwargs:  # Salt itself asks for it
+        return None
     name = str(policy.unit(args, kwargs))
     if why := units.unfit_alias(name, stops=policy.ends_unit(fun)):
         return policy.sentence(f"{fun} of {name}: {why}", sealed)

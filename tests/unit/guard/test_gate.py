@@ -328,6 +328,14 @@ def test_only_units_of_the_image_are_operated(machine, monkeypatch):
     assert ask(machine, "service.status", "evil") is None
 
 
+def test_a_name_that_is_missing_is_left_to_salt(machine, monkeypatch):
+    monkeypatch.setattr(gate.os.path, "isdir", lambda path: True)
+    monkeypatch.setattr(gate.units, "foreign", lambda name: f"{name}.service")
+    assert ask(machine, "service.restart", no_block=True) is None
+    assert "unlike None.service" in str(ask(machine, "service.restart", None)), "Salt makes text of it"
+    assert "unlike None.service" in str(ask(machine, "service.restart", name=None))
+
+
 def test_a_unit_is_not_operated_by_another_name_either(machine, monkeypatch):
     monkeypatch.setattr(gate.os.path, "isdir", lambda path: True)
     monkeypatch.setattr(gate.units, "unfit_alias", lambda name, stops: "umount.target belongs to systemd itself")

@@ -13,7 +13,7 @@ SIGNALS = frozenset({1, 2, 3, 9, 10, 12, 15, 18, 28})
 """HUP, INT, QUIT, KILL, USR1, USR2, TERM, CONT and WINCH. By those from 34 on systemd ends the machine, or stops doing
 its work; STOP lets a process look alive."""
 NAMES = ("init", "python", "salt-minion", "systemd")
-"""Of what a machine cannot be without: none may be in a pattern, and no pattern in one."""
+"""Of what a machine cannot be without: no pattern may be in one, and none but init in a pattern."""
 _OF_PKILL, _OF_KILL_PID = "ps.pkill", "ps.kill_pid"
 _POSITIONS = {_OF_KILL_PID: 1, _OF_PKILL: 2}
 """Of ``signal``."""
@@ -34,9 +34,14 @@ def unfit(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | Non
         return f"on a sealed machine it sends only the signals {', '.join(map(str, sorted(SIGNALS)))}"
     if fun == _OF_KILL_PID:
         return None if type(target) is int and target > 1 else "it takes the number of a process, and not that of init"
-    if not isinstance(target, str) or not target or any(target in name or name in target for name in NAMES):
+    if not isinstance(target, str) or not target or _reaches_them(target):
         return f"it takes a pattern that matches none of {', '.join(NAMES)}"
     return None
+
+
+def _reaches_them(pattern: str) -> bool:
+    """Tell whether a pattern could match what a machine cannot be without. A name that holds ``init`` is not init."""
+    return any(pattern in name or (name in pattern and name != "init") for name in NAMES)
 
 
 def protected(fun: str, args: Sequence[Any], kwargs: Mapping[str, Any], proc: str = "/proc") -> str | None:
