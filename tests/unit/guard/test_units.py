@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,67 @@ def test_a_unit_that_came_later_or_was_changed(root, path, name):
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     (root / path).touch()
     assert foreign(name, str(root)) == f"/{path}"
+
+
+LXC = """[Service]
+ProcSubset=all
+ProtectProc=default
+ProtectControlGroups=no
+ProtectKernelTunables=no
+NoNewPrivileges=no
+LoadCredential=
+PrivateNetwork=no
+ProtectSystem=no
+PrivateDevices=no
+PrivateTmp=no
+ReadWritePaths=
+"""
+"""What LXC's generator writes for each service of a container with all privileges."""
+
+
+@pytest.mark.parametrize(
+    ("text", "harmless"),
+    [
+        pytest.param(LXC, True, id="LXC's own"),
+        pytest.param("; of\n# LXC\n\n [Service] \n\tProtectHome = read-only", True, id="with comments and blanks"),
+        pytest.param("", True, id="nothing"),
+        *(
+            pytest.param(f"{LXC}{line}\n", False, id=line)
+            for line in (
+                *("ExecStart=/tmp/x", "ExecStartPre=", "ExecCondition=", "Environment=LD_PRELOAD=/tmp/x.so"),
+                *("EnvironmentFile=/tmp/x", "PassEnvironment=X", "RootDirectory=/tmp", "RootImage=/tmp/x"),
+                *("BindPaths=/tmp:/usr", "BindReadOnlyPaths=/tmp:/usr", "MountImages=/tmp/x:/usr", "User="),
+                *("Group=adm", "SetCredential=a:b"),
+                *("ExtensionImages=/tmp/x", "LoadCredential=a:/etc/shadow", "ImportCredential=*"),
+                *("ReadWritePaths=/usr", "AmbientCapabilities=CAP_SYS_ADMIN", "WorkingDirectory=/tmp", "Requires=x"),
+                *("PrivateMounts=no", "PrivateUsers=no", "ProtectProc=a \\", "ProtectHome=no:x", "OnFailure=x.service"),
+                *("#\rExecStart=/tmp/x", "#\0ExecStart=/tmp/x", "[Service", "x"),
+            )
+        ),
+    ],
+)
+@pytest.mark.parametrize("folder", ["service.d", "nginx.service.d"])
+def test_a_drop_in_of_this_boot_is_judged_by_its_lines(root, folder, text, harmless):
+    path = root / "run/systemd/system" / folder / "zzz-lxc-service.conf"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(text.encode())
+    found = foreign("nginx", str(root))
+    assert found == (None if harmless else f"/run/systemd/system/{folder}/zzz-lxc-service.conf")
+
+
+def test_a_harmless_drop_in_takes_no_place_of_the_images(root):
+    for path in (f"{LIB}/nginx.service.d", "run/systemd/system/service.d"):
+        (root / path).mkdir(parents=True)
+        (root / path / "10-user.conf").write_text("[Service]\nUser=www\n" if path.startswith(LIB) else LXC)
+    assert foreign("nginx", str(root)) == "/run/systemd/system/service.d/10-user.conf"
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("/dev/null"), os.mkfifo, Path.mkdir])
+def test_what_is_no_file_is_no_harmless_drop_in(root, make):
+    path = root / "run/systemd/system/service.d/x.conf"
+    path.parent.mkdir(parents=True)
+    make(path)
+    assert foreign("nginx", str(root)) == "/run/systemd/system/service.d/x.conf"
 
 
 def test_what_the_images_own_generators_add_counts_as_the_images(root):

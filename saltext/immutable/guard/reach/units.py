@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from fnmatch import fnmatchcase
 
 from saltext.immutable.guard.functions import NEVER_OPERATED, OPERATED_TYPES, SYSTEM_TARGETS, UNIT_TYPES
+from saltext.immutable.guard.seal import read_regular
 
 _TYPES, _OPERATED = frozenset(UNIT_TYPES.split()), frozenset(OPERATED_TYPES.split())
 _SYSTEM_TARGETS = frozenset(SYSTEM_TARGETS.split())
@@ -30,8 +31,16 @@ ADDED = (
 """Where units and drop-ins are added to a machine that runs."""
 GENERATED = ("run/systemd/generator.early", "run/systemd/generator")
 """Where generators write at the boot. Their drop-ins are the image's own work, as are links that enable units."""
-_ADDITIONS = (".d", ".wants", ".requires", ".upholds")
+_DROP_INS, _LINKS = ".d", (".wants", ".requires", ".upholds")
 """Of folders that add to a unit; they are named after it, a prefix of it, its template or its type."""
+_HARMLESS = re.compile(
+    r"""|[#;].*|\[[A-Za-z]+\]
+    |(NoNewPrivileges|ProcSubset|Protect[A-Za-z]+|Private(Devices|Network|Tmp))[ \t]*=[ \t]*[a-z-]*
+    |(LoadCredential|LoadCredentialEncrypted|ImportCredential|ReadWritePaths)[ \t]*=""",
+    re.VERBOSE,
+)
+"""Lines of a drop-in by which no other code runs and no other file is seen. At each boot of a container, the
+generator of LXC writes such a one for all services, into ``run/systemd/system/service.d``."""
 SYSV, SCRIPTS = "run/systemd/generator.late", "etc/init.d"
 """systemd makes units from the scripts of an image: those are the image's own."""
 
@@ -69,9 +78,11 @@ def foreign(name: str, root: str = "/") -> str | None:
     names = [file for one in _names(name, root) for file in _files(one)]
     suspects = [f"{folder}/{one}" for folder in (*ADDED, *GENERATED) for one in names]
     bases = {base: None for one in names for base in _bases(one)}
-    suspects += [f"{folder}/{base}{end}" for folder in ADDED for base in bases for end in _ADDITIONS]
+    suspects += [f"{folder}/{base}{end}" for folder in ADDED for base in bases for end in _LINKS]
     if present := next((path for path in suspects if os.path.lexists(os.path.join(root, path))), None):
         return f"/{present}"
+    if harmful := _harmful_drop_in(bases, root):
+        return f"/{harmful}"
     if any(os.path.lexists(os.path.join(root, folder, one)) for folder in IMAGE for one in names):
         return None
     if any(_is_script(one, root) for one in names):
@@ -126,6 +137,34 @@ def _bases(name: str) -> Iterator[str]:
     for end, letter in enumerate(prefix[:-1], start=1):
         if letter == "-":
             yield from (f"{prefix[:end]}{at}{instance}.{kind}", f"{prefix[:end]}.{kind}")
+
+
+def _harmful_drop_in(bases: Collection[str], root: str) -> str | None:
+    """Return the drop-in, or the folder of them, that came later and may do harm; None if there is none.
+
+    One with the name of a drop-in of the image would take its place.
+    """
+    of_image = {file for folder in IMAGE for base in bases for file in _entries(f"{root}/{folder}/{base}{_DROP_INS}")}
+    for path in (f"{folder}/{base}{_DROP_INS}" for folder in ADDED for base in bases):
+        found = _entries(f"{root}/{path}")
+        if not found and os.path.lexists(f"{root}/{path}"):
+            return path
+        if harmful := next((one for one in found if one in of_image or not _is_harmless(f"{root}/{path}/{one}")), None):
+            return f"{path}/{harmful}"
+    return None
+
+
+def _entries(folder: str) -> list[str]:
+    with suppress(OSError):
+        return sorted(os.listdir(folder))
+    return []
+
+
+def _is_harmless(path: str) -> bool:
+    """Tell whether each line of a drop-in is; systemd ends a line at any of these characters."""
+    with suppress(OSError, ValueError):
+        return all(_HARMLESS.fullmatch(line.strip(" \t")) for line in re.split(r"[\n\r\0]", read_regular(path)))
+    return False
 
 
 def _is_script(name: str, root: str) -> bool:
