@@ -22,7 +22,7 @@ try:
     from saltext.immutable import arguments, minions, spec
     from saltext.immutable.bake import bake as bake_module
     from saltext.immutable.builder.local import LOCAL
-    from saltext.immutable.command_line import Count, Duration, MinionId, Name, Reference, Refresh, TaintKind
+    from saltext.immutable.command_line import Count, Duration, MinionId, Name, Number, Reference, Refresh, TaintKind
     from saltext.immutable.fleet import drift as fleet_drift
     from saltext.immutable.fleet import lost_images, lost_store, operations, relaunch
     from saltext.immutable.fleet import reconcile as fleet_reconcile
@@ -164,7 +164,7 @@ def roll(name: Name, image: Reference | None = None, test: bool = False, plan: s
         return answer(report.describe_result(fleet, name, fleet.roll(name, image, plan=plan, now=now)))
 
 
-def rollback(name: Name, generation: Count | None = None, reason: str = "", test: bool = False):
+def rollback(name: Name, generation: Number | None = None, reason: str = "", test: bool = False):
     """
     Bring a fleet back to the last good generation before the current one, without baking.
 
@@ -633,7 +633,7 @@ def status(name: Name):
         return answer(report.status(fleet, name, time.time()), tables.status)
 
 
-def show(rollout: Count, fleet: Name | None = None):
+def show(rollout: Number, fleet: Name | None = None):
     """
     Return one rollout with its journal: what was done to which machine, when (in seconds since it began) and why.
 

@@ -18,6 +18,8 @@ Reference = Annotated[str, reading.text]
 """To an image: ``web:stable``, ``web@3f2a9c1d04be``, a digest; only the store knows which there are."""
 FilePath = Annotated[str, reading.absolute_path]
 Count = Annotated[int, reading.count]
+Number = Annotated[int, reading.running_number]
+"""Of a rollout or a generation."""
 Duration = Annotated[int | float | str, reading.duration]
 Refresh = bool | Annotated[str, reading.either("never", "updates", "always")]
 Cache = Annotated[str, reading.either("use", "only")]

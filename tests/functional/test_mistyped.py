@@ -18,6 +18,7 @@ import salt.loader
 import yaml
 from salt.exceptions import CommandExecutionError
 
+from saltext.immutable import command_line
 from saltext.immutable.runner import PlainError
 from tests.support.surface.functions import read
 
@@ -34,7 +35,8 @@ WRONG = {
     **dict.fromkeys(("channel", "recipe", "fleet"), ("", "a b", "-x")),
     **dict.fromkeys(("name", "image", "old", "new"), ("",)),
     **dict.fromkeys(("minion_id", "minion"), ("", "web-*", "../x")),
-    **dict.fromkeys(("size", "generation", "rollout"), ("abc", "", 1.5, -1)),
+    "size": ("abc", "", 1.5, -1, 100_001),
+    **dict.fromkeys(("generation", "rollout"), ("abc", "", 1.5, -1, 0, 1 << 63)),
     **dict.fromkeys(("refresh", "cache", "kind"), ("", "sometimes", ["x"])),
     **dict.fromkeys(("ttl", "keep_failed"), ("", "soon", 0, -1, True)),
     **dict.fromkeys(("target", "junit"), ("", "x.xml")),
@@ -118,6 +120,11 @@ def test_each_function_refuses_what_it_does_not_take(kind, name, loaded, place):
         said = str(refused.value)
         assert said.startswith(f"{name}: ") and word in said and "\n" not in said, (args, kwargs, said)
     assert not any((place / made).exists() for made in ("store", "images", "cache"))
+
+
+def test_a_long_lived_store_has_higher_numbers_than_a_fleet_has_machines():
+    (read,) = command_line.Number.__metadata__
+    assert read(200_000) == 200_000
 
 
 def test_only_what_is_written_down_is_offered(loaded):

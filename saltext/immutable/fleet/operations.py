@@ -79,7 +79,7 @@ class Operations(Fleets):
         """
         fleet, ledger = self.definition(name), Ledger(self.store, name)
         unfinished = ledger.unfinished()
-        generation = _count(generation, "generation") if generation is not None else None
+        generation = _whole(generation, "generation") if generation is not None else None
         if self._turns_back(unfinished, generation):
             return self.give_order(name, "back", reason)
         with self.lease(name) as lease:
@@ -112,7 +112,7 @@ class Operations(Fleets):
         """
         fleet, ledger = self.definition(name), Ledger(self.store, name)
         declared = fleet.size
-        _require_size(replace(fleet, size=_count(size)))
+        _require_size(replace(fleet, size=_whole(size, "size")))
         unfinished = ledger.unfinished()
         try:
             self.write_back(name)
@@ -313,7 +313,7 @@ class Operations(Fleets):
         if kind == "destroy":
             return self._forecast(self.find(name, allow_removed=True), ledger, kind, None)
         fleet = self.definition(name)
-        generation = _count(generation, "generation") if generation is not None else None
+        generation = _whole(generation, "generation") if generation is not None else None
         if kind == "rollback":
             unfinished = None if self.access.recovery(fleet, ledger).reasons else ledger.unfinished()
             if self._turns_back(unfinished, generation):
@@ -323,7 +323,7 @@ class Operations(Fleets):
             found = self.access.recovery(fleet, ledger)
             sized = replace(fleet, size=found.size or ledger.effective_size(fleet.size))
             if kind == "scale":
-                sized = replace(fleet, size=_count(size))
+                sized = replace(fleet, size=_whole(size, "size"))
                 _require_size(sized)
             missing = {one.number: one.image for one in found.generations}
             good = last_good(ledger) if found.current is None else found.current
@@ -357,9 +357,9 @@ class Operations(Fleets):
         return ground(fleet, image, forecast_.current, ledger.unfinished(), forecast_.machines)
 
 
-def _count(number: object, name: str = "size") -> int:
+def _whole(number: object, name: str) -> int:
     try:
-        return reading.count(number)
+        return (reading.count if name == "size" else reading.running_number)(number)
     except ValueError as err:
         raise SaltInvocationError(f"{name}: {err}") from err
 

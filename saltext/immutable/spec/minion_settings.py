@@ -30,13 +30,23 @@ def _levels(value: object) -> dict[str, str]:
 
 def _mine_functions(value: object) -> Any:
     found = reading.data(value)
-    if not isinstance(found, list | dict) or not all(map(_is_function, found)):
+    if not isinstance(found, list | dict):
         raise ValueError(f"must name functions, not {reading.described(value)}; write {{network.ip_addrs: []}}")
+    for key in found:
+        function = _called(reading.text(key), found[key] if isinstance(found, dict) else None)
+        if not isinstance(function, str) or not _FUNCTION.fullmatch(function):
+            raise ValueError(
+                f"{quoted(key)} calls {quoted(function)}, which is no function; write {{network.ip_addrs: []}} or "
+                "{web-ip: [{mine_function: network.ip_addrs}]}"
+            )
     return found
 
 
-def _is_function(value: object) -> bool:
-    return isinstance(value, str) and _FUNCTION.fullmatch(value) is not None
+def _called(key: str, given: object) -> object:
+    """Return the function that an entry of the mine calls: the key, or what ``mine_function`` says for an alias."""
+    parts = given if isinstance(given, list) else [given]
+    named = [part["mine_function"] for part in parts if isinstance(part, dict) and "mine_function" in part]
+    return named[-1] if named else key
 
 
 def _or_null(reader: Reader[Any]) -> Reader[Any]:

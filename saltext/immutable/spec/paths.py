@@ -30,6 +30,8 @@ _OF_THE_IMAGE = {
     "/etc/immutable": "the seal is there",
 }
 """Trees of which nothing is mutable or writable, and why."""
+_OF_GRUB = "/boot/grub/grubenv"
+"""GRUB itself writes this file when it boots, so it may be mutable: it alone in its tree."""
 _OF_THE_SYSTEM = {
     "/etc/salt /etc/salt/minion.d": "the minion's config is there",
     "/etc/systemd /etc/systemd/system /etc/systemd/user": "the units that a machine starts are there",
@@ -75,7 +77,8 @@ def _held(pattern: str) -> Iterator[str]:
     for folder in _FOLDERS:
         if matches(folder) or matches(f"{folder.rstrip('/')}/{_PROBE}"):
             yield f"holds all of {folder}"
-    yield from (f"reaches into {tree}" for tree in _TREES if _reaches(pattern, tree))
+    if pattern != _OF_GRUB:
+        yield from (f"reaches into {tree}" for tree in _TREES if _reaches(pattern, tree))
     yield from (f"holds {file}" for file in _FILES.split() if matches(file))
 
 

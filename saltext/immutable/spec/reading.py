@@ -241,6 +241,10 @@ def whole(least: int, most: int) -> Reader[int]:
     return read
 
 
+running_number = whole(1, _MAX_INTEGER)
+"""The reader of the number of a rollout or a generation: a store counts them for as long as it lives."""
+
+
 def size(least: str, most: str) -> Reader[int]:
     """Return a reader of numbers of bytes, ``512M``, ``1G`` or a number, from ``least`` to ``most``."""
 

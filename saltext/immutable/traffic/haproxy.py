@@ -23,6 +23,9 @@ DELETE_WITHIN = 2.0
 """Seconds within which a server must lose its sessions, once they are shut down: before that it cannot be deleted."""
 _STATES: tuple[State, ...] = ("out", "draining", "in")
 """From the least to the most traffic."""
+_PORT = reading.whole(1, 65535)
+_NUMBER = reading.whole(0, (1 << 31) - 1)
+"""The reader of a number in a server's options: connections, milliseconds or bytes."""
 _MAX_SOCKET_PATH = 107
 """Bytes: the limit of Linux."""
 _NAME = re.compile(r"[A-Za-z0-9._:-]+")
@@ -253,7 +256,7 @@ def read(settings: Mapping[str, Any]) -> Settings:
     found = Settings(
         sockets=section.need("socket", _sockets, "/run/haproxy/admin.sock"),
         backend=section.need("backend", _name, "web"),
-        port=section.take("port", _port, Settings.port),
+        port=section.take("port", _PORT, Settings.port),
         check=section.take("check", reading.flag, Settings.check),
         prefix=section.take("prefix", _prefix, Settings.prefix),
         options=section.take("options", _options, Settings.options),
@@ -298,13 +301,6 @@ def _prefix(value: object) -> str:
     return found
 
 
-def _port(value: object) -> int:
-    found = reading.count(value)
-    if not 0 < found < 65536:
-        raise ValueError(f"must be 1 to 65535, not {found}")
-    return found
-
-
 def _options(value: object) -> tuple[str, ...]:
     """Read ``{maxconn: 100, send-proxy: true}`` as the words of a server line."""
     found: list[str] = []
@@ -314,7 +310,7 @@ def _options(value: object) -> tuple[str, ...]:
         if argument is False or argument is None:
             raise ValueError(f"{word} must have a value, or true if it takes none in HAProxy")
         if argument is not True:
-            reading.text(argument) if isinstance(argument, str) else reading.count(argument)
+            reading.text(argument) if isinstance(argument, str) else _NUMBER(argument)
         found += [word] if argument is True else [word, str(argument)]
     if wrong := [word for word in found if not WORD.fullmatch(word)]:
         raise ValueError(f"{quoted(wrong[0])} cannot be a word of a server line; use letters, digits and ._:/@%+,=[]-")

@@ -271,6 +271,29 @@ def test_a_setting_of_a_minion_has_a_type(setting, value):
     assert_refused(("fleets", "web", "provider", "minion", setting), value)
 
 
+@pytest.mark.parametrize(
+    ("functions", "wrong"),
+    [
+        ({"internal-ip": [{"mine_function": "network.ip_addrs"}, "eth0"], "a/b": {"mine_function": "test.ping"}}, None),
+        ({"web-ip": [{"mine_function": "network.ip_addrs", "cidr": "10.0.0.0/8"}], "test.ping": []}, None),
+        (["network.ip_addrs", "test.ping"], None),
+        ({"test.ping": [], "internal-ip": ["eth0"]}, "'internal-ip' calls 'internal-ip', which is no function"),
+        ({"web-ip": [{"mine_function": "a b"}]}, "'web-ip' calls 'a b', which is no function"),
+        ({"web-ip": {"mine_function": 7}}, "'web-ip' calls 7, which is no function"),
+        ({"a\nb": {"mine_function": "test.ping"}}, "characters that cannot be printed"),
+        (["test.ping", "a b"], "'a b' calls 'a b', which is no function"),
+    ],
+)
+def test_the_mine_calls_functions_by_name_or_by_alias(functions, wrong):
+    found = copy.deepcopy(PILLAR)
+    found["immutable"]["fleets"]["web"]["provider"]["minion"]["mine_functions"] = functions
+    if wrong is None:
+        checked(spec.definitions(found))
+        return
+    with pytest.raises(SaltInvocationError, match=wrong):
+        checked(spec.definitions(found))
+
+
 def assert_refused(path: Path, value: object) -> None:
     """Assert that a value at a path below ``immutable`` is refused with a line that names the path."""
     found = copy.deepcopy(PILLAR)

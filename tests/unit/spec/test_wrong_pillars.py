@@ -48,6 +48,7 @@ def test_mutable_may_not_hold_a_folder_of_the_system(pattern, folder):
     [
         ("/?in", "/bin"), ("/usr", "/usr"), ("/usr/*", "/usr"), ("/usr/bin/*", "/usr"), ("/usr/sbin/*", "/usr"),
         ("/usr/lib/x86_64-linux-gnu", "/usr"), ("/usr/lib/immutable", "/usr"), ("/usr/share/app", "/usr"),
+        ("/boot/grub", "/boot"), ("/boot/grub/*", "/boot"), ("/boot/grub/grub.cfg", "/boot"),
         ("/u**", "/usr"), ("/**/bash", "/bin"), ("/*/bin/*", "/bin"), ("/**/*.so", "/bin"), ("/lib/x", "/lib"),
         ("/opt", "/opt/salt"), ("/opt/*", "/opt/salt"), ("/opt/salt/**", "/opt/salt"), ("/opt/s**/x", "/opt/salt"),
         ("/etc/immutable/seal.json", "/etc/immutable"), ("/etc/imm*", "/etc/immutable"),
@@ -68,7 +69,7 @@ def test_mutable_may_not_hold_files_that_decide_who_may_do_what(pattern):
     [
         *("/srv", "/srv/**", "/srv/*/cache", "/var/lib/shop", "/var/lib/shop/*", "/etc/a/**", "/opt/shop", "/home/**"),
         *("/var/lib/docker", "/data/**/tmp", "/opt/a?c", "/etc/cron.d/shop", "/etc/systemd/system/shop.service"),
-        *("/var/cache", "/var/lib/systemd/linger/ada", "/etc/ssl/private/*", "/root/shop"),
+        *("/var/cache", "/var/lib/systemd/linger/ada", "/etc/ssl/private/*", "/root/shop", "/boot/grub/grubenv"),
     ],
 )
 def test_mutable_may_hold_what_changes_by_design(pattern):
