@@ -171,7 +171,9 @@ class _Comparison:
         may_differ = self.mutable.may_differ(name)
         if self.is_image_file(name) or (name and entry is not None and entry.kind == "dir" and not may_differ):
             return "image"
-        return "other" if may_differ or not name or name in self.files or os.path.lexists(f"/{name}") else "nothing"
+        if may_differ or not name or name in self.files or os.path.lexists(f"/{name}"):
+            return "noexec" if mounts.runs_nothing(self.mounted, os.path.realpath(f"/{name}")) else "other"
+        return "nothing"
 
     def _link(self, name: str) -> str | None:
         entry = self.image.files.get(name)

@@ -8,6 +8,7 @@ from saltext.immutable.drift.check import _Comparison
 from saltext.immutable.drift.paths import Mutable, real_path
 from saltext.immutable.drift.running import processes, services
 from saltext.immutable.drift.running.environment import VARIABLES, is_variable, leads_out
+from saltext.immutable.drift.running.mounts import Mount, runs_nothing
 from saltext.immutable.drift.running.processes import Process
 from saltext.immutable.images.stack import Entry
 
@@ -48,7 +49,8 @@ def found(variable: str, exe: str = "/usr/bin/x", cwd: str = "/var/tmp") -> bool
         *("OPENSSL_ENGINES=/tmp", "OPENSSL_MODULES=/tmp", "OPENSSL_CONF=/tmp/x", "SALT_PROXY_CONFIG=/tmp/proxy"),
         *("SALT_MASTER_CONFIG=/tmp/master", "GCONV_PATH=/tmp", "LOCPATH=/tmp", "NLSPATH=/tmp/%N", "GEM_PATH=/tmp"),
         *(f"{PATH}:/tmp", f"{PATH}:", f"{PATH}:bin", "PATH=/var/tmp/bin:/usr/bin", "GIO_EXTRA_MODULES=/tmp"),
-        *("PYTHONPATH=/usr/absent", "PERL5LIB=/tmp", "BUNDLE_GEMFILE=/tmp/Gemfile", "TCLLIBPATH=/usr/lib /tmp"),
+        *("LD_PRELOAD=/usr/absent/x.so", "LD_AUDIT=/usr/absent/x.so", "CLASSPATH=/tmp/absent.jar", "PERL5LIB=/tmp",
+          "JAVA_TOOL_OPTIONS=-javaagent:/usr/absent.jar", "BUNDLE_GEMFILE=/tmp/Gemfile", "TCLLIBPATH=/usr/lib /tmp"),
     ],
 )  # fmt: skip
 def test_a_variable_that_leads_out_of_the_image_is_found(variable):
@@ -68,10 +70,26 @@ def test_a_variable_that_leads_out_of_the_image_is_found(variable):
         *("ENV=/tmp/x", "OPENSSL_CONF=/dev/null", "BASH_ENV=/dev/null", "NLSPATH=/usr/share/locale/%L/%N"),
         *("LD_PRELOAD=/usr/lib/libeatmydata.so /usr/lib/b.so", "RUBYOPT=-r/usr/lib/ruby/bundler/setup"),
         *("SALT_MINION_CONFIG=/etc/salt/minion", "PYTHONHOME=/usr", "GCONV_PATH=/usr/lib/gconv"),
+        *("CLASSPATH=/usr/share/java/a.jar:/usr/absent.jar", "GEM_PATH=/usr/share/gems:/usr/absent/.gem/ruby/3.1.0"),
+        *("PYTHONPATH=/usr/absent", "JDK_JAVA_OPTIONS=-cp /usr/share/a.jar:/usr/absent.jar", "RUBYOPT=-I/usr/absent"),
+        *("NODE_PATH=/usr/lib/node_modules:", "NODE_PATH=:/usr/lib"),
     ],
 )
 def test_usual_variables_are_no_drift(variable):
     assert not found(variable)
+
+
+@pytest.mark.parametrize(
+    ("variable", "exe", "drift"),
+    [
+        pytest.param("PATH=/tmp/yarn--1-0.5:/usr/bin", "/usr/bin/node", False, id="no program runs there"),
+        pytest.param("PATH=/tmp/yarn--1-0.5:/usr/bin", "/usr/bin/dash", True, id="a shell reads what it finds by PATH"),
+        pytest.param("PATH=/run/app:/usr/bin", "/usr/bin/node", True, id="programs run there"),
+        pytest.param("NODE_PATH=/tmp/yarn--1-0.5", "/usr/bin/node", True, id="code is only read"),
+    ],
+)
+def test_a_folder_of_PATH_on_a_noexec_mount_is_harmless(variable, exe, drift):
+    assert leads_out(variable, exe, "/", lambda path: "noexec" if path.startswith("/tmp/") else origin(path)) == drift
 
 
 def test_an_empty_or_relative_part_is_judged_by_the_working_directory():
@@ -137,8 +155,20 @@ FILES = {
 def test_where_a_path_leads_by_links_of_the_image(path, leads_to):
     compared = _Comparison.__new__(_Comparison)
     compared.image = type("Image", (), {"files": FILES, "own": frozenset()})
-    compared.files, compared.mutable = {"opt/changed"}, Mutable(())
+    compared.files, compared.mutable, compared.mounted = {"opt/changed"}, Mutable(()), [Mount("/", "ext4", "/", "a")]
     assert compared._origin(path) == leads_to
+    compared.mounted.append(Mount("/tmp", "tmpfs", "/", "b", options="rw,noexec"))
+    assert compared._origin(path) == ("noexec" if path in ("/tmp", "/tmp/absent", "/opt/out") else leads_to)
+
+
+@pytest.mark.parametrize(
+    ("path", "nothing"),
+    [("/tmp", True), ("/tmp/a", True), ("/tmp/run/a", False), ("/tmpfs", False), ("/mnt", False), ("/", False)],
+)
+def test_where_no_program_is_run(path, nothing):
+    """The nearest mount decides; of two over each other, both."""
+    rows = [("/", "rw"), ("/tmp", "rw,noexec"), ("/tmp/run", "rw"), ("/mnt", "noexec"), ("/mnt", "rw")]
+    assert runs_nothing([Mount(point, "tmpfs", "/", "a", options=options) for point, options in rows], path) == nothing
 
 
 def test_links_that_lead_to_themselves_end():

@@ -10,18 +10,18 @@ from typing import Literal
 
 from saltext.immutable.drift.running import interpreters
 
-Origin = Literal["image", "nothing", "other"]
+Origin = Literal["image", "nothing", "noexec", "other"]
 """Where a path leads that a program is given: to a file or folder of the image, to nothing where a machine cannot
-write, or elsewhere."""
+write, to where no program can be executed, or elsewhere."""
 
 _LISTS = (
     "AWKLIBPATH AWKPATH CLASSPATH GCONV_PATH GEM_HOME GEM_PATH GIO_EXTRA_MODULES GIO_MODULE_DIR GI_TYPELIB_PATH "
-    "GTK_PATH LD_AUDIT LD_LIBRARY_PATH LD_PRELOAD LOCPATH NLSPATH NODE_PATH OPENSSL_ENGINES OPENSSL_MODULES PATH "
-    "PERL5LIB PERLLIB PYTHONHOME PYTHONPATH PYTHONUSERBASE QT_PLUGIN_PATH RUBYLIB TCLLIBPATH"
+    "GTK_PATH LD_AUDIT LD_LIBRARY_PATH LD_PRELOAD LOCPATH NLSPATH OPENSSL_ENGINES OPENSSL_MODULES PATH PERL5LIB "
+    "PERLLIB PYTHONHOME PYTHONPATH PYTHONUSERBASE QT_PLUGIN_PATH RUBYLIB TCLLIBPATH"
 )
 """Folders and files in which code is searched; an empty part is the working directory."""
-_LISTS_WITH_DEFAULT = "LUA_CPATH LUA_PATH PHP_INI_SCAN_DIR"
-"""The same, but an empty part is a default of the program's own."""
+_LISTS_WITH_DEFAULT = "LUA_CPATH LUA_PATH NODE_PATH PHP_INI_SCAN_DIR"
+"""The same, but an empty part is a default of the program's own, or left out."""
 _FILES = (
     "BASH_ENV BUNDLE_GEMFILE ENV OPENSSL_CONF PHPRC PYTHONSTARTUP SALT_CONFIG_DIR SALT_MASTER_CONFIG "
     "SALT_MINION_CONFIG SALT_PROXY_CONFIG ZDOTDIR"
@@ -82,8 +82,22 @@ def leads_out(variable: str, exe: str, cwd: str, origin: Callable[[str], Origin]
     parts = re.split(_SEPARATORS.get(name, ":"), value)
     if name in (*_LISTS_WITH_DEFAULT.split(), "LD_PRELOAD", "TCLLIBPATH"):
         parts = [part for part in parts if part]
-    absent = ("image", "nothing") if name == "PATH" else ("image",)
-    return any(origin_of(part, cwd, origin) not in absent for part in parts)
+    harmless = _harmless(name, exe)
+    return any(origin_of(part, cwd, origin) not in harmless for part in parts)
+
+
+def _harmless(name: str, exe: str) -> tuple[Origin, ...]:
+    """Return where the parts of a list may lead.
+
+    execve fails on a noexec mount for scripts, too, whatever their ``#!`` line says: nothing is run from there by PATH.
+    (A link there to a program elsewhere runs that program, which is judged as a process of its own.) But shells search
+    PATH also for what they only read: ``. name``, ``sh name``.
+    """
+    if name in ("LD_AUDIT", "LD_PRELOAD"):
+        return ("image",)
+    if name == "PATH" and os.path.basename(exe) not in _SHELLS:
+        return ("image", "nothing", "noexec")
+    return ("image", "nothing")
 
 
 def _references(kind: str, value: str) -> Iterator[interpreters.Reference]:
@@ -103,8 +117,10 @@ def _loads(kind: str, found: interpreters.Reference, cwd: str, origin: Callable[
         return found.value not in _NO_MODULE
     if found.role == "module":
         return all(_is_other(each, cwd, origin) for each in interpreters.module_files(kind, found.value))
+    if found.role == "file":
+        return _is_other(found.value, cwd, origin)
     parts = found.value.split(":") if found.role == "paths" else [found.value]
-    return any(_is_other(part, cwd, origin) for part in parts)
+    return any(origin_of(part, cwd, origin) not in ("image", "nothing") for part in parts)
 
 
 def _is_other(path: str, cwd: str, origin: Callable[[str], Origin]) -> bool:

@@ -263,6 +263,13 @@ def weakened(mounts: Iterable[Mount], options: Mapping[str, str], declared: Muta
             yield Item("mount", point, f"it is mounted without {', '.join(missing)}")
 
 
+def runs_nothing(mounts: Iterable[Mount], path: str) -> bool:
+    """Tell whether a path without links is on a mount with ``noexec``; of mounts over each other, each must have it."""
+    above = [mount for mount in mounts if f"{path}/".startswith(f"{mount.point.rstrip('/')}/")]
+    nearest = max((len(mount.point) for mount in above), default=0)
+    return bool(above) and all("noexec" in mount.options.split(",") for mount in above if len(mount.point) == nearest)
+
+
 def _is_left_alone(mount: Mount, declared: Mutable) -> bool:
     """Tell whether systemd, the launch or a container engine decides how a place is mounted, below one of ours."""
     known = mount.point.startswith(("/run/host/", "/run/user/")) or not os.path.isdir(mount.point)

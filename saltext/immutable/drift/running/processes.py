@@ -327,7 +327,8 @@ def _foreign(
         yield f"it interprets {process.script}, which is not from the image"
     else:
         given = [path for word, path in process.given if word not in of_unit]
-        searched = [path or "." for path in process.folders if origin_of(path, process.cwd, origin) == "other"]
+        origins = [(path or ".", origin_of(path, process.cwd, origin)) for path in process.folders]
+        searched = [path for path, found in origins if found not in ("image", "nothing")]
         files = [path for path in (*process.code, *given) if not is_image_file(path)]
         if told := [*files, *searched]:
             yield f"its arguments make it load {', '.join(told[:5])}, which is not from the image"
