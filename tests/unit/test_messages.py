@@ -65,7 +65,7 @@ HELD = {
 """Names of errors that were made before they are raised."""
 MEND = re.compile(r"(?:(?:or )?if [^,]+, |when [^,]+, |in [^,]+, )?`?(?:(there are: |the next roll )|([\w-]+))")
 _VERBS = """
-    add bake build change check chmod chown copy correct create do export find fix free give increase install
+    add bake build change check chmod chown copy correct create do export find fix flatten free give increase install
     leave let look make mount name open promote remove repeat replace roll run salt-run see set start synchronize
     take use wait write
 """

@@ -10,6 +10,7 @@ import json
 import sys
 import tarfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from saltext.immutable.machines.cgroup import Cgroup
 
 CACHE = "oci"
 """Folder of the cache, and name of its lock."""
+_KINDS = {"oci-layout": "oci-archive", "manifest.json": "docker-archive"}
+"""Member that only such an archive has, and what skopeo calls it."""
 _LIBRARY = Path(saltext.immutable.__file__).parents[2]
 
 
@@ -36,10 +39,12 @@ def content(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     ``layers``: sha256 of each layer, decompressed, the lowest first. ``order``: oci (the reference), insecure, and
     offline, with which the cache answers. Raises CommandExecutionError where there is no such image.
     """
+    image, cached = _digest_in(order["oci"]), _cached(host, order["oci"])
+    if cached and (order.get("offline") or cached["image"] == image):
+        return cached
     if order.get("offline"):
-        return _cached(host, order["oci"])
+        raise _not_cached(order["oci"])
     place = _place(order["oci"])
-    _, _, image = order["oci"].partition("@")
     image = image or f"sha256:{hashlib.sha256(_inspect(order, place, '--raw').encode()).hexdigest()}"
     config = _inspect(order, _pinned(place, image), "--config")
     return {"image": image, "layers": _diff_ids(order["oci"], config)}
@@ -93,12 +98,18 @@ def _fetched(host: Host, workspace: Path, order: Mapping[str, Any]) -> Path:
     return folder
 
 
-def _cached(host: Host, reference: str) -> dict[str, Any]:
+def _digest_in(reference: str) -> str:
+    """Return the digest that a reference to a registry names, or ''; the path of a file may have any characters."""
+    return "" if reference.startswith("/") else reference.partition("@")[2]
+
+
+def _cached(host: Host, reference: str) -> dict[str, Any] | None:
+    """Return what the cache has for a reference, as `content` does; None where it has nothing that can be read."""
     folder = host.cache / CACHE / cache_name(reference)
     layers = _layers_of(folder)
-    if layers is None:
-        raise _not_cached(reference)
-    return {"image": (folder / "image").read_text(), "layers": layers}
+    with suppress(OSError):
+        return {"image": (folder / "image").read_text(), "layers": layers} if layers else None
+    return None
 
 
 def _not_cached(reference: str) -> CommandExecutionError:
@@ -142,10 +153,10 @@ def _place(reference: str) -> str:
 def _kind_of_archive(path: Path) -> str | None:
     try:
         with tarfile.open(path) as archive:
-            names = {name.removeprefix("./") for name in archive.getnames()}
-    except (OSError, tarfile.TarError):
+            kinds = (_KINDS.get(member.name.removeprefix("./")) for member in archive)
+            return next(filter(None, kinds), None)  # what follows, gigabytes perhaps, is not read
+    except (EOFError, OSError, tarfile.TarError):
         return None
-    return "oci-archive" if "oci-layout" in names else "docker-archive" if "manifest.json" in names else None
 
 
 def _pinned(place: str, image: str) -> str:

@@ -51,9 +51,13 @@ def unpack(archive: Path, tree: Path, whiteouts: Whiteouts | None = None, sha256
             for name in sorted(folders, reverse=True):  # last, because writing into a folder changes its time
                 _set_metadata(tree, name, folders[name])
         except Refused as err:
-            raise CommandExecutionError(
-                f"{archive}: its member {printable(member.name if member else '')}: {err}; make the archive without it"
-            ) from err
+            name = printable(member.name if member else "")
+            if whiteouts:  # nobody can take it out of a layer of a registry
+                raise CommandExecutionError(
+                    f"{archive}: its member {name}: {err}; flatten the image (for example with docker export) and name "
+                    "the archive: from: {tarball: PATH}"
+                ) from err
+            raise CommandExecutionError(f"{archive}: its member {name}: {err}; make the archive without it") from err
         except (tarfile.TarError, EOFError, OSError, OverflowError, ValueError) as err:
             where = f"after {printable(member.name)}" if member else "at its beginning"
             raise CommandExecutionError(f"{archive} cannot be unpacked, {where}: {err}; make it again") from err
@@ -159,6 +163,8 @@ def _extract(
     path = _path(member.name)
     if whiteouts and (member.ischr() or member.isblk()) and path.startswith("dev/"):
         return  # a machine gets its own
+    if whiteouts and whiteouts.leaves_out(path):
+        return
     _require_kind(member)
     with _parent(tree, path) as (folder, base):
         if whiteouts and path != ".":

@@ -11,6 +11,8 @@ from pathlib import PurePosixPath
 _PREFIX = ".wh."
 _OPAQUE = ".wh..wh..opq"
 """A folder with this member has nothing of lower layers."""
+_META = ".wh..wh."
+"""Names of the files and folders that aufs keeps for itself, such as ``.wh..wh.plnk``, begin so."""
 
 
 class Whiteouts:
@@ -18,6 +20,12 @@ class Whiteouts:
 
     def __init__(self) -> None:
         self._written: set[str] = set()
+
+    @staticmethod
+    def leaves_out(path: str) -> bool:
+        """Tell whether a member is one of those that aufs has for itself, or is in a folder of such."""
+        *folders, name = PurePosixPath(path).parts or (".",)
+        return any(part.startswith(_META) for part in (*folders, *([name] if name != _OPAQUE else [])))
 
     def note(self, path: str) -> None:
         """Note that a member of the layer was written, relative to its root, and with it its folders."""
@@ -41,7 +49,7 @@ class Whiteouts:
             return False
         if name == _OPAQUE:
             self._empty(folder, str(PurePosixPath(path).parent))
-        elif not name.startswith(_PREFIX * 2):  # aufs has files of its own in images
+        else:
             hidden = name.removeprefix(_PREFIX)
             if hidden in ("", ".", ".."):
                 raise ValueError("it is a whiteout of no file")
