@@ -92,6 +92,14 @@ def test_a_folder_of_PATH_on_a_noexec_mount_is_harmless(variable, exe, drift):
     assert leads_out(variable, exe, "/", lambda path: "noexec" if path.startswith("/tmp/") else origin(path)) == drift
 
 
+@pytest.mark.parametrize(
+    ("origin", "drift"), [("image", False), ("nothing", False), ("noexec", True), ("other", True)]
+)
+def test_an_interpreter_reads_from_a_folder_of_its_arguments_where_no_program_runs(origin, drift):
+    ran = Process(7, "/usr/bin/perl", True, "perl", folders=("/tmp/lib",))
+    assert bool(list(processes.drift([ran], lambda path: True, lambda path: origin))) == drift
+
+
 def test_an_empty_or_relative_part_is_judged_by_the_working_directory():
     for variable in ("PYTHONPATH=:", "LD_LIBRARY_PATH=/usr/lib:", "PYTHONPATH=lib"):
         assert found(variable, cwd="/var/tmp") and found(variable, cwd="") and not found(variable, cwd="/usr/lib/app")
