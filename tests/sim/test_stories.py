@@ -123,6 +123,8 @@ def test_a_rollback_goes_to_the_generation_before(fleet):
     assert fleet.ledger.lineage() == [1]
     with pytest.raises(SaltInvocationError, match="no good generation to go back to.*there are: 1, 2"):
         fleet.operations().rollback("web")
+    with pytest.raises(SaltInvocationError, match="has no generation 200000; there are: "):
+        fleet.operations().rollback("web", 200_000)
     fleet.operations().rollback("web", 2)
     assert fleet.running() == [TWO] * 3
 
