@@ -31,7 +31,7 @@ try:
     from saltext.immutable.fleet.orphans import Orphans
     from saltext.immutable.fleet.show import proposal, report, tables, timeline
     from saltext.immutable.images import sign
-    from saltext.immutable.runner import PlainError, output, reporting, warned
+    from saltext.immutable.runner import output, refusal, reporting, warned
     from saltext.immutable.store import Store
     from saltext.immutable.worker import Worker
 
@@ -677,4 +677,4 @@ def _fleets():
 
 
 if MISSING is None:
-    arguments.check_all(globals(), PlainError, {"name": _fleets})
+    arguments.check_all(globals(), refusal, {"name": _fleets})

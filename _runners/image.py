@@ -31,7 +31,7 @@ try:
     from saltext.immutable.bake.commands.evidence import evidence
     from saltext.immutable.command_line import Cache, Duration, FilePath, Name, Names, Reference, Refresh
     from saltext.immutable.images import sign as signing
-    from saltext.immutable.runner import PlainError, output, reporting, warned
+    from saltext.immutable.runner import output, refusal, reporting, warned
     from saltext.immutable.store import Store
 
     MISSING = None
@@ -562,4 +562,4 @@ def _recipes():
 
 
 if MISSING is None:
-    arguments.check_all(globals(), PlainError, {"name": _recipes, "recipe": _recipes})
+    arguments.check_all(globals(), refusal, {"name": _recipes, "recipe": _recipes})

@@ -36,6 +36,12 @@ def keep_terminal_clean() -> None:
             handler.addFilter(_is_for_operators)
 
 
+def refusal(sentence: str) -> PlainError:
+    """Return the error for a call that is refused before its function runs."""
+    keep_terminal_clean()
+    return PlainError(sentence)
+
+
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """Raise `PlainError` in place of the errors that are meant for the operator: no traceback is printed."""

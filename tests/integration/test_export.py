@@ -86,7 +86,7 @@ def test_a_killed_export_leaves_no_target_and_the_next_one_cleans(estate, small,
 def test_wrong_orders_are_named(estate, small, tmp_path):
     for words, said in (
         (("format=iso", f"target={tmp_path}/x"), "format: 'iso' is not one of tar, squashfs, oci"),
-        (("format=tar", "target=x"), "target: x is no absolute path"),
+        (("format=tar", "target=x"), "target: 'x' is no absolute path"),
         (("format=tar", f"target={tmp_path}"), "no regular file"),
         (("format=raw", f"target={tmp_path}/x"), "cannot boot, it has no kernel: linux-image-cloud-amd64"),
     ):

@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.estate import wait_for
@@ -115,10 +116,12 @@ def test_a_second_roll_is_told_who_holds_the_fleet(estate):
     bake(estate, "4")
     first = estate.popen("fleet.roll", "web")
     wait_for(lambda: len(estate.keys()) > 3 or first.poll() is not None, 30)
-    second = estate.salt_run("fleet.roll", "web", check=False)
+    with ThreadPoolExecutor() as threads:  # both before the first one has ended
+        shown = threads.submit(status, estate)
+        second = threads.submit(estate.salt_run, "fleet.roll", "web", check=False).result()
+        assert f"pid {first.pid} on " in shown.result()["held_by"]
     assert second.returncode == 1
     assert f"fleet web is held by pid {first.pid} on " in second.stdout + second.stderr
-    assert f"pid {first.pid} on " in status(estate)["held_by"]
     first.communicate(timeout=120)
     assert first.returncode == 0
     assert served(estate) == ["version 4"] * 3

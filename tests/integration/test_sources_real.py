@@ -57,7 +57,7 @@ def test_an_archive_that_leads_out_of_its_root_is_refused_and_nothing_is_left(es
     with_recipe(estate, f"    evil:\n      from: {{tarball: {archive}}}\n")
     answer = estate.salt_run("image.bake", "evil", check=False)
     assert answer.returncode == 1
-    assert f"{archive}: usr/../../evil: its path has .. in it" in answer.stderr + answer.stdout
+    assert f"{archive}: its member usr/../../evil: its path has .. in it" in answer.stderr + answer.stdout
     nothing_is_left()
 
 

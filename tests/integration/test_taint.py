@@ -128,10 +128,11 @@ def test_the_launch_phase_of_all_machines_is_run_again(estate):
 
 def test_wrong_input_is_a_sentence(estate):
     for words, says in (
-        (("fleet.taint", "web-*", "reason=why"), "name one machine"),
+        (("fleet.taint", "web-*", "reason=why"), "minion_id: 'web-*' is not a minion id"),
         (("fleet.taint", "stranger", "reason=why"), "is not a machine of a fleet"),
         (("fleet.break_glass", ids(estate)[0]), "reason: say why"),
     ):
         refused = estate.salt_run(*words, check=False)
         assert refused.returncode == 1 and says in refused.stdout + refused.stderr, refused
         assert "Traceback" not in refused.stdout + refused.stderr
+        assert "unclosed" not in refused.stdout + refused.stderr

@@ -22,7 +22,7 @@ def find_or_build(
     """Return the stack with the layer that ``key`` leads to, or with a new one; a preview builds nothing."""
     found, damaged = find(context, stack, key)
     if found is not None:
-        return found
+        return found.amend_top(what=order["what"])  # the same content may have come from elsewhere before
     if context.preview:
         return foresee(stack, order["what"])
     return build(context, recipe, stack, function, {**order, "instead_of": damaged}, key)
