@@ -407,6 +407,7 @@ def rebuild(name: Name, test: bool = False, refresh: Refresh = "updates"):
     """
     with _command(name) as (fleet, notify, answer):
         definition = fleet.definition(name)
+        fleet.require_store(name)  # a bake would take long, and the roll would refuse
         options = {"refresh": refresh, "channel": definition.channel, "test": test}
         baked = bake_module.bake(definition.recipe, __opts__, **options, progress=notify)
         if test:

@@ -161,7 +161,7 @@ def test_a_store_that_was_put_back_or_lost_takes_nobody_from_the_visitors(estate
         for file in store.parent.glob("store.sqlite*"):
             file.unlink()
         assert "was lost" in stage.status["warnings"][0]
-        refused = estate.salt_run("fleet.rebuild", "web", check=False)
+        refused = estate.salt_run("fleet.rebuild", "web", check=False)  # before it bakes
         assert refused.returncode == 1 and "fleet.adopt_store" in refused.stdout + refused.stderr
         assert estate.salt_run("fleet.adopt_store", "test=True").data["fleets"]["web"] == sorted(running)
         adopted = estate.salt_run("fleet.adopt_store").data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -249,12 +250,22 @@ class Life:
         self.estate.lose_store(self.backups[0], f"{self.counted['lost']:016x}")
         for image in chances.IMAGES[:commands]:
             self.estate.publish(image)
-        while True:
-            try:
+        for _ in range(10):
+            with suppress(CommandExecutionError):  # the provider cannot be reached
                 lost_store.adopt(self.estate.operations(), self.estate.fleet.name)
+            if not self.foreign():
                 return
-            except CommandExecutionError:  # the provider cannot be reached
-                self.world.pass_time(20.0)
+            self.world.pass_time(20.0)  # a machine whose key is not accepted yet cannot be told from another master's
+        for name in self.foreign():
+            self.counted["removed by hand"] += 1
+            del self.world.machines[name]
+            self.world.keys.pop(name, None)
+            self.world.visitors.servers.pop(name, None)
+
+    def foreign(self) -> list[str]:
+        """Return the machines that are tagged with another installation than the store's."""
+        ours = self.estate.store.installation
+        return [name for name, one in self.world.machines.items() if one.instance.installation != ours]
 
     def _assert_ended(self, outcome: str) -> None:
         newest = self.estate.ledger.rollouts()[:1]

@@ -137,7 +137,7 @@ class Operations(Fleets):
             raise SaltInvocationError(
                 f"{minion_id} is not a machine of a fleet; `salt-run fleet.status all` names the machines"
             )
-        self._require_store(name)
+        self.require_store(name)
         return name
 
     def fleet_that_lists(self, minion_id: str) -> str | None:
@@ -149,7 +149,7 @@ class Operations(Fleets):
         fleet = self.definitions.fleets.get(name)
         return self.access.strangers(fleet, Ledger(self.store, name)) if fleet else []
 
-    def _require_store(self, name: str) -> None:
+    def require_store(self, name: str) -> None:
         """Raise ``CommandExecutionError`` if the store of a fleet was lost."""
         if why := self.lost(name):
             raise CommandExecutionError(why)
@@ -160,7 +160,7 @@ class Operations(Fleets):
         Raises ``CommandExecutionError`` if a provider cannot list its machines, ``Held`` if another process works on
         the fleet.
         """
-        self._require_store(name)
+        self.require_store(name)
         found = self.access.recovery(self.find(name, allow_removed=True), Ledger(self.store, name))
         if not found.records or test:
             return found
@@ -308,7 +308,7 @@ class Operations(Fleets):
 
         Raises ``CommandExecutionError`` if the store was lost, as the command does.
         """
-        self._require_store(name)
+        self.require_store(name)
         ledger = Ledger(self.store, name)
         if kind == "destroy":
             return self._forecast(self.find(name, allow_removed=True), ledger, kind, None)
