@@ -207,17 +207,20 @@ class Fleets:
         image: str | None = None,
         *,
         sized: bool = False,
+        found: unknown_machines.Recovery | None = None,
     ) -> Forecast:
         """Return what a rollout of this kind to generation ``target`` would do.
 
         ``image``: digest, if the target generation does not exist yet; ``sized``: ``fleet`` has its effective size.
+        ``found``: what will be written back first, if that is known already.
         """
-        now, lineage, found = self.clock(), ledger.lineage(), self.access.recovery(fleet, ledger)
+        now, lineage = self.clock(), ledger.lineage()
+        found = found or self.access.recovery(fleet, ledger)
         unfinished = None if found.reasons else ledger.unfinished()  # it ends where machines are written back
         fleet = fleet if sized else replace(fleet, size=found.size or ledger.effective_size(fleet.size))
         source = lineage[-1] if lineage else None
         rollout = Rollout(0, fleet.name, kind, source, target, ledger.old_size(), started=now, progress_at=now)
-        machines = self.machines(fleet, ledger, now)
+        machines = self.machines(fleet, ledger, now, found)
         generation = ledger.generations().get(target) if target is not None else None
         digest = image or (generation.image if generation else None)
         actions, stuck = forecast(fleet, rollout, machines, now)
@@ -233,11 +236,14 @@ class Fleets:
             stuck=stuck,
         )
 
-    def machines(self, fleet: Fleet, ledger: Ledger, now: float) -> list[Machine]:
-        """Return a fleet's machines from the ledger and one list of the provider."""
+    def machines(
+        self, fleet: Fleet, ledger: Ledger, now: float, found: unknown_machines.Recovery | None = None
+    ) -> list[Machine]:
+        """Return a fleet's machines from the ledger and a list of the provider; ``found``: as for `_forecast`."""
+        found = found or self.access.recovery(fleet, ledger)
         instances = {one.minion_id: one for one in self.world(fleet, ledger).list()}
         taints = {**dict.fromkeys(self.access.keyless(fleet, ledger), unknown_machines.KEYLESS), **ledger.tainted()}
-        return list(machines_of(ledger, self.access.recovery(fleet, ledger).records, taints, instances, now))
+        return list(machines_of(ledger, found.records, taints, instances, now))
 
     def world(self, fleet: Fleet, ledger: Ledger, *numbers: int | None) -> World:
         """Return the fleet's world; see `Access.world`."""

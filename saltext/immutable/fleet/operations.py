@@ -315,10 +315,11 @@ class Operations(Fleets):
         fleet = self.definition(name)
         generation = _whole(generation, "generation") if generation is not None else None
         if kind == "rollback":
-            unfinished = None if self.access.recovery(fleet, ledger).reasons else ledger.unfinished()
+            found = self.access.recovery(fleet, ledger)
+            unfinished = None if found.reasons else ledger.unfinished()
             if self._turns_back(unfinished, generation):
                 return self.forecast_order(name, "back")
-            return self._forecast(fleet, ledger, kind, self._rollback_target(ledger, generation))
+            return self._forecast(fleet, ledger, kind, self._rollback_target(ledger, generation), found=found)
         if kind in MENDING:
             found = self.access.recovery(fleet, ledger)
             sized = replace(fleet, size=found.size or ledger.effective_size(fleet.size))
@@ -327,18 +328,18 @@ class Operations(Fleets):
                 _require_size(sized)
             missing = {one.number: one.image for one in found.generations}
             good = last_good(ledger) if found.current is None else found.current
-            return self._forecast(sized, ledger, kind, good, missing.get(good), sized=True)
+            return self._forecast(sized, ledger, kind, good, missing.get(good), sized=True, found=found)
         return self.forecast_roll(name, image)
 
     def forecast_roll(self, name: str, image: str | None = None) -> Forecast:
         """Return what a roll would do now if nothing fails, also if the store was lost, so that it would refuse."""
         fleet, ledger = self.definition(name), Ledger(self.store, name)
-        digest = self._image(fleet, image)
-        known = [*ledger.generations().values(), *self.access.recovery(fleet, ledger).generations]
+        digest, found = self._image(fleet, image), self.access.recovery(fleet, ledger)
+        known = [*ledger.generations().values(), *found.generations]
         newest = max(known, key=lambda one: one.number, default=None)
         if newest and (newest.image, newest.provider) == (digest, fleet.provider):
-            return self._forecast(fleet, ledger, "roll", newest.number, digest)
-        return self._forecast(fleet, ledger, "roll", newest.number + 1 if newest else 1, digest)
+            return self._forecast(fleet, ledger, "roll", newest.number, digest, found=found)
+        return self._forecast(fleet, ledger, "roll", newest.number + 1 if newest else 1, digest, found=found)
 
     def check_plan(self, name: str, plan: str, image: str | None = None) -> tuple[SavedPlan, Forecast]:
         """Return a saved plan, and what a roll would do now; raise ``CommandExecutionError`` if they differ."""
