@@ -192,6 +192,11 @@ def attach(mount: int, target: str) -> None:
     _call(_MOVE_MOUNT, mount, b"", _HERE, os.fsencode(target), _FROM_DESCRIPTOR)
 
 
+def bpf(number: int, command: int, attributes: bytes) -> int:
+    """Do a command of bpf(2), whose number differs between architectures, and return its result. Raises OSError."""
+    return _call(number, command, attributes, len(attributes))
+
+
 def _call(number: int, *args: int | bytes | ctypes.Array[ctypes.c_uint64] | None) -> int:
     found = int(_libc.syscall(number, *args))
     if found < 0:

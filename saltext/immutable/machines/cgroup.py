@@ -17,6 +17,7 @@ from pathlib import Path
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.host import systemd_here
+from saltext.immutable.machines import device_rules
 
 SLICE = "immutable"
 DEVICES = (
@@ -99,11 +100,14 @@ class Cgroup:
             scope = ["systemd-run", "--scope", "--quiet", "--collect", f"--unit={self.unit}"]
             return [*scope, f"--slice={SLICE}", "--property=Delegate=yes", *limits, "--"]
         trees = list(zip(hierarchies(), self.folders(), strict=True))
+        files = any("devices" in tree.controllers for tree, _ in trees)
         for tree, folder in trees:
             _create(tree, folder)
             self._limit(tree, folder)
             if self._has_inside(tree):
                 _close(folder)
+            elif self.closed and tree.unified and not files:
+                device_rules.limit(folder, DEVICES)
         return _prefix([folder / _INSIDE if self._has_inside(tree) else folder for tree, folder in trees])
 
     def join_command(self) -> list[str]:
