@@ -23,12 +23,14 @@ from functools import partial
 try:
     from saltext.immutable import arguments, minions, spec
     from saltext.immutable.bake import image_tests, parallel, signatures
-    from saltext.immutable.bake.commands import catalog, explain, lifecycle
+    from saltext.immutable.bake.commands import catalog, lifecycle
     from saltext.immutable.bake.commands import export as exporting
     from saltext.immutable.bake.commands import junit as junit_reports
+    from saltext.immutable.bake.commands import outdated as updates_of_images
     from saltext.immutable.bake.commands import prune as pruning
     from saltext.immutable.bake.commands import shell as shells
     from saltext.immutable.bake.commands.evidence import evidence
+    from saltext.immutable.bake.commands.why import explain
     from saltext.immutable.command_line import Cache, Duration, FilePath, Name, Names, Reference, Refresh
     from saltext.immutable.images import sign as signing
     from saltext.immutable.runner import output, refusal, reporting, warned
@@ -175,7 +177,7 @@ def why(name: Name, updates: bool = False):
         salt-run image.why web updates=True
     """
     with _command() as (progress, _):
-        return output(__opts__, explain.explain(__opts__, name, updates=updates, progress=progress))
+        return output(__opts__, explain(__opts__, name, updates=updates, progress=progress))
 
 
 def outdated(name: Reference | None = None):
@@ -193,7 +195,7 @@ def outdated(name: Reference | None = None):
         salt-run image.outdated web
     """
     with _command() as (progress, _):
-        return output(__opts__, explain.outdated(__opts__, name, progress=progress))
+        return output(__opts__, updates_of_images.outdated(__opts__, name, progress=progress))
 
 
 def tests(image: Reference, junit: FilePath | None = None):

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from saltext.immutable.guard import functions, policy
-from saltext.immutable.guard.changes import CHANGE, REFUSED_MODULES
+from saltext.immutable.guard.refused_functions import CHANGE, REFUSED_MODULES
 
 PROBE = """
 import json, sys

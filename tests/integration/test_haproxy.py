@@ -21,7 +21,7 @@ from support.estate import wait_for
 from support.haproxy import Balancer, loopback
 from support.traffic_contract import FIRST, SECOND, TrafficContract, state
 
-from saltext.immutable.traffic import haproxy_runtime
+from saltext.immutable.traffic import haproxy_socket
 from saltext.immutable.traffic.haproxy import HAProxy
 
 PORT = 8001
@@ -390,7 +390,7 @@ def test_one_haproxy_that_is_gone_is_an_error_and_the_other_is_told_all_the_same
 
 @pytest.mark.parametrize("drips", [False, True], ids=["says nothing", "never comes to an end"])
 def test_a_haproxy_that_hangs_does_not_hang_us(tmp_path, monkeypatch, drips):
-    monkeypatch.setattr(haproxy_runtime, "TIMEOUT", 0.5)
+    monkeypatch.setattr(haproxy_socket, "TIMEOUT", 0.5)
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(str(tmp_path / "mute.sock"))
         door.listen()

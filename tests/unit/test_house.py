@@ -81,7 +81,9 @@ def test_every_contract_about_imports_holds(copied):
         pytest.param("fleet/decide/goal.py", "salt.exceptions", "decisions", id="a decision: Salt"),
         pytest.param("guard/policy.py", "os", "decisions", id="the policy of the guard: files"),
         pytest.param("spec/reading.py", "socket", "pillar", id="the pillar: the network"),
-        pytest.param("bake/keys/why.py", f"{PACK}.bake.steps.states", "bake", id="a key of a layer: the steps"),
+        pytest.param(
+            "bake/keys/changed_inputs.py", f"{PACK}.bake.steps.states", "bake", id="a key of a layer: the steps"
+        ),
         pytest.param("bake/steps/sign.py", f"{PACK}.bake.bake", "bake", id="a step of a bake: the list of steps"),
         pytest.param("bake/bake.py", f"{PACK}.bake.commands.prune", "bake", id="the list of steps: a command"),
         pytest.param("bake/steps/sign.py", f"{PACK}.bake.steps.seal", "steps", id="a step of a bake: another one"),

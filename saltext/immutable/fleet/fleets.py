@@ -20,7 +20,6 @@ from saltext.immutable.fleet.books.budgets import Budget
 from saltext.immutable.fleet.books.ledger import Entry, Generation, Ledger, fleets_with_machines
 from saltext.immutable.fleet.books.taints import Taints
 from saltext.immutable.fleet.books.unknown_machines import Resized, write_back
-from saltext.immutable.fleet.decide.checks import unanswerable
 from saltext.immutable.fleet.decide.forecast import forecast
 from saltext.immutable.fleet.decide.state import UNLIMITED, Kind, Limits, Machine, Outcome, Rollout
 from saltext.immutable.fleet.decide.verdicts import revived
@@ -29,6 +28,7 @@ from saltext.immutable.fleet.drive.loop import Driver
 from saltext.immutable.fleet.drive.threads import Effects, Threads, in_parallel
 from saltext.immutable.fleet.drive.world import Minions, World
 from saltext.immutable.fleet.preview import Forecast, machines_of
+from saltext.immutable.fleet.settings import unanswerable
 from saltext.immutable.fleet.signals import stop_on_signal
 from saltext.immutable.providers import Instance, Provider
 from saltext.immutable.spec.model import Definitions, Fleet, ProviderSpec, Settings, TrafficSpec

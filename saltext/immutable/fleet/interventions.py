@@ -10,7 +10,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from saltext.immutable import minions
 from saltext.immutable.fleet.books.audit import AuditEntry
 from saltext.immutable.fleet.books.taints import Kind
-from saltext.immutable.fleet.decide.checks import PROBE_WITHIN
+from saltext.immutable.fleet.drive.probing import PROBE_WITHIN
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.guard.token import MAX_TTL, Grant, sign
 from saltext.immutable.minions import FORGED

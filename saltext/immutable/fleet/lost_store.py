@@ -10,7 +10,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from saltext.immutable.fleet import lost_images
 from saltext.immutable.fleet.books.ledger import Generation
 from saltext.immutable.fleet.books.unknown_machines import add_way_back
-from saltext.immutable.fleet.decide.recovery import current_generation
+from saltext.immutable.fleet.decide.generations import current_generation
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.providers import Instance
 from saltext.immutable.store import Image

@@ -9,9 +9,9 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.fleet.books.ledger import Record
-from saltext.immutable.fleet.decide.checks import PROBE_WITHIN
 from saltext.immutable.fleet.decide.sickness import FleetSeen, MachineSeen
 from saltext.immutable.fleet.drive.loop import Interrupted
+from saltext.immutable.fleet.drive.probing import PROBE_WITHIN
 from saltext.immutable.fleet.drive.threads import AT_A_TIME, Task
 from saltext.immutable.fleet.drive.track import OUT
 from saltext.immutable.fleet.drive.world import Probe, World

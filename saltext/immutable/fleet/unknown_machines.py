@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from saltext.immutable.fleet.books.ledger import Generation, Record, TrafficIntent
-from saltext.immutable.fleet.decide.recovery import current_generation, generation_of
+from saltext.immutable.fleet.decide.generations import current_generation, generation_of
 from saltext.immutable.fleet.drive.track import phase
 from saltext.immutable.providers import Instance
 from saltext.immutable.spec.model import Fleet, ProviderSpec

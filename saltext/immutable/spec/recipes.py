@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from saltext.immutable.guard import changes, policy
+from saltext.immutable.guard import policy, refused_functions
 from saltext.immutable.spec import paths, reading, sources
 from saltext.immutable.spec.model import Debian, Guard, Minion, Parent, Recipe, Source
 from saltext.immutable.spec.section import Section
@@ -101,7 +101,7 @@ def _guard(section: Section) -> Guard:
         allow_dangerous=section.take("allow_dangerous", reading.flag, False),
     )
     section.close()
-    if not found.allow_dangerous and (dangerous := changes.dangerous(found.allow)):
+    if not found.allow_dangerous and (dangerous := refused_functions.dangerous(found.allow)):
         section.problem(
             "allow", f"{_some(dangerous)}: {_DANGEROUS}; take it out, or write allow_dangerous: true beside it"
         )

@@ -16,7 +16,7 @@ from saltext.immutable.spec import reading
 from saltext.immutable.spec.section import Section, refuse
 from saltext.immutable.text import quoted
 from saltext.immutable.traffic import TrafficStatus
-from saltext.immutable.traffic.haproxy_runtime import WORD, Runtime
+from saltext.immutable.traffic.haproxy_socket import WORD, Runtime
 
 State = Literal["in", "draining", "out"]
 DELETE_WITHIN = 2.0

@@ -10,7 +10,7 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.bake import bake, contents, locks, temporary_key
-from saltext.immutable.bake.commands import explain
+from saltext.immutable.bake.commands import why as command
 from saltext.immutable.bake.commands.lifecycle import Lifecycle
 from saltext.immutable.bake.context import BakeContext, silent
 from saltext.immutable.bake.keys import layer_key
@@ -354,13 +354,13 @@ def test_a_tree_that_never_rests_fails_the_bake_and_leaves_no_key(master, baked)
 @pytest.fixture
 def why(master, store, tmp_path, monkeypatch):
     """Return what explains the next bake of web."""
-    monkeypatch.setattr(explain, "Worker", lambda *_: master)
-    monkeypatch.setattr(explain.Store, "open", lambda url: store)
+    monkeypatch.setattr(command, "Worker", lambda *_: master)
+    monkeypatch.setattr(command.Store, "open", lambda url: store)
     monkeypatch.setattr(store, "close", lambda: None)
-    monkeypatch.setattr(explain.spec, "settings", lambda opts: Settings(root=tmp_path))
+    monkeypatch.setattr(command.spec, "settings", lambda opts: Settings(root=tmp_path))
     chain = lambda opts, name: Definitions(master.recipes, {}).chain(name)  # noqa: E731
-    monkeypatch.setattr(explain.baking, "recipe_chain", chain)
-    return lambda **how: explain.explain({}, "web", **how)
+    monkeypatch.setattr(command.baking, "recipe_chain", chain)
+    return lambda **how: command.explain({}, "web", **how)
 
 
 def test_why_tells_what_changed_since_the_last_bake_and_what_would_be_built(master, baked, why):

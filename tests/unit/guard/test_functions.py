@@ -13,7 +13,7 @@ import salt.minion
 import salt.modules
 
 from saltext.immutable.guard import functions, policy
-from saltext.immutable.guard.changes import CHANGE, REFUSED_MODULES, dangerous
+from saltext.immutable.guard.refused_functions import CHANGE, REFUSED_MODULES, dangerous
 
 SALT = Path(salt.modules.__file__).parent
 REFUSED_AS_A_WHOLE = set(REFUSED_MODULES.split())

@@ -9,7 +9,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from support.traffic_contract import TrafficContract
 
 from saltext.immutable import traffic as traffics
-from saltext.immutable.traffic import TrafficStatus, haproxy, haproxy_runtime
+from saltext.immutable.traffic import TrafficStatus, haproxy, haproxy_socket
 from saltext.immutable.traffic.haproxy import HAProxy
 
 TITLES = "# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_check_result"
@@ -30,7 +30,7 @@ class Pretended:
         """How often the deletion of a server still fails."""
 
     def command(self, *words: str) -> str:
-        if not all(map(haproxy_runtime.WORD.fullmatch, words)):
+        if not all(map(haproxy_socket.WORD.fullmatch, words)):
             raise CommandExecutionError("cannot be part of a command")
         self.sent.append(" ".join(words))
         if self.broken and re.search(self.broken, self.sent[-1]):
@@ -339,7 +339,7 @@ def test_sockets_are_paths_or_places(socket):
     assert haproxy.read({"socket": socket, "backend": "web"}).sockets == (socket,)
 
 
-class Answering(haproxy_runtime.Runtime):
+class Answering(haproxy_socket.Runtime):
     """A runtime with a fixed answer."""
 
     def __init__(self, answer):
@@ -395,9 +395,9 @@ def test_a_haproxy_that_does_not_answer_is_named(error, sentence, monkeypatch):
     def connected(self):
         raise error
 
-    monkeypatch.setattr(haproxy_runtime.Runtime, "_connected", connected)
+    monkeypatch.setattr(haproxy_socket.Runtime, "_connected", connected)
     with pytest.raises(CommandExecutionError) as caught:
-        haproxy_runtime.Runtime("/run/a").command("show", "info")
+        haproxy_socket.Runtime("/run/a").command("show", "info")
     assert sentence in str(caught.value)
     assert caught.value.__cause__ is error
 

@@ -12,7 +12,7 @@ from salt.exceptions import SaltException
 from saltext.immutable import spec
 from saltext.immutable.bake import image_tests, locks
 from saltext.immutable.builder.local import LOCAL
-from saltext.immutable.guard import changes
+from saltext.immutable.guard import refused_functions
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store
 from saltext.immutable.store.revocations import failures
@@ -109,7 +109,7 @@ def show(settings: Settings, ref: str) -> dict[str, Any]:
 
 def _with_dangers(policy: Mapping[str, Any]) -> dict[str, Any]:
     """Return a policy with ``dangerous``: the functions it allows that run any command or write any file."""
-    dangerous = changes.dangerous(policy.get("guard", {}).get("allow", ()))
+    dangerous = refused_functions.dangerous(policy.get("guard", {}).get("allow", ()))
     return {**policy, **({"dangerous": dangerous} if dangerous else {})}
 
 

@@ -15,7 +15,7 @@ import salt.loader
 import salt.version
 
 from saltext.immutable import __version__, minions
-from saltext.immutable.bake.keys import references, why
+from saltext.immutable.bake.keys import changed_inputs, references
 from saltext.immutable.builder.finish import slim
 from saltext.immutable.builder.sources import wheel
 from saltext.immutable.images.manifest import canonical, digest, sha256
@@ -126,7 +126,7 @@ def details(opts: Mapping[str, Any], recipe: Recipe, grains: Mapping[str, Any], 
     pillar = minions.pillar(opts, recipe.bake_id, known, saltenv=recipe.saltenv, pillarenv=recipe.pillarenv)
     return {
         "grains": {str(name): _keyed_hash([name, value], secret)[:16] for name, value in known.items()},
-        "pillar": {path: _keyed_hash([path, value], secret)[:16] for path, value in why.leaves(pillar)},
+        "pillar": {path: _keyed_hash([path, value], secret)[:16] for path, value in changed_inputs.leaves(pillar)},
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from saltext.immutable import __version__
-from saltext.immutable.bake import layers
+from saltext.immutable.bake import cached_layers
 from saltext.immutable.bake.context import BakeContext, machine_network
 from saltext.immutable.bake.keys import layer_key
 from saltext.immutable.bake.stack import Stack
@@ -22,4 +22,4 @@ def minion(context: BakeContext, recipe: Recipe, stack: Stack) -> Stack:
     what = f"minion {requirement}"
     order = {"what": what, "requirement": requirement, "version": __version__, **machine_network(context.settings)}
     stack = replace(stack, origins={**stack.origins, what: made_from})
-    return layers.find_or_build(context, recipe, stack, "minion_layer", layer_key.key(made_from), order)
+    return cached_layers.find_or_build(context, recipe, stack, "minion_layer", layer_key.key(made_from), order)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from saltext.immutable.bake.context import BakeContext
-from saltext.immutable.bake.keys import last_bake, why
+from saltext.immutable.bake.keys import changed_inputs, last_bake
 from saltext.immutable.bake.stack import Stack
 
 
@@ -12,7 +12,7 @@ def remember(context: BakeContext, stack: Stack) -> Stack:
     image = stack.require_sealed().image
     for recipe, parts in stack.parts.items():
         before = last_bake.last(context.store, recipe)
-        because = why.changes(recipe, before, parts) if before else []
+        because = changed_inputs.changes(recipe, before, parts) if before else []
         if before and not because:
             because = list(before.get("because", []))
         known = {**parts, "layers": dict(stack.origins), "image": image.name, "because": because}

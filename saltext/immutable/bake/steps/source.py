@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from saltext.immutable.bake import layers
+from saltext.immutable.bake import cached_layers
 from saltext.immutable.bake.context import BakeContext, Builder
 from saltext.immutable.bake.keys import layer_key
 from saltext.immutable.bake.stack import Stack
@@ -21,7 +21,9 @@ def source(context: BakeContext, recipe: Recipe, stack: Stack) -> Stack:
     for found in roots(recipe.source, context.builder, context.offline):
         made_from = {**found.inputs, "slim": slim.settings(recipe.slim)}
         stack = replace(stack, origins={**stack.origins, found.order["what"]: {**made_from, **found.origin}})
-        stack = layers.find_or_build(context, recipe, stack, found.function, layer_key.key(made_from), found.order)
+        stack = cached_layers.find_or_build(
+            context, recipe, stack, found.function, layer_key.key(made_from), found.order
+        )
     return stack
 
 

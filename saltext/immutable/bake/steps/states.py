@@ -13,9 +13,9 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.bake import again, contents, image_tests, layers
+from saltext.immutable.bake import cached_layers, contents, idempotence, image_tests
 from saltext.immutable.bake.context import BakeContext, machine_network, master_address
-from saltext.immutable.bake.keys import last_bake, layer_key, references, why
+from saltext.immutable.bake.keys import changed_inputs, last_bake, layer_key, references
 from saltext.immutable.bake.keys.references import Tree
 from saltext.immutable.bake.stack import Stack
 from saltext.immutable.minions import machine_config
@@ -56,8 +56,10 @@ def states(context: BakeContext, recipe: Recipe, stack: Stack) -> Stack:
     recipe = replace(recipe, secrets=stack.secrets, at_boot=stack.at_boot)
     reading = _read(context, recipe, stack)
     found, damaged = _find(context, recipe, stack, reading)
-    if found is not None and again.is_asked(context, recipe) and not context.preview:
-        return again.checked(context, recipe, found, _order(context, recipe, stack, layer_key.whole(reading.tree)))
+    if found is not None and idempotence.is_asked(context, recipe) and not context.preview:
+        return idempotence.checked(
+            context, recipe, found, _order(context, recipe, stack, layer_key.whole(reading.tree))
+        )
     if found is not None:
         return found
     if context.preview:
@@ -66,7 +68,7 @@ def states(context: BakeContext, recipe: Recipe, stack: Stack) -> Stack:
 
 
 def _read(context: BakeContext, recipe: Recipe, stack: Stack) -> Reading:
-    last, damaged = layers.look_up(context, layer_key.last(recipe))
+    last, damaged = cached_layers.look_up(context, layer_key.last(recipe))
     grains = _grains(context, stack, stack.top["grains"], last["grains"] if last else {})
     tree = layer_key.tree(context.opts)
     try:
@@ -87,7 +89,7 @@ def _find(context: BakeContext, recipe: Recipe, stack: Stack, reading: Reading) 
         return None, damaged
     for asked in last_bake.asked(context.store, layer_key.key(reading.ground)):
         made_from = layer_key.complete(reading.ground, reading.tree, asked)
-        found, wrong = layers.find(context, stack, layer_key.key(made_from), assume_stable=recipe.assume_stable)
+        found, wrong = cached_layers.find(context, stack, layer_key.key(made_from), assume_stable=recipe.assume_stable)
         damaged += wrong
         if found is not None:
             before = last_bake.last(context.store, recipe.name) or {}
@@ -98,7 +100,7 @@ def _find(context: BakeContext, recipe: Recipe, stack: Stack, reading: Reading) 
 
 def _foresee(context: BakeContext, recipe: Recipe, stack: Stack, reading: Reading) -> Stack:
     """Return the stack with a layer that would be built, and with what is known of its inputs."""
-    stack = layers.foresee(stack, f"states of {recipe.name}")
+    stack = cached_layers.foresee(stack, f"states of {recipe.name}")
     before = last_bake.last(context.store, recipe.name)
     if reading.ground is None or not before:
         return stack
@@ -128,9 +130,9 @@ def _build_once(context: BakeContext, recipe: Recipe, below: Stack, reading: Rea
     details = _details(context, recipe, reading.grains) if reading.ground is not None else {}
     order = _order(context, recipe, below, tree)
     instead_of = sorted(set(reading.damaged))
-    stack = layers.build(context, recipe, below, "state_layer", {**order, "instead_of": instead_of})
-    if recipe.tests.idempotent or again.is_asked(context, recipe):
-        stack = again.checked(context, recipe, stack, order)
+    stack = cached_layers.build(context, recipe, below, "state_layer", {**order, "instead_of": instead_of})
+    if recipe.tests.idempotent or idempotence.is_asked(context, recipe):
+        stack = idempotence.checked(context, recipe, stack, order)
     trace = stack.top.get("trace") or []
     asked, unproven = references.asked(trace), references.unproven(tree, trace)
     # All inputs are read again: if one changed during the build, it is not known which of its values the layer has.
@@ -139,8 +141,10 @@ def _build_once(context: BakeContext, recipe: Recipe, below: Stack, reading: Rea
     answers = layer_key.complete({}, now, asked)
     before = layer_key.complete({}, tree, asked)
     if ground != reading.ground or answers != before:
-        old = why.parts(reading.ground or {}, details, before, {})
-        new = why.parts(ground or {}, _details(context, recipe, reading.grains) if details else {}, answers, {})
+        old = changed_inputs.parts(reading.ground or {}, details, before, {})
+        new = changed_inputs.parts(
+            ground or {}, _details(context, recipe, reading.grains) if details else {}, answers, {}
+        )
         if ground is not None and ground != _ground(context, recipe, below, reading.grains, now):
             raise CommandExecutionError(
                 f"{_moved(recipe, old, new)}, and changes each time that it is read, so no layer can be kept for it; "
@@ -156,14 +160,14 @@ def _build_once(context: BakeContext, recipe: Recipe, below: Stack, reading: Rea
     stack = stack.amend_top(unproven=unproven, key=layer_key.key(made_from))
     last_bake.keep_asked(context.store, recipe.name, layer_key.key(ground), asked)
     for key in (layer_key.key(made_from), layer_key.last(recipe)):
-        layers.keep(context, key, stack.top)
+        cached_layers.keep(context, key, stack.top)
     more = {"asked": asked, "states": references.states(trace), "unproven": unproven}
     return _record(context, recipe, stack, grains, made_from, more)
 
 
 def _moved(recipe: Recipe, old: Inputs, new: Inputs) -> str:
     """Return what changed between two readings of the inputs: the first names, and how many more there are."""
-    found = why.changes(recipe.name, old, new) or [f"{recipe.name}: pillar or grains changed"]
+    found = changed_inputs.changes(recipe.name, old, new) or [f"{recipe.name}: pillar or grains changed"]
     more = f", and {len(found) - _NAMED} more," if len(found) > _NAMED else ""
     return f"{', '.join(found[:_NAMED])}{more}"
 
@@ -190,7 +194,7 @@ def _parts(
 ) -> dict[str, Any]:
     """Return the parts of all recipes so far, this one's with them."""
     details = _details(context, recipe, grains)
-    return {**stack.parts, recipe.name: why.parts(made_from, details, made_from, more)}
+    return {**stack.parts, recipe.name: changed_inputs.parts(made_from, details, made_from, more)}
 
 
 def _details(context: BakeContext, recipe: Recipe, grains: Inputs) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from saltext.immutable.fleet.books import queries
 from saltext.immutable.fleet.books.audit import AuditEntry, insert
 from saltext.immutable.fleet.books.ledger import Generation, Ledger, Record, row_of
-from saltext.immutable.fleet.decide.recovery import lineage_to
+from saltext.immutable.fleet.decide.generations import lineage_to
 from saltext.immutable.store import Lease, Store
 from saltext.immutable.store.schema import UNFINISHED, fleets, generations, journal, machines, orphans, rollouts, sizes
 

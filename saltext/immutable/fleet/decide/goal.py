@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from saltext.immutable.fleet.decide.capacity import floor, places
 from saltext.immutable.fleet.decide.state import MENDING, Machine, Rollout
 from saltext.immutable.spec.model import Amount, Fleet
 
@@ -66,21 +67,20 @@ def goal(fleet: Fleet, rollout: Rollout) -> Goal:
     """Return the goal: the rollout's target, or in direction ``back`` what the fleet had before."""
     strategy, forward = fleet.strategy, rollout.direction == "forward"
     size = fleet.size if rollout.kind != "destroy" else 0
-    floor = max(0, min(rollout.old_size, size) - strategy.max_unavailable.down(size))
+    least = floor(fleet, rollout, size)
     generation, stayed = rollout.target, None
     if rollout.direction == "back":
         generation, size = rollout.source, min(rollout.old_size, size) if rollout.source is not None else 0
         stayed = rollout.started
     switch = strategy.blue_green and forward and rollout.kind == "roll" and rollout.old_size > 0
-    surge = size if switch else strategy.max_surge.up(fleet.size)
     all_steps = steps(fleet, rollout)
     wanted = min(size, all_steps[rollout.step].up(size)) if forward and rollout.step < len(all_steps) - 1 else size
     return Goal(
         generation,
         size,
         wanted,
-        floor,
-        size + surge,
+        least,
+        places(fleet, size, switch),
         stays=size - wanted,
         source=rollout.source,
         mending=rollout.kind in MENDING,

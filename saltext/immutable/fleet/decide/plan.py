@@ -7,9 +7,9 @@ Rules that hold for every plan:
 * nothing is launched when ``size + max_surge`` machines occupy a place; kept and doomed ones are counted apart;
 * a rollout ends done, rolled back, aborted or paused; without progress it is paused after ``progress_within``.
 
-`goal` is the aim of the present step, `pools` sorts the machines by it, `verdicts` says how far the rollout is and how
-it ends, `drained` decides about drained machines; each function below returns one kind of action. The cost is one walk
-over the machines, and sorting those that may go.
+`capacity` says how many machines these are, `goal` is the aim of the present step, `pools` sorts the machines by it,
+`verdicts` says how far the rollout is and how it ends, `drained` decides about drained machines; each function below
+returns one kind of action. The cost is one walk over the machines, and sorting those that may go.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice, product
 
+from saltext.immutable.fleet.decide.capacity import Room
 from saltext.immutable.fleet.decide.drained import drained, expired, is_drained
 from saltext.immutable.fleet.decide.goal import goal, soak, steps
 from saltext.immutable.fleet.decide.moment import FAR, Moment, act
@@ -186,7 +187,7 @@ def _victims(moment: Moment, surplus: Sequence[Machine]) -> Iterator[Action]:
     if moment.aim.switch and (moment.rollout.switched_at is None or not (moment.fleet.traffic or moment.soaked)):
         stay = moment.aim.size  # any more would keep new machines from being launched
     quota = len(moment.found.old) - stay
-    room = _Room(moment.aim.floor, moment.found.available, moment.found.serving, moment.limits.disruptions)
+    room = Room(moment.aim.floor, moment.found.available, moment.found.serving, moment.limits.disruptions)
     kind = "drain" if moment.fleet.traffic else "destroy"
     candidates = _least_useful_first(moment.found.old, min(quota, room.left))
     # The next candidate is asked for only while one is needed: the others are not sorted.
@@ -225,38 +226,6 @@ def _may_be_well(moment: Moment, machine: Machine) -> bool:
     """Tell whether a machine is healthy, or was not probed for long enough yet to know."""
     unseen = machine.health == "unknown" and moment.now < machine.since + moment.fleet.strategy.unhealthy_for
     return machine.health == "yes" or unseen
-
-
-class _Room:
-    """How many machines may still be removed."""
-
-    def __init__(self, floor: int, available: int, serving: int, disruptions: int | None) -> None:
-        self._floor, self._available, self._serving = floor, available, serving
-        self._disruptions = FAR if disruptions is None else disruptions
-
-    @property
-    def left(self) -> int:
-        """Return how many may still be removed, at most; 0 or less: none."""
-        return self._serving - self._floor
-
-    def take(self, machine: Machine, available: bool) -> bool:
-        """Count a machine as removed if enough remain; return whether it may be removed.
-
-        An unhealthy machine may be removed only while enough machines of any health remain: a health check that is
-        wrong must not empty the fleet before one new machine has passed it. So is an outdated machine, whose health
-        cannot be known.
-        """
-        if machine.health == "no":
-            allowed = self._serving - 1 >= self._floor
-        elif machine.outdated:
-            allowed = self._serving - 1 >= self._floor and self._disruptions > 0
-        else:
-            allowed = self._available - available >= self._floor and self._disruptions > 0
-        if allowed:
-            self._available -= available
-            self._disruptions -= machine.health != "no"
-            self._serving -= 1
-        return allowed
 
 
 def _launches(moment: Moment, attached: Sequence[Action], leaving: Sequence[Action]) -> Iterator[Action]:

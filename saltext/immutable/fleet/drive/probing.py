@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from saltext.immutable.fleet.decide.checks import PROBE_WITHIN
 from saltext.immutable.fleet.decide.state import Health
 
+PROBE_WITHIN = 15.0
+"""Seconds for all questions of one probe of a machine."""
 # Seconds between two probes of a machine, by its state.
 PROBE_SERVING = 5.0
 PROBE_REPLACED = 10.0

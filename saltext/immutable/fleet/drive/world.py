@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from salt.exceptions import CommandExecutionError, SaltException
 
 from saltext.immutable.fleet.books.ledger import Generation, Record
-from saltext.immutable.fleet.decide.checks import PROBE_WITHIN
+from saltext.immutable.fleet.drive.probing import PROBE_WITHIN
 from saltext.immutable.minions import Event, LaunchFailed, NoAnswer, Outdated
 from saltext.immutable.providers import Identity, Instance, Provider
 from saltext.immutable.spec import reading

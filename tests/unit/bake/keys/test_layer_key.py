@@ -14,7 +14,7 @@ import pytest
 import salt.config
 from salt.exceptions import SaltInvocationError
 
-from saltext.immutable.bake.keys import layer_key, why
+from saltext.immutable.bake.keys import changed_inputs, layer_key
 from saltext.immutable.spec.model import Debian, Minion, Parent, Recipe, RecipeTests
 
 RECIPE = Recipe("web", Parent("base"), bake_id="web-bake", states="highstate")
@@ -78,7 +78,7 @@ def test_each_setting_that_is_in_the_key_can_be_named_as_changed(world):
     tests = RecipeTests(idempotent=True)
     world.recipe = replace(world.recipe, at_boot=("x",), bake_identity=("/etc/x",), tests=tests)
     ground = layer_key.of_states(world.opts, world.recipe, world.grains, world.below, world.secret)
-    assert set(ground) - {"below", "grains", "kind", "pillar", "tops"} == set(why.SETTINGS) - {"saltcheck"}
+    assert set(ground) - {"below", "grains", "kind", "pillar", "tops"} == set(changed_inputs.SETTINGS) - {"saltcheck"}
 
 
 def test_the_same_inputs_have_the_same_key(world):

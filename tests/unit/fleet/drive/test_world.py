@@ -9,7 +9,7 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltClientError
 
 from saltext.immutable.fleet.books.ledger import Generation, Record
-from saltext.immutable.fleet.decide.checks import PROBE_WITHIN
+from saltext.immutable.fleet.drive.probing import PROBE_WITHIN
 from saltext.immutable.fleet.drive.world import STATES_EVERY, Probe, World
 from saltext.immutable.minions import LaunchFailed, NoAnswer, Outdated
 from saltext.immutable.spec.model import STATES_CHECK, Fleet, FunctionCheck, ProviderSpec

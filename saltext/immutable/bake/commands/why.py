@@ -1,4 +1,4 @@
-"""Tell what the next bake of a recipe would build, and why; which images have updates at the mirrors."""
+"""Tell what the next bake of a recipe would build, and why."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from saltext.immutable import spec
 from saltext.immutable.bake import bake as baking
-from saltext.immutable.bake.context import BakeContext, Progress, machine_network, silent
-from saltext.immutable.bake.keys import last_bake, why
+from saltext.immutable.bake.context import BakeContext, Progress, silent
+from saltext.immutable.bake.keys import changed_inputs, last_bake
 from saltext.immutable.bake.stack import Stack
 from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.spec.model import Recipe
-from saltext.immutable.store import Image, Store
+from saltext.immutable.store import Store
 from saltext.immutable.worker import Worker
 
 _NO_RECORD = "it is not known what its last bake was made from"
@@ -59,14 +59,14 @@ def explain(
 def _changed(context: BakeContext, stack: Stack, known: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each thing that is not as it was at the last bake."""
     layers = next((last["layers"] for last in known.values() if last), None)
-    found = why.of_layers(layers, why.plain(stack.origins)) if layers is not None else []
+    found = changed_inputs.of_layers(layers, changed_inputs.plain(stack.origins)) if layers is not None else []
     for each in context.chain:
         last, now = known.get(each.name), stack.parts.get(each.name)
         if last and now:
-            found += why.changes(each.name, last, now)
+            found += changed_inputs.changes(each.name, last, now)
         elif each.states and not last:
             found.append(f"{each.name}: {_NO_RECORD}")
-    return found + why.of_packages(context.updates.installed, context.updates.candidates)
+    return found + changed_inputs.of_packages(context.updates.installed, context.updates.candidates)
 
 
 def _unproven(chain: Sequence[Recipe], known: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,33 +76,3 @@ def _unproven(chain: Sequence[Recipe], known: Mapping[str, Any]) -> dict[str, An
         for each in chain
         if (last := known.get(each.name)) and last.get("unproven")
     }
-
-
-def outdated(
-    opts: Mapping[str, Any], name: str | None = None, *, progress: Progress = silent
-) -> dict[str, dict[str, Any]]:
-    """Return the images that channels name whose packages have updates, by name.
-
-    ``name``: a recipe, or one image; None: all. Each image has channels, security (how many security updates), and
-    packages: by name installed, candidate and security (whether the mirror says that it is one).
-    """
-    settings = spec.settings(opts)
-    with closing(Store.open(settings.store)) as store:
-        worker = Worker(opts, settings, "image", LOCAL)
-        found: dict[str, dict[str, Any]] = {}
-        for image, channels in _current(store, name):
-            progress(f"asking the mirrors for updates of {image.name}", "image/updates", recipe=image.recipe)
-            packages = worker("updates", order={"below": list(image.layers), **machine_network(settings)})
-            if packages:
-                security = sum(bool(each["security"]) for each in packages.values())
-                found[image.name] = {"channels": channels, "security": security, "packages": packages}
-        return found
-
-
-def _current(store: Store, name: str | None) -> list[tuple[Image, list[str]]]:
-    """Return the images that ``name`` means, each with the channels that name it."""
-    named = store.channels()
-    if name is not None and not any(image.recipe == name for image in store.images()):
-        image = store.image(name)
-        return [(image, named.get(image.digest, []))]
-    return [(image, named[image.digest]) for image in store.images(name) if image.digest in named]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from saltext.immutable.bake.keys import why
+from saltext.immutable.bake.keys import changed_inputs
 
 GROUND = {"below": "b", "bake_id": "web-bake", "states": ("web",), "saltenv": "base", "tops": "t", "pillar": "whole"}
 DETAILS = {"grains": {"os": "1"}, "pillar": {"db:password": "1", "web:ports:0": "2"}}
@@ -25,16 +25,18 @@ MORE = {"asked": [], "states": {"web: nginx (pkg.installed)": "1"}, "unproven": 
 def parts(
     ground: dict[str, Any] | None = None, details: dict[str, Any] | None = None, more: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    return why.parts({**GROUND, **(ground or {})}, {**DETAILS, **(details or {})}, SELECTED, {**MORE, **(more or {})})
+    return changed_inputs.parts(
+        {**GROUND, **(ground or {})}, {**DETAILS, **(details or {})}, SELECTED, {**MORE, **(more or {})}
+    )
 
 
 def with_files(**lists: Any) -> dict[str, Any]:
     selected = {"files": SELECTED["files"], "lists": {**SELECTED["lists"], **lists}}
-    return why.parts(GROUND, DETAILS, selected, MORE)
+    return changed_inputs.parts(GROUND, DETAILS, selected, MORE)
 
 
 def files(found: dict[str, str]) -> dict[str, Any]:
-    return why.parts(GROUND, DETAILS, {**SELECTED, "files": {"base": found}}, MORE)
+    return changed_inputs.parts(GROUND, DETAILS, {**SELECTED, "files": {"base": found}}, MORE)
 
 
 @pytest.mark.parametrize(
@@ -79,13 +81,13 @@ def files(found: dict[str, str]) -> dict[str, Any]:
     ],
 )
 def test_changes(new, told):
-    assert why.changes("web", parts(), new) == told
+    assert changed_inputs.changes("web", parts(), new) == told
 
 
 def test_layers_below_tell_which_of_their_inputs_changed():
     old = {"debian bookworm": {"suite": "bookworm", "packages": ["a"]}, "minion salt": {"pack": "1"}}
     new = {"debian bookworm": {"suite": "bookworm", "packages": ["a", "b"]}, "minion salt==3008": {"pack": "1"}}
-    assert why.of_layers(old, new) == [
+    assert changed_inputs.of_layers(old, new) == [
         "debian bookworm changed: packages",
         "minion salt is gone",
         "minion salt==3008 is new",
@@ -93,10 +95,10 @@ def test_layers_below_tell_which_of_their_inputs_changed():
 
 
 def test_packages_with_updates():
-    assert why.of_packages({"b": "1", "a": "1"}, {"a": "2", "b": "1"}) == ["package a has an update: 1 -> 2"]
+    assert changed_inputs.of_packages({"b": "1", "a": "1"}, {"a": "2", "b": "1"}) == ["package a has an update: 1 -> 2"]
 
 
 def test_leaves_have_paths_as_salt_writes_them():
     data = {"db": {"password": "x", "hosts": ["a", "b"], "empty": {}}, "on": True}
     leaves = {"db:password": "x", "db:hosts:0": "a", "db:hosts:1": "b", "db:empty": {}, "on": True}
-    assert dict(why.leaves(data)) == leaves
+    assert dict(changed_inputs.leaves(data)) == leaves

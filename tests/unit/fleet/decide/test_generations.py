@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from saltext.immutable.fleet.decide.recovery import current_generation, lineage_to
+from saltext.immutable.fleet.decide.generations import current_generation, lineage_to
 
 
 @pytest.mark.parametrize(
