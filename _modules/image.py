@@ -316,6 +316,22 @@ def test_image(order: dict):
     return _call("test_image", order=order)
 
 
+def test_disk(order: dict):
+    """
+    Boot a machine from the disk of an image, run the tests ``vm`` in it, and return their results.
+
+    order
+        A mapping as for ``image.test_image``, and vm: memory (bytes) and cpus.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.test_disk '{image: 3f2a9c1d04be..., bake_id: web-bake, tests: {...}, vm: {...}, ...}'
+    """
+    return _call("test_disk", order=order)
+
+
 def verify_image(digest: str, trusted: list):
     """
     Read an image in full; fail unless it is as it was signed.

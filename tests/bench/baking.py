@@ -26,7 +26,7 @@ from saltext.immutable.host import run
 from saltext.immutable.images import layers
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines import network
-from saltext.immutable.machines.machine import Machine
+from saltext.immutable.machines.description import Machine
 from saltext.immutable.minions import Minions, machine_config, public_key
 from tests.bench.rolling import opts_of
 from tests.support.estate import Answer, Estate

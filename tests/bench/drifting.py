@@ -9,7 +9,7 @@ from typing import Any
 
 from saltext.immutable.machines import commands
 from saltext.immutable.machines import machine as machines
-from saltext.immutable.machines.machine import Machine
+from saltext.immutable.machines.description import Machine
 from tests.support.estate import Estate
 
 MINION_ID = "bench-drift"

@@ -10,7 +10,7 @@ from support.estate import wait_for
 
 from saltext.immutable.machines import images, network
 from saltext.immutable.machines import machine as machines
-from saltext.immutable.machines.machine import Machine
+from saltext.immutable.machines.description import Machine
 
 PET = "pet.tests.example.com"
 TICKS = "/var/tmp/ticks"

@@ -21,7 +21,7 @@ _SHOWN = 10
 _FILES = ("saltcheck-tests/", ".tst")
 
 Result = Mapping[str, Any]
-"""What one test gave: name, phase (inside or booted), recipe, passed, seconds, message."""
+"""What one test gave: name, phase (inside, booted or vm), recipe, passed, seconds, message."""
 
 
 def order(recipe: Recipe, wanted: Sequence[ImageTest]) -> dict[str, Any]:
@@ -33,8 +33,8 @@ def order(recipe: Recipe, wanted: Sequence[ImageTest]) -> dict[str, Any]:
 
 
 def are_files(recipe: Recipe) -> bool:
-    """Tell whether any booted test of a recipe is in files of the state tree."""
-    return any(test.sls is not None for test in recipe.tests.booted)
+    """Tell whether any test of a recipe's image is in files of the state tree."""
+    return any(test.sls is not None for test in recipe.tests.of_image)
 
 
 def files(served: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

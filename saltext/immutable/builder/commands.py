@@ -21,11 +21,16 @@ from saltext.immutable.builder.phases import phase, timed
 from saltext.immutable.builder.sandbox import sandbox
 from saltext.immutable.builder.sources import debian, minion, oci, roots
 from saltext.immutable.builder.states import kept, state_run
+from saltext.immutable.builder.vm import bake as vm_bake
 from saltext.immutable.host import Host, remove
 from saltext.immutable.images import layers, verify
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines import overlay
 from saltext.immutable.machines.cgroup import Cgroup
+from saltext.immutable.machines.description import Machine
+
+_BOOTS_WITHIN, _VM_BOOTS_WITHIN = 120.0, 600.0
+"""Seconds. Without KVM a machine with a kernel of its own boots in minutes."""
 
 
 def find_layer(host: Host, key: str) -> dict[str, Any] | None:
@@ -120,10 +125,7 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         with ExitStack() as running:
             with phase("prepare"):
                 mirrors.prefetch()
-                description = state_run.prepare(host, workspace, order, lower)
-                machine = running.enter_context(machines.temporary(host, description))
-                if machine.boot:
-                    machines.wait_booted(machine)
+                machine = running.enter_context(_launched(host, workspace, order, lower))
                 grains = state_run.sync(machine, order) if order["sync"] else order["grains"]
                 secret_values = secrets.read(machine, order)
             with phase("states"), secrets.redacted(secret_values), kept.if_failed(machine, order, secret_values):
@@ -139,6 +141,9 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
             if machine.boot:
                 with phase("stop"):
                     state_run.stop(machine)
+        if machine.vm is not None:
+            with phase("take changes"):
+                vm_bake.take_changes(workspace, workspace_cgroup(host, workspace))
         packages = _packages_with(host, workspace, order["below"])
         state_run.finish(workspace / "fs")
         about: dict[str, Any] = {"packages": packages, "grains": grains, "sls": sls, "tests": results}
@@ -159,15 +164,25 @@ def apply_again(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
         undo.callback(remove, host.pki / order["bake_id"])
         workspace, lower = undo.enter_context(_workspace_on(host, order["below"]))
         machines.destroy(host, order["bake_id"])  # left by a bake that was killed
-        machine = undo.enter_context(machines.temporary(host, state_run.prepare(host, workspace, order, lower)))
-        if machine.boot:
-            machines.wait_booted(machine)
+        machine = undo.enter_context(_launched(host, workspace, order, lower))
         if order["sync"]:
             state_run.sync(machine, order)
         secret_values = secrets.read(machine, order)
         with secrets.redacted(secret_values):
             found = state_run.apply_again(machine, order, order["left"])
         return dict([secrets.redact(text, secret_values) for text in each] for each in found.items())
+
+
+@contextmanager
+def _launched(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[str, ...]) -> Iterator[Machine]:
+    """Give the machine in which the states of an order are applied, once it has booted."""
+    description = state_run.prepare(host, workspace, order, lower)
+    if order.get("vm"):
+        description = vm_bake.prepare(host, workspace, order, description)
+    with machines.temporary(host, description) as machine:
+        if machine.boot:
+            machines.wait_booted(machine, _VM_BOOTS_WITHIN if machine.vm else _BOOTS_WITHIN)
+        yield machine
 
 
 _Answer = TypeVar("_Answer")

@@ -8,6 +8,7 @@ from typing import Any
 from saltext.immutable.builder import commands, garbage, image_commands, shell
 from saltext.immutable.builder.image_tests import run
 from saltext.immutable.builder.sources import debian
+from saltext.immutable.builder.vm import tests
 from saltext.immutable.images import compare, software, verify
 
 LOCAL: Mapping[str, Callable[..., Any]] = {
@@ -28,6 +29,7 @@ LOCAL: Mapping[str, Callable[..., Any]] = {
     "make_image": image_commands.make_image,
     "keep_proof": image_commands.keep_proof,
     "test_image": run.test_image,
+    "test_disk": tests.test_disk,
     "verify_image": image_commands.verify_image,
     "require_image": verify.require,
     "find_image": image_commands.find_image,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from saltext.immutable.builder import offline
-from saltext.immutable.machines.machine import Machine
+from saltext.immutable.machines.description import Machine
 
 
 def sandbox(

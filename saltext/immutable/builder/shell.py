@@ -23,7 +23,7 @@ from saltext.immutable.host import Host
 from saltext.immutable.images import verify
 from saltext.immutable.machines import images, nspawn
 from saltext.immutable.machines import machine as machines
-from saltext.immutable.machines.machine import Machine
+from saltext.immutable.machines.description import Machine
 from saltext.immutable.spec.model import Network
 
 # The copy must not connect to the master: it is no machine of a fleet.
@@ -102,6 +102,10 @@ def _interact(machine: Machine) -> None:
 
     Its exit code is ignored: it is that of the last command.
     """
+    if machine.vm is not None:
+        raise SaltInvocationError(
+            f"{machine.minion_id} has a kernel of its own, and takes commands but no terminal; give command='...'"
+        )
     init = nspawn.find_init(machine.cgroup)
     if init is None:
         raise CommandExecutionError(

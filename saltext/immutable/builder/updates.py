@@ -10,7 +10,7 @@ from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.builder import mirrors
 from saltext.immutable.host import tail
-from saltext.immutable.machines.machine import Machine
+from saltext.immutable.machines.description import Machine
 
 _VERSIONS = re.compile(r"^ (?:   |\*\*\*|\+\+\+) (\S+) -?\d+\n((?:        .*\n)+)", re.MULTILINE)
 _SECURITY = re.compile(r"-security\b|/security\b|debian-security")

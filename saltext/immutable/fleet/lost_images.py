@@ -93,10 +93,10 @@ def good(store: Store, definitions: Definitions, images: Sequence[Image], runnin
     """Return those of the images that may be rolled, the newest first.
 
     These are images that passed their tests as the store says, that machines run (``running``: digests), or whose
-    recipe has no booted tests. (A test inside the bake that fails ends it, without an image.)
+    recipe has no tests of its images. (A test inside the bake that fails ends it, without an image.)
     """
     bad = store.revoked()
-    untested = {name for name, recipe in definitions.recipes.items() if not recipe.tests.booted}
+    untested = {name for name, recipe in definitions.recipes.items() if not recipe.tests.of_image}
 
     def may_be_rolled(image: Image) -> bool:
         proven = image.digest in running or image.recipe in untested

@@ -10,7 +10,7 @@ from typing import Any
 from saltext.immutable.host import Host
 from saltext.immutable.images import verify
 from saltext.immutable.machines import host_boot
-from saltext.immutable.machines.machine import Machine
+from saltext.immutable.machines.description import Machine
 
 
 def start_all(host: Host) -> dict[str, Any]:

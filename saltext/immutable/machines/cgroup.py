@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ DEVICES = (
 console, ptmx, tun, fuse, pseudo-terminals. None of them is a disk."""
 _DEVICES_OF_SCOPE = ("DevicePolicy=closed", "DeviceAllow=/dev/net/tun rwm", "DeviceAllow=char-pts rw")
 """The same for systemd, as its own unit for containers has it."""
+_KVM, _KVM_OF_SCOPE = "c 10:232 rw", "DeviceAllow=/dev/kvm rw"
 _INSIDE = "machine"
 """The group below that of the devices: root in a machine may change the rules of its own group, not of one above."""
 _JOIN = """
@@ -80,6 +81,8 @@ class Cgroup:
     cpus: float | None = None
     closed: bool = False
     """Its processes get no other devices than DEVICES, whatever device nodes they make or find."""
+    kvm: bool = False
+    """They get that of KVM as well."""
 
     def folders(self) -> list[Path]:
         """Return the folder of this cgroup in each hierarchy, whether or not it exists."""
@@ -96,18 +99,20 @@ class Cgroup:
         if systemd_here():
             limits = [f"--property=MemoryMax={self.memory}"] if self.memory else []
             limits += [f"--property=CPUQuota={self.cpus * 100:.0f}%"] if self.cpus else []
-            limits += [f"--property={each}" for each in _DEVICES_OF_SCOPE] if self.closed else []
+            allowed = [*_DEVICES_OF_SCOPE, *([_KVM_OF_SCOPE] if self.kvm else [])] if self.closed else []
+            limits += [f"--property={each}" for each in allowed]
             scope = ["systemd-run", "--scope", "--quiet", "--collect", f"--unit={self.unit}"]
             return [*scope, f"--slice={SLICE}", "--property=Delegate=yes", *limits, "--"]
         trees = list(zip(hierarchies(), self.folders(), strict=True))
+        devices = [*DEVICES, *([_KVM] if self.kvm else [])]
         files = any("devices" in tree.controllers for tree, _ in trees)
         for tree, folder in trees:
             _create(tree, folder)
             self._limit(tree, folder)
             if self._has_inside(tree):
-                _close(folder)
+                _close(folder, devices)
             elif self.closed and tree.unified and not files:
-                device_rules.limit(folder, DEVICES)
+                device_rules.limit(folder, devices)
         return _prefix([folder / _INSIDE if self._has_inside(tree) else folder for tree, folder in trees])
 
     def join_command(self) -> list[str]:
@@ -178,10 +183,10 @@ class Cgroup:
                 folder.parent.rmdir()
 
 
-def _close(folder: Path) -> None:
-    """Deny every device but DEVICES to a v1 group, and make the group inside, in which the processes are."""
+def _close(folder: Path, devices: Iterable[str]) -> None:
+    """Deny every device but ``devices`` to a v1 group, and make the group inside, in which the processes are."""
     (folder / "devices.deny").write_text("a")
-    for device in DEVICES:
+    for device in devices:
         (folder / "devices.allow").write_text(device)
     (folder / _INSIDE).mkdir(exist_ok=True)
 

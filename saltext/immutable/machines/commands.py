@@ -16,7 +16,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from saltext.immutable.host import Host
 from saltext.immutable.machines import host_boot, host_needs, images, user_namespace
 from saltext.immutable.machines import machine as machines
-from saltext.immutable.machines.machine import Machine
+from saltext.immutable.machines.description import Machine
 
 _PUBLISH_PORT, _MASTER_PORT = 4505, 4506
 """Salt's defaults."""

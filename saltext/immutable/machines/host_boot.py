@@ -14,7 +14,7 @@ from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.host import Host, run, systemd_here, this_boot, write
 from saltext.immutable.machines import machine as machines
-from saltext.immutable.machines.machine import Machine
+from saltext.immutable.machines.description import Machine
 
 log = logging.getLogger(__name__)
 

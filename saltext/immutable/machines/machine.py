@@ -8,122 +8,25 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import signal
 import stat
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.guard.seal import MACHINE_PATH
 from saltext.immutable.host import Host, this_boot, write
-from saltext.immutable.machines import consoles, images, network, nspawn, overlay, user_namespace
-from saltext.immutable.machines.cgroup import Cgroup
+from saltext.immutable.machines import consoles, images, network, nspawn, overlay, qemu, user_namespace
+from saltext.immutable.machines.description import Machine
 from saltext.immutable.spec import reading
-from saltext.immutable.spec.model import Network
 
-_POWER_OFF = signal.SIGRTMIN + 4  # shuts systemd down: systemd(1), section "Signals"
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The description of a machine of this host."""
-
-    minion_id: str
-    image: str
-    """Full digest; '' for a machine that bakes."""
-    lower: tuple[str, ...]
-    """Short names of its layers, root first."""
-    minion: Mapping[str, Any]
-    """Minion config of this machine: id, master, ports, fleet, generation."""
-    bridge: str
-    subnet: str
-    fleet: str = ""
-    generation: int = 0
-    installation: str = ""
-    memory: int | None = None
-    """Limit in bytes."""
-    cpus: float | None = None
-    read_only: bool = True
-    writable: tuple[str, ...] = ()
-    """Writable directories besides /var, where the root is read-only."""
-    upper: str | None = None
-    """Directory for the changes to a writable root (of a bake)."""
-    binds: Mapping[str, str] = field(default_factory=dict)
-    """Directories of this host to mount, writable: path inside -> path on this host."""
-    files: Mapping[str, str] = field(default_factory=dict)
-    """Files of this host to mount, read-only: path inside -> path on this host."""
-    boot: bool = True
-    """False: without an init, for single commands."""
-    route: str = "default"
-    """Destination of a route beyond its own network: ``default``, an address with prefix, or '' for none."""
-    tag: str = ""
-    """`Host.tag` of the directory that it belongs to."""
-    address: str = ""
-    link: str = ""
-    """Name of the host's end of its network link."""
-    born: float = 0.0
-    """Epoch seconds of its launch."""
-    ports: tuple[int, ...] | None = None
-    """TCP ports of this host that it may reach; None: all of them."""
-    between: bool = False
-    """Whether it reaches other machines of its bridge, and they it."""
-    capabilities: tuple[str, ...] = ()
-    """Capabilities that it has besides those of every machine. They make it share the user ids of this host."""
-    ids: int = 0
-    """The first of its user ids on this host: root in it is that user here. 0: root in it is root here."""
-    shares_ids: str = ""
-    """Why it shares the user ids of this host, where it does."""
-    started: bool = False
-    """False until its init has been seen."""
-    since: float = 0.0
-    """Epoch seconds of when it was started again; 0: it never was."""
-    boot_id: str = ""
-    """The boot of this host in which it was started last."""
-    trusted: tuple[str, ...] = ()
-    """The public keys (base64) of which one must have signed its image, if it is started again."""
-
-    @property
-    def cgroup(self) -> Cgroup:
-        """The cgroup of its processes."""
-        return Cgroup(self.name, self.memory, self.cpus, closed=True)
-
-    @property
-    def name(self) -> str:
-        """Its name for the kernel and for nspawn."""
-        return f"{self.tag}-{self.minion_id}"
-
-    @property
-    def network(self) -> Network:
-        """The network that it is on."""
-        return Network(self.bridge, self.subnet)
-
-    @property
-    def running(self) -> bool:
-        """Whether any of its processes lives."""
-        return self.cgroup.populated
-
-    def power_off(self) -> None:
-        """Ask its init to shut down. A signal, because logind may lose the request of systemctl."""
-        init = nspawn.find_init(self.cgroup)
-        if init is not None:
-            os.kill(init, _POWER_OFF)
-
-    def run(self, command: Sequence[str], **how: Any) -> CompletedProcess[str]:
-        """Run a command inside and wait for its end. Its exit code never raises.
-
-        ``how``: see `nspawn.enter`. Raises CommandExecutionError where the machine does not run.
-        """
-        init = nspawn.find_init(self.cgroup)
-        if init is None:
-            raise CommandExecutionError(f"machine {self.minion_id} is not running; see machine.console for the reason")
-        return nspawn.enter(init, self.cgroup, command, **how)
+_NO_KVM = "no-kvm"
+"""In the cache: why this host cannot use KVM."""
 
 
 def launch(host: Host, order: Machine) -> Machine:
@@ -178,8 +81,20 @@ def start_again(host: Host, minion_id: str) -> bool:
 
 
 def _start(host: Host, machine: Machine) -> Machine:
-    nspawn.start(_container(host, machine))
+    if machine.vm is not None:
+        network.add_tap(machine.network, machine.link, machine.between)
+        console = _folder(host, machine.minion_id) / consoles.FILE
+        why = qemu.start(machine.vm, machine.cgroup, _link(machine), console, host.cache / _NO_KVM)
+        machine = replace(machine, emulated=why)
+    else:
+        nspawn.start(_container(host, machine))
     return _write(host, replace(machine, started=True, boot_id=this_boot()))
+
+
+def _link(machine: Machine) -> qemu.Link:
+    gateway = network.gateway(machine.network) if machine.route else ""
+    hardware = network.hardware_address(machine.address)
+    return qemu.Link(machine.link, hardware, machine.address, network.netmask(machine.network), gateway)
 
 
 def _record(host: Host, order: Machine) -> Machine:
@@ -345,7 +260,8 @@ def find(host: Host, minion_id: str) -> Machine | None:
         return None
     lists = {name: tuple(data.get(name, ())) for name in ("lower", "writable", "capabilities", "trusted")}
     ports = None if data.get("ports") is None else tuple(data["ports"])
-    return Machine(**{**data, **lists, "ports": ports})
+    vm = qemu.VirtualMachine(**{**data["vm"], "disks": tuple(data["vm"]["disks"])}) if data.get("vm") else None
+    return Machine(**{**data, **lists, "ports": ports, "vm": vm})
 
 
 def destroy(host: Host, minion_id: str) -> bool:

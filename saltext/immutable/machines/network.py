@@ -34,6 +34,11 @@ def prefix(network: Network) -> int:
     return _subnet(network).prefixlen
 
 
+def netmask(network: Network) -> str:
+    """Return the netmask of the subnet."""
+    return str(_subnet(network).netmask)
+
+
 def free_address(network: Network, taken: Iterable[str]) -> str:
     """Return the lowest free address.
 
@@ -182,6 +187,13 @@ def _own_addresses(family: str) -> set[str]:
     """Return the addresses of this host. ``family``: ``-4`` or ``-6``."""
     shown = run(["ip", family, "-o", "addr", "show"]).stdout.splitlines()
     return {line.split()[3].partition("/")[0] for line in shown}
+
+
+def add_tap(network: Network, link: str, between: bool) -> None:
+    """Make the link of a machine with a kernel of its own. `delete_link` removes it."""
+    run(["ip", "tuntap", "add", "dev", link, "mode", "tap"])
+    run(["ip", "link", "set", link, "master", network.bridge, "up"])
+    run(["ip", "link", "set", "dev", link, "type", "bridge_slave", "isolated", "off" if between else "on"])
 
 
 def delete_link(link: str) -> None:

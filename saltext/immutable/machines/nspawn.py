@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import select
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -19,7 +17,7 @@ from typing import IO
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.host import run, tail
-from saltext.immutable.machines import network, network_settings, user_namespace
+from saltext.immutable.machines import consoles, network, network_settings, user_namespace
 from saltext.immutable.machines.cgroup import Cgroup
 from saltext.immutable.spec.model import Network
 
@@ -80,11 +78,12 @@ CAPABILITIES = frozenset(
 )
 """All names of capabilities(7)."""
 _MACHINE_IDS = uuid.UUID("8d3f6a1e-4c0b-5a39-9a53-2f6d2d6f6c4e")
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
     "LANG": "C.UTF-8",
 }
+"""Environment of commands in a machine."""
 
 
 @dataclass(frozen=True)
@@ -129,33 +128,12 @@ class Container:
     """Further capabilities that it has."""
 
 
-_DETACHED = 'exec 7>&1; echo $$; exec "$@" >>"$0" 2>&1'
-"""A shell line that tells its pid on standard output, and keeps that open in its children: its end is theirs."""
-
-
 def start(container: Container, within: float = 20.0) -> int:
-    """Start a container and return the pid of its init. Raises CommandExecutionError after ``within`` seconds.
-
-    It is no child of this process: who ends a command with all its children does not end the machines that it started.
-    """
+    """Start a container and return the pid of its init. Raises CommandExecutionError after ``within`` seconds."""
     command = [*container.cgroup.start_command(), "/bin/sh", "-ec", _OUTER, "sh", _INNER, "sh", *_arguments(container)]
-    with subprocess.Popen(
-        ["setsid", "--fork", "/bin/sh", "-c", _DETACHED, str(container.console), *command],
-        # nspawn must not lock the layers, and its lock files would stay after a kill.
-        env={**os.environ, "SYSTEMD_NSPAWN_LOCK": "0"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        cwd="/",
-    ) as process:
-        assert process.stdout is not None
-        session = int(process.stdout.readline())
-        try:
-            return _wait_started(container, process.stdout, within)
-        except BaseException:
-            # It may not have joined its cgroup yet, in which a later clean-up would find it.
-            with suppress(ProcessLookupError):
-                os.killpg(session, signal.SIGKILL)
-            raise
+    # nspawn must not lock the layers, and its lock files would stay after a kill.
+    env = {"SYSTEMD_NSPAWN_LOCK": "0"}
+    return consoles.start(container.console, command, lambda output: _wait_started(container, output, within), env=env)
 
 
 def _wait_started(container: Container, output: IO[bytes], within: float) -> int:
@@ -249,6 +227,6 @@ def enter(
 
 def enter_command(init: int, cgroup: Cgroup, command: Sequence[str], env: Mapping[str, str]) -> list[str]:
     """Return the command line that runs a command inside."""
-    variables = [f"{key}={value}" for key, value in {**_ENVIRONMENT, **env}.items()]
+    variables = [f"{key}={value}" for key, value in {**ENVIRONMENT, **env}.items()]
     nsenter = ["nsenter", f"--target={init}", "--all", "--", "/usr/bin/env", "-i", *variables]
     return [*cgroup.join_command(), *nsenter, *command]

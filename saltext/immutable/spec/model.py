@@ -113,6 +113,19 @@ NOTED: Literal["noted"] = "noted"
 
 
 @dataclass(frozen=True)
+class VirtualMachine:
+    """The virtual machine in which the states of a recipe are applied, and its tests ``vm`` run."""
+
+    memory: int = 1 << 30
+    """Bytes."""
+    cpus: int = 2
+    vmlinuz: str | None = None
+    """Path of its kernel on the builder; None: that of the image."""
+    initrd: str | None = None
+    """Path of its initial RAM disk on the builder, with ``vmlinuz``."""
+
+
+@dataclass(frozen=True)
 class RecipeTests:
     """The tests that an image has to pass."""
 
@@ -120,8 +133,15 @@ class RecipeTests:
     """Run in the machine of the bake, after the states."""
     booted: tuple[ImageTest, ...] = ()
     """Run on a machine that was launched from the finished image."""
+    vm: tuple[ImageTest, ...] = ()
+    """Run in a virtual machine that boots from the disk of the finished image."""
     idempotent: bool | Literal["noted"] = False
     """Whether the states, applied again to the finished layer, must change nothing; NOTED: those are remembered."""
+
+    @property
+    def of_image(self) -> tuple[ImageTest, ...]:
+        """The tests that run on a machine of the finished image."""
+        return (*self.booted, *self.vm)
 
 
 @dataclass(frozen=True)
@@ -164,8 +184,10 @@ class Recipe:
     """How many of its newest images ``image.prune`` keeps."""
     keep_for: float | None = None
     """Seconds for which ``image.prune`` keeps each of its images. Without both keys it keeps all."""
-    bake_in: Literal["machine", "chroot"] = "machine"
-    """chroot: the states run where no init runs. That is quicker, but the results of some states are not certain."""
+    bake_in: Literal["machine", "chroot", "vm"] = "machine"
+    """chroot: the states run where no init runs. That is quicker, but the results of some states are not certain. vm:
+    they run in a virtual machine, which has a kernel of its own."""
+    vm: VirtualMachine = VirtualMachine()
     slim: Slim | Literal[False] | None = None
     """None: as the parent has it; without a parent, the default."""
     tests: RecipeTests = RecipeTests()

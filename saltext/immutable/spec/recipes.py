@@ -7,7 +7,7 @@ from typing import Literal
 
 from saltext.immutable.guard import policy, refused_functions
 from saltext.immutable.spec import paths, reading, sources
-from saltext.immutable.spec.model import Debian, Guard, Minion, Parent, Recipe, Source
+from saltext.immutable.spec.model import Debian, Guard, Minion, Parent, Recipe, Source, VirtualMachine
 from saltext.immutable.spec.section import Section
 from saltext.immutable.spec.slim import slim
 from saltext.immutable.spec.sources import matching
@@ -50,12 +50,28 @@ def recipe(name: str, read: Section) -> Recipe:
         assume_stable=read.take("assume_stable", reading.flag, Recipe.assume_stable),
         keep=read.take("keep", _keep, None),
         keep_for=read.take("keep_for", reading.duration, None),
-        bake_in=read.take("bake_in", reading.either("machine", "chroot"), "machine"),
+        bake_in=read.take("bake_in", reading.either("machine", "chroot", "vm"), "machine"),
+        vm=_vm(read.inside("vm"), read.inside("kernel")),
         slim=slim(read),
         tests=tests(read.inside("tests"), states),
         private_keys=read.take("private_keys", reading.either("warn", "refuse"), Recipe.private_keys),
     )
     read.close()
+    return found
+
+
+def _vm(read: Section, kernel: Section) -> VirtualMachine:
+    found = VirtualMachine(
+        memory=read.take("memory", reading.size("256M", "1024G"), VirtualMachine.memory),
+        cpus=read.take("cpus", reading.whole(1, 256), VirtualMachine.cpus),
+        vmlinuz=kernel.take("vmlinuz", reading.absolute_path, None),
+        initrd=kernel.take("initrd", reading.absolute_path, None),
+    )
+    read.close()
+    kernel.close()
+    if (found.vmlinuz is None) != (found.initrd is None):
+        missing = "vmlinuz" if found.vmlinuz is None else "initrd"
+        kernel.problem(missing, "a kernel needs both vmlinuz and initrd; name the other file of the builder, too")
     return found
 
 

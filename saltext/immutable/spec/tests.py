@@ -1,4 +1,4 @@
-"""Read ``tests`` of a recipe: ``tests: {inside: [...], booted: [...], idempotent: true}``."""
+"""Read ``tests`` of a recipe: ``tests: {inside: [...], booted: [...], vm: [...], idempotent: true}``."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ _EXPECTED = ("expected_return", "expected-return", "expected")
 def tests(read: Section, states: object) -> RecipeTests:
     """Read the tests of a recipe; ``states``: the states that it applies."""
     idempotent = read.take("idempotent", _idempotent, RecipeTests.idempotent)
-    found = RecipeTests(inside=_phase(read, "inside"), booted=_phase(read, "booted"), idempotent=idempotent)
+    phases = {phase: _phase(read, phase) for phase in ("inside", "booted", "vm")}
+    found = RecipeTests(**phases, idempotent=idempotent)
     if idempotent and not states:
         read.problem("idempotent", "it applies the recipe's states again, but it has none; take the key out")
     if found.inside and not states:
         read.problem("inside", "these tests run after the recipe's states, but it has none; write them below booted")
-    if not states and any(test.sls == "" for test in found.booted):
-        read.problem("booted", "saltcheck: true means the recipe's states, but it has none; write saltcheck: SLS")
+    for phase in ("booted", "vm"):
+        if not states and any(test.sls == "" for test in phases[phase]):
+            read.problem(phase, "saltcheck: true means the recipe's states, but it has none; write saltcheck: SLS")
     read.close()
     return found
 

@@ -24,6 +24,11 @@ immutable:
       bake_id: web-bootable.tests.example.com
       states: [small]
       writable: [/srv]
+    virtual:
+      from: {recipe: bootable}
+      bake_id: web-virtual.tests.example.com
+      bake_in: vm
+      states: [virtual]
     older:
       from:
         debian: bookworm

@@ -9,7 +9,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.machines import commands, host_boot
-from saltext.immutable.machines.machine import Machine
+from saltext.immutable.machines.description import Machine
 
 
 @pytest.fixture

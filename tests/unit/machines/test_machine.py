@@ -15,7 +15,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.host import Host
 from saltext.immutable.machines import commands, images, machine, nspawn
-from saltext.immutable.machines.machine import Machine
+from saltext.immutable.machines.description import Machine
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ Parts = Mapping[str, Any]
 """The inputs of a layer of states, in parts: below (digest) and settings; by name or path a hash of each of grains,
 pillar, files, lists, states; and tops, asked, unproven."""
 SETTINGS = (
-    *("at_boot", "bake_id", "bake_identity", "bake_in", "idempotent", "marked", "pack", "pillarenv", "saltcheck"),
-    *("saltenv", "settings", "slim", "states", "tests"),
+    *("at_boot", "bake_id", "bake_identity", "bake_in", "idempotent", "kernel", "marked", "pack", "pillarenv"),
+    *("saltcheck", "saltenv", "settings", "slim", "states", "tests"),
 )
 """Keys of the ground that are settings of the recipe or the master. The others have parts of their own."""
 _NAMED = {"grains": "grain", "pillar": "pillar", "files": "file", "states": "state"}

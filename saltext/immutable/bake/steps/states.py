@@ -8,7 +8,7 @@ that the bake asked. A later bake on the same ground puts the same questions to 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -225,6 +225,7 @@ def _order(context: BakeContext, recipe: Recipe, stack: Stack, tree: Tree) -> di
         "pillarenv": recipe.pillarenv,
         "sync": layer_key.has_custom_modules(tree),
         "chroot": recipe.bake_in == "chroot",
+        "vm": asdict(recipe.vm) if recipe.bake_in == "vm" else None,
         "at_boot": list(recipe.at_boot),
         "running": stack.running,
         "bake_identity": list(recipe.bake_identity),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from saltext.immutable.bake import image_tests, locks, temporary_key
@@ -11,6 +12,7 @@ from saltext.immutable.bake.keys import layer_key
 from saltext.immutable.bake.stack import Stack
 from saltext.immutable.builder.phases import phase
 from saltext.immutable.minions import machine_config
+from saltext.immutable.spec.model import ImageTest
 from saltext.immutable.store import Image
 
 
@@ -23,17 +25,24 @@ def test(context: BakeContext, stack: Stack) -> Stack:
     image, recipe = stack.require_sealed().image, context.recipe
     with phase("booted tests"):
         files = image_tests.files(layer_key.tree(context.opts)) if image_tests.are_files(recipe) else {}
-        key = image_tests.key(image_tests.order(recipe, recipe.tests.booted), stack.state_origins, files)
+        wanted = image_tests.order(recipe, recipe.tests.of_image)
+        key = image_tests.key(wanted, stack.state_origins, files, *([len(recipe.tests.vm)] if recipe.tests.vm else []))
         results = image_tests.passed(context.store, image.digest, key)
         if results is None:
             results = [result for layer in stack.layers for result in layer.get("tests", ())]
-            results += _run(context, stack, image) if recipe.tests.booted else []
+            results += _run(context, stack, image, "test_image", recipe.tests.booted)
+            if not image_tests.failed(results):
+                results += _run(context, stack, image, "test_disk", recipe.tests.vm)
         image_tests.keep(context.store, recipe.name, image.digest, results, key)
     return replace(stack, results=tuple(results))
 
 
-def _run(context: BakeContext, stack: Stack, image: Image) -> list[dict[str, Any]]:
-    """Return the results of the booted tests, run on a machine of the image."""
+def _run(
+    context: BakeContext, stack: Stack, image: Image, function: str, wanted: Sequence[ImageTest]
+) -> list[dict[str, Any]]:
+    """Return the results of tests that a function of the builder runs on a machine of the image."""
+    if not wanted:
+        return []
     recipe = context.recipe
     context.progress(f"testing {image.name} on a machine of its own", "image/testing", image=image.name)
     order = {
@@ -42,10 +51,11 @@ def _run(context: BakeContext, stack: Stack, image: Image) -> list[dict[str, Any
         "minion": machine_config(context.opts, master_address(context.settings)),
         "within": recipe.bake_within,
         "secrets": list(stack.secrets),
-        "tests": image_tests.order(recipe, recipe.tests.booted),
+        "tests": image_tests.order(recipe, wanted),
+        "vm": asdict(recipe.vm),
         **machine_network(context.settings),
     }
     with locks.recipe_lock(context.store, recipe.name, context.progress, wait=True):
         temporary_key.delete_leftover(context, recipe)
         with temporary_key.enrolled(context, recipe.bake_id):
-            return [dict(each) for each in context.builder("test_image", order=order)]
+            return [dict(each) for each in context.builder(function, order=order)]

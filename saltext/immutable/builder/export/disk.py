@@ -16,7 +16,7 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.builder.export import boot, initrd, squashfs, tarball, tree
+from saltext.immutable.builder.export import boot, initrd, kernel, squashfs, tarball, tree
 from saltext.immutable.builder.export.programs import find, piped
 from saltext.immutable.host import run
 
@@ -38,12 +38,11 @@ _TYPES = {
 _READ_ONLY = "GUID:60"
 _ARCHITECTURE = "x86_64"
 _LOADER = re.compile(r"(usr/)?lib/systemd/boot/efi/systemd-bootx64\.efi")
-_KERNEL = re.compile(r"boot/vmlinuz-(?P<version>.+)")
-_ADD = "add it to the packages of the recipe (from: {debian: ..., packages: [...]}) or to its states, and bake again"
+_MODULES = ("squashfs",)
+"""Kernel modules that mount the root and that initramfs-tools does not include."""
 _REQUIRED = {
     r"(usr/)?s?bin/init": ("no init", "systemd-sysv"),
-    _KERNEL.pattern: ("no kernel", "linux-image-cloud-amd64 (virtual machines) or linux-image-amd64"),
-    r"boot/initrd\.img-.+": ("no initial RAM disk of its kernel", "initramfs-tools"),
+    **kernel.REQUIRED,
     _LOADER.pattern: ("no boot loader", "systemd-boot-efi"),
     r"(usr/)?s?bin/systemd-repart": ("no systemd-repart, which grows the disk", "systemd-repart"),
     r"(usr/)?lib/systemd/systemd-networkd": ("no systemd-networkd, which asks for an address", "systemd"),
@@ -85,11 +84,8 @@ class Part:
 class Boot:
     """The files of an image that boot it."""
 
-    version: str
-    """Of the kernel: ``6.1.0-18-cloud-amd64``."""
     loader: Path
-    kernel: Path
-    initrd: Path
+    kernel: kernel.Kernel
     modules: Mapping[str, bytes]
     """The kernel modules that mount the root: path below /lib/modules -> content."""
 
@@ -117,42 +113,10 @@ def require(disk: Disk, entries: Iterable[tree.Entry]) -> Boot:
 def _boot(name: str, files: Mapping[str, Path]) -> Boot:
     for pattern, (missing, package) in _REQUIRED.items():
         if not any(re.fullmatch(pattern, path) for path in files):
-            raise CommandExecutionError(f"{name} cannot boot, it has {missing}: {package}; {_ADD}")
-    versions = [found["version"] for path in files if (found := _KERNEL.fullmatch(path))]
-    version = max((each for each in versions if f"boot/initrd.img-{each}" in files), key=_sort_key, default="")
-    if not version:
-        raise CommandExecutionError(
-            f"{name} cannot boot, it has no /boot/initrd.img-{versions[0]}: initramfs-tools; {_ADD}"
-        )
+            raise CommandExecutionError(f"{name} cannot boot, it has {missing}: {package}; {kernel.ADD}")
+    found = kernel.find(name, files)
     loader = next(source for path, source in files.items() if _LOADER.fullmatch(path))
-    kernel, ram_disk = files[f"boot/vmlinuz-{version}"], files[f"boot/initrd.img-{version}"]
-    return Boot(version, loader, kernel, ram_disk, _modules(name, version, files))
-
-
-def _sort_key(version: str) -> list[tuple[int, str]]:
-    """Return a key that sorts versions of kernels: 6.10 is newer than 6.9."""
-    return [(int(word), "") if word.isdigit() else (-1, word) for word in re.findall(r"\d+|\D+", version)]
-
-
-def _modules(name: str, version: str, files: Mapping[str, Path]) -> dict[str, bytes]:
-    """Return the kernel module for squashfs, its dependencies, and the indexes for modprobe."""
-    for folder in (f"usr/lib/modules/{version}", f"lib/modules/{version}"):
-        if f"{folder}/modules.dep.bin" in files:
-            needed = _dependencies(files[f"{folder}/modules.dep"].read_text())
-            paths = ["modules.dep.bin", *(path for path in ("modules.builtin.bin",) if f"{folder}/{path}" in files)]
-            return {f"{version}/{path}": files[f"{folder}/{path}"].read_bytes() for path in [*paths, *needed]}
-    raise CommandExecutionError(
-        f"{name} cannot boot, it has no modules of its kernel {version}: linux-image-{version}; {_ADD}"
-    )
-
-
-def _dependencies(modules_dep: str) -> list[str]:
-    """Return the file of the squashfs module and those that it needs, [] where it is part of the kernel."""
-    for line in modules_dep.splitlines():
-        path, _, others = line.partition(":")
-        if re.fullmatch(r"kernel/fs/squashfs/squashfs\.ko(\.\w+)?", path):
-            return [path, *others.split()]
-    return []
+    return Boot(loader, found, kernel.modules(name, found.version, files, _MODULES))
 
 
 def write(file: Path, disk: Disk, on_entry: tarball.OnEntry) -> None:
@@ -184,8 +148,8 @@ def _esp(disk: Disk, found: Boot) -> dict[str, Path | bytes]:
         # Without an editor: it could change the kernel's command line, and so give a root shell.
         "loader/loader.conf": b"timeout 0\neditor no\ndefault immutable.conf\n",
         "loader/entries/immutable.conf": "\n".join([*entry, ""]).encode(),
-        "immutable/vmlinuz": found.kernel,
-        "immutable/initrd.img": found.initrd,
+        "immutable/vmlinuz": found.kernel.vmlinuz,
+        "immutable/initrd.img": found.kernel.initrd,
         "immutable/disk.img": initrd.archive(found.modules),
     }
 

@@ -161,6 +161,11 @@ def _qcow2(file: IO[bytes], image: _Image, on_entry: tarball.OnEntry) -> None:
         run([*convert, _path(raw), _path(file)])
 
 
+def disk_of(host: Host, digest: str) -> disk.Disk:
+    """Return an image of this host as `disk.write` takes it."""
+    return _disk(_image(host, digest))
+
+
 def _disk(image: _Image) -> disk.Disk:
     about = image.about
     return disk.Disk(image.name, about["image"], about["created"], about["read_only"], image.paths)

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 NAME = "immutable"
 """Value of ``boot=`` on the kernel's command line, and name of our script: see initramfs-tools(7)."""
-_SCRIPT = r"""
+SCRIPT = r"""
 mountroot() {
     # initramfs-tools does not include this module.
     modprobe -d /immutable squashfs
@@ -20,15 +20,15 @@ mountroot() {
 _KINDS = {"directory": 0o040755, "file": 0o100644}
 
 
-def archive(modules: Mapping[str, bytes]) -> bytes:
+def archive(modules: Mapping[str, bytes], more: Mapping[str, bytes] | None = None) -> bytes:
     """Return a cpio archive with `boot`, the script that starts it, and kernel modules.
 
-    ``modules``: path below /lib/modules -> content.
+    ``modules``: path below /lib/modules -> content. ``more``: further files, by path.
     """
     boot = files("saltext.immutable.builder.export").joinpath("boot.py").read_bytes()
-    content = {f"scripts/{NAME}": _SCRIPT.encode(), "immutable/boot.py": boot}
+    content = {f"scripts/{NAME}": SCRIPT.encode(), "immutable/boot.py": boot}
     content |= {f"immutable/lib/modules/{path}": text for path, text in modules.items()}
-    return cpio(content)
+    return cpio(content | dict(more or {}))
 
 
 def cpio(content: Mapping[str, bytes]) -> bytes:

@@ -13,7 +13,14 @@ LEVEL = 3
 """Compression level of zstd. The default of mksquashfs is 15, which takes five times as long and saves a twentieth."""
 
 
-def write(file: Path, layers: Sequence[Path], created: float, on_entry: tarball.OnEntry, offset: int = 0) -> None:
+def write(
+    file: Path,
+    layers: Sequence[Path],
+    created: float,
+    on_entry: tarball.OnEntry = lambda entry: None,
+    offset: int = 0,
+    compressed: bool = True,
+) -> None:
     """Write the merged files of a stack of layers to a file, after its first ``offset`` bytes.
 
     ``created``: epoch seconds of the image. ``on_entry`` is called with each file.
@@ -21,7 +28,8 @@ def write(file: Path, layers: Sequence[Path], created: float, on_entry: tarball.
     entries = tree.merged(layers)
     root = next(entries)  # mksquashfs ignores the root of a tar
     how = [f"-root-mode {stat.S_IMODE(root.info.st_mode):o} -root-uid {root.info.st_uid} -root-gid {root.info.st_gid}"]
-    how += ["-reproducible", "-xattrs", f"-comp zstd -Xcompression-level {LEVEL}", "-noappend -quiet -no-progress"]
+    how += ["-reproducible", "-xattrs", "-noappend -quiet -no-progress"]
+    how += [f"-comp zstd -Xcompression-level {LEVEL}" if compressed else "-noI -noD -noF -noX"]
     command = ["mksquashfs", "-", str(file), "-tar", "-offset", str(offset), *" ".join(how).split()]
     # mksquashfs limits all times to SOURCE_DATE_EPOCH and gives it to the root (its option -root-time has no effect
     # here). So it must be the latest time of all files.

@@ -18,7 +18,7 @@ from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.builder.finish.search import OVERLAP, Pattern
 from saltext.immutable.builder.sources.minion import VENV
-from saltext.immutable.machines.machine import Machine
+from saltext.immutable.machines.description import Machine
 
 MIN_LENGTH = 6
 """Characters. A shorter value is not searched for: many files contain it by chance."""

@@ -20,7 +20,7 @@ from saltext.immutable.guard import launch
 from saltext.immutable.host import Host, tail
 from saltext.immutable.machines import images
 from saltext.immutable.machines import machine as machines
-from saltext.immutable.machines.machine import Machine
+from saltext.immutable.machines.description import Machine
 
 PKI = "/run/immutable-pki"
 """Path of the bake's key pair inside the machine."""
@@ -41,7 +41,7 @@ def run_inside(machine: Machine, order: Mapping[str, Any], secret_values: Sequen
     are redacted in messages.
     """
     tests = {**order["tests"], "trace": [state_run.TRACE, order["minion"]["master"], order["hash_key"]]}
-    return _run(machine, {**order, "tests": tests}, "inside", secret_values, env=mirrors.environment())
+    return run_tests(machine, {**order, "tests": tests}, "inside", secret_values, env=mirrors.environment())
 
 
 def test_image(host: Host, order: Mapping[str, Any]) -> list[Result]:
@@ -56,12 +56,11 @@ def test_image(host: Host, order: Mapping[str, Any]) -> list[Result]:
         (host.pki / order["bake_id"]).rename(workspace / "pki")
         machines.destroy(host, order["bake_id"])  # left by a bake that was killed
         machine = undo.enter_context(machines.temporary(host, _machine(host, workspace, order)))
-        boots = _boots(host, machine, images.read(host, order["image"])["policy"], order["within"])
-        boots["recipe"] = order["tests"]["recipe"]
-        if not boots["passed"]:
-            return [boots]
+        booted = boots(host, machine, order)
+        if not booted["passed"]:
+            return [booted]
         envs = {name: order["tests"][name] for name in ("saltenv", "pillarenv")}
-        return [boots, *_run(machine, order, "booted", secrets.read(machine, {**order, **envs}))]
+        return [booted, *run_tests(machine, order, "booted", secrets.read(machine, {**order, **envs}))]
 
 
 def _machine(host: Host, workspace: Path, order: Mapping[str, Any]) -> Machine:
@@ -80,16 +79,22 @@ def _machine(host: Host, workspace: Path, order: Mapping[str, Any]) -> Machine:
     )
 
 
-def _boots(host: Host, machine: Machine, policy: Mapping[str, Any], within: float) -> Result:
-    """Wait until the machine has booted and its launch phase has ended; return this as a test result."""
+def boots(
+    host: Host, machine: Machine, order: Mapping[str, Any], phase: str = "booted", within: float = 120.0
+) -> Result:
+    """Wait until the machine has booted and its launch phase has ended; return this as a test result.
+
+    ``order``: image, within (seconds of the launch phase), tests. ``within``: seconds until it has booted.
+    """
     began, message = time.monotonic(), ""
     try:
-        machines.wait_booted(machine)
-        if policy.get("at_launch"):
-            _wait_launched(machine, within)
+        machines.wait_booted(machine, within)
+        if images.read(host, order["image"])["policy"].get("at_launch"):
+            _wait_launched(machine, order["within"])
     except CommandExecutionError as err:
         message = f"{err}\n{machines.console(host, machine.minion_id, _CONSOLE)}".strip()
-    return _result("boots", "booted", time.monotonic() - began, message)
+    name = "boots" if phase == "booted" else "boots from its disk"
+    return {**_result(name, phase, time.monotonic() - began, message), "recipe": order["tests"]["recipe"]}
 
 
 def _wait_launched(machine: Machine, within: float) -> None:
@@ -112,7 +117,7 @@ def _wait_launched(machine: Machine, within: float) -> None:
         )
 
 
-def _run(
+def run_tests(
     machine: Machine,
     order: Mapping[str, Any],
     phase: str,

@@ -36,6 +36,11 @@ def sources(suite: str, components: list[str], mirror: str | None, cache: Path |
         return mirrors.apt_sources(suite, tuple(components), cache)
     return [f"deb {mirror} {suite} {' '.join(components)}"]
 
+_REPRODUCIBLE = (
+    'conf="$1"/usr/share/initramfs-tools/conf.d; mkdir -p "$conf"; echo SOURCE_DATE_EPOCH=1577836800 >"$conf"/immutable'
+)
+"""A hook by which initramfs-tools makes the same initial RAM disk each time, where the image gets that package."""
+
 
 def build(host: Host, workspace: Path, processes: Cgroup, order: Mapping[str, Any]) -> None:
     """Make ``workspace``/fs a Debian or Ubuntu root, with processes in the cgroup ``processes``.
@@ -77,6 +82,7 @@ def _command(order: Mapping[str, Any], folders: Mapping[str, Path], keyring: Pat
     command += [f"--include={','.join(order['packages'])}"] if order["packages"] else []
     command += [f"--aptopt={option}" for option in mirrors.apt_options(offline)]
     command += [f"--keyring={keyring}"] if keyring else []
+    command += [f"--setup-hook={_REPRODUCIBLE}"]
     # Downloads stay in the cache: its folders are mounted, and mmdebstrap must neither empty nor delete them.
     for inside, folder in folders.items():
         bind = f'mkdir -p "$1"/{inside}; mount --bind {shlex.quote(str(folder))} "$1"/{inside}'

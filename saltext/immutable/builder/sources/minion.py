@@ -21,7 +21,7 @@ from saltext.immutable.builder.sources.uv import find_uv
 from saltext.immutable.guard.seal import MACHINE_PATH
 from saltext.immutable.host import Host, tail
 from saltext.immutable.machines import machine as machines
-from saltext.immutable.machines.machine import Machine
+from saltext.immutable.machines.description import Machine
 
 VENV = "/opt/salt"
 EXTENSION_MODULES = "usr/lib/immutable/extension_modules"

@@ -25,6 +25,7 @@ from saltext.immutable.guard.reach import units as guard_units
 Result = dict[str, Any]
 """What a state function returns: name, result, changes, comment."""
 AT_LAUNCH = "run it on each machine (at_launch of the recipe)"
+_IN_VM = "if only the bake needs it, bake in a machine with a kernel of its own (bake_in: vm)"
 _MARK = "_immutable_deferred"
 _MODULES_FILE = "/etc/modules-load.d/salt_managed.conf"
 _REFUSED = re.compile(
@@ -117,7 +118,7 @@ def kmod(call: Call) -> Result:
         changed = "loads a module into" if wanted else "removes a module from"
         return call.failed(
             f"{call.function} {changed} the running kernel, and a container has none of its own; give persist: True, "
-            f"which does it at the boot of each machine, or {AT_LAUNCH}"
+            f"which does it at the boot of each machine, or {AT_LAUNCH}; {_IN_VM}"
         )
     given = call.get("mods")  # Salt takes the name unless it is a list
     mods = [str(each) for each in given] if given and isinstance(given, list | tuple) else [call.name]
@@ -244,7 +245,7 @@ def command(call: Call) -> Result:
     if used and (_REFUSED.search(output) or "/lib/modules" in output):
         hint = (
             f"The command needs the kernel of the host ({used[0].strip()}), which a bake does not change. Write what a "
-            f"boot applies (sysctl.present, kmod.present with persist: True, a unit), or {AT_LAUNCH}"
+            f"boot applies (sysctl.present, kmod.present with persist: True, a unit), or {AT_LAUNCH}; {_IN_VM}"
         )
         result = {**result, "comment": f"{result['comment']}\n{hint}"}
     return result
@@ -311,6 +312,10 @@ _MODULES: Mapping[str, Handler] = {
 }
 
 
+_OF_KERNEL = (kmod, command)
+"""Handlers without a use where the machine that bakes has a kernel of its own. The others try first."""
+
+
 def handler(function: str) -> Handler | None:
     """Return what is called in place of a state function, None where Salt's own is called."""
     return _FUNCTIONS.get(function) or _MODULES.get(function.partition(".")[0])
@@ -322,6 +327,8 @@ class Deferral:
 
     trace: Trace
     at_boot: Collection[str]
+    own_kernel: bool = False
+    """Whether the machine that bakes has a kernel of its own: what would need the host's is not left to the boot."""
 
     def watch(self, loader: Any) -> None:
         """Wrap the state functions that a loader (Salt's class ``LazyLoader``) loads from now on."""
@@ -340,7 +347,7 @@ class Deferral:
     def wrap(self, functions: dict[str, Any]) -> None:
         """Wrap those of ``functions`` (by full name) that have a handler, each once."""
         for name, function in list(functions.items()):
-            handle = handler(name)
+            handle = None if self.own_kernel and handler(name) in _OF_KERNEL else handler(name)
             if handle is not None and not hasattr(function, _MARK):
                 functions[name] = self._around(name, function, handle)
                 setattr(functions[name], _MARK, True)

@@ -15,7 +15,7 @@ from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.builder.finish import secrets
 from saltext.immutable.builder.phases import phase
-from saltext.immutable.machines.machine import Machine
+from saltext.immutable.machines.description import Machine
 
 MARK = "/run/immutable-kept"
 _LOOK = 1.0

@@ -20,9 +20,9 @@ from saltext.immutable.builder import mirrors, offline
 from saltext.immutable.builder.sources import debian
 from saltext.immutable.builder.sources.minion import EXTENSION_MODULES, VENV
 from saltext.immutable.builder.states import chroot, failures, minion_config
-from saltext.immutable.builder.states.traced_salt_call import AT_BOOT, HASH_KEY
+from saltext.immutable.builder.states.traced_salt_call import AT_BOOT, HASH_KEY, OWN_KERNEL
 from saltext.immutable.host import Host, remove, tail
-from saltext.immutable.machines.machine import Machine
+from saltext.immutable.machines.description import Machine
 
 _PKI = "/run/immutable-pki"
 TRACE = "/run/immutable-trace"
@@ -160,6 +160,7 @@ def _traced(order: Mapping[str, Any]) -> list[str]:
     """Return the command to put before ``salt-call`` so that it is traced."""
     module = [f"{VENV}/bin/python", "-m", "saltext.immutable.builder.states.traced_salt_call", TRACE]
     settings = [f"{HASH_KEY}={order['hash_key']}", f"{AT_BOOT}={' '.join(order.get('at_boot', ()))}"]
+    settings += [f"{OWN_KERNEL}=yes"] if order.get("vm") else []
     return ["env", *settings, *module, order["minion"]["master"]]
 
 

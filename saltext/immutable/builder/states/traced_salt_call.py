@@ -22,6 +22,8 @@ HASH_KEY = "IMMUTABLE_TRACE_KEY"
 """Environment variable with the key of the hashes of states; plain hashes could reveal the secrets in them."""
 AT_BOOT = "IMMUTABLE_AT_BOOT"
 """Environment variable with the units that are not started, separated by spaces."""
+OWN_KERNEL = "IMMUTABLE_OWN_KERNEL"
+"""Environment variable that is set where the machine that bakes has a kernel of its own."""
 _ALWAYS_USED = "/var/cache/salt/minion/extmods/{}/*.py"
 
 
@@ -51,7 +53,8 @@ def main() -> None:
         os.unlink(file)
         raise
     at_boot = [systemd.full_name(unit) for unit in os.environ.pop(AT_BOOT, "").split()]
-    deferred.Deferral(trace, at_boot).watch(salt.loader.lazy.LazyLoader)
+    own_kernel = bool(os.environ.pop(OWN_KERNEL, ""))
+    deferred.Deferral(trace, at_boot, own_kernel).watch(salt.loader.lazy.LazyLoader)
     minion_events.skip_absent_minion(salt.utils.event.SaltEvent)
     sys.argv = words
     salt.scripts.salt_call()

@@ -8,7 +8,7 @@ from salt.exceptions import SaltInvocationError
 from saltext.immutable import spec
 from saltext.immutable.builder.states import state_run
 from saltext.immutable.builder.states.chroot import warnings
-from saltext.immutable.machines.machine import Machine
+from saltext.immutable.machines.description import Machine
 
 
 def applied(function: str, name: str = "it", id_: str = "id") -> dict[str, dict]:
