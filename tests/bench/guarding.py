@@ -17,7 +17,8 @@ import salt.loader
 from saltext.immutable import spec
 from saltext.immutable.executors import direct_call
 from saltext.immutable.guard import seal
-from saltext.immutable.spec.model import Debian, Recipe
+from saltext.immutable.spec.model import Recipe
+from saltext.immutable.spec.origins import Debian
 from tests.support.estate import Estate
 
 CALLS = 5000

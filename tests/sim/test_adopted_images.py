@@ -13,7 +13,8 @@ from saltext.immutable.bake import signatures
 from saltext.immutable.fleet import lost_images, lost_store
 from saltext.immutable.fleet.show import proposal
 from saltext.immutable.images import manifest, sign, verify
-from saltext.immutable.spec.model import Debian, Definitions, ImageTest, Recipe, RecipeTests, Settings
+from saltext.immutable.spec.model import Definitions, ImageTest, Recipe, RecipeTests, Settings
+from saltext.immutable.spec.origins import Debian
 from saltext.immutable.store import Image
 
 from .estates import Estate

@@ -13,7 +13,8 @@ import salt.config
 import salt.pillar
 
 from saltext.immutable.spec import definitions
-from saltext.immutable.spec.model import FunctionCheck, HttpCheck, Parent
+from saltext.immutable.spec.model import FunctionCheck, HttpCheck
+from saltext.immutable.spec.origins import Parent
 
 ROOT = Path(__file__).parents[2]
 

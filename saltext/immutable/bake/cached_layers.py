@@ -39,7 +39,7 @@ def find(
     if not all(stack.digests):  # in a preview nothing is known above a layer that would be built
         return None, []
     layer, damaged = look_up(context, key)
-    if layer is None or context.refresh == "always" or context.updates.concern(layer["packages"]):
+    if layer is None or context.refresh == "always" or context.updates.concern(stack.own_packages(layer["packages"])):
         return None, damaged
     if layer.get("unproven") and not assume_stable:
         return None, damaged

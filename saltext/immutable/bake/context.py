@@ -74,10 +74,12 @@ class BakeContext:
         """The recipe that is baked."""
         return self.chain[-1]
 
-    @property
-    def policy(self) -> dict[str, Any]:
-        """The policy of machines that run the image: what the recipe and its parents allow there."""
-        return spec.policy(self.chain)
+    def policy(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the policy of machines that run the image: what the recipe and its parents allow there.
+
+        ``given``: that of the image that they are built from.
+        """
+        return spec.policy(self.chain, given)
 
     @property
     def versions(self) -> dict[str, str]:

@@ -61,12 +61,11 @@ def recipes(given: object) -> tuple[str, ...]:
 
 
 def parents_of(names: Sequence[str], definitions: Definitions) -> dict[str, set[str]]:
-    """Return for each recipe those of the others that it is built from."""
+    """Return for each recipe those of the others that it is built from, or whose channel it is built from."""
     if missing := [name for name in names if name not in definitions.recipes]:
         hint = reading.nearest(missing[0], definitions.recipes)
         raise SaltInvocationError(f"immutable:recipes: there is no recipe {missing[0]!r}; {hint}")
-    chains = {name: {recipe.name for recipe in definitions.chain(name)} for name in names}
-    return {name: chain.intersection(names) - {name} for name, chain in chains.items()}
+    return {name: definitions.ancestors(name).intersection(names) - {name} for name in names}
 
 
 @dataclass

@@ -13,9 +13,10 @@ from saltext.immutable.store.revocations import Failure, Revocation
 def require_sound(
     recipe: str, stack: Sequence[str], images: Sequence[Image], revoked: Mapping[str, Revocation]
 ) -> None:
-    """Raise CommandExecutionError where the layers of a bake are those of a revoked image of another recipe."""
+    """Raise CommandExecutionError where the layers of a bake begin with a revoked image of another recipe."""
     for image in images:
-        if image.digest in revoked and image.recipe != recipe and image.layers == tuple(stack):
+        begins = image.layers == tuple(stack[: len(image.layers)])
+        if image.digest in revoked and image.recipe != recipe and begins:
             undo = f"image.unrevoke {image.name} reason=..."
             if isinstance(revoked[image.digest], Failure):
                 undo = f"image.bake {image.recipe}, which tests it again"

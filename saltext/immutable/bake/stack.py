@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from saltext.immutable.images.layers import OF_DAMAGE
-from saltext.immutable.spec.model import Recipe
+from saltext.immutable.spec.model import Recipe, Slim
 from saltext.immutable.store import Image
 
 Layer = Mapping[str, Any]
@@ -15,6 +15,21 @@ Layer = Mapping[str, Any]
 tests, warnings, unproven, private_keys, deferred, sls, damaged (what was wrong with the layers that it takes the place
 of), differs_from (the digests of those with another content), unusable (the names of the images that have them)."""
 _REPORTED = ("what", "digest", "cached", "seconds", "phases", "slim", "size", "files")
+
+
+DERIVED = ("running", "not_previewed")
+"""Keys of an image's policy that follow from its layers, not from its recipes."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the image that the first recipe is built from gives to all of them, beside its layers."""
+
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    """That of its recipes."""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """The version of each of its packages: those come with its next bake, not with that of a child."""
+    slim: Slim | Literal[False] | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,7 @@ class Stack:
     """Paths of the pillar that the recipes so far mark as secret."""
     at_boot: tuple[str, ...] = ()
     """Units that the recipes so far do not start in a bake."""
+    given: Given = Given()
     origins: Mapping[str, Any] = field(default_factory=dict)
     """By name of a layer that no states made: its inputs."""
     state_origins: Mapping[str, Any] = field(default_factory=dict)
@@ -90,7 +106,7 @@ class Stack:
         would change something on each machine.
         """
         known = sorted({each["state"] for each in self.deferred}.union(self.restless))
-        more = {"running": self.running, "not_previewed": known}
+        more = dict(zip(DERIVED, (self.running, known), strict=True))
         return {**of_recipes, **{name: value for name, value in more.items() if value}}
 
     @property
@@ -110,6 +126,14 @@ class Stack:
     def packages(self) -> Mapping[str, str]:
         """The version of each package in the image."""
         return dict(self.top.get("packages", {}))
+
+    def own_packages(self, packages: Mapping[str, str]) -> dict[str, str]:
+        """Return those of these packages that the parent image does not have as they are."""
+        return {name: version for name, version in packages.items() if self.given.packages.get(name) != version}
+
+    def slim_of(self, recipe: Recipe) -> Slim | Literal[False] | None:
+        """Return how the layer of a recipe is slimmed: as the recipe says, else as the parent image was."""
+        return self.given.slim if recipe.slim is None else recipe.slim
 
     def push(self, layer: Layer) -> Stack:
         """Return the stack with one more layer."""

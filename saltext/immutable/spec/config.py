@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from saltext.immutable.spec import reading
+from saltext.immutable.spec.fleets import master_budgets, windows
 from saltext.immutable.spec.model import Network, Settings
 from saltext.immutable.spec.section import Section, refuse
-from saltext.immutable.spec.windows import master_budgets, windows
 from saltext.immutable.text import quoted
 
 _BRIDGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")

@@ -10,52 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-
-@dataclass(frozen=True)
-class Debian:
-    """A root made by mmdebstrap: ``from: {debian: bookworm, packages: [...]}``."""
-
-    suite: str
-    packages: tuple[str, ...] = ()
-    components: tuple[str, ...] = ("main",)
-    mirror: str | None = None
-    """None: the mirrors that the builder's own apt uses."""
-
-
-@dataclass(frozen=True)
-class Tarball:
-    """A root in a tar archive: ``from: {tarball: /srv/root.tar.zst}``, or a URL."""
-
-    location: str
-    sha256: str | None = None
-    """Of the archive; a URL needs it. None: of the file as it is when it is baked."""
-
-
-@dataclass(frozen=True)
-class Directory:
-    """A root in a directory of the builder: ``from: {directory: /srv/root}``."""
-
-    path: str
-
-
-@dataclass(frozen=True)
-class Oci:
-    """An image of a registry or an archive: ``from: {oci: docker.io/library/debian:bookworm}``."""
-
-    reference: str
-    """A name with its registry, a tag or a digest; or the path of an archive or a folder on the builder."""
-    insecure: bool = False
-    """The registry may speak HTTP, or have a certificate that nobody signed."""
-
-
-@dataclass(frozen=True)
-class Parent:
-    """Another recipe's image: ``from: {recipe: base}``."""
-
-    recipe: str
-
-
-Source = Debian | Tarball | Directory | Oci | Parent
+from saltext.immutable.spec.origins import Parent, Source
 
 
 @dataclass(frozen=True)
@@ -193,6 +148,12 @@ class Recipe:
     tests: RecipeTests = RecipeTests()
     private_keys: Literal["warn", "refuse"] = "warn"
     """What a bake does if files of the image hold private keys."""
+
+    @property
+    def above(self) -> str | None:
+        """The recipe that it is built from, or whose channel names the image that it is built from."""
+        source = self.source
+        return source.recipe if isinstance(source, Parent) else getattr(source, "follows", None)
 
 
 @dataclass(frozen=True)
@@ -368,6 +329,14 @@ class Definitions:
         recipe = self.recipes[name]
         above = self.chain(recipe.source.recipe) if isinstance(recipe.source, Parent) else []
         return [*above, replace(recipe, slim=above[-1].slim) if above and recipe.slim is None else recipe]
+
+    def ancestors(self, name: str) -> set[str]:
+        """Return the recipes whose bakes change what ``name`` is built from: its parents, and those it follows."""
+        found: set[str] = set()
+        while (above := self.recipes[name].above) in self.recipes and above not in found:
+            name = str(above)
+            found.add(name)
+        return found
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from saltext.immutable.patterns import expression
 from saltext.immutable.spec import reading
 from saltext.immutable.spec.model import Definitions
+from saltext.immutable.spec.origins import ParentImage
 from saltext.immutable.spec.sources import PATH, matching
 from saltext.immutable.text import quoted
 
@@ -59,6 +60,7 @@ _SHARED = (*ALWAYS_WRITABLE, "/var/cache", "/var/log", "/var/tmp")
 """Where many programs write: programs run in folders of these at most."""
 _PROBE = "~probe~"
 """The name of a file that no folder has: a pattern that holds it holds all files beside it."""
+_RUNS_ANYWAY = "is not where machines write, and programs run there anyway; take it out"
 _OTHERS = "name the files or folders that change by design, such as /srv/data"
 
 
@@ -148,7 +150,25 @@ def overlapping_paths(definitions: Definitions) -> Iterator[tuple[str, str]]:
 def useless_exec(definitions: Definitions) -> Iterator[tuple[str, str]]:
     """Yield ``(recipe, sentence)`` for each path of ``exec`` where machines do not write."""
     for name, found in definitions.recipes.items():
-        places = [*ALWAYS_WRITABLE, *(path for recipe in definitions.chain(name) for path in recipe.writable)]
-        for path in found.exec:
-            if not any(f"{path}/".startswith(f"{place}/") for place in places):
-                yield name, f"{path} is not where machines write, and programs run there anyway; take it out"
+        chain = definitions.chain(name)
+        if isinstance(chain[0].source, ParentImage):
+            continue  # only the bake knows where its machines write, see `wrong_on_image`
+        for path in _useless(found.exec, [path for recipe in chain for path in recipe.writable]):
+            yield name, f"{path} {_RUNS_ANYWAY}"
+
+
+def wrong_on_image(found: Mapping[str, Sequence[str]], given: Mapping[str, Sequence[str]]) -> str | None:
+    """Return what is wrong with the paths of a recipe that is built on an image, as its key and a sentence.
+
+    ``found``: ``writable`` and ``exec`` of the policy that it would have; ``given``: those of the image.
+    """
+    if pair := _nested(found["writable"]):
+        of = " (the image that it is built from has one of them)" if set(pair) & set(given.get("writable", ())) else ""
+        return f"writable: {pair[1]} is within {pair[0]}{of}; write {pair[0]} alone"
+    useless = next(_useless(found["exec"], found["writable"]), None)
+    return useless and f"exec: {useless} {_RUNS_ANYWAY}"
+
+
+def _useless(exec_: Sequence[str], writable: Sequence[str]) -> Iterator[str]:
+    places = [*ALWAYS_WRITABLE, *writable]
+    yield from (path for path in exec_ if not any(f"{path}/".startswith(f"{place}/") for place in places))

@@ -51,8 +51,8 @@ def _require_compiled(pillar: Mapping[str, Any]) -> None:
 
 def _unresolved(found: Definitions) -> Iterator[str]:
     wrong_parents = list(_recipes.wrong_parents(found.recipes))
-    for name, sentence in wrong_parents:
-        yield f"{ROOT}:recipes:{name}:from:recipe: {sentence}"
+    for name, key, sentence in wrong_parents:
+        yield f"{ROOT}:recipes:{name}:from:{key}: {sentence}"
     for name, sentence in [] if wrong_parents else paths.overlapping_paths(found):
         yield f"{ROOT}:recipes:{name}:writable: {sentence}"
     for name, sentence in [] if wrong_parents else paths.useless_exec(found):

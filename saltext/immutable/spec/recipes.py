@@ -7,7 +7,8 @@ from typing import Literal
 
 from saltext.immutable.guard import policy, refused_functions
 from saltext.immutable.spec import paths, reading, sources
-from saltext.immutable.spec.model import Debian, Guard, Minion, Parent, Recipe, Source, VirtualMachine
+from saltext.immutable.spec.model import Guard, Minion, Recipe, VirtualMachine
+from saltext.immutable.spec.origins import Debian, Parent, ParentImage, Source
 from saltext.immutable.spec.section import Section
 from saltext.immutable.spec.slim import slim
 from saltext.immutable.spec.sources import matching
@@ -91,7 +92,7 @@ def adopted(name: str, read: Section) -> Recipe:
 
 def _minion(read: Section, source: Source) -> Minion | None:
     given = read.has("minion")
-    if not isinstance(source, Parent):
+    if not isinstance(source, Parent | ParentImage):
         section = read.inside("minion")
         minion = Minion(section.take("pip", _requirement, Minion().pip))
         section.close()
@@ -180,23 +181,28 @@ def _sls(value: object) -> tuple[str, ...]:
     return tuple(map(reading.sls, reading.sequence(value)))
 
 
-def wrong_parents(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str]]:
-    """Yield ``(recipe, sentence)`` for each parent that is missing and each circle of parents."""
+def wrong_parents(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str, str]]:
+    """Yield ``(recipe, key, sentence)`` for each parent that is missing and each circle of parents.
+
+    A recipe of which only images are left may be a parent; only the store knows them.
+    """
     for name, found in recipes.items():
+        key = "image" if isinstance(found.source, ParentImage) else "recipe"
         if isinstance(found.source, Parent) and found.source.recipe not in recipes:
             parent = found.source.recipe
-            yield name, f"no recipe {quoted(parent)}; {reading.nearest(parent, recipes)}"
+            yield name, key, f"no recipe {quoted(parent)}; {reading.nearest(parent, recipes)}"
         elif circle := _circle(recipes, name):
-            yield name, f"its parents form a circle, {circle}; give one of them another source"
+            one = " (one image, base@3f2a9c1d04be, is no circle)" if key == "image" else ""
+            yield name, key, f"its parents form a circle, {circle}; give one of them another source{one}"
 
 
 def _circle(recipes: Mapping[str, Recipe], start: str) -> str:
     path = [start]
-    while isinstance(source := recipes[path[-1]].source, Parent) and source.recipe in recipes:
-        path.append(source.recipe)
-        if source.recipe == start:
+    while (above := recipes[path[-1]].above) is not None and above in recipes:
+        path.append(above)
+        if above == start:
             return " -> ".join(path)
-        if source.recipe in path[:-1]:
+        if above in path[:-1]:
             break
     return ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from saltext.immutable.spec import reading
-from saltext.immutable.spec.model import Debian, Directory, Oci, Parent, Source, Tarball
+from saltext.immutable.spec.origins import Debian, Directory, Oci, Parent, ParentImage, Source, Tarball
 from saltext.immutable.spec.section import Section
 from saltext.immutable.text import quoted
 
@@ -20,8 +20,13 @@ _IMAGE = (
     r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
 )
 """A name of an image as Docker writes it, with the host of its registry and with a tag or a digest."""
-_KINDS = ("debian", "tarball", "directory", "oci", "recipe")
-_WRITE = "write {debian: bookworm}, {tarball: PATH or URL}, {directory: PATH}, {oci: IMAGE or PATH} or {recipe: NAME}"
+_NAME = r"[a-z0-9][a-z0-9-]*"
+_BAKED = rf"{_NAME}(:{_NAME}|@[0-9a-f]{{6,64}})|[0-9a-f]{{6,64}}"
+_KINDS = ("debian", "tarball", "directory", "oci", "image", "recipe")
+_WRITE = (
+    "write {debian: bookworm}, {tarball: PATH or URL}, {directory: PATH}, {oci: IMAGE or PATH}, "
+    "{image: 'RECIPE:CHANNEL'} or {recipe: NAME}"
+)
 
 
 def source(read: Section) -> Source:
@@ -40,6 +45,8 @@ def source(read: Section) -> Source:
 def _source(section: Section, kind: str) -> Source:
     if kind == "recipe":
         return Parent(section.need("recipe", reading.name, "base"))
+    if kind == "image":
+        return ParentImage(section.take("image", _baked, ""))
     if kind == "directory":
         return Directory(section.take("directory", _directory, ""))
     if kind == "oci":
@@ -97,6 +104,10 @@ def _oci(value: object) -> str:
     if not re.search(r"[^/]*[:@][^/]*$", found.partition("/")[2]):
         raise ValueError(f"{quoted(found)} is not {example}")
     return found
+
+
+def _baked(value: object) -> str:
+    return matching(_BAKED, reading.text(value), "a baked image; write 'base:stable', or base@ and six digits or more")
 
 
 def _directory(value: object) -> str:

@@ -44,6 +44,7 @@ _RECIPES = {
     "tarball": {"from": {"tarball": "/srv/root.tar"}},
     "directory": {"from": {"directory": "/srv/root"}},
     "child": {"from": {"recipe": "web"}},
+    "grandchild": {"from": {"image": "web:stable"}},
 }
 _FLEET = {
     "provider": {"name": "nspawn"},

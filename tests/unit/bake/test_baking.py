@@ -14,7 +14,8 @@ from saltext.immutable.bake.commands import why as command
 from saltext.immutable.bake.commands.lifecycle import Lifecycle
 from saltext.immutable.bake.context import BakeContext, silent
 from saltext.immutable.bake.keys import layer_key
-from saltext.immutable.spec.model import Debian, Definitions, Guard, Minion, Parent, Recipe, Settings
+from saltext.immutable.spec.model import Definitions, Guard, Minion, Recipe, Settings
+from saltext.immutable.spec.origins import Debian, Parent
 from saltext.immutable.store import Held, Store
 
 BASE = Recipe("base", Debian("bookworm"), "base-bake", Minion())
@@ -47,6 +48,7 @@ class FakeMaster:
         self.candidates: dict[str, str] = {}
         self.above: list[dict[str, Any]] = [{"path": "etc/immutable/seal.json", "sha256": "1"}]
         self.proofs: dict[str, dict[str, Any]] = {}
+        self.images: dict[str, dict[str, Any]] = {}
         self.damaged: set[str] = set()
         self.reproducible = True
 
@@ -101,7 +103,16 @@ class FakeMaster:
 
     def do_make_image(self, order: dict[str, Any], trusted: list[str]) -> dict[str, Any]:
         digest = bake.manifest.image_digest(order)
-        return {**order, "image": digest, "created": 1.0, "above": self.above, "proof": self.proofs.get(digest)}
+        made = {**order, "image": digest, "created": 1.0, "above": self.above, "proof": self.proofs.get(digest)}
+        return self.images.setdefault(digest, made) | {"proof": self.proofs.get(digest)}
+
+    def do_require_image(self, digest: str, trusted: list[str]) -> str:
+        if digest in self.damaged:
+            raise CommandExecutionError(f"image {digest[:12]} is damaged")
+        return digest
+
+    def do_find_image(self, digest: str) -> dict[str, Any]:
+        return self.images[digest]
 
     def do_keep_proof(self, digest: str, proof: dict[str, Any]) -> None:
         self.proofs[digest] = proof

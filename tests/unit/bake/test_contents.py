@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from saltext.immutable.bake import contents
-from saltext.immutable.spec.model import Parent, Recipe
+from saltext.immutable.spec.model import Recipe
+from saltext.immutable.spec.origins import Parent
 from saltext.immutable.store import Image, Store
 
 WEB = Recipe("web", Parent("base"), "web-bake", states="highstate", secrets=("db:password",))

@@ -14,7 +14,8 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from saltext.immutable.bake import parallel
 from saltext.immutable.bake.context import silent
 from saltext.immutable.bake.parallel import ParallelBakes
-from saltext.immutable.spec.model import Debian, Definitions, Minion, Parent, Recipe
+from saltext.immutable.spec.model import Definitions, Minion, Recipe
+from saltext.immutable.spec.origins import Debian, Parent, ParentImage
 
 BASE = Recipe("base", Debian("bookworm"), "base-bake", Minion())
 KNOWN = Definitions(
@@ -22,6 +23,8 @@ KNOWN = Definitions(
         "base": BASE,
         "web": Recipe("web", Parent("base"), "web-bake"),
         "shop": Recipe("shop", Parent("web"), "shop-bake"),
+        "site": Recipe("site", ParentImage("web:stable"), "site-bake"),
+        "fixed": Recipe("fixed", ParentImage("web@3f2a9c"), "fixed-bake"),
         "other": Recipe("other", Debian("bookworm"), "other-bake", Minion()),
     },
     {},
@@ -48,6 +51,8 @@ def test_what_names_nothing(given):
 
 def test_a_recipe_waits_for_those_that_it_is_built_from_also_over_one_that_is_not_named():
     assert parallel.parents_of(["shop", "base", "other"], KNOWN) == {"shop": {"base"}, "base": set(), "other": set()}
+    found = parallel.parents_of(["site", "base", "fixed"], KNOWN)
+    assert found == {"site": {"base"}, "base": set(), "fixed": set()}, "a bake moves a channel, and no digest"
     with pytest.raises(SaltInvocationError, match="there is no recipe 'wbe'; did you mean 'web'"):
         parallel.parents_of(["base", "wbe"], KNOWN)
 

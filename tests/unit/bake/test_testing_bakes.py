@@ -11,7 +11,8 @@ from salt.exceptions import CommandExecutionError
 from test_baking import WEB, FakeMaster, baked, master, store  # noqa: F401
 
 from saltext.immutable.bake import image_tests
-from saltext.immutable.spec.model import ImageTest, Parent, RecipeTests
+from saltext.immutable.spec.model import ImageTest, RecipeTests
+from saltext.immutable.spec.origins import Parent
 
 UP = ImageTest("up", check={"module_and_function": "service.status", "args": ["nginx"], "assertion": "assertTrue"})
 FILES = ImageTest("saltcheck", sls="")

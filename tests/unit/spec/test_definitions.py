@@ -10,16 +10,8 @@ import yaml
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable.spec import definitions
-from saltext.immutable.spec.model import (
-    STATES_CHECK,
-    Amount,
-    Debian,
-    FunctionCheck,
-    HttpCheck,
-    Minion,
-    Parent,
-    ProviderSpec,
-)
+from saltext.immutable.spec.model import STATES_CHECK, Amount, FunctionCheck, HttpCheck, Minion, ProviderSpec
+from saltext.immutable.spec.origins import Debian, Parent
 
 GOOD = yaml.safe_load("""
 immutable:

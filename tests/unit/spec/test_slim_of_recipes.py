@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from saltext.immutable.spec.model import Debian, Definitions, Minion, Parent, Recipe, Slim
+from saltext.immutable.spec.model import Definitions, Minion, Recipe, Slim
+from saltext.immutable.spec.origins import Debian, Parent
 from saltext.immutable.spec.section import Section
 from saltext.immutable.spec.slim import slim
 

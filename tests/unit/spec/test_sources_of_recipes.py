@@ -6,7 +6,8 @@ import pytest
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable import spec
-from saltext.immutable.spec.model import Directory, Minion, Oci, Tarball
+from saltext.immutable.spec.model import Minion
+from saltext.immutable.spec.origins import Directory, Oci, ParentImage, Tarball
 
 SUM = "0123456789abcdef" * 4
 
@@ -33,6 +34,35 @@ def test_roots_of_others(source, found):
     assert (recipe.source, recipe.minion) == (found, Minion())
 
 
+@pytest.mark.parametrize("reference", ["web:stable", "web@3f2a9c", f"web@{SUM}", "3f2a9c1d04be", SUM])
+def test_an_image_is_a_parent_which_has_salt_already(reference):
+    recipe = read(image=reference)
+    assert (recipe.source, recipe.minion) == (ParentImage(reference), None)
+
+
+@pytest.mark.parametrize(
+    ("parents", "error"),
+    [
+        pytest.param({"web": {"image": "web:stable"}}, "web:from:image: its parents form a circle, web", id="own"),
+        pytest.param(
+            {"web": {"recipe": "base"}, "base": {"image": "web:candidate"}},
+            "base:from:image: its parents form a circle, base -> web -> base; give one of them another source (one",
+            id="by another recipe",
+        ),
+        pytest.param({"web": {"image": "web@3f2a9c"}}, None, id="one image of its own, which never moves"),
+        pytest.param({"web": {"image": "gone:stable"}}, None, id="of a recipe that is gone: the store knows its image"),
+    ],
+)
+def test_no_bake_may_move_its_own_parent(parents, error):
+    recipes = {name: {"from": source} for name, source in parents.items()}
+    if error is None:
+        assert set(spec.definitions({"immutable": {"recipes": recipes}}).recipes) == set(parents)
+        return
+    with pytest.raises(SaltInvocationError) as err:
+        spec.definitions({"immutable": {"recipes": recipes}})
+    assert f"immutable:recipes:{error}" in str(err.value)
+
+
 @pytest.mark.parametrize(
     ("source", "error"),
     [
@@ -49,6 +79,9 @@ def test_roots_of_others(source, found):
         pytest.param({"directory": "/srv/root", "sha256": SUM}, "from:sha256: no such key", id="a sum of a directory"),
         pytest.param({"directory": "root"}, "from:directory: 'root' is not an absolute path; write", id="relative"),
         pytest.param({"directory": "/srv/root", "tarball": "/r.tar"}, "from: more than one source", id="two of them"),
+        pytest.param({"image": "web"}, "from:image: 'web' is not a baked image; write 'base:stable'", id="a recipe"),
+        pytest.param({"image": "web@3f2"}, "from:image: 'web@3f2' is not a baked", id="too few digits"),
+        pytest.param({"image": "web:stable", "sha256": SUM}, "from:sha256: no such key", id="a sum of an image"),
         pytest.param({"oci": "debian:bookworm"}, "is not an image with its registry and a tag or a", id="no registry"),
         pytest.param({"oci": "docker.io/library/debian"}, "from:oci: 'docker.io/library/debian' is not", id="no tag"),
         pytest.param({"oci": "me:secret@docker.io/a:1"}, "from:oci:", id="a password in its name"),

@@ -66,7 +66,7 @@ def _changed(context: BakeContext, stack: Stack, known: Mapping[str, Any]) -> li
             found += changed_inputs.changes(each.name, last, now)
         elif each.states and not last:
             found.append(f"{each.name}: {_NO_RECORD}")
-    return found + changed_inputs.of_packages(context.updates.installed, context.updates.candidates)
+    return found + changed_inputs.of_packages(stack.own_packages(context.updates.installed), context.updates.candidates)
 
 
 def _unproven(chain: Sequence[Recipe], known: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ SETTINGS = (
     *("saltcheck", "saltenv", "settings", "slim", "states", "tests"),
 )
 """Keys of the ground that are settings of the recipe or the master. The others have parts of their own."""
+PARENT_IMAGE = "parent image"
+"""With its reference, how the image is called that a recipe is built from."""
 _NAMED = {"grains": "grain", "pillar": "pillar", "files": "file", "states": "state"}
 
 
@@ -57,11 +59,22 @@ def changes(recipe: str, old: Parts, new: Parts) -> list[str]:
 
 def of_layers(old: Mapping[str, Parts], new: Mapping[str, Parts]) -> list[str]:
     """Return a sentence for each layer below the states whose inputs changed."""
-    found = []
+    found = moved(old, new)
     for what, how in _differences(old, new):
+        if how == "changed" and what.startswith(PARENT_IMAGE):
+            continue
         parts_ = [name for name, _ in _differences(old.get(what, {}), new.get(what, {}))] if how == "changed" else []
         found.append(f"{what} {how}" + (f": {', '.join(parts_)}" if parts_ else ""))
     return found
+
+
+def moved(old: Mapping[str, Parts], new: Mapping[str, Parts]) -> list[str]:
+    """Return a sentence if the channel that names the parent image has moved. Arguments as in `of_layers`."""
+    return [
+        f"{what} moved from {old[what]['image']} to {new[what]['image']}"
+        for what, how in _differences(old, new)
+        if how == "changed" and what.startswith(PARENT_IMAGE)
+    ]
 
 
 def of_packages(installed: Mapping[str, str], candidates: Mapping[str, str]) -> list[str]:

@@ -19,7 +19,8 @@ import salt.version
 
 from saltext.immutable.builder.sources import wheel
 from saltext.immutable.images.manifest import canonical, digest
-from saltext.immutable.spec.model import Debian, Parent, Recipe, Settings
+from saltext.immutable.spec.model import Recipe, Settings
+from saltext.immutable.spec.origins import Debian, Parent
 
 _APT = Path("/etc/apt")
 _SETTLED = 2.0

@@ -19,7 +19,8 @@ from saltext.immutable.bake.keys import changed_inputs, references
 from saltext.immutable.builder.finish import slim
 from saltext.immutable.builder.sources import wheel
 from saltext.immutable.images.manifest import canonical, digest, sha256
-from saltext.immutable.spec.model import Debian, Minion, Recipe
+from saltext.immutable.spec.model import Minion, Recipe
+from saltext.immutable.spec.origins import Debian
 from saltext.immutable.spec.tests import plain
 
 _CUSTOM = ("_beacons/", "_grains/", "_modules/", "_outputters/", "_renderers/", "_returners/", "_states/", "_utils/")

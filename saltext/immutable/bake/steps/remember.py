@@ -10,12 +10,15 @@ from saltext.immutable.bake.stack import Stack
 def remember(context: BakeContext, stack: Stack) -> Stack:
     """Write down what each recipe was made from, what of that changed since the bake before, and the fingerprint."""
     image = stack.require_sealed().image
-    for recipe, parts in stack.parts.items():
+    origins = changed_inputs.plain(stack.origins)
+    for number, (recipe, parts) in enumerate(stack.parts.items()):
         before = last_bake.last(context.store, recipe)
         because = changed_inputs.changes(recipe, before, parts) if before else []
+        if before and number == 0:
+            because = [*changed_inputs.moved(before["layers"], origins), *because]
         if before and not because:
             because = list(before.get("because", []))
-        known = {**parts, "layers": dict(stack.origins), "image": image.name, "because": because}
+        known = {**parts, "layers": origins, "image": image.name, "because": because}
         last_bake.keep_last(context.store, recipe, known)
     if context.up_to_date is not None:
         context.up_to_date.keep(context.chain, stack.layers, image.digest)

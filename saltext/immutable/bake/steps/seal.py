@@ -30,5 +30,6 @@ def seal(context: BakeContext, stack: Stack) -> Stack:
 def image_order(context: BakeContext, stack: Stack) -> dict[str, Any]:
     """Return the inputs of an image, from which its digest follows."""
     recipe = context.recipe
-    of_recipe = {"recipe": recipe.name, "read_only": recipe.read_only, "policy": stack.policy(context.policy)}
+    policy = stack.policy(context.policy(stack.given.policy))
+    of_recipe = {"recipe": recipe.name, "read_only": recipe.read_only, "policy": policy}
     return {**of_recipe, "layers": stack.digests, "grains": dict(stack.grains)}

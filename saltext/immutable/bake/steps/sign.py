@@ -23,9 +23,9 @@ def sign(context: BakeContext, stack: Stack) -> Stack:
 
 
 def _layers(stack: Stack) -> list[dict[str, Any]]:
-    """Return the layers, each with what it was made from."""
+    """Return the layers, each with what it was made from: that of a parent image, whose own provenance says more."""
     origins = {**stack.origins, **{f"states of {name}": origin for name, origin in stack.state_origins.items()}}
-    return [{**layer, "inputs": origins.get(layer["what"])} for layer in stack.layers]
+    return [{**layer, "inputs": layer.get("parent") or origins.get(layer["what"])} for layer in stack.layers]
 
 
 def _run(context: BakeContext, stack: Stack) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def _run(context: BakeContext, stack: Stack) -> dict[str, Any]:
     finished = context.clock()
     return {
         "recipe": context.recipe.name,
-        "policy": context.policy,
+        "policy": context.policy(stack.given.policy),
         "versions": context.versions,
         "builder": context.settings.builder or socket.gethostname(),
         "who": context.user,

@@ -7,17 +7,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from saltext.immutable.bake import cached_layers
+from saltext.immutable.bake import cached_layers, parent_image
 from saltext.immutable.bake.context import BakeContext, Builder
 from saltext.immutable.bake.keys import layer_key
 from saltext.immutable.bake.stack import Stack
 from saltext.immutable.builder.finish import slim
 from saltext.immutable.builder.sources import downloads
-from saltext.immutable.spec.model import Debian, Directory, Oci, Recipe, Source, Tarball
+from saltext.immutable.spec.model import Recipe
+from saltext.immutable.spec.origins import Debian, Directory, Oci, ParentImage, Source, Tarball
 
 
 def source(context: BakeContext, recipe: Recipe, stack: Stack) -> Stack:
     """Return the stack with the root of a recipe; a recipe that has a parent stands on what is there."""
+    if isinstance(recipe.source, ParentImage):
+        return parent_image.stack(context, recipe, recipe.source)
     for found in roots(recipe.source, context.builder, context.offline):
         made_from = {**found.inputs, "slim": slim.settings(recipe.slim)}
         stack = replace(stack, origins={**stack.origins, found.order["what"]: {**made_from, **found.origin}})

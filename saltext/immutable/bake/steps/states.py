@@ -53,7 +53,7 @@ def states(context: BakeContext, recipe: Recipe, stack: Stack) -> Stack:
     stack = stack.inherit(recipe)
     if not recipe.states:
         return stack
-    recipe = replace(recipe, secrets=stack.secrets, at_boot=stack.at_boot)
+    recipe = replace(recipe, secrets=stack.secrets, at_boot=stack.at_boot, slim=stack.slim_of(recipe))
     reading = _read(context, recipe, stack)
     found, damaged = _find(context, recipe, stack, reading)
     if found is not None and idempotence.is_asked(context, recipe) and not context.preview:

@@ -239,8 +239,9 @@ def test_a_revocation_outlives_its_image(store, images):
     ("recipe", "stack", "refused"),
     [
         pytest.param("web", ["1", "2"], True, id="on the revoked layers"),
+        pytest.param("web", ["1", "2", "3"], True, id="an image as parent brings all of its layers at once"),
         pytest.param("web", ["1"], False, id="below them nothing is wrong"),
-        pytest.param("web", ["1", "2", "3"], False, id="above them it was seen before"),
+        pytest.param("web", ["2", "1", "3"], False, id="others in front of them"),
         pytest.param("base", ["1", "2"], False, id="the recipe itself may come to another image of the same layers"),
     ],
 )

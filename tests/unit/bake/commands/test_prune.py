@@ -14,7 +14,8 @@ from saltext.immutable.bake.context import silent
 from saltext.immutable.builder import garbage
 from saltext.immutable.images import layers
 from saltext.immutable.machines import images
-from saltext.immutable.spec.model import Debian, Definitions, Recipe
+from saltext.immutable.spec.model import Definitions, Recipe
+from saltext.immutable.spec.origins import Debian
 from saltext.immutable.store import Image, Store
 
 DAY = 86400.0

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from saltext.immutable.bake.keys import fingerprint, last_bake, up_to_date
-from saltext.immutable.spec.model import Debian, Directory, Minion, Parent, Recipe, Settings
+from saltext.immutable.spec.model import Minion, Recipe, Settings
+from saltext.immutable.spec.origins import Debian, Directory, Parent
 from saltext.immutable.store import Image, Store, revocations
 
 CHAIN = [Recipe("base", Debian("bookworm"), "base-bake", Minion()), Recipe("web", Parent("base"), "web-bake")]

@@ -15,7 +15,8 @@ import salt.config
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable.bake.keys import changed_inputs, layer_key
-from saltext.immutable.spec.model import Debian, Minion, Parent, Recipe, RecipeTests
+from saltext.immutable.spec.model import Minion, Recipe, RecipeTests
+from saltext.immutable.spec.origins import Debian, Parent
 
 RECIPE = Recipe("web", Parent("base"), bake_id="web-bake", states="highstate")
 TREE = {

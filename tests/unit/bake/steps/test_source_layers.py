@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from saltext.immutable.bake.keys import layer_key
 from saltext.immutable.bake.steps import source
-from saltext.immutable.spec.model import Directory, Oci, Parent, Tarball
+from saltext.immutable.spec.origins import Directory, Oci, Parent, Tarball
 
 
 def builder_with(**answers):
