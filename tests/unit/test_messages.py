@@ -36,6 +36,7 @@ INNER = {
 """Errors that no operator meets: others put them into their own messages."""
 COMPOSED = {
     "minion_id: …": "the reader of minion ids says what to write",
+    "…: … (…) cannot be mounted: …": "the error of the mount says what to do",
     "…: …: …": "a function failed on a minion, and says itself what to do",
     "…; promote another: salt-run image.promote …@... channel=…": "the revocation says what is wrong",
     "…; take another: salt-run image.list … names them": "the revocation says what is wrong",

@@ -19,7 +19,7 @@ from saltext.immutable.builder.finish.search import search
 from saltext.immutable.builder.image_tests import run
 from saltext.immutable.builder.phases import phase, timed
 from saltext.immutable.builder.sandbox import sandbox
-from saltext.immutable.builder.sources import debian, minion, oci, roots
+from saltext.immutable.builder.sources import debian, disk, minion, oci, roots
 from saltext.immutable.builder.states import kept, state_run
 from saltext.immutable.builder.vm import bake as vm_bake
 from saltext.immutable.host import Host, remove
@@ -68,15 +68,19 @@ def debian_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def root_content(host: Host, order: Mapping[str, Any]) -> str:
-    """Return the hash of an existing root as it is now. ``order``: the path as tarball or directory."""
-    return roots.content(host, order)
+    """Return the hash of an existing root as it is now. ``order``: the path as tarball, directory or disk."""
+    return disk.content(order) if "disk" in order else roots.content(host, order)
 
 
 def root_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the lowest layer from an existing root. ``order``: what, the path as tarball or directory, sha256."""
+    """Make the lowest layer from an existing root.
+
+    ``order``: what, the path as tarball, directory or disk, sha256, of a disk also partition.
+    """
+    source = disk if "disk" in order else roots
     with timed() as seconds, _workspace(host) as workspace:
         with phase("root"):
-            warnings = roots.build(host, workspace, workspace_cgroup(host, workspace), order)
+            warnings = source.build(host, workspace, workspace_cgroup(host, workspace), order)
         packages = roots.packages(workspace / "fs")
         layer = _commit(host, workspace, seconds, order, packages=packages)
         return {**layer, "warnings": [*warnings, *layer["warnings"]]}

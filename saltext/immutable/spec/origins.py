@@ -33,6 +33,18 @@ class Directory:
 
 
 @dataclass(frozen=True)
+class Disk:
+    """The root on the disk of a system: ``from: {disk: /srv/debian-12.qcow2}``, or a URL."""
+
+    location: str
+    """A file of the builder, or a URL: qcow2, raw or vmdk."""
+    sha256: str | None = None
+    """As of a `Tarball`."""
+    partition: int | None = None
+    """The number of the partition that has the root; None: the one with an os-release."""
+
+
+@dataclass(frozen=True)
 class Oci:
     """An image of a registry or an archive: ``from: {oci: docker.io/library/debian:bookworm}``."""
 
@@ -63,4 +75,4 @@ class ParentImage:
         return recipe if colon else None
 
 
-Source = Debian | Tarball | Directory | Oci | Parent | ParentImage
+Source = Debian | Tarball | Directory | Disk | Oci | Parent | ParentImage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from saltext.immutable.spec import reading
-from saltext.immutable.spec.origins import Debian, Directory, Oci, Parent, ParentImage, Source, Tarball
+from saltext.immutable.spec.origins import Debian, Directory, Disk, Oci, Parent, ParentImage, Source, Tarball
 from saltext.immutable.spec.section import Section
 from saltext.immutable.text import quoted
 
@@ -22,10 +22,10 @@ _IMAGE = (
 """A name of an image as Docker writes it, with the host of its registry and with a tag or a digest."""
 _NAME = r"[a-z0-9][a-z0-9-]*"
 _BAKED = rf"{_NAME}(:{_NAME}|@[0-9a-f]{{6,64}})|[0-9a-f]{{6,64}}"
-_KINDS = ("debian", "tarball", "directory", "oci", "image", "recipe")
+_KINDS = ("debian", "tarball", "directory", "disk", "oci", "image", "recipe")
 _WRITE = (
-    "write {debian: bookworm}, {tarball: PATH or URL}, {directory: PATH}, {oci: IMAGE or PATH}, "
-    "{image: 'RECIPE:CHANNEL'} or {recipe: NAME}"
+    "write {debian: bookworm}, {tarball: PATH or URL}, {directory: PATH}, {disk: PATH or URL}, "
+    "{oci: IMAGE or PATH}, {image: 'RECIPE:CHANNEL'} or {recipe: NAME}"
 )
 
 
@@ -51,6 +51,8 @@ def _source(section: Section, kind: str) -> Source:
         return Directory(section.take("directory", _directory, ""))
     if kind == "oci":
         return Oci(section.take("oci", _oci, ""), section.take("insecure", reading.flag, False))
+    if kind == "disk":
+        return _disk(section)
     return _tarball(section) if kind == "tarball" else _debian(section)
 
 
@@ -64,10 +66,21 @@ def _debian(section: Section) -> Debian:
 
 
 def _tarball(section: Section) -> Tarball:
-    found = Tarball(section.take("tarball", _location, ""), section.take("sha256", _sha256, None))
+    found = Tarball(section.take("tarball", _archive, ""), section.take("sha256", _sha256, None))
+    _require_sum(section, found)
+    return found
+
+
+def _disk(section: Section) -> Disk:
+    partition = section.take("partition", reading.whole(1, 128), None)
+    found = Disk(section.take("disk", _image_file, ""), section.take("sha256", _sha256, None), partition)
+    _require_sum(section, found)
+    return found
+
+
+def _require_sum(section: Section, found: Tarball | Disk) -> None:
     if "://" in found.location and found.sha256 is None and section.valid:
         section.problem("", "sha256 is missing: a URL may return another file later; write the output of sha256sum")
-    return found
 
 
 def _suite(value: object) -> str:
@@ -86,9 +99,14 @@ def _mirror(value: object) -> str:
     return matching(_MIRROR, reading.text(value), "a mirror; write http://deb.debian.org/debian")
 
 
-def _location(value: object) -> str:
-    pattern, text = f"{PATH}|{_URL}", reading.text(value)
-    return matching(pattern, text, "a tar archive; write /srv/root.tar.zst or https://example.com/root.tar.zst")
+def _archive(value: object) -> str:
+    what = "a tar archive; write /srv/root.tar.zst or https://example.com/root.tar.zst"
+    return matching(f"{PATH}|{_URL}", reading.text(value), what)
+
+
+def _image_file(value: object) -> str:
+    what = "the disk of a system; write /srv/debian-12.qcow2 or https://example.com/debian-12.qcow2"
+    return matching(f"{PATH}|{_URL}", reading.text(value), what)
 
 
 def _sha256(value: object) -> str:

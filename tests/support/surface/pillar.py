@@ -42,6 +42,7 @@ _TESTS = [{"saltcheck": True}, {**_TEST, "expected_return": 1, "expected-return"
 _RECIPES = {
     "web": {"from": {"debian": "bookworm"}, "slim": {}, "tests": {"inside": _TESTS, "booted": _TESTS}},
     "tarball": {"from": {"tarball": "/srv/root.tar"}},
+    "disk": {"from": {"disk": "/srv/root.qcow2"}},
     "directory": {"from": {"directory": "/srv/root"}},
     "child": {"from": {"recipe": "web"}},
     "grandchild": {"from": {"image": "web:stable"}},

@@ -74,6 +74,6 @@ def test_uv_and_apt_do_not_try_to_fetch(monkeypatch, tmp_path):
 
 
 def test_a_tarball_that_is_not_in_the_cache_is_named(host, tmp_path):
-    order = {"tarball": "https://example.com/root.tar", "sha256": "1" * 64, "offline": True}
+    order = {"sha256": "1" * 64, "offline": True}
     with pytest.raises(CommandExecutionError, match=f"root.tar with the sha256 {'1' * 64} is not in the cache"):
-        downloads.archive(host, tmp_path, order)
+        downloads.fetched(host, tmp_path, "https://example.com/root.tar", order)

@@ -7,7 +7,7 @@ from salt.exceptions import SaltInvocationError
 
 from saltext.immutable import spec
 from saltext.immutable.spec.model import Minion
-from saltext.immutable.spec.origins import Directory, Oci, ParentImage, Tarball
+from saltext.immutable.spec.origins import Directory, Disk, Oci, ParentImage, Tarball
 
 SUM = "0123456789abcdef" * 4
 
@@ -23,6 +23,9 @@ def read(**source):
         pytest.param({"tarball": "/srv/r.tar", "sha256": SUM}, Tarball("/srv/r.tar", SUM), id="a file and its sum"),
         pytest.param({"tarball": "https://x/r.tar", "sha256": SUM}, Tarball("https://x/r.tar", SUM), id="a URL"),
         pytest.param({"directory": "/srv/root"}, Directory("/srv/root"), id="a directory"),
+        pytest.param({"disk": "/srv/a.qcow2"}, Disk("/srv/a.qcow2"), id="a disk"),
+        pytest.param({"disk": "https://x/a.raw", "sha256": SUM}, Disk("https://x/a.raw", SUM), id="the URL of a disk"),
+        pytest.param({"disk": "/srv/a.vmdk", "partition": 3}, Disk("/srv/a.vmdk", None, 3), id="a partition"),
         pytest.param({"oci": "docker.io/library/debian:12"}, Oci("docker.io/library/debian:12"), id="a tag"),
         pytest.param({"oci": f"r.io/a@sha256:{SUM}"}, Oci(f"r.io/a@sha256:{SUM}"), id="a digest"),
         pytest.param({"oci": "localhost:5/a-b:1", "insecure": True}, Oci("localhost:5/a-b:1", True), id="a port"),
@@ -79,6 +82,10 @@ def test_no_bake_may_move_its_own_parent(parents, error):
         pytest.param({"directory": "/srv/root", "sha256": SUM}, "from:sha256: no such key", id="a sum of a directory"),
         pytest.param({"directory": "root"}, "from:directory: 'root' is not an absolute path; write", id="relative"),
         pytest.param({"directory": "/srv/root", "tarball": "/r.tar"}, "from: more than one source", id="two of them"),
+        pytest.param({"disk": "https://x/a.raw"}, "from: sha256 is missing", id="URL of a disk without sum"),
+        pytest.param({"disk": "a.qcow2"}, "from:disk: 'a.qcow2' is not the disk of a system", id="relative disk"),
+        pytest.param({"disk": "/a.raw", "partition": 0}, "from:partition: must be a whole number", id="partition"),
+        pytest.param({"tarball": "/a.tar", "partition": 1}, "from:partition: no such key", id="partition of a tar"),
         pytest.param({"image": "web"}, "from:image: 'web' is not a baked image; write 'base:stable'", id="a recipe"),
         pytest.param({"image": "web@3f2"}, "from:image: 'web@3f2' is not a baked", id="too few digits"),
         pytest.param({"image": "web:stable", "sha256": SUM}, "from:sha256: no such key", id="a sum of an image"),

@@ -15,7 +15,7 @@ from saltext.immutable.bake import locks
 from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.images.retention import Candidate, Rule, Verdict, decide
 from saltext.immutable.spec.model import Definitions
-from saltext.immutable.spec.origins import Debian, Oci, ParentImage, Tarball
+from saltext.immutable.spec.origins import Debian, Disk, Oci, ParentImage, Tarball
 from saltext.immutable.store import Image, Store, in_use
 from saltext.immutable.store.revocations import failures
 from saltext.immutable.worker import Worker
@@ -119,7 +119,8 @@ class Prune:
         """Return the suites, recipes, archives and OCI images whose downloads are kept."""
         recipes = self.definitions.recipes.values()
         suites = {each.source.suite for each in recipes if isinstance(each.source, Debian)}
-        sums = {each.source.sha256 for each in recipes if isinstance(each.source, Tarball) and each.source.sha256}
+        files = (each.source for each in recipes if isinstance(each.source, Tarball | Disk))
+        sums = {source.sha256 for source in files if source.sha256}
         bake_ids = sorted(each.bake_id for each in recipes)
         references = sorted({each.source.reference for each in recipes if isinstance(each.source, Oci)})
         return {"suites": sorted(suites), "bake_ids": bake_ids, "tarballs": sorted(sums), "references": references}

@@ -70,6 +70,11 @@ def of_root(sha256: str) -> dict[str, Any]:
     return {"kind": "root", "sha256": sha256, "pack": __version__}
 
 
+def of_disk(sha256: str, partition: int | None) -> dict[str, Any]:
+    """Return the inputs of the root on a disk; ``partition``: None if it is found."""
+    return {"kind": "disk", "sha256": sha256, "partition": partition, "pack": __version__}
+
+
 def of_oci(layers: Sequence[str], last: bool) -> dict[str, Any]:
     """Return the inputs of the uppermost of these layers of an OCI image (sha256, the lowest first).
 

@@ -14,7 +14,7 @@ from saltext.immutable.bake.stack import Stack
 from saltext.immutable.builder.finish import slim
 from saltext.immutable.builder.sources import downloads
 from saltext.immutable.spec.model import Recipe
-from saltext.immutable.spec.origins import Debian, Directory, Oci, ParentImage, Source, Tarball
+from saltext.immutable.spec.origins import Debian, Directory, Disk, Oci, ParentImage, Source, Tarball
 
 
 def source(context: BakeContext, recipe: Recipe, stack: Stack) -> Stack:
@@ -50,6 +50,8 @@ def roots(source: Source, builder: Builder, offline: bool = False) -> list[Root]
         return [_unpacked("tarball", source.location, source.sha256, builder)]
     if isinstance(source, Directory):
         return [_unpacked("directory", source.path, None, builder)]
+    if isinstance(source, Disk):
+        return [_disk(source, builder)]
     return _oci(source, builder, offline) if isinstance(source, Oci) else []
 
 
@@ -74,6 +76,12 @@ def _oci(source: Oci, builder: Builder, offline: bool) -> list[Root]:
         )
         for number in range(many)
     ]
+
+
+def _disk(source: Disk, builder: Builder) -> Root:
+    found = _unpacked("disk", source.location, source.sha256, builder)
+    order = {**found.order, "partition": source.partition}
+    return Root("root_layer", layer_key.of_disk(order["sha256"], source.partition), order)
 
 
 def _unpacked(kind: str, place: str, sha256: str | None, builder: Builder) -> Root:

@@ -1,4 +1,4 @@
-"""Tar archives from a URL, kept in the builder's cache under their sha256."""
+"""Tar archives and disks from a URL, kept in the builder's cache under their sha256."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def is_url(location: str) -> bool:
     return "://" in location
 
 
-def archive(host: Host, workspace: Path, order: Mapping[str, Any]) -> Path:
-    """Return the file of ``order['tarball']``: a path as it is, a URL from the cache or fetched into it.
+def fetched(host: Host, workspace: Path, location: str, order: Mapping[str, Any]) -> Path:
+    """Return the file at a location: a path as it is, a URL from the cache or fetched into it.
 
-    ``order``: tarball, sha256, offline. Raises CommandExecutionError where the archive cannot be fetched, has another
-    sha256, or may not be fetched.
+    ``order``: sha256, offline. Raises CommandExecutionError where the file cannot be fetched, has another sha256, or
+    may not be fetched.
     """
-    if not is_url(order["tarball"]):
-        return Path(order["tarball"])
+    if not is_url(location):
+        return Path(location)
     cached: Path = host.cache / CACHE / order["sha256"]
     cached.parent.mkdir(exist_ok=True)
     with host.lock(f"cache-{CACHE}", wait=1800):
@@ -44,12 +44,27 @@ def archive(host: Host, workspace: Path, order: Mapping[str, Any]) -> Path:
             cached.unlink()  # damaged: fetch it again
         if not cached.is_file() and order.get("offline"):
             raise CommandExecutionError(
-                f"{order['tarball']} with the sha256 {order['sha256']} is not in the cache; bake once with cache=use"
+                f"{location} with the sha256 {order['sha256']} is not in the cache; bake once with cache=use"
             )
         if not cached.is_file():
-            _fetch(order["tarball"], workspace / "archive", order["sha256"]).rename(cached)
+            _fetch(location, workspace / "archive", order["sha256"]).rename(cached)
             sync_directory(cached.parent)
     return cached
+
+
+def require_content(file: Path, found: str, expected: str) -> None:
+    """Raise CommandExecutionError where a file has another sha256 than expected."""
+    if found != expected:
+        raise CommandExecutionError(
+            f"{file} has the sha256 {found}, and {expected} is expected; check the file, then set from:sha256 in the "
+            "recipe or leave it out"
+        )
+
+
+def version(file: Path) -> tuple[int, ...]:
+    """Return what changes when a file is written."""
+    info = file.stat()
+    return (info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
 
 def _fetch(url: str, file: Path, sha256: str) -> Path:
@@ -64,11 +79,11 @@ def _fetch(url: str, file: Path, sha256: str) -> Path:
             os.fsync(stream.fileno())
     except (OSError, URLError, ValueError) as err:
         raise CommandExecutionError(
-            f"{url} could not be fetched: {err}; let the builder reach it, or correct from:tarball"
+            f"{url} could not be fetched: {err}; let the builder reach it, or correct the URL"
         ) from err
     if digest.hexdigest() != sha256:
         raise CommandExecutionError(
-            f"{url} has the sha256 {digest.hexdigest()}, and the recipe says {sha256}; check the archive, then set "
+            f"{url} has the sha256 {digest.hexdigest()}, and the recipe says {sha256}; check the file, then set "
             "from:sha256 in the recipe"
         )
     return file

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +15,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-import saltext.immutable
+from saltext.immutable.builder.sources import program
 from saltext.immutable.builder.sources.oci_layer import PROGRAM
 from saltext.immutable.host import Host, remove, run, sync_directory, tail
 from saltext.immutable.machines.cgroup import Cgroup
@@ -25,7 +24,6 @@ CACHE = "oci"
 """Folder of the cache, and name of its lock."""
 _KINDS = {"oci-layout": "oci-archive", "manifest.json": "docker-archive"}
 """Member that only such an archive has, and what skopeo calls it."""
-_LIBRARY = Path(saltext.immutable.__file__).parents[2]
 
 
 def cache_name(reference: str) -> str:
@@ -64,17 +62,7 @@ def build(
     blob = json.loads((folder / "manifest.json").read_text())["layers"][order["number"]]["digest"]
     asked = {"archive": str(folder / blob.partition(":")[2]), "sha256": layers[order["number"]], "last": last}
     asked |= {"workspace": str(workspace), "lower": list(lower), "links": str(host.l), "what": order["what"]}
-    command = ["unshare", "--mount", "--propagation=private", "--", sys.executable, "-m", PROGRAM]
-    done = run(
-        [*processes.start_command(), *command],
-        env={"PYTHONPATH": str(_LIBRARY)},
-        cwd=Path("/"),  # where the program looks for modules first
-        stdin=json.dumps(asked),
-    )
-    said = json.loads(done.stdout.splitlines()[-1])
-    if "error" in said:
-        raise CommandExecutionError(said["error"])
-    return list(said["warnings"])
+    return program.call(processes, PROGRAM, asked)
 
 
 def _fetched(host: Host, workspace: Path, order: Mapping[str, Any]) -> Path:

@@ -6,14 +6,11 @@ keeps the owners of folders and hard links to files below.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from salt.exceptions import CommandExecutionError
-
-from saltext.immutable.builder.sources import roots
+from saltext.immutable.builder.sources import program, roots
 from saltext.immutable.builder.sources.unpack import unpack
 from saltext.immutable.builder.sources.whiteouts import Whiteouts
 from saltext.immutable.host import run
@@ -48,14 +45,5 @@ def _stacked(workspace: Path, lower: list[str], links: str) -> Path:
     return tree
 
 
-def main() -> int:
-    """Apply the order on the standard input; print what `apply` returns, or the error, as JSON."""
-    try:
-        print(json.dumps({"warnings": apply(json.load(sys.stdin))}))
-    except CommandExecutionError as err:
-        print(json.dumps({"error": str(err)}))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.main(apply))

@@ -45,11 +45,11 @@ def build(host: Host, workspace: Path, processes: Cgroup, order: Mapping[str, An
     tree, name = workspace / "fs", order["what"]
     if "tarball" in order:
         tree.mkdir(mode=0o755)
-        archive = downloads.archive(host, workspace, order)
-        _require_content(archive, manifest.sha256(str(archive)), order["sha256"])
-        before = _version(archive)
+        archive = downloads.fetched(host, workspace, order["tarball"], order)
+        downloads.require_content(archive, manifest.sha256(str(archive)), order["sha256"])
+        before = downloads.version(archive)
         unpack(archive, tree)
-        if _version(archive) != before:
+        if downloads.version(archive) != before:
             raise CommandExecutionError(f"{archive} changed while it was unpacked; bake again")
     else:
         _copy(_directory(host, order["directory"]), tree, processes)
@@ -80,20 +80,6 @@ def _archive(path: str) -> Path:
     if not file.is_file():
         raise SaltInvocationError(f"from:tarball: there is no file {path} on the builder; correct the path")
     return file
-
-
-def _require_content(archive: Path, found: str, expected: str) -> None:
-    if found != expected:
-        raise CommandExecutionError(
-            f"{archive} has the sha256 {found}, and {expected} is expected; check the archive, then set from:sha256 in "
-            "the recipe or leave it out"
-        )
-
-
-def _version(file: Path) -> tuple[int, ...]:
-    """Return what changes when a file is written."""
-    info = file.stat()
-    return (info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
 
 # Directories

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from saltext.immutable.bake.keys import layer_key
 from saltext.immutable.bake.steps import source
-from saltext.immutable.spec.origins import Directory, Oci, Parent, Tarball
+from saltext.immutable.spec.origins import Directory, Disk, Oci, Parent, Tarball
 
 
 def builder_with(**answers):
@@ -22,6 +22,13 @@ def test_only_content_is_in_the_key():
         "what": "tarball b.tar",
     }
     assert source.roots(Parent("base"), builder_with()) == []
+
+
+def test_the_partition_of_a_disk_is_in_its_key():
+    disks = [Disk("/srv/a.raw"), Disk("https://example.com/b.raw", "1" * 64), Disk("/srv/a.raw", None, 2)]
+    by_path, by_sum, other = (source.roots(disk, builder_with(root_content="1" * 64))[0] for disk in disks)
+    assert layer_key.key(by_path.inputs) == layer_key.key(by_sum.inputs) != layer_key.key(other.inputs)
+    assert other.order == {"disk": "/srv/a.raw", "sha256": "1" * 64, "what": "disk /srv/a.raw", "partition": 2}
 
 
 def oci(reference: str, *layers: str) -> list[source.Root]:

@@ -36,7 +36,7 @@ def web(monkeypatch):
 def fetched(host):
     def ask(location=URL, sha256=SUM, **order):
         with host.workspace() as place:
-            return downloads.archive(host, place, {"tarball": location, "sha256": sha256, **order})
+            return downloads.fetched(host, place, location, {"sha256": sha256, **order})
 
     return ask
 
