@@ -20,7 +20,7 @@ WHOLE = ("store", "builder", "minions", "machines")
 """Folders whose files must all be in a part."""
 PARTS = {
     "Store, leases and locks": ("store/*.py", "bake/locks.py"),
-    "Builder and host": ("host.py", "worker.py", "builder/*.py", *(f"builder/{name}/*.py" for name in (
+    "Builder and host": ("host.py", "rpm.py", "worker.py", "builder/*.py", *(f"builder/{name}/*.py" for name in (
         "sources", "states", "finish", "image_tests"
     ))),
     "Exports": ("builder/export/*.py",),

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from saltext.immutable import rpm
 from saltext.immutable.builder import mirrors, updates
 from saltext.immutable.builder.finish import leftovers, private_keys, scrub, secrets, slim
 from saltext.immutable.builder.finish.search import search
@@ -81,7 +83,7 @@ def root_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     with timed() as seconds, _workspace(host) as workspace:
         with phase("root"):
             warnings = source.build(host, workspace, workspace_cgroup(host, workspace), order)
-        packages = roots.packages(workspace / "fs")
+        packages = roots.packages(rpm.within(workspace / "fs"))
         layer = _commit(host, workspace, seconds, order, packages=packages)
         return {**layer, "warnings": [*warnings, *layer["warnings"]]}
 
@@ -193,16 +195,21 @@ _Answer = TypeVar("_Answer")
 
 
 def candidates(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
-    """Return the version of each package of a stack that apt would install today. ``order``: below, bridge, subnet."""
-    return _query_apt(host, order, updates.candidates)
+    """Return the version of each package of a stack that apt or dnf would install today.
+
+    ``order``: below, bridge, subnet.
+    """
+    return _query_mirrors(host, order, updates.candidates)
 
 
 def pending_updates(host: Host, order: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the packages of a stack that have updates, as `updates.pending` does. ``order`` as in `candidates`."""
-    return _query_apt(host, order, updates.pending)
+    return _query_mirrors(host, order, updates.pending)
 
 
-def _query_apt(host: Host, order: Mapping[str, Any], query: Callable[..., dict[str, _Answer]]) -> dict[str, _Answer]:
+def _query_mirrors(
+    host: Host, order: Mapping[str, Any], query: Callable[..., dict[str, _Answer]]
+) -> dict[str, _Answer]:
     """Call ``query`` with a machine that runs on a stack of layers, and the packages of that stack."""
     with ExitStack() as undo:
         workspace, lower = undo.enter_context(_workspace_on(host, order["below"]))
@@ -212,13 +219,18 @@ def _query_apt(host: Host, order: Mapping[str, Any], query: Callable[..., dict[s
 
 
 def _packages_with(host: Host, workspace: Path, below: Sequence[str]) -> dict[str, str]:
-    """Return the Debian packages of a stack of layers with the tree of a workspace on top."""
-    return roots.packages(workspace / "fs") or _packages(host, below)
+    """Return the packages of a stack of layers with the tree of a workspace on top."""
+    own, lower = rpm.within(workspace / "fs"), _files_of(host, below)
+    return roots.packages(lambda path: own(path) or lower(path))
 
 
 def _packages(host: Host, below: Sequence[str]) -> dict[str, str]:
-    """Return the Debian packages of a stack of layers: name:arch -> version."""
-    return debian.installed(overlay.top_file(host.l, layers.short_names(list(below)), "var/lib/dpkg/status"))
+    """Return the packages of a stack of layers: name:arch -> version."""
+    return roots.packages(_files_of(host, below))
+
+
+def _files_of(host: Host, below: Sequence[str]) -> rpm.Find:
+    return partial(overlay.top_file, host.l, layers.short_names(list(below)))
 
 
 def sweep(host: Host) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which packages of a stack of layers have a newer version at the mirrors."""
+"""Which packages of a stack of layers have a newer version at the mirrors: apt or dnf says so, in a machine of it."""
 
 from __future__ import annotations
 
@@ -14,24 +14,37 @@ from saltext.immutable.machines.description import Machine
 
 _VERSIONS = re.compile(r"^ (?:   |\*\*\*|\+\+\+) (\S+) -?\d+\n((?:        .*\n)+)", re.MULTILINE)
 _SECURITY = re.compile(r"-security\b|/security\b|debian-security")
+_DNF = re.compile(r"^(\S+)\.([^.\s]+)\s+(\S+)\s+\S+$", re.MULTILINE)
+_DNF_PROGRAMS = ("dnf", "yum")
+_HAS_UPDATES = 100
+"""What dnf exits with where there are updates."""
 _POLICY = re.compile(r"^(\S+):\n(?:  .*\n)*?  Candidate: (\S+)$", re.MULTILINE)
 
 
 def candidates(machine: Machine, packages: Mapping[str, str]) -> dict[str, str]:
-    """Return the version of each package that apt would install today.
+    """Return the version of each package that apt or dnf would install today.
 
     ``packages``: name:arch -> installed version. Raises CommandExecutionError where the mirrors cannot be reached.
     """
+    if packages and not _has(machine, "apt-get"):
+        return {**packages, **_of_dnf(machine, packages)}
     newest = dict(_POLICY.findall(_policies(machine, packages)))
     return {name: _candidate(name, version, newest) for name, version in packages.items()}
 
 
 def pending(machine: Machine, packages: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Return the packages of which apt would install another version: installed, candidate, security.
+    """Return the packages of which apt or dnf would install another version: installed, candidate, security.
 
-    ``security`` is True where an archive for security updates (``bookworm-security``) has the candidate. ``packages``
-    and errors as in `candidates`.
+    ``security`` is True where an archive for security updates (``bookworm-security``) has the candidate, or where dnf
+    says so. ``packages`` and errors as in `candidates`.
     """
+    if packages and not _has(machine, "apt-get"):
+        newer = _of_dnf(machine, packages)
+        urgent = _of_dnf(machine, packages, "--security") if newer else {}
+        return {
+            name: {"installed": packages[name], "candidate": version, "security": urgent.get(name) == version}
+            for name, version in newer.items()
+        }
     policies = _policies(machine, packages)
     newest, secure = dict(_POLICY.findall(policies)), set(_security_updates(policies))
     found = {}
@@ -41,6 +54,29 @@ def pending(machine: Machine, packages: Mapping[str, str]) -> dict[str, dict[str
             security = (name if name in newest else name.rpartition(":")[0]) in secure
             found[name] = {"installed": version, "candidate": candidate, "security": security}
     return found
+
+
+def _has(machine: Machine, program: str) -> bool:
+    return not machine.run(["sh", "-c", f"command -v {program}"]).returncode
+
+
+def _of_dnf(machine: Machine, packages: Mapping[str, str], *only: str) -> dict[str, str]:
+    """Return the packages of which dnf would install another version, with that; ``only``: a filter of its own."""
+    program = next((name for name in _DNF_PROGRAMS if _has(machine, name)), None)
+    if program is None:
+        raise CommandExecutionError(
+            "updates are known of apt, dnf and yum only, and this image has none of them; use refresh=always, which "
+            "builds every layer again, or refresh=never"
+        )
+    done = machine.run([program, "--quiet", *only, "check-update"], env=mirrors.environment())
+    if done.returncode not in (0, _HAS_UPDATES):
+        raise CommandExecutionError(
+            f"{program} check-update failed, so no updates are known; let the builder reach the mirrors, and repeat:\n"
+            + tail(done.stderr + done.stdout)
+        )
+    lines = re.sub(r"\n\s+", " ", done.stdout.partition("\nObsoleting Packages")[0])  # yum breaks long ones
+    found = {f"{name}:{arch}": version.removeprefix("0:") for name, arch, version in _DNF.findall(lines)}
+    return {name: version for name, version in found.items() if name in packages}
 
 
 def _security_updates(policies: str) -> Iterator[str]:

@@ -29,7 +29,7 @@ class Layer:
     what: str
     """``debian bookworm``, ``minion salt==3008.3``, ``states of web``."""
     packages: Mapping[str, str] = field(default_factory=dict)
-    """Debian packages of the stack up to this layer: name:arch -> version."""
+    """Packages of the stack up to this layer, of dpkg or rpm: name:arch -> version."""
     grains: Mapping[str, Any] = field(default_factory=dict)
     """Grains of a minion of this stack, for pillars that depend on them; empty below the minion layer."""
     unproven: Sequence[str] = ()

@@ -42,9 +42,11 @@ def document(name: str, digest: str, created: float, found: Iterable[Mapping[str
 
 
 def _component(each: Mapping[str, Any]) -> Component:
-    deb = each["type"] == "deb"
-    qualifiers = {"arch": each["arch"], "distro": each["distro"]} if deb else None
-    url = PackageURL(each["type"], each.get("vendor"), each["name"], each["version"], qualifiers)
+    qualifiers = {"arch": each["arch"], "distro": each["distro"]} if "arch" in each else None
+    version = each["version"]
+    if each["type"] == "rpm" and qualifiers and ":" in version:  # of Debian's the epoch is in the version
+        qualifiers["epoch"], _, version = version.partition(":")
+    url = PackageURL(each["type"], each.get("vendor"), each["name"], version, qualifiers)
     more = {what: each[what] for what in ("source", "path") if what in each}
     return Component(
         name=each["name"],

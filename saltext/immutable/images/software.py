@@ -1,4 +1,4 @@
-"""The software in an image: Debian packages and Python distributions, with their licenses."""
+"""The software in an image: packages of dpkg and rpm, and Python distributions, with their licenses."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import email
 import re
 from collections.abc import Callable, Iterator
 from email.message import Message
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
+from saltext.immutable import rpm
 from saltext.immutable.host import Host
 from saltext.immutable.images import compare, verify
 from saltext.immutable.machines import overlay
@@ -23,19 +25,22 @@ _FIELDS = re.compile(r"^(Package|Status|Architecture|Version|Source|Maintainer):
 
 
 def software(host: Host, digest: str) -> list[dict[str, Any]]:
-    """Return the software of an image, sorted: type (deb, pypi), name, version, licenses.
+    """Return the software of an image, sorted: type (deb, rpm, pypi), name, version, licenses.
 
     Packages also have arch, source, by, vendor and distro; distributions have path. Raises `verify.Damaged` where the
-    metadata of the image was changed.
+    metadata of the image was changed, and CommandExecutionError where its database of rpm cannot be read.
     """
     stack = tuple(map(overlay.short, verify.definition(host, digest)["layers"]))
 
+    find = partial(overlay.top_file, host.l, stack)
+
     def read(path: str) -> str:
-        file = overlay.top_file(host.l, stack, path)
+        file = find(path)
         return file.read_text(errors="replace") if file else ""
 
     metadata = filter(_PYTHON.search, compare.visible_files(host, digest))
-    found = [*_packages(read), *(each for path in metadata for each in distribution(read(path), path))]
+    packaged = list(_packages(read) if find(_STATUS) else _of_rpm(read, find))
+    found = [*packaged, *(each for path in metadata for each in distribution(read(path), path))]
     return sorted(found, key=lambda each: (each["type"], each["name"], each["version"], each.get("path", "")))
 
 
@@ -43,12 +48,16 @@ def software(host: Host, digest: str) -> list[dict[str, Any]]:
 
 
 def _packages(read: Callable[[str], str]) -> Iterator[dict[str, Any]]:
-    release = dict(_NAMED.findall(next(filter(None, map(read, _RELEASE)), "")))
-    vendor = release.get("ID", "debian")
-    distro = f"{vendor}-{release['VERSION_ID']}" if "VERSION_ID" in release else vendor
+    known = _distribution(read, "debian")
     for package in packages(read(_STATUS)):
-        known = {"vendor": vendor, "distro": distro}
         yield {**package, **known, "licenses": licenses(read(_COPYRIGHT.format(package["name"])))}
+
+
+def _distribution(read: Callable[[str], str], otherwise: str) -> dict[str, str]:
+    """Return vendor and distro, as package URLs name them."""
+    release = dict(_NAMED.findall(next(filter(None, map(read, _RELEASE)), "")))
+    vendor = release.get("ID", otherwise)
+    return {"vendor": vendor, "distro": f"{vendor}-{release['VERSION_ID']}" if "VERSION_ID" in release else vendor}
 
 
 def packages(status: str) -> Iterator[dict[str, Any]]:
@@ -66,6 +75,17 @@ def licenses(copyright_: str) -> list[str]:
     if not copyright_.lstrip().startswith("Format:"):
         return []
     return sorted(set(_LICENSE.findall(copyright_)))
+
+
+# RPM
+
+
+def _of_rpm(read: Callable[[str], str], find: rpm.Find) -> Iterator[dict[str, Any]]:
+    known = _distribution(read, "rpm")
+    for package in rpm.packages(find):
+        named = {"type": "rpm", **{what: package[what] for what in ("name", "version", "arch", "source")}}
+        licenses_ = [package["license"]] if package["license"] else []
+        yield {**named, "by": package["vendor"], **known, "licenses": licenses_}
 
 
 # Python

@@ -100,3 +100,70 @@ def test_updates_that_come_from_an_archive_for_security_are_marked(monkeypatch):
 def test_mirrors_that_cannot_be_reached_are_an_error():
     with pytest.raises(CommandExecutionError, match="no route to the mirror"):
         updates.candidates(Machine(update=100), {"nginx-light:amd64": "1"})
+
+
+# The RPM family
+
+DNF = """
+bash.x86_64                    5.2.32-1.fc41                   updates
+openssl-libs.x86_64            1:3.2.2-9.fc41                  updates
+kernel-core.x86_64             6.12.4-200.fc41                 updates
+a-package-with-a-name-that-is-as-long-as-that.noarch
+                               2.0-1                           updates
+not-installed.x86_64           1-1                             updates
+Obsoleting Packages
+gone.x86_64                    9-9                             updates
+"""
+INSTALLED = {
+    "bash:x86_64": "5.2.26-1.fc41",
+    "openssl-libs:x86_64": "1:3.2.1-1.fc41",
+    "kernel-core:x86_64": "6.11.1-1, 6.12.0-1",
+    "a-package-with-a-name-that-is-as-long-as-that:noarch": "1.0-1",
+    "tzdata:noarch": "2024b-1",
+    "gone:x86_64": "1-1",
+}
+
+
+class Fedora:
+    """A machine whose packages are those of ``program``."""
+
+    def __init__(self, program: str = "dnf", retcode: int = 100) -> None:
+        self.program, self.retcode = program, retcode
+
+    def run(self, command, **_):
+        if command[0] == "sh":
+            return CompletedProcess(command, int(command[-1] != f"command -v {self.program}"), "", "")
+        assert command[0] == self.program
+        found = "".join(line for line in DNF.splitlines(True) if "openssl" in line) if "--security" in command else DNF
+        return CompletedProcess(command, self.retcode, found, "no mirror")
+
+
+@pytest.mark.parametrize("program", ["dnf", "yum"])
+def test_dnf_says_what_it_would_install(program):
+    assert updates.candidates(Fedora(program), INSTALLED) == {
+        **INSTALLED,
+        "bash:x86_64": "5.2.32-1.fc41",
+        "openssl-libs:x86_64": "1:3.2.2-9.fc41",
+        "kernel-core:x86_64": "6.12.4-200.fc41",
+        "a-package-with-a-name-that-is-as-long-as-that:noarch": "2.0-1",
+    }
+
+
+def test_dnf_says_which_updates_are_for_security():
+    found = updates.pending(Fedora(), INSTALLED)
+    assert [name for name, one in found.items() if one["security"]] == ["openssl-libs:x86_64"]
+    assert found["bash:x86_64"] == {"installed": "5.2.26-1.fc41", "candidate": "5.2.32-1.fc41", "security": False}
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+    ("machine", "error"),
+    [
+        pytest.param(Fedora("zypper"), "updates are known of apt, dnf and yum only.*use refresh=always", id="zypper"),
+        pytest.param(Fedora(retcode=1), "dnf check-update failed, so no updates are known; let the", id="no mirror"),
+    ],
+)
+def test_what_keeps_updates_unknown_is_said(machine, error):
+    with pytest.raises(CommandExecutionError, match=error):
+        updates.candidates(machine, INSTALLED)
+    assert updates.candidates(machine, {}) == {}

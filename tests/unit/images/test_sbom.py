@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support import rpms
 
 from saltext.immutable.host import Host
 from saltext.immutable.images import layers, manifest, sbom, software
@@ -151,3 +152,19 @@ def test_a_bake_does_not_load_the_library():
     importers = [file.name for file in source.glob("*.py") if "import cyclonedx" in file.read_text()]
     importers += [file.name for file in source.glob("*.py") if "from cyclonedx" in file.read_text()]
     assert importers == ["sbom.py"]
+
+
+@rpms.needs_rpm
+def test_packages_of_rpm_are_in_the_bill_of_materials(host, tmp_path):
+    with host.workspace() as place:
+        rpms.install(rpms.build(tmp_path), place / "fs")
+        (place / "fs/etc").mkdir()
+        (place / "fs/etc/os-release").write_text(rpms.RELEASE)
+        digest = image(host, layers.commit(host, place, what="a layer").digest)
+    found = software.software(host, digest)
+    named = {"type": "rpm", "name": "tiny", "version": "1:2.5-3", "arch": "noarch", "source": "tiny-2.5-3.src.rpm"}
+    known = {"by": "Example Project", "vendor": "fedora", "distro": "fedora-41", "licenses": ["GPLv3+ and MIT"]}
+    assert found == [{**named, **known}]
+    [component] = sbom.document("web@1", digest, 1.0, found)["components"]
+    assert component["purl"] == "pkg:rpm/fedora/tiny@2.5-3?arch=noarch&distro=fedora-41&epoch=1"
+    assert (component["version"], component["publisher"]) == ("1:2.5-3", "Example Project")

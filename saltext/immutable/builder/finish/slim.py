@@ -1,6 +1,7 @@
 """Remove from a layer what no machine needs: documentation, translations, caches, tests of Salt's packages.
 
-Documentation and translations are removed only where a Debian package installed them. Files that a state wrote stay.
+Documentation and translations are removed only where a package of dpkg or rpm installed them. Files that a state wrote
+stay.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from saltext.immutable import rpm
 from saltext.immutable.builder.finish.caches import CACHES, PACKAGE_LISTS
 from saltext.immutable.builder.sources.minion import VENV
 from saltext.immutable.host import remove
@@ -31,7 +33,7 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}([_@.].*)?")
 _TESTS = tuple(f"{VENV[1:]}/lib/python*/site-packages/*/{name}" for name in ("test", "tests", "SelfTest"))
 """Many Python packages install their tests; those of libcloud are 22 MB."""
 _RECORDS = f"{VENV[1:]}/lib/python*/site-packages/*.dist-info/RECORD"
-_RULES = [_BELOW, _LICENCE.pattern, _LANGUAGE.pattern, CACHES, PACKAGE_LISTS, _TESTS, 1]
+_RULES = [_BELOW, _LICENCE.pattern, _LANGUAGE.pattern, CACHES, PACKAGE_LISTS, _TESTS, 2]
 """Part of a layer's key. Increase the last number when the code below removes something else than before."""
 
 
@@ -106,7 +108,11 @@ def _is_kept(language: str, locales: Sequence[str] | str) -> bool:
 def _packaged(tree: Path) -> list[str]:
     """Return the files in /usr/share that belong to packages which this layer installed."""
     lists = (file.read_text(errors="surrogateescape").splitlines() for file in sorted(tree.glob(_LISTS)))
-    return [path[1:] for lines in lists for path in lines if path.startswith("/usr/share/")]
+    found = [path for lines in lists for path in lines]
+    database = rpm.within(tree)
+    if rpm.problem(database) is None:
+        found += sorted(path for path, _ in rpm.files(database))
+    return [path[1:] for path in found if path.startswith("/usr/share/")]
 
 
 def _files(tree: Path, globs: Iterable[str]) -> Iterator[str]:

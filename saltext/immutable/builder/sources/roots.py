@@ -11,6 +11,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from saltext.immutable import rpm
 from saltext.immutable.builder.sources import downloads
 from saltext.immutable.builder.sources.debian import ETC, installed
 from saltext.immutable.builder.sources.unpack import printable, unpack
@@ -19,6 +20,8 @@ from saltext.immutable.host import Host, remove, run
 from saltext.immutable.images import manifest
 from saltext.immutable.machines.cgroup import Cgroup
 
+STATUS = "var/lib/dpkg/status"
+"""Where dpkg keeps what is installed."""
 _FOLDERS = ("dev", "etc", "proc", "run", "sys", "tmp", "usr", "var")
 """Folders on which a machine mounts something, or to which this pack writes."""
 _INITS = ("sbin/init", "usr/sbin/init", "lib/systemd/systemd", "usr/lib/systemd/systemd")
@@ -68,11 +71,9 @@ def finish(tree: Path, name: str) -> list[str]:
     return warnings
 
 
-def packages(tree: Path) -> dict[str, str]:
-    """Return the Debian packages of a root, {} where it has no dpkg."""
-    status = tree / "var/lib/dpkg/status"
-    own = status.resolve() == tree.resolve() / "var/lib/dpkg/status"  # a symbolic link might lead to this host's file
-    return installed(status if own and status.is_file() else None)
+def packages(find: rpm.Find) -> dict[str, str]:
+    """Return the packages of a root that dpkg or else rpm lists, name:arch -> version; {} where it has neither."""
+    return installed(find(STATUS)) or rpm.installed(find)
 
 
 def _archive(path: str) -> Path:
@@ -173,6 +174,9 @@ def _check(tree: Path, name: str) -> Iterator[str]:
         )
     if not os.path.lexists(tree / "usr/bin/python3"):
         raise CommandExecutionError(f"{name}: it has no /usr/bin/python3, which Salt needs; install it in that root")
+    find = rpm.within(tree)
+    if not find(STATUS) and (why := rpm.problem(find)):
+        yield f"no packages of it are known: {why}, and bake with refresh=always"
     if not any(os.path.lexists(tree / folder) for folder in _INITS):
         yield "it has no init, so machines cannot boot from it; install systemd and dbus in that root"
 

@@ -12,6 +12,7 @@ from contextlib import closing
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from saltext.immutable import rpm
 from saltext.immutable.builder import commands
 from saltext.immutable.builder.finish import scrub
 from saltext.immutable.builder.sources import roots
@@ -52,7 +53,7 @@ def made(host):
             scrub.scrub(place / "fs")
             kept = host.root / "kept"
             (place / "fs").rename(kept)
-        return kept, roots.packages(kept), warnings
+        return kept, roots.packages(rpm.within(kept)), warnings
 
     return build
 
