@@ -21,7 +21,7 @@ from salt.exceptions import CommandExecutionError
 from saltext.immutable.builder.sources import partitions, program, roots
 from saltext.immutable.builder.sources.partitions import MOUNTABLE, Partition
 from saltext.immutable.builder.sources.unpack import printable
-from saltext.immutable.host import remove, run, tail
+from saltext.immutable.host import remove, run
 
 PROGRAM = "saltext.immutable.builder.sources.disk_root"
 _RELEASE = ("etc/os-release", "usr/lib/os-release")
@@ -89,7 +89,7 @@ def _mounted(disk: str, one: Partition, place: Path) -> Iterator[None]:
     more = ",".join([*options, *_OPTIONS.get(kind, [])])
     done = run(["mount", f"--types={kind}", f"--options={more}", disk, place], check=False)
     if done.returncode:
-        raise _unmounted(kind, tail(done.stderr.strip(), 3))
+        raise _unmounted(kind, done.stderr.strip().partition("\n")[0].rstrip("."))
     try:
         yield
     finally:

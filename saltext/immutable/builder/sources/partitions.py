@@ -56,7 +56,7 @@ class Partition:
     def __str__(self) -> str:
         what = self.system or _WRAPPED.get(self.content, "")
         known = [self.content or "unknown", f"{self.size / 1e6:.0f} MB", *([what] if what else [])]
-        return f"{self.number} ({', '.join(known)})"
+        return f"{self.number or 'the whole disk'} ({', '.join(known)})"
 
 
 def read(table: Mapping[str, Any], disk: str) -> list[Partition]:

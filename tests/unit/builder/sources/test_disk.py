@@ -54,6 +54,9 @@ def test_the_root_is_found(found, wanted, number):
         pytest.param([ESP, LUKS], None, "partition 3 is encrypted", id="encrypted"),
         pytest.param([ESP, BROKEN], None, r"partition 3 \(xfs\) cannot be mounted: the kernel has no xfs", id="kernel"),
         pytest.param([ESP], None, r"none of its partitions has an /etc/os-release: 1 \(vfat, 127 MB\)", id="none"),
+        pytest.param(
+            [Partition(0, 0, 67_000_000)], None, r"none of .*: the whole disk \(unknown, 67 MB\)", id="no file system"
+        ),
         pytest.param([], None, "none of its partitions has an /etc/os-release: none", id="no partitions"),
         pytest.param([ESP, ROOT], 7, "it has no partition 7; name one of 1", id="a number that is not there"),
         pytest.param([ESP, ROOT], 1, "partition 1 holds vfat, and a root is read from ext2", id="no root"),
