@@ -21,7 +21,7 @@ WHOLE = ("store", "builder", "minions", "machines")
 PARTS = {
     "Store, leases and locks": ("store/*.py", "bake/locks.py"),
     "Builder and host": ("host.py", "rpm.py", "worker.py", "builder/*.py", *(f"builder/{name}/*.py" for name in (
-        "sources", "states", "finish", "image_tests"
+        "sources", "states", "finish", "image_tests", "vm"
     ))),
     "Exports": ("builder/export/*.py",),
     "Machines": ("machines/*.py",),
@@ -31,7 +31,7 @@ PARTS = {
 HEAD, BEGIN = "| it says | what to do |\n|---|---|\n", "<!-- the table: MESSAGES=write -->"
 INNER = {
     *("Refused", "ValueError", "AttributeError", "OSError", "PermissionError", "ReadError"),
-    *("KeyboardInterrupt", "LaunchFailed"),
+    *("KeyboardInterrupt", "LaunchFailed", "_NoKernel"),
 }
 """Errors that no operator meets: others put them into their own messages."""
 COMPOSED = {

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from saltext.immutable import rpm
-from saltext.immutable.builder import mirrors, updates
+from saltext.immutable.builder import mirrors, phases, updates
 from saltext.immutable.builder.finish import leftovers, private_keys, scrub, secrets, slim
 from saltext.immutable.builder.finish.search import search
 from saltext.immutable.builder.image_tests import run
@@ -186,6 +186,8 @@ def _launched(host: Host, workspace: Path, order: Mapping[str, Any], lower: tupl
     if order.get("vm"):
         description = vm_bake.prepare(host, workspace, order, description)
     with machines.temporary(host, description) as machine:
+        if machine.emulated:
+            phases.say(f"in emulation, which takes about ten times as long: {machine.emulated}")
         if machine.boot:
             machines.wait_booted(machine, _VM_BOOTS_WITHIN if machine.vm else _BOOTS_WITHIN)
         yield machine

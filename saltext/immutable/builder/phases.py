@@ -28,6 +28,12 @@ def phase(name: str) -> Iterator[None]:
             seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - began, 3)
 
 
+def say(what: str) -> None:
+    """Report something about the phase that runs."""
+    if listener := _LISTENER.get():
+        listener(what)
+
+
 @contextmanager
 def timed() -> Iterator[dict[str, float]]:
     """Give a mapping that gets the seconds of each phase in the block, in the order in which the phases end."""

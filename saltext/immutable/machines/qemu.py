@@ -59,7 +59,7 @@ class VirtualMachine:
     """A file with the minion config of a machine that boots from an exported disk, or ''."""
 
 
-class _NoKernel(CommandExecutionError):  # type: ignore[misc]
+class _NoKernel(Exception):
     """No kernel ran."""
 
 
@@ -207,7 +207,7 @@ def _speak(machine: VirtualMachine, question: Mapping[str, Any], within: float |
                     answer = dict(json.loads(line))
                     if answer.get("number") == number:
                         return answer
-            raise ConnectionResetError("its agent is gone")
+            raise OSError("its agent is gone")
     return None
 
 

@@ -28,7 +28,16 @@ immutable:
       from: {recipe: bootable}
       bake_id: web-virtual.tests.example.com
       bake_in: vm
+      assume_stable: true
       states: [virtual]
+      tests:
+        inside:
+          - {module_and_function: sysctl.get, args: [vm.max_map_count], assertion: assertEqual, expected: '262144'}
+        vm:
+          - {module_and_function: sysctl.get, args: [vm.max_map_count], assertion: assertEqual, expected: '262144'}
+          - {module_and_function: service.status, args: [only-here], assertion: assertTrue}
+          - {module_and_function: file.file_exists, args: [/var/lib/only-here], assertion: assertTrue}
+          - {module_and_function: immutable.status, assertion: assertTrue, assertion_section: sealed}
     older:
       from:
         debian: bookworm
@@ -95,6 +104,12 @@ immutable:
       states: [restless]
       tests: {idempotent: true}
   fleets:
+    virtual:
+      recipe: virtual
+      size: 1
+      minion_id: 'virtual-{token}.tests.example.com'
+      provider: {name: nspawn, memory: 512M}
+      strategy: {max_surge: 1, ready_within: 60s}
     kernel:
       recipe: kernel
       size: 1

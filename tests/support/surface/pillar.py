@@ -40,7 +40,7 @@ VALUES: dict[str, list[Any]] = {
 _TEST = {word: {} for word in ("assertion_section", "assertion_section_delimiter", "expected", "kwargs", "pillar_data")}
 _TESTS = [{"saltcheck": True}, {**_TEST, "expected_return": 1, "expected-return": 1}, {"assertions": [_TEST]}]
 _RECIPES = {
-    "web": {"from": {"debian": "bookworm"}, "slim": {}, "tests": {"inside": _TESTS, "booted": _TESTS}},
+    "web": {"from": {"debian": "bookworm"}, "slim": {}, "tests": {"inside": _TESTS, "booted": _TESTS, "vm": _TESTS}},
     "tarball": {"from": {"tarball": "/srv/root.tar"}},
     "disk": {"from": {"disk": "/srv/root.qcow2"}},
     "directory": {"from": {"directory": "/srv/root"}},

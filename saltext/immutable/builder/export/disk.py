@@ -111,9 +111,7 @@ def require(disk: Disk, entries: Iterable[tree.Entry]) -> Boot:
 
 
 def _boot(name: str, files: Mapping[str, Path]) -> Boot:
-    for pattern, (missing, package) in _REQUIRED.items():
-        if not any(re.fullmatch(pattern, path) for path in files):
-            raise CommandExecutionError(f"{name} cannot boot, it has {missing}: {package}; {kernel.ADD}")
+    kernel.require(name, files, _REQUIRED)
     found = kernel.find(name, files)
     loader = next(source for path, source in files.items() if _LOADER.fullmatch(path))
     return Boot(loader, found, kernel.modules(name, found.version, files, _MODULES))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
-ADD = "add it to the packages of the recipe (from: {debian: ..., packages: [...]}) or to its states, and bake again"
+_ADD = "add it to the packages of the recipe (from: {debian: ..., packages: [...]}) or to its states, and bake again"
 _VMLINUZ = re.compile(r"boot/vmlinuz-(?P<version>.+)")
 REQUIRED = {
     _VMLINUZ.pattern: ("no kernel", "linux-image-cloud-amd64 (virtual machines) or linux-image-amd64"),
@@ -28,19 +28,25 @@ class Kernel:
     initrd: Path
 
 
+def require(name: str, files: Iterable[str], needed: Mapping[str, tuple[str, str]]) -> None:
+    """Raise CommandExecutionError where an image has no file for one of the patterns ``needed``, see REQUIRED."""
+    paths = list(files)
+    for pattern, (missing, package) in needed.items():
+        if not any(re.fullmatch(pattern, path) for path in paths):
+            raise CommandExecutionError(f"{name} cannot boot, it has {missing}: {package}; {_ADD}")
+
+
 def find(name: str, files: Mapping[str, Path]) -> Kernel:
     """Return the newest kernel among the files of an image. Raises CommandExecutionError where there is none.
 
     ``name``: of the image, for messages. ``files``: path in the image -> the file in its layer.
     """
-    for pattern, (missing, package) in REQUIRED.items():
-        if not any(re.fullmatch(pattern, path) for path in files):
-            raise CommandExecutionError(f"{name} cannot boot, it has {missing}: {package}; {ADD}")
+    require(name, files, REQUIRED)
     versions = [found["version"] for path in files if (found := _VMLINUZ.fullmatch(path))]
     version = max((each for each in versions if f"boot/initrd.img-{each}" in files), key=_sort_key, default="")
     if not version:
         raise CommandExecutionError(
-            f"{name} cannot boot, it has no /boot/initrd.img-{versions[0]}: initramfs-tools; {ADD}"
+            f"{name} cannot boot, it has no /boot/initrd.img-{versions[0]}: initramfs-tools; {_ADD}"
         )
     return Kernel(version, files[f"boot/vmlinuz-{version}"], files[f"boot/initrd.img-{version}"])
 
@@ -61,7 +67,7 @@ def modules(name: str, version: str, files: Mapping[str, Path], wanted: Collecti
             paths = ["modules.dep.bin", *(path for path in ("modules.builtin.bin",) if f"{folder}/{path}" in files)]
             return {f"{version}/{path}": files[f"{folder}/{path}"].read_bytes() for path in [*paths, *needed]}
     raise CommandExecutionError(
-        f"{name} cannot boot, it has no modules of its kernel {version}: linux-image-{version}; {ADD}"
+        f"{name} cannot boot, it has no modules of its kernel {version}: linux-image-{version}; {_ADD}"
     )
 
 

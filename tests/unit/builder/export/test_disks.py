@@ -69,7 +69,7 @@ def found(image: disk.Disk) -> disk.Boot:
 @tools
 def test_the_kernel_and_what_mounts_the_root_are_found(image):
     boots = found(image)
-    assert [boots.kernel.read_text(), boots.initrd.read_text(), boots.loader.read_text()] == [
+    assert [boots.kernel.vmlinuz.read_text(), boots.kernel.initrd.read_text(), boots.loader.read_text()] == [
         "kernel",
         "ram disk",
         "loader",
@@ -110,7 +110,7 @@ def test_the_newest_kernel_boots(image):
         put(image.layers[0] / f"lib/modules/{version}/modules.dep")
     put(image.layers[0] / "boot/initrd.img-6.1.0-10-cloud-amd64")
     boots = found(image)
-    assert (boots.version, boots.kernel.read_text()) == ("6.1.0-10-cloud-amd64", "newer")
+    assert (boots.kernel.version, boots.kernel.vmlinuz.read_text()) == ("6.1.0-10-cloud-amd64", "newer")
     assert list(boots.modules) == ["6.1.0-10-cloud-amd64/modules.dep.bin"], "its squashfs is no module"
 
 

@@ -95,6 +95,6 @@ def read(**recipe):
 
 
 def test_bake_in_of_a_recipe():
-    assert (read(), read(bake_in="chroot")) == ("machine", "chroot")
-    with pytest.raises(SaltInvocationError, match="recipes:web:bake_in: must be machine or chroot, not str 'vm'"):
-        read(bake_in="vm")
+    assert (read(), read(bake_in="chroot"), read(bake_in="vm")) == ("machine", "chroot", "vm")
+    with pytest.raises(SaltInvocationError, match="recipes:web:bake_in: must be machine, chroot or vm, not str 'host'"):
+        read(bake_in="host")
