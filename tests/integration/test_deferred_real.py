@@ -119,3 +119,17 @@ def test_states_that_change_something_each_time_fail_the_bake_if_the_recipe_says
     said = answer.stdout + answer.stderr
     assert "states that would change something each time:" in said
     assert "- the time (cmd.run) of restless" in said and "/etc/quiet" not in said
+
+
+def test_network_zone_and_language_are_baked_and_the_network_of_the_bake_is_left_alone(estate):
+    """A state that needs the network follows them."""
+    report = estate.salt_run("image.bake", "place").data
+    tree = estate.host.layers / report["layers"][-1]["digest"] / "fs"
+    assert [(each["what"], each["applied_by"]) for each in report["deferred"]] == [
+        ("set up eth9", "networking.service")
+    ]
+    written = (tree / "etc/network/interfaces").read_text()
+    assert "iface eth9 inet static" in written and "address 10.9.8.7" in written
+    assert (tree / "etc/localtime").readlink().as_posix().endswith("Europe/Berlin")
+    assert "LANG=de_DE.UTF-8" in (tree / "etc/default/locale").read_text().replace('"', "")
+    assert (tree / "usr/bin/hello").exists()

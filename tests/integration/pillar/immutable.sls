@@ -93,6 +93,10 @@ immutable:
       states: [kernel]
       at_boot: [cron]
       tests: {idempotent: true}
+    place:
+      from: {recipe: base}
+      bake_id: place-bake.tests.example.com
+      states: [place]
     formula:
       from: {recipe: base}
       bake_id: formula-bake.tests.example.com

@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from saltext.immutable import systemd
+from saltext.immutable.builder.states import deferred_network
+from saltext.immutable.builder.states.deferred_call import AT_LAUNCH, Call, Result
 from saltext.immutable.builder.states.trace import Trace, wrap_method
 from saltext.immutable.guard.reach import units as guard_units
 
-Result = dict[str, Any]
-"""What a state function returns: name, result, changes, comment."""
-AT_LAUNCH = "run it on each machine (at_launch of the recipe)"
 _IN_VM = "if only the bake needs it, bake in a machine with a kernel of its own (bake_in: vm)"
 _MARK = "_immutable_deferred"
 _MODULES_FILE = "/etc/modules-load.d/salt_managed.conf"
@@ -41,42 +40,6 @@ _DEVICES = ("/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=", "ID=")
 _KERNEL = re.compile(r"/proc/sys/|/sys/|\b(?:modprobe|insmod|rmmod|swapon|setenforce)\b|\bsysctl\b.*=")
 _STORAGE = ("blockdev", "btrfs", "lvm", "mdadm", "raid", "quota", "zfs", "zpool")
 """State modules that make or change the storage of one machine."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a state function."""
-
-    function: str
-    arguments: Mapping[str, Any]
-    """By name, with defaults."""
-    salt: Mapping[str, Callable[..., Any]]
-    """Salt's execution functions."""
-    run: Callable[[], Result]
-    """Calls Salt's own function."""
-    trace: Trace
-    at_boot: Collection[str]
-    """Services that the recipe does not start in the bake."""
-
-    @property
-    def name(self) -> str:
-        """The argument ``name``."""
-        return str(self.arguments["name"])
-
-    def get(self, argument: str) -> Any:
-        """Return an argument, None where it is not given."""
-        return self.arguments.get(argument)
-
-    def deferred(self, what: str, applied_by: str, changes: Mapping[str, Any]) -> Result:
-        """Record what is left to the boot, and return the result of a state whose persistent part is done."""
-        state = self.trace.in_progress[-1].removeprefix("state ") if self.trace.in_progress else self.function
-        self.trace.note("deferred", state, what, applied_by)
-        comment = f"deferred to the boot: {what} (applied by {applied_by})"
-        return {"name": self.name, "result": True, "changes": dict(changes), "comment": comment}
-
-    def failed(self, comment: str) -> Result:
-        """Return the result of a state that fails."""
-        return {"name": self.name, "result": False, "changes": {}, "comment": comment}
 
 
 def sysctl(call: Call) -> Result:
@@ -143,7 +106,7 @@ def _list_modules(mods: Collection[str], wanted: bool) -> dict[str, str]:
 
 def swap(call: Call) -> Result:
     """`mount.swap`: Salt writes fstab after it could not activate the swap."""
-    result = _run_caught(call)
+    result = call.run_caught()
     if result["result"] is not False:
         return result
     if not call.get("persist"):
@@ -154,7 +117,7 @@ def swap(call: Call) -> Result:
 
 def mounted(call: Call) -> Result:
     """`mount.mounted`: what cannot be mounted in a container, a device above all, gets its line in fstab."""
-    result, device = _run_caught(call), str(call.get("device"))
+    result, device = call.run_caught(), str(call.get("device"))
     if result["result"] is not False or not call.get("mount"):
         return result
     if not device.startswith(_DEVICES) and not _NOT_ALLOWED.search(str(result["comment"])):
@@ -190,39 +153,8 @@ def _in_fstab(call: Call, entry: Sequence[Any], what: str, **how: Any) -> Result
     return call.deferred(what, "systemd-fstab-generator", {} if added == "present" else {"persist": added})
 
 
-def _run_caught(call: Call) -> Result:
-    """Return the result of Salt's function. One that a container stops with an exception has failed."""
-    from salt.exceptions import CommandExecutionError
-
-    try:
-        return call.run()
-    except (CommandExecutionError, OSError) as err:
-        return call.failed(str(err))
-
-
 def _of_running(call: Call, does: str) -> str:
     return f"{call.function} {does} the machine that bakes only; give persist: True, or {AT_LAUNCH}"
-
-
-def firewall(call: Call) -> Result:
-    """`iptables.append` and the like: only saved rules are in the image. Chains and tables are saved with the rules."""
-    family, _, function = call.function.partition(".")
-    if function not in _SAVING:
-        return call.run()
-    unit, what = _FIREWALLS[family]
-    if family == "iptables" and call.salt["grains.get"]("os_family") != "Debian":
-        unit = "iptables.service"
-    if not call.get("save") and not any(rule.get("save") for rule in call.get("rules") or ()):
-        return call.failed(
-            f"{call.function} changes the rules of the machine that bakes, and no machine gets them; give save: True, "
-            f"and let {unit} load the saved rules at boot, or {AT_LAUNCH}"
-        )
-    result = call.run()
-    if result["result"] is False:
-        return result
-    if isinstance(call.get("save"), str):
-        what, unit = f"load the rules of {call.get('save')}", "a unit of the tree"
-    return {**result, **call.deferred(what, unit, result["changes"])}
 
 
 def storage(call: Call) -> Result:
@@ -292,6 +224,9 @@ _FUNCTIONS: Mapping[str, Handler] = {
     "mount.swap": swap,
     "mount.mounted": mounted,
     "mount.mod_watch": remounted,
+    "network.managed": deferred_network.interface,
+    "network.routes": deferred_network.network,
+    "network.system": deferred_network.network,
     "service.running": service,
     "service.dead": service,
     "service.disabled": service,
@@ -299,15 +234,10 @@ _FUNCTIONS: Mapping[str, Handler] = {
     "service.mod_watch": service,
     **{f"cmd.{name}": command for name in ("run", "script", "wait", "wait_script", "mod_watch")},
 }
-_SAVING = ("append", "insert", "delete", "set_policy")
-_FIREWALLS = {
-    "iptables": ("netfilter-persistent.service", "load the saved rules of iptables"),
-    "nftables": ("nftables.service", "load the saved rules of nftables, which /etc/nftables.conf has to include"),
-}
-"""By state module: the unit that loads saved rules, and what it does."""
 _MODULES: Mapping[str, Handler] = {
-    "iptables": firewall,
-    "nftables": firewall,
+    "iptables": deferred_network.firewall,
+    "nftables": deferred_network.firewall,
+    "firewalld": deferred_network.firewalld,
     **dict.fromkeys(_STORAGE, storage),
 }
 

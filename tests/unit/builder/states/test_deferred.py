@@ -325,3 +325,38 @@ def test_other_functions_are_not_touched(tmp_path):
 )
 def test_the_full_name_of_a_unit(name, full):
     assert systemd.full_name(name) == full
+
+
+def test_an_interface_gets_its_file_and_is_set_up_at_boot(tmp_path):
+    states = FakeStates(tmp_path)
+    code = "name, enabled=True, **kwargs|return {'name': name, 'result': True, 'changes': kwargs, 'comment': ''}"
+    result = states.call("network.managed", code, name="eth0", type="eth", proto="dhcp")
+    assert result["changes"] == {"type": "eth", "proto": "dhcp", "noifupdown": True}
+    assert states.noted()[0][1:] == ["set up eth0", "networking.service"]
+
+
+@pytest.mark.parametrize(
+    ("function", "what"),
+    [("network.routes", "apply the routes of eth0"), ("network.system", "apply the settings of the network")],
+)
+def test_the_network_is_not_restarted_in_a_bake(tmp_path, function, what):
+    states = FakeStates(tmp_path)
+    code = "name, **kwargs|return {'name': name, 'result': True, 'changes': dict(kwargs), 'comment': ''}"
+    assert states.call(function, code, name="eth0")["changes"] == {"require_reboot": True}
+    assert states.noted()[0][1:] == [what, "networking.service"]
+
+
+@pytest.mark.parametrize("function", ["network.managed", "network.system"])
+def test_what_salt_cannot_write_of_the_network_fails(tmp_path, function):
+    states = FakeStates(tmp_path)
+    code = "name, **kwargs|return {'name': name, 'result': False, 'changes': {}, 'comment': 'no'}"
+    assert states.call(function, code, name="eth0")["result"] is False
+    assert states.noted() == []
+
+
+def test_without_firewalld_its_states_say_the_ways_out(tmp_path):
+    states = FakeStates(tmp_path)
+    code = "name|raise Error('firewall-cmd failed: FirewallD is not running')"
+    result = states.call("firewalld.present", code, name="public")
+    assert result["result"] is False
+    assert "bake_in: vm" in result["comment"] and "/etc/firewalld/zones" in result["comment"]
