@@ -64,12 +64,17 @@ class Onlooker:
 
 
 class Stage:
-    """Fleet ``web`` of three machines behind HAProxy. ``strategy`` is more of it; ``fleet`` more of the fleet."""
+    """Fleet ``web`` of three machines behind HAProxy. ``strategy`` is more of it; ``fleet`` more of the fleet.
 
-    def __init__(self, estate: Estate, home: Path, fleet: Mapping[str, Any] | None = None, **strategy: Any) -> None:
+    ``fall``: so many checks one after the other must fail until HAProxy sends nobody to a server any more.
+    """
+
+    def __init__(
+        self, estate: Estate, home: Path, fleet: Mapping[str, Any] | None = None, fall: int = 1, **strategy: Any
+    ) -> None:
         self.estate = estate
         self.balancer = Balancer(home / "haproxy", backend=BACKEND)
-        self._fleet, self._strategy = dict(fleet or {}), strategy
+        self._fleet, self._strategy, self._fall = dict(fleet or {}), strategy, fall
         self._pillar = estate.pillar / "immutable.sls"
         self._before = self._pillar.read_text()
         self._begun: list[subprocess.Popen[str]] = []
@@ -96,7 +101,7 @@ class Stage:
     def strategy(self, **strategy: Any) -> None:
         """Write the fleet's strategy into the pillar."""
         pillar = yaml.safe_load(self._before)
-        options = {"inter": "200ms", "fall": 1, "rise": 1}
+        options = {"inter": "200ms", "fall": self._fall, "rise": 1}
         pillar["immutable"]["fleets"]["web"] |= {
             "strategy": {**STRATEGY, **strategy},
             "traffic": {"haproxy": {"socket": self.balancer.socket, "backend": "web", "options": options}},
