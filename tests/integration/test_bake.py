@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
+from damage import overwrite
 from processes import command_of
 from support.estate import wait_for
 from support.slices import full
@@ -217,17 +216,6 @@ def test_what_an_image_is_can_be_told_and_proven(estate):
     assert differs["states"] == {"changed": ["small"]}
     assert "/etc/other" in differs["inside"]["files"]["added"]["all"]
     assert "/etc/small" in differs["inside"]["files"]["removed"]["all"]
-
-
-def overwrite(file: Path, content: bytes) -> None:
-    """Put another file in its place, at the same times: one with fs-verity cannot be written."""
-    times = [(place, place.stat()) for place in (file, file.parent)]
-    new = file.with_name(".new")
-    new.write_bytes(content)
-    shutil.copymode(file, new)
-    new.replace(file)
-    for place, info in times:
-        os.utime(place, ns=(info.st_atime_ns, info.st_mtime_ns))
 
 
 def test_what_was_tampered_with_is_neither_launched_nor_exported_and_the_next_bake_makes_it_again(estate, tmp_path):
