@@ -98,7 +98,7 @@ def _swap(place: Place) -> None:
 WAYS = {
     "byte": Way(lambda place: flip(place.path, 0), "/{file} has changed (content"),
     "mode": Way(lambda place: place.path.chmod(0o4755), "/{file} has changed (mode"),
-    "owner": Way(lambda place: os.chown(place.path, 1, 1), "/{file} has changed (uid, gid"),
+    "owner": Way(lambda place: os.chown(place.path, 1, 1), "/{file} has changed (gid, uid"),
     "extra": Way(_add, "extra was added"),
     "missing": Way(_remove, "/{file} is missing"),
     "xattr": Way(lambda place: os.setxattr(place.path, "user.mark", b"1"), "/{file} has changed (xattrs"),
