@@ -92,16 +92,16 @@ class Host:
 
     def discard(self, folder: Path) -> None:
         """Remove a folder: rename it away in one step, then delete its content. After a kill the next call finishes."""
-        self.set_aside(folder)
+        self.take_away(folder)
         self.remove_discarded()
 
-    def set_aside(self, folder: Path) -> None:
+    def take_away(self, folder: Path) -> None:
         """Rename a folder away in one step; `remove_discarded` deletes it later."""
         if folder.exists():
             folder.rename(self.root / "tmp" / f"{_DISCARDED}{secrets.token_hex(6)}")
 
     def remove_discarded(self) -> None:
-        """Delete all folders that were set aside."""
+        """Delete all folders that were taken away."""
         for discarded in (self.root / "tmp").glob(f"{_DISCARDED}*"):
             remove(discarded)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.machines import qemu, qemu_agent
+from saltext.immutable.builder.vm import agent
+from saltext.immutable.machines import qemu
 from saltext.immutable.machines.cgroup import Cgroup
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes cgroups: needs root")
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes cgroups: needs 
 FAKE_QEMU = """#!{python}
 import os, socket, sys
 sys.path[:0] = {path!r}
-from saltext.immutable.machines import qemu_agent
+from saltext.immutable.builder.vm import agent
 {first}
 print("Linux version 6.1", flush=True)
 {then}
@@ -37,8 +38,8 @@ while True:
     if os.fork():
         peer.close()
         continue
-    for question in qemu_agent.questions(Port(peer)):
-        peer.sendall(b"half of an answer\\n" + __import__("json").dumps(qemu_agent.answer(question)).encode() + b"\\n")
+    for question in agent.questions(Port(peer)):
+        peer.sendall(b"half of an answer\\n" + __import__("json").dumps(agent.answer(question)).encode() + b"\\n")
 """
 DIES_BY_KVM = 'if "kvm" in sys.argv: sys.exit("kvm: it cannot be")'
 LINK = qemu.Link("tap0", "02:69:00:00:00:01", "10.0.0.2", "255.255.255.0", "10.0.0.1")
@@ -145,5 +146,5 @@ class FakeStream:
 
 def test_the_agent_leaves_out_what_is_no_question():
     pieces = [b'half"}\n{"number": 1, "comm', b'and": ["a"]}\n\n[1]\n7\n{"number": 2}\n']
-    questions = qemu_agent.questions(FakeStream(*pieces, b'{"number": 3, "command": []}\n'))
+    questions = agent.questions(FakeStream(*pieces, b'{"number": 3, "command": []}\n'))
     assert [next(questions)["number"], next(questions)["number"]] == [1, 3]

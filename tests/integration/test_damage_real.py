@@ -20,7 +20,7 @@ from support.estate import wait_for
 from support.slices import full
 from support.stage import Stage
 
-from saltext.immutable.machines import commands, images, overlay
+from saltext.immutable.machines import commands, damaged_images, overlay
 from saltext.immutable.machines import machine as machines
 
 SIZE = 2
@@ -98,7 +98,7 @@ def pair(estate, tmp_path_factory) -> Iterator[Pair]:
             changed.write_text(text)
         (estate.pillar / "server.sls").unlink()
         estate.salt_run("image.prune")
-        assert images.list_set_aside(estate.host) == []
+        assert damaged_images.list_set_aside(estate.host) == []
 
 
 class Launches(threading.Thread):
@@ -243,7 +243,7 @@ def test_what_is_damaged_is_neither_launched_nor_exported_and_is_made_again(
         pair.turn()
         stage.version(pair.versions[1])
     place = place_of(pair, file)
-    launches = Launches(estate.host, images.seal_link(place.image) if way.of_image else overlay.short(place.layer))
+    launches = Launches(estate.host, overlay.seal_name(place.image) if way.of_image else overlay.short(place.layer))
 
     def damage() -> None:
         way.damage(place)
@@ -291,7 +291,7 @@ def make_again(stage: Stage, way: Way, place: Place) -> None:
     """Bake, and look whether what was damaged is set aside, and is there again; the report says that it is the same."""
     answer = stage.estate.salt_run("image.bake", "web")
     name = place.image if way.of_image else place.layer
-    assert name in {folder.name.partition(".")[0] for folder in images.list_set_aside(place.host)}
+    assert name in {folder.name.partition(".")[0] for folder in damaged_images.list_set_aside(place.host)}
     assert answer.data["digest"] == place.image
     if not way.of_image:
         [again] = [one for one in answer.data["layers"] if one["digest"] == place.layer]

@@ -12,7 +12,7 @@ from saltext.immutable.builder.commands import sweep
 from saltext.immutable.builder.sources import downloads, oci
 from saltext.immutable.host import Host
 from saltext.immutable.images import layers
-from saltext.immutable.machines import images, overlay
+from saltext.immutable.machines import damaged_images, overlay
 from saltext.immutable.machines import machine as machines
 
 _TOOLCHAIN = "toolchain"
@@ -24,7 +24,7 @@ def image_users(host: Host) -> dict[str, list[str]]:
     running, mounted = machines.machines(host), overlay.mounted()
     found: dict[str, list[str]] = {}
     for digest in _image_folders(host):
-        seal = images.seal_link(digest)
+        seal = overlay.seal_name(digest)
         users = [f"machine {each.minion_id}" for each in running if seal in each.lower]
         users += ["a mount"] if seal in mounted and not users else []
         if users:
@@ -67,11 +67,11 @@ def collect(
 
 def _remove(host: Host, images_: Sequence[str], unneeded: Sequence[str], paths: Sequence[Path]) -> None:
     for digest in images_:
-        (host.l / images.seal_link(digest)).unlink(missing_ok=True)
-        host.set_aside(host.images / digest)
-    layers.set_aside(host, unneeded)
+        (host.l / overlay.seal_name(digest)).unlink(missing_ok=True)
+        host.take_away(host.images / digest)
+    layers.take_away(host, unneeded)
     for path in paths:
-        host.set_aside(path)
+        host.take_away(path)
     _remove_dangling(host)
 
 
@@ -126,8 +126,8 @@ def _leftovers(host: Host) -> Iterator[Path]:
     """Yield the key pairs of bakes that were killed, since no bake runs, and damaged layers that no machine is on."""
     yield from sorted(host.pki.iterdir())
     running = machines.machines(host)
-    for folder in images.list_set_aside(host):
-        if not any(images.runs_on(folder, one.lower, one.born) for one in running):
+    for folder in damaged_images.list_set_aside(host):
+        if not any(damaged_images.runs_on(folder, one.lower, one.born) for one in running):
             yield folder
 
 

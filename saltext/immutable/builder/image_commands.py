@@ -14,7 +14,7 @@ from saltext.immutable.drift.running.services import programs
 from saltext.immutable.guard.seal import SEAL_PATH
 from saltext.immutable.host import Host, sync_directory, write
 from saltext.immutable.images import compare, layers, manifest, seal_layer, verify, writable_places
-from saltext.immutable.machines import images, overlay
+from saltext.immutable.machines import damaged_images, images, overlay
 from saltext.immutable.machines import machine as machines
 
 _ID = re.compile(rb'"[gu]id":(\d+)')
@@ -50,10 +50,10 @@ def make_image(host: Host, order: Mapping[str, Any], trusted: Sequence[str] = ()
             known = {"warnings": _stopped_programs(host, order, texts), "highest_id": _highest_id(texts)}
             write(work / "image" / about.name, json.dumps({**order, **seal, **known}))
             if about.parent.exists():
-                images.set_aside(host, about.parent)  # machines may run on its seal
+                damaged_images.set_aside(host, about.parent)  # machines may run on its seal
             (work / "image").rename(about.parent)
             sync_directory(host.images)
-    layers.make_link(host, images.seal_link(digest), images.seal_target(digest))
+    layers.make_link(host, overlay.seal_name(digest), images.seal_target(digest))
     return find_image(host, digest)
 
 
@@ -73,7 +73,7 @@ def has_image(host: Host, digest: str, trusted: Sequence[str] | None = None) -> 
     """
     try:
         verify.require(host, digest, trusted)
-        return (host.l / images.seal_link(digest)).exists() and verify.read_proof(host, digest) is not None
+        return (host.l / overlay.seal_name(digest)).exists() and verify.read_proof(host, digest) is not None
     except CommandExecutionError:
         return False
 
@@ -131,7 +131,7 @@ def drop_image(host: Host, digest: str, test: bool = False) -> list[str]:
 
     ``test``: remove nothing. Raises CommandExecutionError while machines run the image.
     """
-    about, seal = images.metadata_file(host, digest), images.seal_link(digest)
+    about, seal = images.metadata_file(host, digest), overlay.seal_name(digest)
     users = [each.minion_id for each in machines.machines(host) if seal in each.lower]
     if users:
         raise CommandExecutionError(
@@ -142,5 +142,5 @@ def drop_image(host: Host, digest: str, test: bool = False) -> list[str]:
     stack = images.by_digest(host).get(digest, {"layers": []})["layers"]  # of one that cannot be read, prune finds them
     with host.lock("layers"):
         (host.l / seal).unlink(missing_ok=True)
-        host.set_aside(about.parent)
+        host.take_away(about.parent)
     return layers.drop(host, stack)

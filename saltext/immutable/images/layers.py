@@ -18,7 +18,7 @@ from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.host import Host, run, sync_directory, write
 from saltext.immutable.images import manifest, times, verify, verity
-from saltext.immutable.machines import images, machine, overlay
+from saltext.immutable.machines import damaged_images, images, machine, overlay
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _clear(host: Host, digests: Iterable[str]) -> dict[str, str]:
     wrong = {digest: found for digest in here if (found := damage(host, digest))}
     with host.lock("layers"):
         for digest in wrong:
-            images.set_aside(host, host.layers / digest)
+            damaged_images.set_aside(host, host.layers / digest)
     return wrong
 
 
@@ -192,7 +192,7 @@ def make_link(host: Host, name: str, target: str) -> None:
             "change one of the two recipes, and bake again"
         )
     if found is None:
-        host.set_aside(link)
+        host.take_away(link)
     new = link.with_name(f".{name}.{secrets.token_hex(4)}")
     new.symlink_to(target)
     new.replace(link)
@@ -203,7 +203,7 @@ def mend_links(host: Host) -> None:
     with host.lock("layers"):  # so that none is removed meanwhile
         layers, seals = ([folder.name for folder in place.iterdir()] for place in (host.layers, host.images))
         links = [(overlay.short(digest), images.layer_target(digest)) for digest in layers]
-        links += [(images.seal_link(digest), images.seal_target(digest)) for digest in seals]
+        links += [(overlay.seal_name(digest), images.seal_target(digest)) for digest in seals]
         for name, target in links:
             with suppress(CommandExecutionError):  # of two with one name, the first keeps it
                 make_link(host, name, target)
@@ -232,12 +232,12 @@ def drop(host: Host, digests: list[str]) -> list[str]:
     with host.lock("layers"):
         kept = needed(host)
         unneeded = [digest for digest in digests if overlay.short(digest) not in kept]
-        set_aside(host, unneeded)
+        take_away(host, unneeded)
     host.remove_discarded()  # outside of the lock, for which machines wait, because it may take long
     return unneeded
 
 
-def set_aside(host: Host, digests: Sequence[str]) -> None:
+def take_away(host: Host, digests: Sequence[str]) -> None:
     """Take layers away; `Host.remove_discarded` deletes them.
 
     Their keys go first, so a kill leaves no key without a layer.
@@ -247,5 +247,5 @@ def set_aside(host: Host, digests: Sequence[str]) -> None:
             key.unlink()
     for digest in reversed(digests):
         (host.l / overlay.short(digest)).unlink(missing_ok=True)
-        host.set_aside(host.layers / digest)
+        host.take_away(host.layers / digest)
 

@@ -24,12 +24,12 @@ from salt.exceptions import CommandExecutionError
 from saltext.immutable.guard.seal import SEAL_PATH
 from saltext.immutable.host import Host, this_boot, write
 from saltext.immutable.images import manifest, sign, verity
-from saltext.immutable.machines import images
+from saltext.immutable.machines import damaged_images, images
 
 _MAX_LISTED = 3
 """Damaged files that an error lists."""
 _NAME = attrgetter("name")
-Damaged = images.Damaged
+Damaged = damaged_images.Damaged
 PREDICATE = "urn:saltext-immutable:image:1"
 
 
@@ -80,7 +80,7 @@ def definition(host: Host, digest: str) -> dict[str, Any]:
     """Return the definition of an image: what its digest is the hash of. Raise `Damaged` if it is not."""
     metadata = images.read(host, digest)
     if not {"recipe", "read_only", "grains", "policy"} <= set(metadata) or manifest.image_digest(metadata) != digest:
-        raise images.damaged(host, digest, "image.json does not match the digest")
+        raise damaged_images.of_image(host, digest, "image.json does not match the digest")
     return manifest.image_definition(metadata)
 
 
@@ -122,7 +122,8 @@ def seal_manifest(host: Host, digest: str) -> list[dict[str, Any]]:
     try:
         return list(manifest.entries(images.metadata_file(host, digest).parent / "seal"))
     except OSError as err:
-        raise images.damaged(host, digest, f"{err.filename or 'its seal'} cannot be read: {err.strerror}") from err
+        wrong = f"{err.filename or 'its seal'} cannot be read: {err.strerror}"
+        raise damaged_images.of_image(host, digest, wrong) from err
 
 
 def _proof_file(host: Host, digest: str) -> Path:
@@ -137,7 +138,7 @@ def read_proof(host: Host, digest: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError) as err:
-        raise images.damaged(host, digest, f"proof.json, its signature, cannot be read: {err}") from err
+        raise damaged_images.of_image(host, digest, f"proof.json, its signature, cannot be read: {err}") from err
 
 
 def keep_proof(host: Host, digest: str, proof: Mapping[str, Any]) -> None:
@@ -157,7 +158,7 @@ def _require_signed(host: Host, digest: str, trusted: Sequence[str]) -> None:
     try:
         require_signed(digest, proof, seal_manifest(host, digest), trusted)
     except Damaged as err:
-        raise images.damaged(host, digest, str(err)) from err
+        raise damaged_images.of_image(host, digest, str(err)) from err
 
 
 def require_signed(

@@ -14,7 +14,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.host import Host
-from saltext.immutable.machines import host_boot, host_needs, images, user_namespace
+from saltext.immutable.machines import damaged_images, host_boot, host_needs, images, user_namespace
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.description import Machine
 
@@ -98,6 +98,7 @@ def _as_data(host: Host, machine: Machine) -> dict[str, Any]:
     lists = {name: list(data[name] or ()) for name in ("lower", "ports", "capabilities")}
     running = machines.alive(host, machine)
     ended = not running and machine.started and host_boot.is_of_earlier_boot(machine)
-    on_damaged = any(images.runs_on(folder, machine.lower, machine.born) for folder in images.list_set_aside(host))
+    set_aside = damaged_images.list_set_aside(host)
+    on_damaged = any(damaged_images.runs_on(folder, machine.lower, machine.born) for folder in set_aside)
     damaged = DAMAGED if on_damaged else ""
     return {**data, **lists, "running": running, "ended_with_host": ended, "damaged": damaged}

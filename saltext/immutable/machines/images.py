@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.host import Host
-from saltext.immutable.machines import overlay
-
-
-class Damaged(CommandExecutionError):  # type: ignore[misc]
-    """A layer or an image is not what its digest or its signature says."""
+from saltext.immutable.machines import damaged_images, overlay
 
 
 def metadata_file(host: Host, digest: str) -> Path:
@@ -29,7 +24,7 @@ def by_digest(host: Host) -> dict[str, dict[str, Any]]:
     """Return the metadata of all images of this host, by digest. Those that cannot be read are left out."""
     found: dict[str, dict[str, Any]] = {}
     for file in host.images.glob("*/image.json"):
-        with suppress(Damaged):
+        with suppress(damaged_images.Damaged):
             found[file.parent.name] = read(host, file.parent.name)
     return found
 
@@ -42,15 +37,7 @@ def read(host: Host, digest: str) -> dict[str, Any]:
         found = dict(json.loads(file.read_text()))
         return found | {"layers": list(found["layers"])}
     except (KeyError, TypeError, ValueError) as err:
-        raise damaged(host, digest, f"{file.name} cannot be read: {err}") from err
-
-
-def damaged(host: Host, digest: str, what: str) -> Damaged:
-    """Return the error for a damaged image, with what to do. ``what``: what is wrong."""
-    return Damaged(
-        f"image {digest[:12]} is damaged: {what} ({host.images / digest} on the builder); `salt-run image.bake` of its "
-        "recipe sets it aside and makes it again"
-    )
+        raise damaged_images.of_image(host, digest, f"{file.name} cannot be read: {err}") from err
 
 
 def lower(host: Host, digest: str) -> tuple[str, ...]:
@@ -61,11 +48,11 @@ def lower(host: Host, digest: str) -> tuple[str, ...]:
     stack = read(host, digest)["layers"]
     require_layers(host, stack)
     links = [(overlay.short(layer), layer_target(layer)) for layer in stack]
-    links.append((seal_link(digest), seal_target(digest)))
+    links.append((overlay.seal_name(digest), seal_target(digest)))
     for name, target in links:
         if (found := leads_to(host, name)) != target:
             wrong = f"leads to {found}, not to {target}" if found else f"to {target} is missing"
-            raise Damaged(
+            raise damaged_images.Damaged(
                 f"image {digest[:12]} may not be used: the link {host.l / name} {wrong}; bake any "
                 "recipe (salt-run image.bake), which mends it"
             )
@@ -96,30 +83,6 @@ def require_links(host: Host, lower: Sequence[str]) -> None:
                 f"layer {name} is gone from this host; bake the image again (salt-run image.bake RECIPE), and use "
                 "what that gives if it is another image"
             )
-
-
-def list_set_aside(host: Host) -> list[Path]:
-    """Return the folders of damaged layers and images that were set aside."""
-    return sorted(host.damaged.iterdir()) if host.damaged.is_dir() else []
-
-
-def runs_on(folder: Path, lower: Collection[str], born: float) -> bool:
-    """Tell whether a machine runs on what was set aside in a folder.
-
-    ``lower``: short names of its layers; ``born``: when it was launched (epoch seconds).
-    """
-    digest, _, since = folder.name.partition(".")
-    return born <= float(since) and not {overlay.short(digest), seal_link(digest)}.isdisjoint(lower)
-
-
-def set_aside(host: Host, folder: Path) -> None:
-    """Set a damaged layer or image aside. Machines that run on it go on: its files stay while one of them is there."""
-    folder.rename(host.damaged / f"{folder.name}.{time.time()}")
-
-
-def seal_link(digest: str) -> str:
-    """Return the short name of the layer with an image's seal."""
-    return f"i{overlay.short(digest)}"
 
 
 def layer_target(digest: str) -> str:

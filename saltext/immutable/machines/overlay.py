@@ -27,6 +27,11 @@ def short(digest: str) -> str:
     return digest[:16]
 
 
+def seal_name(digest: str) -> str:
+    """Return the short name of the layer with an image's seal."""
+    return f"i{short(digest)}"
+
+
 def options(
     lower: Sequence[str | Path], upper: Path | None = None, work: Path | None = None, volatile: bool = False
 ) -> str:

@@ -38,7 +38,7 @@ def image(host):
     def image(digest, *stack):
         (host.images / digest / "seal").mkdir(parents=True)
         images.metadata_file(host, digest).write_text(json.dumps({"layers": stack}))
-        layers.make_link(host, images.seal_link(digest), f"../images/{digest}/seal")
+        layers.make_link(host, overlay.seal_name(digest), f"../images/{digest}/seal")
 
     return image
 
@@ -72,7 +72,7 @@ def test_layers_of_known_images_stay_and_others_are_removed(host, commit, image,
     assert found["layers"] == {
         digest: {"what": f"layer {text}", "size": len(text)} for digest, text in ((two, "two"), (loose, "loose"))
     }
-    names = [overlay.short(base), overlay.short(one), images.seal_link(ONE)]
+    names = [overlay.short(base), overlay.short(one), overlay.seal_name(ONE)]
     assert left(host) == sorted([base, one, ONE, "key of base", "key of one", *names])
     assert layers.find(host, "key of two") is None
     assert collect(ONE) == {"images": [], "layers": {}, "caches": {}, "leftovers": {}}
@@ -92,7 +92,7 @@ def test_a_preview_reports_the_same_and_removes_nothing(host, commit, image, col
 def test_layers_of_a_machine_stay_though_the_store_does_not_know_their_image(host, commit, image, collect):
     one = commit("one")
     image(ONE, one)
-    run_machine(host, overlay.short(one), images.seal_link(ONE))
+    run_machine(host, overlay.short(one), overlay.seal_name(ONE))
     assert garbage.image_users(host) == {ONE: ["machine web-1"]}
     assert (collect()["images"], collect()["layers"]) == ([], {})
     assert (host.l / overlay.short(one) / "a").read_text() == "one"
@@ -101,7 +101,7 @@ def test_layers_of_a_machine_stay_though_the_store_does_not_know_their_image(hos
 def test_mounted_layers_and_images_stay(host, commit, image, collect, monkeypatch):
     one, two = commit("one"), commit("two")
     image(ONE, one)
-    monkeypatch.setattr(overlay, "mounted", lambda: {overlay.short(two), images.seal_link(ONE)})
+    monkeypatch.setattr(overlay, "mounted", lambda: {overlay.short(two), overlay.seal_name(ONE)})
     assert garbage.image_users(host) == {ONE: ["a mount"]}
     assert (collect()["images"], collect()["layers"]) == ([], {})
 
@@ -156,7 +156,7 @@ def test_after_a_kill_at_any_moment_the_next_collection_finishes(host, commit, i
             if found := layers.find(host, f"key of {text}"):
                 assert (host.l / overlay.short(found.digest) / "a").read_text() == text, "what is found can be mounted"
         collect(ONE)
-        assert left(host) == sorted([base, ONE, "key of base", overlay.short(base), images.seal_link(ONE)])
+        assert left(host) == sorted([base, ONE, "key of base", overlay.short(base), overlay.seal_name(ONE)])
         if not killed:
             break
         moments += 1

@@ -12,7 +12,7 @@ from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.builder import commands, garbage, image_commands
 from saltext.immutable.images import layers
-from saltext.immutable.machines import images
+from saltext.immutable.machines import damaged_images, images
 
 
 def commit(host, key: str, instead_of: Sequence[str] = (), **files: str) -> layers.Layer:
@@ -205,7 +205,7 @@ def test_a_damaged_layer_is_set_aside_too_where_another_content_is_built_in_its_
     assert again.digest != before.digest and before.digest[:12] in again.damaged
     assert again.differs_from == [before.digest], "what is sound stays"
     [aside] = host.damaged.iterdir()
-    assert images.runs_on(aside, layers.short_names([before.digest]), born=1.0), "what runs on it is replaced"
+    assert damaged_images.runs_on(aside, layers.short_names([before.digest]), born=1.0), "what runs on it is replaced"
     assert commands.find_layer(host, "k1")["digest"] == again.digest
     assert commands.find_layer(host, "k2")["digest"] == sound.digest
     image(host, "a" * 64, before)

@@ -17,7 +17,7 @@ from saltext.immutable.bake import signatures
 from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.host import Host
 from saltext.immutable.images import layers, manifest, sign, verify
-from saltext.immutable.machines import images
+from saltext.immutable.machines import damaged_images, images, overlay
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store
 
@@ -178,7 +178,7 @@ def test_an_image_that_was_changed_is_refused_by_name(host, use, digest, stack, 
 
 
 def short_links(host: Host, digest: str, stack: list[str]) -> list[Path]:
-    return [host.l / name for name in (*layers.short_names(stack), images.seal_link(digest))]
+    return [host.l / name for name in (*layers.short_names(stack), overlay.seal_name(digest))]
 
 
 def lead(link: Path, target: Path | str) -> None:
@@ -226,7 +226,7 @@ def test_an_image_is_used_through_its_own_links_and_a_bake_mends_them(
     LOCAL["sweep"](host)
     assert [os.readlink(link) for link in links] == before
     assert use() == digest and LOCAL["has_image"](host, digest=digest, trusted=trusted)
-    assert not images.list_set_aside(host), "the layers were sound"
+    assert not damaged_images.list_set_aside(host), "the layers were sound"
 
 
 def test_every_bit_of_a_signature_counts(host, use, digest):

@@ -14,7 +14,7 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.host import Host
-from saltext.immutable.machines import commands, images, machine, nspawn
+from saltext.immutable.machines import commands, images, machine, nspawn, overlay
 from saltext.immutable.machines.description import Machine
 
 
@@ -116,7 +116,7 @@ def launched(host, monkeypatch) -> list[Machine]:
     monkeypatch.setattr(machine, "launch", lambda host, order: found.append(order) or order)
     monkeypatch.setattr(machine, "alive", lambda host, order: True)
     images.metadata_file(host, "d" * 64).parent.mkdir()
-    (host.l / images.seal_link("d" * 64)).symlink_to(images.seal_target("d" * 64))
+    (host.l / overlay.seal_name("d" * 64)).symlink_to(images.seal_target("d" * 64))
     return found
 
 

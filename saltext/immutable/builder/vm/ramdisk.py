@@ -81,5 +81,5 @@ def _archive(script: str, modules: Mapping[str, bytes], wanted: Mapping[str, Any
 
 def agent() -> dict[str, str]:
     """Return the part of what `setup.main` takes that is the same for each machine."""
-    program = files("saltext.immutable.machines").joinpath("qemu_agent.py").read_text()
+    program = files("saltext.immutable.builder.vm").joinpath("agent.py").read_text()
     return {"agent": program, "port": qemu.PORT}

@@ -13,7 +13,7 @@ from saltext.immutable.bake.commands.lifecycle import Lifecycle
 from saltext.immutable.bake.context import silent
 from saltext.immutable.builder import garbage
 from saltext.immutable.images import layers
-from saltext.immutable.machines import images
+from saltext.immutable.machines import images, overlay
 from saltext.immutable.spec.model import Definitions, Recipe
 from saltext.immutable.spec.origins import Debian
 from saltext.immutable.store import Image, Store
@@ -98,7 +98,7 @@ def test_what_a_machine_runs_on_stays_though_no_book_says_so(host, store, work, 
     names = [baked(age) for age in (1, 2, 3)]
     digest = store.image(names[2]).digest
     (host.machines / "web-1").mkdir()
-    machine = {"minion_id": "web-1", "image": digest, "lower": [images.seal_link(digest)], "minion": {}}
+    machine = {"minion_id": "web-1", "image": digest, "lower": [overlay.seal_name(digest)], "minion": {}}
     (host.machines / "web-1/machine.json").write_text(json.dumps({**machine, "bridge": "b", "subnet": "s"}))
     assert work.prune(None, test=False)["kept"][names[2]] == "needed by machine web-1"
 

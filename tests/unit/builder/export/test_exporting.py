@@ -19,7 +19,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from saltext.immutable.builder.export import formats, oci, programs, tarball, target, tree
 from saltext.immutable.host import Host
 from saltext.immutable.images import layers, verify
-from saltext.immutable.machines import images
+from saltext.immutable.machines import images, overlay
 
 DIGEST = "3f2a9c1d04be" + "0" * 52
 
@@ -357,7 +357,7 @@ def host(tmp_path, monkeypatch) -> Host:
     put(about.parent / "seal", "etc/immutable/seal.json", "{}")
     said = {"recipe": "web", "layers": stack, "image": DIGEST, "created": 1_700_000_000.5, "salt": "3008", "pack": "1"}
     about.write_text(json.dumps(said))
-    layers.make_link(found, images.seal_link(DIGEST), f"../images/{DIGEST}/seal")
+    layers.make_link(found, overlay.seal_name(DIGEST), f"../images/{DIGEST}/seal")
     return found
 
 
