@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from saltext.immutable.guard import functions, policy
+from saltext.immutable.guard import function_tables, policy
 from saltext.immutable.guard.refused_functions import CHANGE, REFUSED_MODULES
 
 PROBE = """
@@ -52,7 +52,7 @@ def offered(tmp_path_factory) -> set[str]:
 
 
 def test_each_function_that_a_minion_offers_is_in_one_table(offered):
-    tables = [set(policy.full_names(table)) for table in (functions.READ, functions.OPERATE, CHANGE)]
+    tables = [set(policy.full_names(table)) for table in (function_tables.READ, function_tables.OPERATE, CHANGE)]
     closed = {fun for fun in offered if fun.partition(".")[0] in REFUSED_MODULES.split()}
     places = {fun: sum(fun in table for table in (*tables, closed)) for fun in offered}
     assert len(offered) > 500
@@ -62,7 +62,7 @@ def test_each_function_that_a_minion_offers_is_in_one_table(offered):
 def test_what_a_minion_offers_runs_only_from_the_first_two_tables(offered):
     """Without arguments, as a name alone decides; ``state.test`` says ``test=True`` by itself."""
     runs = {fun for fun in offered if policy.classify(fun, [], {}) != "change"}
-    known = {*policy.full_names(functions.READ), *policy.full_names(functions.OPERATE)}
+    known = {*policy.full_names(function_tables.READ), *policy.full_names(function_tables.OPERATE)}
     assert runs - {"event.send", "state.test"} <= known
     assert {"test.ping", "saltutil.find_job", "mine.get", "service.restart", "immutable.status"} <= runs
     assert not {"cmd.run", "state.apply", "saltutil.sync_all", "image.make_image"} & runs

@@ -307,7 +307,7 @@ def test_a_sealed_machine_tells_its_status(sealed):
 
 
 def test_the_guard_knows_each_function_of_the_wheel_that_a_machine_answers(wheel):
-    from saltext.immutable.guard.functions import OPERATE, READ
+    from saltext.immutable.guard.function_tables import OPERATE, READ
     from saltext.immutable.guard.policy import full_names
     from saltext.immutable.guard.refused_functions import CHANGE
 

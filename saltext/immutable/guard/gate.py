@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from saltext.immutable.guard import envelope, intake, policy, seal
-from saltext.immutable.guard.functions import READS_FILES
+from saltext.immutable.guard.function_tables import READS_FILES
 from saltext.immutable.guard.reach import processes, secret_files, units
 
 MAX_COUNTED = 200

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from saltext.immutable.guard.functions import (
+from saltext.immutable.guard.function_tables import (
     DRY_RUN_KEYWORDS,
     DRY_RUNS,
     ENVIRONMENTS,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 
-from saltext.immutable.guard.functions import LIMITED, NARROW, OPERATE, PLAIN_NAMES, SINGLE_WORDS
+from saltext.immutable.guard.function_tables import LIMITED, NARROW, OPERATE, PLAIN_NAMES, SINGLE_WORDS
 from saltext.immutable.guard.policy import full_names
 
 CHANGE: Mapping[str, str] = {

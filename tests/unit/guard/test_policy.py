@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.executors import direct_call
-from saltext.immutable.guard import functions, policy, seal, status
+from saltext.immutable.guard import function_tables, policy, seal, status
 
 DIGEST = "3f2a9c1d04be" + "0" * 52
 SEAL = {
@@ -288,16 +288,16 @@ def test_no_dry_run_brings_an_executor(fun, args, kwargs, syncs):
 @given(st.text())
 def test_what_is_in_no_table_is_refused(fun):
     module, _, function = fun.partition(".")
-    listed = f"{functions.READ.get(module, '')} {functions.OPERATE.get(module, '')}".split()
+    listed = f"{function_tables.READ.get(module, '')} {function_tables.OPERATE.get(module, '')}".split()
     assert function in listed or policy.refusal(fun, [], {}, WEB)
 
 
 def test_a_table_speaks_of_functions_that_another_allows():
-    read, operate = set(policy.full_names(functions.READ)), set(policy.full_names(functions.OPERATE))
+    read, operate = set(policy.full_names(function_tables.READ)), set(policy.full_names(function_tables.OPERATE))
     assert not read & operate
-    assert set(functions.LIMITED) | set(policy.full_names(functions.SINGLE_WORDS)) <= read | operate
-    assert not set(functions.TRAPS) & (read | operate)
-    assert not set(functions.DRY_RUNS) & (read | operate)
+    assert set(function_tables.LIMITED) | set(policy.full_names(function_tables.SINGLE_WORDS)) <= read | operate
+    assert not set(function_tables.TRAPS) & (read | operate)
+    assert not set(function_tables.DRY_RUNS) & (read | operate)
 
 
 @pytest.mark.parametrize(

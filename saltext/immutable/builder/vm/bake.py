@@ -1,4 +1,4 @@
-"""Apply states in a machine with a kernel of its own: ``bake_in: vm`` of a recipe.
+"""Make the machine with a kernel of its own in which states are applied (``bake_in: vm``), and take its changes.
 
 It has three disks: the layers below as one squashfs, an ext4 that takes the changes, and one with apt's downloads,
 which later bakes use again. Its root is an overlay of the first two, so what it changed is a layer like any other.

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from fnmatch import fnmatchcase
 
-from saltext.immutable.guard.functions import NEVER_OPERATED, OPERATED_TYPES, SYSTEM_TARGETS, UNIT_TYPES
+from saltext.immutable.guard.function_tables import NEVER_OPERATED, OPERATED_TYPES, SYSTEM_TARGETS, UNIT_TYPES
 from saltext.immutable.guard.seal import read_regular
 
 _TYPES, _OPERATED = frozenset(UNIT_TYPES.split()), frozenset(OPERATED_TYPES.split())

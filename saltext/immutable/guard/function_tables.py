@@ -2,8 +2,8 @@
 
 Three classes: *read* only reads, *operate* acts on running processes and leaves the files of the image alone, *change*
 is everything else, unknown functions included. There are no wildcards, because the next release may add a function that
-writes to a module that only reads today. ``changes.py`` lists the other functions of Salt, so that a test finds the
-ones that a new release adds.
+writes to a module that only reads today. ``refused_functions.py`` lists the other functions of Salt, so that a test
+finds the ones that a new release adds.
 
 The tables were made by reading the functions of Salt 3007 and 3008. ``TRAPS``: functions that look harmless and are
 not. ``LIMITED``, ``SINGLE_WORDS`` and ``PLAIN_NAMES``: functions that are harmless only with some arguments.
