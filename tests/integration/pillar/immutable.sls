@@ -38,6 +38,7 @@ immutable:
           - {module_and_function: service.status, args: [only-here], assertion: assertTrue}
           - {module_and_function: file.file_exists, args: [/var/lib/only-here], assertion: assertTrue}
           - {module_and_function: immutable.status, assertion: assertTrue, assertion_section: sealed}
+          - {module_and_function: cmd.run, args: [nft list ruleset], assertion: assertIn, expected: tcp dport 22 accept}
     older:
       from:
         debian: bookworm

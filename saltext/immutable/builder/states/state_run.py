@@ -27,7 +27,9 @@ from saltext.immutable.machines.description import Machine
 _PKI = "/run/immutable-pki"
 TRACE = "/run/immutable-trace"
 """File in the machine in which `traced_salt_call` records what the states use."""
-_INCLUDED = r'^[^#]*include[[:space:]]+"/etc/nftables["/]'
+_SAVED_RULES = "/etc/nftables"
+"""Where Salt saves rules of nftables: in a file of this directory, or in a file of this name where there is none."""
+_INCLUDED = r'^[^#]*include[[:space:]]+"{path}{end}'
 _KIND, _SERVICE = "deferred", ".service"
 _TIMED_OUT = 124
 """Exit code of timeout(1) when the time is over."""
@@ -184,12 +186,20 @@ def deferred(machine: Machine, lines: Sequence[Sequence[Any]] | None) -> list[di
                 f"{each['state']} leaves this to the boot: {each['what']}, but {unit} is not enabled in the image, so "
                 "no machine would do it; install the package of that unit and enable it (service.enabled)"
             )
-        if unit == "nftables.service" and machine.run(["grep", "-Eq", _INCLUDED, "/etc/nftables.conf"]).returncode:
-            raise CommandExecutionError(
-                f"{each['state']} saves its rules below /etc/nftables, which /etc/nftables.conf does not include, so "
-                'no machine would load them; let a state write `include "/etc/nftables/*.nft"` there'
-            )
+        if unit == "nftables.service":
+            _require_included(machine, each["state"])
     return found
+
+
+def _require_included(machine: Machine, state: str) -> None:
+    is_folder = not machine.run(["test", "-d", _SAVED_RULES]).returncode
+    included = _INCLUDED.format(path=_SAVED_RULES, end="/" if is_folder else '"')
+    if machine.run(["grep", "-Eq", included, "/etc/nftables.conf"]).returncode:
+        kind, line = ("files of", f"{_SAVED_RULES}/*.nft") if is_folder else ("the file", _SAVED_RULES)
+        raise CommandExecutionError(
+            f"{state} saves its rules in {kind} {_SAVED_RULES}, which /etc/nftables.conf does not include, so no "
+            f'machine would load them; let a state write `include "{line}"` there'
+        )
 
 
 def services(

@@ -54,3 +54,49 @@ only-here:
 
 /etc/motd:
   file.absent: []
+
+nftables:
+  pkg.installed: []
+  service.running:
+    - enable: True
+    - require:
+      - file: /etc/nftables.conf
+
+/etc/nftables:
+  file.directory: []
+
+/etc/nftables.conf:
+  file.managed:
+    - mode: '0755'
+    - contents: |
+        #!/usr/sbin/nft -f
+        flush ruleset
+        include "/etc/nftables/*.nft"
+    - require:
+      - pkg: nftables
+
+filter:
+  nftables.table_present:
+    - require:
+      - service: nftables
+
+input:
+  nftables.chain_present:
+    - table: filter
+    - table_type: filter
+    - hook: input
+    - priority: 0
+    - require:
+      - nftables: filter
+
+ssh is let in:
+  nftables.append:
+    - table: filter
+    - chain: input
+    - proto: tcp
+    - dport: 22
+    - jump: accept
+    - save: True
+    - require:
+      - file: /etc/nftables
+      - nftables: input

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable import systemd
-from saltext.immutable.builder.states import deferred
+from saltext.immutable.builder.states import deferred, state_run
 from saltext.immutable.builder.states.trace import Trace
 
 
@@ -360,3 +361,39 @@ def test_without_firewalld_its_states_say_the_ways_out(tmp_path):
     result = states.call("firewalld.present", code, name="public")
     assert result["result"] is False
     assert "bake_in: vm" in result["comment"] and "/etc/firewalld/zones" in result["comment"]
+
+
+class FakeMachine:
+    """Runs commands on a folder in place of a machine's root; all its units are enabled."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        words = [word.replace("/etc/nftables", f"{self.root}/nftables") for word in command if "include" not in word]
+        words[2:2] = [word for word in command if "include" in word]
+        words = ["true"] if command[0] == "systemctl" else words
+        return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("is_folder", "config", "says"),
+    [
+        (True, 'flush ruleset\ninclude "/etc/nftables/*.nft"', ""),
+        (True, 'include "/etc/nftables"', 'files of /etc/nftables.*include "/etc/nftables/\\*.nft"'),
+        (True, '# include "/etc/nftables/*.nft"', "no machine would load them"),
+        (False, '  include "/etc/nftables"', ""),
+        (False, 'include "/etc/nftables/*.nft"', 'the file /etc/nftables.*write `include "/etc/nftables"` there'),
+        (False, "", "no machine would load them"),
+    ],
+)
+def test_saved_rules_are_included_from_where_salt_saves_them(tmp_path, is_folder, config, says):
+    """Salt writes a file of the folder, or in place of the folder where there is none."""
+    (tmp_path / "nftables").mkdir() if is_folder else (tmp_path / "nftables").touch()
+    (tmp_path / "nftables.conf").write_text(config)
+    lines = [["deferred", "ssh (nftables.append) of web", "load the rules", "nftables.service"]]
+    if not says:
+        assert state_run.deferred(FakeMachine(tmp_path), lines)[0]["applied_by"] == "nftables.service"
+        return
+    with pytest.raises(CommandExecutionError, match=says):
+        state_run.deferred(FakeMachine(tmp_path), lines)
