@@ -29,6 +29,7 @@ TRACE = "/run/immutable-trace"
 """File in the machine in which `traced_salt_call` records what the states use."""
 _SAVED_RULES = "/etc/nftables"
 """Where Salt saves rules of nftables: in a file of this directory, or in a file of this name where there is none."""
+_LOADS_IPTABLES = "/usr/share/netfilter-persistent/plugins.d/15-ip4tables"
 _INCLUDED = r'^[^#]*include[[:space:]]+"{path}{end}'
 _KIND, _SERVICE = "deferred", ".service"
 _TIMED_OUT = 124
@@ -188,6 +189,11 @@ def deferred(machine: Machine, lines: Sequence[Sequence[Any]] | None) -> list[di
             )
         if unit == "nftables.service":
             _require_included(machine, each["state"])
+        if unit == "netfilter-persistent.service" and machine.run(["test", "-e", _LOADS_IPTABLES]).returncode:
+            raise CommandExecutionError(
+                f"{each['state']} saves rules of iptables, and {unit} has no plugin that loads them; install the "
+                "package iptables-persistent in a state"
+            )
     return found
 
 

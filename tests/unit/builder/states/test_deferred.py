@@ -373,6 +373,7 @@ class FakeMachine:
         words = [word.replace("/etc/nftables", f"{self.root}/nftables") for word in command if "include" not in word]
         words[2:2] = [word for word in command if "include" in word]
         words = ["true"] if command[0] == "systemctl" else words
+        words = [word.replace("/usr/share/netfilter-persistent", str(self.root)) for word in words]
         return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
@@ -397,3 +398,12 @@ def test_saved_rules_are_included_from_where_salt_saves_them(tmp_path, is_folder
         return
     with pytest.raises(CommandExecutionError, match=says):
         state_run.deferred(FakeMachine(tmp_path), lines)
+
+
+def test_saved_rules_of_iptables_need_the_plugin_that_loads_them(tmp_path):
+    lines = [["deferred", "ssh (iptables.append) of web", "load the rules", "netfilter-persistent.service"]]
+    with pytest.raises(CommandExecutionError, match="that loads them; install the package iptables-persistent"):
+        state_run.deferred(FakeMachine(tmp_path), lines)
+    (tmp_path / "plugins.d").mkdir()
+    (tmp_path / "plugins.d/15-ip4tables").touch()
+    assert len(state_run.deferred(FakeMachine(tmp_path), lines)) == 1
