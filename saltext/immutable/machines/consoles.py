@@ -21,6 +21,9 @@ _TAIL = 1 << 16
 """Bytes at the end of a console that are read."""
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[^\n\t\x20-\x7e\xa0-\U0010ffff]")
 
+KEEP = "{ stdbuf -o0 head -c 33554432; exec cat >/dev/null; }"
+"""A shell command that keeps the first 32 MB of a console: a machine that logs for months must not fill this host's
+disk."""
 _DETACHED = 'exec 7>&1; echo $$; exec "$@" >>"$0" 2>&1'
 """A shell line that tells its pid on standard output, and keeps that open in its children: its end is theirs."""
 _Seen = TypeVar("_Seen")

@@ -57,11 +57,8 @@ fi
 cd "$layers"
 mount -t overlay overlay -o "$options" "$root"
 cd /
-# Only the first 32 MB of the console are kept: a machine that logs for months must not fill this host's disk.
 # At a reboot nspawn exits with 133 (systemd's EXIT_FORCE_RESTART): with --keep-unit we have to start it again.
-while code=0; "$@" || code=$?; test "$code" = 133; do :; done 2>&1 |
-    { dd bs=4096 count=8192 status=none; exec cat >/dev/null; }
-"""
+while code=0; "$@" || code=$?; test "$code" = 133; do :; done 2>&1 | """ + consoles.KEEP
 DROPPED = ("CAP_MKNOD", "CAP_AUDIT_CONTROL", "CAP_SYS_TTY_CONFIG")
 """Capabilities that a container would have and no server needs: device nodes are what a machine could read the disks of
 its host by (see `cgroup.DEVICES`, too)."""

@@ -5,6 +5,8 @@ Nothing is stored here but, for one boot of this host, why it cannot use KVM.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import platform
@@ -38,6 +40,12 @@ _SPEAKS = b"Linux version"
 """What a kernel says first."""
 _SPEAKS_WITHIN = 20.0
 """Seconds until a kernel that runs by KVM has said it."""
+_PASSES = [os.strerror(number) for number in (errno.ENOMEM, errno.EAGAIN, errno.EBUSY, errno.EINTR)]
+"""What qemu says of KVM where another moment may be better."""
+_SILENT_FOR = 300.0
+"""Seconds without a sign of the agent after which a machine hangs: it gives one every few seconds."""
+_TURN_WITHIN = 10.0
+"""Seconds to wait while another process runs a command."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,20 @@ class VirtualMachine:
 
 
 class _NoKernel(Exception):
-    """No kernel ran."""
+    """No kernel ran by KVM."""
+
+    def __init__(self, said: str, lasts: bool) -> None:
+        super().__init__(f"{_KVM} starts no kernel here{': ' if said else ''}{said}")
+        self.lasts = lasts
+        """Whether that is so until this host boots again, as far as one can tell."""
+
+
+class NotBooted(CommandExecutionError):  # type: ignore[misc]
+    """A kernel ran, but the machine did not get so far that its agent answers."""
+
+
+class Busy(CommandExecutionError):  # type: ignore[misc]
+    """Another process runs a command in the machine."""
 
 
 def require() -> None:
@@ -68,7 +89,7 @@ def require() -> None:
     if platform.machine() != _ARCHITECTURE:
         raise CommandExecutionError(
             f"machines with a kernel of their own are made for {_ARCHITECTURE} only, and this host is "
-            f"{platform.machine()}; use another builder, or leave out bake_in: vm"
+            f"{platform.machine()}; use another builder, or leave out bake_in: vm and tests: vm"
         )
     if shutil.which(_PROGRAM) is None:
         raise CommandExecutionError(f"{_PROGRAM} is not installed on this host; run apt-get install {_PACKAGE}")
@@ -92,20 +113,21 @@ def start(
 ) -> str:
     """Start a machine, wait for its agent, and return why it runs in emulation, or '' where it runs by KVM.
 
-    ``notes``: the file that keeps why KVM cannot be used until this host boots again. Raises CommandExecutionError
-    after ``within`` seconds.
+    ``notes``: the file that keeps why KVM cannot be used until this host boots again. Raises NotBooted after ``within``
+    seconds, and CommandExecutionError where no kernel starts.
     """
-    why = _no_kvm(notes)
+    why, lasts = _no_kvm(notes), False
     if not why:
         try:
             _start(machine, cgroup, _command(machine, "kvm", link), console, within, by_kvm=True)
             return ""
         except _NoKernel as err:
-            why = str(err)
-            write(notes, f"{this_boot()} {why}")
+            why, lasts = str(err), err.lasts
             cgroup.kill()
             cgroup.remove()
     _start(machine, cgroup, _command(machine, "tcg,thread=multi", link), console, within)
+    if lasts:  # the same machine runs without KVM, so it was not the machine
+        write(notes, f"{this_boot()} {why}")
     return why
 
 
@@ -145,7 +167,7 @@ def _start(
     with suppress(FileNotFoundError):
         Path(machine.folder, _SOCKET).unlink()
     console.unlink(missing_ok=True)
-    started = [*cgroup.start_command(), *command]
+    started = [*cgroup.start_command(), "/bin/sh", "-c", f'"$@" 2>&1 | {consoles.KEEP}', "sh", *command]
     consoles.start(
         console, started, lambda output: _wait(machine, output, console, within, by_kvm), cwd=machine.folder
     )
@@ -159,12 +181,14 @@ def _wait(machine: VirtualMachine, output: IO[bytes], console: Path, within: flo
         ended = bool(select.select([output], [], [], 0.1)[0])
         spoke = spoke or _SPEAKS in _read(console)
         if by_kvm and not spoke and (ended or time.monotonic() > began + _SPEAKS_WITHIN):
-            said = _read(console).decode(errors="replace").strip().splitlines()
-            raise _NoKernel(f"{_KVM} starts no kernel here{': ' + said[-1][:200] if ended and said else ''}")
+            said = tail(_read(console).decode(errors="replace").strip(), 1)[:200] if ended else ""
+            raise _NoKernel(said, not ended or ("kvm" in said.lower() and not any(word in said for word in _PASSES)))
         if ended or time.monotonic() > began + within:
             text = tail(_read(console).decode(errors="replace"))
-            raise CommandExecutionError(f"the machine did not boot; find the reason in its console:\n{text}")
-        with suppress(OSError):
+            if spoke:
+                raise NotBooted(f"the machine did not boot; find the reason in its console:\n{text}")
+            raise CommandExecutionError(f"{_PROGRAM} started no kernel; find the reason in what it says:\n{text}")
+        with suppress(OSError, Busy):
             answers = spoke and _speak(machine, {"command": ["true"]}, within=5.0) is not None
 
 
@@ -184,40 +208,76 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a machine and wait for its end. Its exit code never raises.
 
-    ``env``: its environment. ``stdin``: its input. Raises CommandExecutionError where the machine ends meanwhile.
+    ``env``: its environment. ``stdin``: its input. Raises CommandExecutionError where the machine ends or hangs
+    meanwhile, and Busy where another process runs a command.
     """
     try:
-        found = _speak(machine, {"command": list(command), "env": dict(env or {}), "stdin": stdin})
+        found = _speak(machine, {"command": list(command), "env": dict(env or {}), "stdin": stdin}, _SILENT_FOR)
     except OSError as err:
-        raise CommandExecutionError(f"the machine ended while it ran {command[0]} ({err}); bake again") from err
-    assert found is not None
+        raise CommandExecutionError(
+            f"the machine ended while it ran a command ({err}); see machine.console for the reason: its kernel panicked, "
+            "or a state shut it down"
+        ) from err
+    if found is None:
+        raise CommandExecutionError(
+            f"the machine gave no sign for {_SILENT_FOR:.0f} s while it ran a command; see machine.console for the "
+            "reason, and give it more memory (vm:memory) where it has too little"
+        )
     return subprocess.CompletedProcess(list(command), found["code"], found["stdout"], found["stderr"])
 
 
-def _speak(machine: VirtualMachine, question: Mapping[str, Any], within: float | None = None) -> dict[str, Any] | None:
-    """Return what the agent answers; None after ``within`` seconds. Raises OSError where nobody is there."""
-    number = secrets.token_hex(8)
-    with _connected(machine.folder) as stream:
-        stream.settimeout(within)
+def _speak(machine: VirtualMachine, question: Mapping[str, Any], within: float) -> dict[str, Any] | None:
+    """Return what the agent answers; None after ``within`` seconds without a sign. Raises OSError where it is gone."""
+    number, until = secrets.token_hex(8), time.monotonic() + within
+    with _connected(machine.folder, within) as stream:
         # A line that was cut off, by whoever spoke before, ends here.
         stream.sendall(b"\n" + json.dumps({**question, "number": number}).encode() + b"\n")
         with stream.makefile("rb") as lines, suppress(TimeoutError):
             for line in lines:
-                with suppress(ValueError):
-                    answer = dict(json.loads(line))
-                    if answer.get("number") == number:
-                        return answer
+                answer = _parse(line)
+                if answer.get("number") == number and "code" in answer:
+                    return answer
+                if answer.get("number") == number:
+                    until = time.monotonic() + within
+                elif time.monotonic() > until:  # it runs the command of a process that is gone
+                    return None
             raise OSError("its agent is gone")
     return None
 
 
-@contextmanager
-def _connected(folder: str) -> Any:
-    """Give a connection to the agent. The path of a socket has 107 bytes at most, so it is reached by its folder."""
-    place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+def _parse(line: bytes) -> dict[str, Any]:
+    """Return a line of the agent; {} for what is none, as half of one."""
     try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@contextmanager
+def _connected(folder: str, within: float) -> Any:
+    """Give a connection to the agent, with which one process at a time speaks.
+
+    The path of a socket has 107 bytes at most, so it is reached by its folder.
+    """
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _take_turn(place)
         with socket.socket(socket.AF_UNIX) as stream:
+            stream.settimeout(within)
             stream.connect(f"/proc/self/fd/{place}/{_SOCKET}")
             yield stream
     finally:
         os.close(place)
+
+
+def _take_turn(place: int) -> None:
+    """Lock the folder of a machine. The kernel unlocks it when this process closes it or dies."""
+    until = time.monotonic() + _TURN_WITHIN
+    while True:
+        try:
+            return fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            if time.monotonic() > until:
+                raise Busy("the machine runs another command; repeat this when that has ended") from err
+        time.sleep(0.05)

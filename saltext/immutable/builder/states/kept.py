@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.builder.finish import secrets
 from saltext.immutable.builder.phases import phase
+from saltext.immutable.machines import qemu
 from saltext.immutable.machines.description import Machine
 
 MARK = "/run/immutable-kept"
@@ -35,14 +36,18 @@ def if_failed(
     except CommandExecutionError as err:
         if within := float(order.get("keep_failed") or 0):
             message = secrets.redact(str(err), secret_values)
-            with phase(f"{message}\n{_explain(order['recipe'], within)}"):
+            # One that has ended cannot be kept, and the error that counts is that of the states.
+            with phase(f"{message}\n{_explain(order['recipe'], within)}"), suppress(CommandExecutionError):
                 _wait(machine, within, sleep)
         raise
 
 
 def is_kept(machine: Machine) -> bool:
-    """Return whether the bake of a machine has failed and waits."""
-    return not machine.run(["test", "-e", MARK]).returncode
+    """Return whether the bake of a machine has failed and waits, as far as one can tell while it runs a command."""
+    try:
+        return not machine.run(["test", "-e", MARK]).returncode
+    except qemu.Busy:
+        return True
 
 
 def _explain(recipe: str, within: float) -> str:

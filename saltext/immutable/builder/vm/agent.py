@@ -1,7 +1,8 @@
 """The agent in a machine with a kernel of its own: runs the commands that its host sends, one after the other.
 
 Each line of its serial port is a question in JSON: number, command, env, stdin. Each answer is one, too: number, code,
-stdout, stderr. It runs with the image's own Python, by itself, so it imports the standard library only.
+stdout, stderr. While a command runs, its number alone says every few seconds that the machine lives. The agent runs
+with the image's own Python, by itself, so it imports the standard library only.
 """
 
 from __future__ import annotations
@@ -12,30 +13,48 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+ALIVE = 5.0
+"""Seconds after which the agent says again that a command runs."""
 _NOT_FOUND = 127
 
 
-def answer(question: Mapping[str, Any]) -> dict[str, Any]:
-    """Run the command of a question and return its answer."""
+def answers(question: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Run the command of a question; yield its number alone every few seconds while it runs, then its answer."""
+    number, text = question["number"], question.get("stdin")
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             question["command"],
             env=question.get("env") or None,
             cwd="/",
-            capture_output=True,
+            stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            check=False,
-            **({"stdin": subprocess.DEVNULL} if question.get("stdin") is None else {"input": question["stdin"]}),
+            preexec_fn=_as_any_other,
         )
-    except OSError as err:
-        return {"number": question["number"], "code": _NOT_FOUND, "stdout": "", "stderr": str(err)}
+    except (OSError, TypeError, ValueError) as err:
+        yield {"number": number, "code": _NOT_FOUND, "stdout": "", "stderr": str(err)}
+        return
+    while process.returncode is None:
+        try:
+            out, errors = process.communicate(text, timeout=ALIVE)
+        except subprocess.TimeoutExpired:
+            text = None  # is being written
+            yield {"number": number}
     # As the shell says it: a signal is more than 128.
-    code = done.returncode if done.returncode >= 0 else 128 - done.returncode
-    return {"number": question["number"], "code": code, "stdout": done.stdout, "stderr": done.stderr}
+    code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+    yield {"number": number, "code": code, "stdout": out, "stderr": errors}
+
+
+def _as_any_other() -> None:
+    """Let the kernel end this process where memory is short; it spares the agent itself."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("0")
 
 
 def questions(stream: Any) -> Iterator[Mapping[str, Any]]:
@@ -69,9 +88,10 @@ def main() -> None:
     """Answer until the machine ends."""
     with open(port(sys.argv[1]), "r+b", buffering=0) as stream:
         for question in questions(stream):
-            left = json.dumps(answer(question)).encode() + b"\n"
-            while left:
-                left = left[stream.write(left) :]
+            for each in answers(question):
+                left = json.dumps(each).encode() + b"\n"
+                while left:
+                    left = left[stream.write(left) :]
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ _UNIT = """[Unit]
 Description=Commands of the builder
 DefaultDependencies=no
 IgnoreOnIsolate=yes
+StartLimitIntervalSec=0
 [Service]
 ExecStart=/opt/salt/bin/python -I /{own}/agent.py {port}
 Restart=always

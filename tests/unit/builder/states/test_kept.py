@@ -10,6 +10,7 @@ from salt.exceptions import CommandExecutionError
 from saltext.immutable.builder import phases
 from saltext.immutable.builder.finish.secrets import Secret
 from saltext.immutable.builder.states import kept
+from saltext.immutable.machines import qemu
 
 
 class FakeMachine:
@@ -51,6 +52,26 @@ def test_it_ends_by_itself(monkeypatch):
     monkeypatch.setattr(kept.time, "monotonic", lambda: float(next(clock)))
     slept, _ = failing(FakeMachine(looks=1000), 5)
     assert len(slept) < 6
+
+
+def test_a_machine_that_has_ended_is_not_kept(monkeypatch):
+    machine = FakeMachine(looks=3)
+
+    def ended(words):
+        raise CommandExecutionError("machine web-bake is not running")
+
+    monkeypatch.setattr(machine, "run", ended)
+    failing(machine, 3600)
+
+
+def test_one_that_somebody_runs_a_command_in_is_kept(monkeypatch):
+    machine = FakeMachine(looks=3)
+
+    def busy(words):
+        raise qemu.Busy("it runs another command")
+
+    monkeypatch.setattr(machine, "run", busy)
+    assert kept.is_kept(machine)
 
 
 def test_nobody_waits_who_did_not_ask_for_it():
