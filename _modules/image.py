@@ -139,6 +139,22 @@ def root_content(order: dict):
     return _call("root_content", order=order)
 
 
+def kernel_content(order: dict):
+    """
+    Return the hashes of a kernel of this host and its initial RAM disk, from which a virtual machine bakes.
+
+    order
+        ``vmlinuz`` and ``initrd`` (paths)
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call image.kernel_content '{vmlinuz: /boot/vmlinuz-6.1, initrd: /boot/initrd.img-6.1}'
+    """
+    return _call("kernel_content", order=order)
+
+
 def root_layer(order: dict):
     """
     Make the lowest layer of an image from an existing root, and return it.

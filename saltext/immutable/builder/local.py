@@ -8,6 +8,7 @@ from typing import Any
 from saltext.immutable.builder import commands, garbage, image_commands, shell
 from saltext.immutable.builder.image_tests import run
 from saltext.immutable.builder.sources import debian
+from saltext.immutable.builder.vm import bake as vm_bake
 from saltext.immutable.builder.vm import tests
 from saltext.immutable.images import compare, software, verify
 
@@ -18,6 +19,7 @@ LOCAL: Mapping[str, Callable[..., Any]] = {
     "make_key": commands.make_key,
     "debian_layer": commands.debian_layer,
     "root_content": commands.root_content,
+    "kernel_content": lambda host, order: vm_bake.kernel_content(order),
     "root_layer": commands.root_layer,
     "oci_content": commands.oci_content,
     "oci_layer": commands.oci_layer,

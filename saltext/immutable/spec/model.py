@@ -155,6 +155,13 @@ class Recipe:
         source = self.source
         return source.recipe if isinstance(source, Parent) else getattr(source, "follows", None)
 
+    @property
+    def kernel_of_builder(self) -> dict[str, str] | None:
+        """The files of the builder that its virtual machine boots: vmlinuz and initrd; None: those of the image."""
+        if self.bake_in != "vm" or self.vm.vmlinuz is None or self.vm.initrd is None:
+            return None
+        return {"vmlinuz": self.vm.vmlinuz, "initrd": self.vm.initrd}
+
 
 @dataclass(frozen=True)
 class Amount:

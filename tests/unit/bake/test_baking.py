@@ -14,7 +14,7 @@ from saltext.immutable.bake.commands import why as command
 from saltext.immutable.bake.commands.lifecycle import Lifecycle
 from saltext.immutable.bake.context import BakeContext, silent
 from saltext.immutable.bake.keys import layer_key
-from saltext.immutable.spec.model import Definitions, Guard, Minion, Recipe, Settings
+from saltext.immutable.spec.model import Definitions, Guard, Minion, Recipe, Settings, VirtualMachine
 from saltext.immutable.spec.origins import Debian, Parent
 from saltext.immutable.store import Held, Store
 
@@ -587,3 +587,18 @@ def test_a_bake_writes_down_who_moved_the_channel(master, baked, store):
     digest = baked(user="jane")["digest"]
     [line] = Lifecycle(store, silent).channels("web")["history"]
     assert (line["what"], line["from"], line["to"], line["who"]) == ("bake", None, f"web@{digest[:12]}", "jane")
+
+
+def test_another_kernel_of_the_builder_is_another_layer(master, baked, store):
+    asked = []
+    master.kernel = ["1", "2"]
+    master.do_kernel_content = lambda order: asked.append(order) or master.kernel
+    vm = VirtualMachine(vmlinuz="/boot/vmlinuz", initrd="/boot/initrd.img")
+    master.recipes["web"] = replace(WEB, bake_in="vm", vm=vm)
+    baked()
+    assert asked[0] == {"vmlinuz": "/boot/vmlinuz", "initrd": "/boot/initrd.img"}
+    baked()
+    assert master.built == []
+    master.kernel = ["1", "3"]
+    baked()
+    assert master.built == ["states of web"]

@@ -110,7 +110,7 @@ def _stat(path: str) -> list[Any]:
 
 def lasting(opts: Mapping[str, Any], chain: Sequence[Recipe], now: float) -> bool:
     """Tell whether the fingerprint of a bake of these recipes may be kept; ``now``: seconds since 1970."""
-    sources = all(isinstance(each.source, Debian | Parent) for each in chain)
+    sources = all(isinstance(each.source, Debian | Parent) and each.kernel_of_builder is None for each in chain)
     return sources and _plain(opts) and _settled(opts, now)
 
 

@@ -115,7 +115,6 @@ def of_states(
         "marked": list(recipe.secrets),
         "tests": _plain(plain(recipe.tests.inside)),
         "bake_in": recipe.bake_in,
-        **({"kernel": [recipe.vm.vmlinuz, recipe.vm.initrd]} if recipe.bake_in == "vm" and recipe.vm.vmlinuz else {}),
         **({"idempotent": recipe.tests.idempotent} if recipe.tests.idempotent else {}),
         **({"at_boot": sorted(recipe.at_boot)} if recipe.at_boot else {}),
         **({"bake_identity": sorted(recipe.bake_identity)} if recipe.bake_identity else {}),

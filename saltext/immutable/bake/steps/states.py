@@ -203,8 +203,13 @@ def _details(context: BakeContext, recipe: Recipe, grains: Inputs) -> dict[str, 
 
 
 def _ground(context: BakeContext, recipe: Recipe, below: Stack, grains: Inputs, tree: Tree) -> dict[str, Any]:
-    """Return the ground as it is now, with the test files that judge a layer in the machine that makes it."""
+    """Return the ground as it is now.
+
+    With the test files that judge a layer in the machine that makes it, and the content of its kernel from the builder.
+    """
     ground = layer_key.of_states(context.opts, recipe, grains, below.top["digest"], context.store.secret)
+    if (files := recipe.kernel_of_builder) is not None:
+        ground["kernel"] = context.builder("kernel_content", order=files)
     return {**ground, "saltcheck": image_tests.files(tree)} if ground.get("tests") else ground
 
 

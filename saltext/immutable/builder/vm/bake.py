@@ -22,6 +22,7 @@ from saltext.immutable.builder.export.programs import find
 from saltext.immutable.builder.vm import ramdisk
 from saltext.immutable.guard.seal import MACHINE_PATH
 from saltext.immutable.host import Host, remove, run
+from saltext.immutable.images.manifest import sha256
 from saltext.immutable.machines import overlay, qemu
 from saltext.immutable.machines.cgroup import Cgroup
 from saltext.immutable.machines.description import Machine
@@ -81,10 +82,19 @@ def _kernel(order: Mapping[str, Any], image: Mapping[str, Path]) -> tuple[kernel
     if wanted["vmlinuz"] is None:
         found = kernel.find(f"the stack below {order['what']}", image)
         return found, kernel.modules(f"the stack below {order['what']}", found.version, image, ramdisk.MODULES)
+    return kernel.Kernel("", *_own_kernel(wanted)), {}
+
+
+def kernel_content(order: Mapping[str, Any]) -> list[str]:
+    """Return the hashes of a kernel of this host and its initial RAM disk. ``order``: vmlinuz and initrd (paths)."""
+    return [sha256(str(file)) for file in _own_kernel(order)]
+
+
+def _own_kernel(wanted: Mapping[str, Any]) -> list[Path]:
     for key in ("vmlinuz", "initrd"):
         if not Path(wanted[key]).is_file():
             raise CommandExecutionError(f"kernel:{key}: {wanted[key]} is no file of the builder; name one that is")
-    return kernel.Kernel("", Path(wanted["vmlinuz"]), Path(wanted["initrd"])), {}
+    return [Path(wanted["vmlinuz"]), Path(wanted["initrd"])]
 
 
 def _make_changes(host: Host, folder: Path, lower: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from saltext.immutable.bake.keys import fingerprint, last_bake, up_to_date
-from saltext.immutable.spec.model import Minion, Recipe, Settings
+from saltext.immutable.spec.model import Minion, Recipe, Settings, VirtualMachine
 from saltext.immutable.spec.origins import Debian, Directory, Parent
 from saltext.immutable.store import Image, Store, revocations
 
@@ -150,6 +150,13 @@ def test_what_changed_a_moment_ago_could_change_once_more_unseen(world):
 
 def test_roots_that_lie_elsewhere_are_looked_at_each_time(world):
     assert not world.lasting([Recipe("base", Directory("/srv/root"), "base-bake", Minion()), CHAIN[1]])
+
+
+def test_so_is_a_kernel_of_the_builder(world):
+    vm = VirtualMachine(vmlinuz="/boot/vmlinuz", initrd="/boot/initrd.img")
+    base, web = CHAIN
+    assert world.lasting([base, replace(web, vm=vm)])
+    assert not world.lasting([base, replace(web, vm=vm, bake_in="vm")])
 
 
 # The answer

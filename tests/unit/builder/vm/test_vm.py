@@ -70,6 +70,18 @@ def test_the_kernel_is_the_newest_of_the_layers_or_one_of_the_builder(tmp_path):
     assert bake._kernel(order(vmlinuz=f"{tmp_path}/k", initrd=f"{tmp_path}/i"), {}) == (found, {})
 
 
+def test_the_content_of_a_kernel_of_the_builder(tmp_path):
+    files = {name: str(tmp_path / name) for name in ("vmlinuz", "initrd")}
+    with pytest.raises(CommandExecutionError, match="kernel:vmlinuz: .* is no file of the builder"):
+        bake.kernel_content(files)
+    for name in files:
+        (tmp_path / name).write_text(name)
+    before = bake.kernel_content(files)
+    (tmp_path / "initrd").write_text("another")
+    after = bake.kernel_content(files)
+    assert (before[0], len(after)) == (after[0], 2) and before[1] != after[1]
+
+
 def test_a_module_brings_those_that_it_needs():
     modules_dep = "kernel/a/virtio-net.ko.xz: kernel/b/failover.ko.xz\nkernel/a/ext4.ko:\nkernel/b/failover.ko.xz:\n"
     assert kernel._dependencies(modules_dep, ["virtio_net"]) == ["kernel/a/virtio-net.ko.xz", "kernel/b/failover.ko.xz"]
