@@ -103,7 +103,7 @@ class Machine:
     def power_off(self) -> None:
         """Ask its init to shut down. A signal, because logind may lose the request of systemctl."""
         if self.vm is not None:
-            self.run(["systemctl", "--no-block", "poweroff"])
+            self.run(["/bin/sh", "-c", f"kill -{_POWER_OFF:d} 1"])
             return
         init = nspawn.find_init(self.cgroup)
         if init is not None:

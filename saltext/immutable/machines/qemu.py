@@ -32,6 +32,8 @@ PORT = "saltext.immutable"
 """Name of the serial port between this host and the agent."""
 ADDRESS = "immutable.address"
 """Word of the kernel's command line with the machine's address, as ipconfig of klibc takes it."""
+EMULATED = "in emulation, which takes about ten times as long: {}"
+"""What is reported of a machine that does not run by KVM, with the reason."""
 _ARCHITECTURE = "x86_64"
 _PROGRAM, _PACKAGE = "qemu-system-x86_64", "qemu-system-x86"
 _SOCKET = "agent.sock"
@@ -215,8 +217,8 @@ def run(
         found = _speak(machine, {"command": list(command), "env": dict(env or {}), "stdin": stdin}, _SILENT_FOR)
     except OSError as err:
         raise CommandExecutionError(
-            f"the machine ended while it ran a command ({err}); see machine.console for the reason: its kernel panicked, "
-            "or a state shut it down"
+            f"the machine ended while it ran a command ({err}); see machine.console for the reason: its kernel "
+            "panicked, or a state shut it down"
         ) from err
     if found is None:
         raise CommandExecutionError(

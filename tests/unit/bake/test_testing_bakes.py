@@ -11,7 +11,7 @@ from salt.exceptions import CommandExecutionError
 from test_baking import WEB, FakeMaster, baked, master, store  # noqa: F401
 
 from saltext.immutable.bake import image_tests
-from saltext.immutable.spec.model import ImageTest, RecipeTests
+from saltext.immutable.spec.model import ImageTest, RecipeTests, VirtualMachine
 from saltext.immutable.spec.origins import Parent
 
 UP = ImageTest("up", check={"module_and_function": "service.status", "args": ["nginx"], "assertion": "assertTrue"})
@@ -103,3 +103,26 @@ def test_a_failure_inside_leaves_neither_layer_nor_image(master, baked, store):
 def test_a_preview_tests_nothing(master, tested, baked):
     assert baked(preview=True)["digest"] is None
     assert tested == []
+
+
+def test_tests_of_the_disk_run_after_those_that_passed_and_count_when_they_change(master, tested, baked, store):
+    disks = []
+    master.do_test_disk = lambda order: disks.append(order["vm"]["memory"]) or [answer(master.disk_says, phase="vm")]
+    master.says, master.disk_says = "it is down", ""
+    master.recipes["web"] = replace(WEB, tests=RecipeTests(booted=(UP,), vm=(UP,)))
+    with pytest.raises(CommandExecutionError, match="1 of 1 booted tests failed"):
+        baked()
+    assert disks == []
+    master.says = ""
+    digest = baked()["digest"]
+    assert [each["phase"] for each in image_tests.of_image(store, digest)] == ["booted", "vm"]
+    assert baked()["cached"] and len(disks) == 1
+    more_memory, of_disk = {"vm": VirtualMachine(2 << 30)}, {"tests": RecipeTests(vm=(UP, UP))}
+    for changes in (more_memory, {"tests": RecipeTests(booted=(UP, UP))}, of_disk):
+        master.recipes["web"] = replace(master.recipes["web"], **changes)
+        baked()
+    assert disks == [1 << 30, 2 << 30, 2 << 30]
+    master.disk_says = "it is down"
+    master.recipes["web"] = replace(WEB, tests=RecipeTests(vm=(UP,)))
+    with pytest.raises(CommandExecutionError, match="1 of 1 vm tests failed"):
+        baked()

@@ -27,13 +27,15 @@ def test(context: BakeContext, stack: Stack) -> Stack:
         files = image_tests.files(layer_key.tree(context.opts)) if image_tests.are_files(recipe) else {}
         wanted = image_tests.order(recipe, recipe.tests.of_image)
         key = image_tests.key(wanted, stack.state_origins, files, *([len(recipe.tests.vm)] if recipe.tests.vm else []))
-        results = image_tests.passed(context.store, image.digest, key)
+        results, boot_disk = image_tests.passed(context.store, image.digest, key), False
         if results is None:
             results = [result for layer in stack.layers for result in layer.get("tests", ())]
             results += _run(context, stack, image, "test_image", recipe.tests.booted)
-            if not image_tests.failed(results):
-                results += _run(context, stack, image, "test_disk", recipe.tests.vm)
-        image_tests.keep(context.store, recipe.name, image.digest, results, key)
+            boot_disk = not image_tests.failed(results)
+    if boot_disk and recipe.tests.vm:
+        with phase("vm tests"):
+            results += _run(context, stack, image, "test_disk", recipe.tests.vm)
+    image_tests.keep(context.store, recipe.name, image.digest, results, key)
     return replace(stack, results=tuple(results))
 
 

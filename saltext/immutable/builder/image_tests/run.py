@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
@@ -93,6 +94,11 @@ def boots(
             _wait_launched(machine, order["within"])
     except CommandExecutionError as err:
         message = f"{err}\n{machines.console(host, machine.minion_id, _CONSOLE)}".strip()
+    return boot_result(order, phase, began, message)
+
+
+def boot_result(order: Mapping[str, Any], phase: str, began: float, message: str) -> Result:
+    """Return the boot of a machine as a test result. ``began``: as `time.monotonic` gave it."""
     name = "boots" if phase == "booted" else "boots from its disk"
     return {**_result(name, phase, time.monotonic() - began, message), "recipe": order["tests"]["recipe"]}
 
@@ -130,15 +136,22 @@ def run_tests(
         return []
     command = ["timeout", "--kill-after=10", f"{order['within']:.0f}", f"{VENV}/bin/python", "-I"]
     command += ["-m", "saltext.immutable.builder.image_tests.saltcheck"]
-    done = machine.run(command, stdin=json.dumps(tests, default=str), env=env)
-    if done.returncode == _TIMED_OUT:
-        found = [_result("tests", phase, time.monotonic() - began, f"they did not end within {order['within']:.0f} s")]
+    try:
+        done = machine.run(command, stdin=json.dumps(tests, default=str), env=env)
+    except CommandExecutionError as err:  # the machine ended, perhaps by what it was tested for
+        found = [_result("tests", phase, time.monotonic() - began, str(err))]
     else:
-        message = tail(done.stderr, 20) or "saltcheck printed no results"
-        found = list(_parse(done.stdout, phase)) or [_result("tests", phase, 0.0, message)]
+        found = _found(done, phase, time.monotonic() - began, order["within"])
     return [
         {**each, "recipe": tests["recipe"], "message": secrets.redact(each["message"], secret_values)} for each in found
     ]
+
+
+def _found(done: CompletedProcess[str], phase: str, seconds: float, within: float) -> list[Result]:
+    if done.returncode == _TIMED_OUT:
+        return [_result("tests", phase, seconds, f"they did not end within {within:.0f} s")]
+    message = tail(done.stderr, 20) or "saltcheck printed no results"
+    return list(_parse(done.stdout, phase)) or [_result("tests", phase, 0.0, message)]
 
 
 def _parse(output: str, phase: str) -> Iterator[Result]:

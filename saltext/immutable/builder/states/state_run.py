@@ -265,7 +265,7 @@ def _errors(result: Any, done: CompletedProcess[str]) -> str:
     return f"{tail(done.stdout if result is None else '')}\n{tail(rendering.readable(done.stderr))}".strip()
 
 
-def stop(machine: Machine, within: float = 90.0) -> None:
+def stop(machine: Machine, within: float) -> None:
     """Shut the machine down in order, so that its services write their data. Raises after ``within`` seconds."""
     machine.power_off()
     deadline = time.monotonic() + within

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from saltext.immutable.builder import phases
 from saltext.immutable.builder.export import disk, formats, kernel, tree
 from saltext.immutable.builder.finish import secrets
 from saltext.immutable.builder.image_tests import run
@@ -28,7 +30,7 @@ _BOOTS_WITHIN = 600.0
 def test_disk(host: Host, order: Mapping[str, Any]) -> list[run.Result]:
     """Boot a machine from the disk of an image, under the recipe's bake_id, and run the tests ``vm`` in it.
 
-    The first result is whether it boots. ``order``: as for `image_tests.run.test_image`, and vm (memory: bytes, cpus).
+    The first result is whether it boots, also where its kernel does not get far. ``order``: as for `image_tests.run.test_image`, and vm (memory: bytes, cpus).
     Raises CommandExecutionError where the image, or this host, lacks what a disk needs.
     """
     qemu.require()
@@ -37,8 +39,13 @@ def test_disk(host: Host, order: Mapping[str, Any]) -> list[run.Result]:
         workspace = undo.enter_context(host.workspace())
         (host.pki / order["bake_id"]).rename(workspace / "pki")
         machines.destroy(host, order["bake_id"])  # left by a bake that was killed
-        description = _machine(host, workspace, order)
-        machine = undo.enter_context(machines.temporary(host, description))
+        description, began = _machine(host, workspace, order), time.monotonic()
+        try:
+            machine = undo.enter_context(machines.temporary(host, description))
+        except qemu.NotBooted as err:
+            return [run.boot_result(order, "vm", began, str(err))]
+        if machine.emulated:
+            phases.say(qemu.EMULATED.format(machine.emulated))
         booted = run.boots(host, machine, order, "vm", _BOOTS_WITHIN)
         if not booted["passed"]:
             return [booted]
