@@ -218,3 +218,12 @@ def test_a_process_that_ends_while_its_mounts_are_read_has_none(tmp_path, monkey
     monkeypatch.setattr(overlay.Path, "read_text", read_text)
     with pytest.raises(OSError) if raises else nullcontext():
         assert overlay.mounted(tmp_path) == set()
+
+
+def test_of_a_file_with_holes_only_what_it_takes_counts(host):
+    disk = host.cache / "apt/web-bake/cache.ext4"
+    disk.parent.mkdir(parents=True)
+    disk.write_bytes(b"x" * 100)
+    os.truncate(disk, 16 << 30)
+    found = garbage.collect(host, [], [], [], test=True)
+    assert 100 <= found["caches"]["cache/apt/web-bake"] < 1 << 20
