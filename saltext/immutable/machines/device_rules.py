@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import struct
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -69,7 +70,8 @@ def _allow(rule: str) -> Iterator[bytes]:
 
 
 def _step(operation: int, target: int = 0, source: int = 0, *, offset: int = 0, value: int = 0) -> bytes:
-    return struct.pack("=BBhi", operation, source << 4 | target, offset, value)
+    registers = source << 4 | target if sys.byteorder == "little" else target << 4 | source
+    return struct.pack("=BBhi", operation, registers, offset, value)
 
 
 def limit(folder: Path, rules: Iterable[str]) -> None:
