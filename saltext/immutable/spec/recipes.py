@@ -57,8 +57,20 @@ def recipe(name: str, read: Section) -> Recipe:
         tests=tests(read.inside("tests"), states),
         private_keys=read.take("private_keys", reading.either("warn", "refuse"), Recipe.private_keys),
     )
+    _check_vm(read, found)
     read.close()
     return found
+
+
+def _check_vm(read: Section, found: Recipe) -> None:
+    """Report settings of a virtual machine that no machine would have."""
+    in_vm = found.bake_in == "vm"
+    if read.has("kernel") and not in_vm:
+        read.problem("kernel", "only states that run in a virtual machine run on it; write bake_in: vm, or take it out")
+    if read.has("vm") and not in_vm and not found.tests.vm:
+        read.problem("vm", "neither states nor tests run in a virtual machine; write bake_in: vm, or take it out")
+    if found.tests.vm and not found.read_only:
+        read.problem("tests:vm", "they run on a disk, which needs a root that is read-only; take out read_only: false")
 
 
 def _vm(read: Section, kernel: Section) -> VirtualMachine:

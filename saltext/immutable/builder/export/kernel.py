@@ -62,9 +62,14 @@ def modules(name: str, version: str, files: Mapping[str, Path], wanted: Collecti
     ``wanted``: names of modules; one that is part of the kernel is left out.
     """
     for folder in (f"usr/lib/modules/{version}", f"lib/modules/{version}"):
-        if f"{folder}/modules.dep.bin" in files:
+        if f"{folder}/modules.dep.bin" in files and f"{folder}/modules.dep" in files:
             needed = _dependencies(files[f"{folder}/modules.dep"].read_text(), wanted)
             paths = ["modules.dep.bin", *(path for path in ("modules.builtin.bin",) if f"{folder}/{path}" in files)]
+            if missing := [path for path in needed if f"{folder}/{path}" not in files]:
+                raise CommandExecutionError(
+                    f"{name} cannot boot, it has no /{folder}/{missing[0]}, which its modules.dep lists; let no state "
+                    "remove it, or run depmod after that, and bake again"
+                )
             return {f"{version}/{path}": files[f"{folder}/{path}"].read_bytes() for path in [*paths, *needed]}
     raise CommandExecutionError(
         f"{name} cannot boot, it has no modules of its kernel {version}: linux-image-{version}; {_ADD}"

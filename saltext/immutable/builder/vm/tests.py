@@ -30,7 +30,9 @@ _BOOTS_WITHIN = 600.0
 def test_disk(host: Host, order: Mapping[str, Any]) -> list[run.Result]:
     """Boot a machine from the disk of an image, under the recipe's bake_id, and run the tests ``vm`` in it.
 
-    The first result is whether it boots, also where its kernel does not get far. ``order``: as for `image_tests.run.test_image`, and vm (memory: bytes, cpus).
+    The first result is whether it boots, also where its kernel does not get far.
+
+    ``order``: as for `image_tests.run.test_image`, and vm (memory: bytes, cpus).
     Raises CommandExecutionError where the image, or this host, lacks what a disk needs.
     """
     qemu.require()

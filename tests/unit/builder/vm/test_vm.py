@@ -27,12 +27,16 @@ WANTED = {
 DESCRIPTION = Machine("web-bake.example.com", "", (), {"id": "web-bake.example.com"}, "im0", "10.0.0.0/24")
 
 
+TEST = {"module_and_function": "test.ping", "assertion": "assertTrue"}
+
+
 def recipe(**keys):
     pillar = {"immutable": {"recipes": {"web": {"from": {"debian": "bookworm"}, **keys}}}}
     return spec.definitions(pillar).recipes["web"]
 
 
 def test_the_machine_of_a_recipe():
+    assert recipe(tests={"vm": [TEST]}, vm={"cpus": 3}).vm.cpus == 3
     assert recipe().vm == VirtualMachine(memory=1 << 30, cpus=2)
     files = {"vmlinuz": "/boot/vmlinuz", "initrd": "/boot/initrd.img"}
     found = recipe(bake_in="vm", vm={"memory": "2G", "cpus": 4}, kernel=files).vm
@@ -48,6 +52,9 @@ def test_the_machine_of_a_recipe():
         ({"vm": {"memory": "1M"}}, "vm:memory: must be 256M to 1024G"),
         ({"vm": {"cpus": 0}}, "vm:cpus: must be"),
         ({"vm": {"disk": "1G"}}, "vm:disk: no such key"),
+        ({"vm": {"cpus": 4}}, "web:vm: neither states nor tests run in a virtual machine; write bake_in: vm"),
+        ({"kernel": {"vmlinuz": "/k", "initrd": "/i"}}, "web:kernel: only states that run in a virtual machine"),
+        ({"tests": {"vm": [TEST]}, "read_only": False}, "web:tests:vm: they run on a disk, which needs a root that is"),
     ],
 )  # fmt: skip
 def test_wrong_machines_are_refused_when_the_pillar_is_read(keys, says):
@@ -85,6 +92,20 @@ def test_the_content_of_a_kernel_of_the_builder(tmp_path):
 def test_a_module_brings_those_that_it_needs():
     modules_dep = "kernel/a/virtio-net.ko.xz: kernel/b/failover.ko.xz\nkernel/a/ext4.ko:\nkernel/b/failover.ko.xz:\n"
     assert kernel._dependencies(modules_dep, ["virtio_net"]) == ["kernel/a/virtio-net.ko.xz", "kernel/b/failover.ko.xz"]
+
+
+@pytest.mark.parametrize(
+    ("there", "says"),
+    [
+        (["modules.dep", "modules.dep.bin"], "has no /lib/modules/6.1/kernel/ext4.ko, which its modules.dep lists"),
+        (["modules.dep.bin"], "has no modules of its kernel 6.1: linux-image-6.1"),
+    ],
+)
+def test_modules_that_were_removed_are_named(tmp_path, there, says):
+    (tmp_path / "modules.dep").write_text("kernel/ext4.ko:\n")
+    files = {f"lib/modules/6.1/{name}": tmp_path / "modules.dep" for name in there}
+    with pytest.raises(CommandExecutionError, match=says):
+        kernel.modules("web@1", "6.1", files, ["ext4"])
 
 
 def test_what_a_container_would_have_mounted_is_sent_to_the_machine(tmp_path):
