@@ -58,20 +58,20 @@ def scrub(tree: Path) -> None:
     """Scrub the tree of one layer. Whiteouts and the names of links stay: they hold no content."""
     for pattern in (*OF_ONE_BAKE, *_REMOVED):
         for found in tree.glob(pattern):
-            if _is_real(tree, found.parent) and not _is_whiteout(found):
+            if is_real(tree, found.parent) and not _is_whiteout(found):
                 remove(found)
-    for key in (found for found in tree.glob(_SSH_KEYS) if _is_real(tree, found.parent)):
+    for key in (found for found in tree.glob(_SSH_KEYS) if is_real(tree, found.parent)):
         remove(key)
         key.symlink_to(_OWN_SSH_KEYS / key.name)
     for name in _EMPTIED:
-        if os.path.lexists(tree / name) and _is_real(tree, (tree / name).parent):
+        if os.path.lexists(tree / name) and is_real(tree, (tree / name).parent):
             remove(tree / name)
             (tree / name).touch(mode=0o444)
     for file in tree.glob(_CRONTABS):
         _edit(tree, file, _INSTALLED, _INSTALLED_ONCE)
     for name in _SHADOW_FILES:
         _edit(tree, tree / name, _NO_MAX_AGE, rb"\1:" + _FIXED_DAY + rb":\2")
-    for folder, _, files in os.walk(tree / _LOGS) if _is_real(tree, tree / _LOGS) else ():
+    for folder, _, files in os.walk(tree / _LOGS) if is_real(tree, tree / _LOGS) else ():
         for name in files:
             log = Path(folder, name)
             if log.is_file() and not log.is_symlink():
@@ -80,13 +80,13 @@ def scrub(tree: Path) -> None:
 
 def _edit(tree: Path, file: Path, old: re.Pattern[bytes], new: bytes) -> None:
     """Replace what matches ``old`` in a regular file of the tree; do nothing where there is none."""
-    if file.is_file() and not file.is_symlink() and _is_real(tree, file.parent):
+    if file.is_file() and not file.is_symlink() and is_real(tree, file.parent):
         file.write_bytes(old.sub(new, file.read_bytes()))
 
 
-def _is_real(tree: Path, folder: Path) -> bool:
-    """Return whether a folder is reached without a link: /var/tmp -> /tmp in a tree leads to /tmp of this host."""
-    return folder.resolve() == tree.resolve() / folder.relative_to(tree)
+def is_real(tree: Path, folder: Path) -> bool:
+    """Return whether a folder is reached without a link or ..: /var/tmp -> /tmp in a tree leads to /tmp of this host."""
+    return Path(os.path.realpath(folder)) == Path(os.path.realpath(tree), folder.relative_to(tree))
 
 
 def _is_whiteout(path: Path) -> bool:

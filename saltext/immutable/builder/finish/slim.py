@@ -11,11 +11,13 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from saltext.immutable import rpm
 from saltext.immutable.builder.finish.caches import CACHES, PACKAGE_LISTS
+from saltext.immutable.builder.finish.scrub import is_real
 from saltext.immutable.builder.sources.minion import VENV
 from saltext.immutable.host import remove
 from saltext.immutable.spec.model import Slim
@@ -33,7 +35,7 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}([_@.].*)?")
 _TESTS = tuple(f"{VENV[1:]}/lib/python*/site-packages/*/{name}" for name in ("test", "tests", "SelfTest"))
 """Many Python packages install their tests; those of libcloud are 22 MB."""
 _RECORDS = f"{VENV[1:]}/lib/python*/site-packages/*.dist-info/RECORD"
-_RULES = [_BELOW, _LICENCE.pattern, _LANGUAGE.pattern, CACHES, PACKAGE_LISTS, _TESTS, 2]
+_RULES = [_BELOW, _LICENCE.pattern, _LANGUAGE.pattern, CACHES, PACKAGE_LISTS, _TESTS, 3]
 """Part of a layer's key. Increase the last number when the code below removes something else than before."""
 
 
@@ -112,14 +114,15 @@ def _packaged(tree: Path) -> list[str]:
     database = rpm.within(tree)
     if rpm.problem(database) is None:
         found += sorted(path for path, _ in rpm.files(database))
-    return [path[1:] for path in found if path.startswith("/usr/share/")]
+    inside = cache(partial(is_real, tree))  # a list of the root may name files of this host
+    return [path[1:] for path in found if path.startswith("/usr/share/") and inside((tree / path[1:]).parent)]
 
 
 def _files(tree: Path, globs: Iterable[str]) -> Iterator[str]:
     """Yield the files that match the globs, and all files in folders that match."""
     for found in (found for each in globs for found in sorted(tree.glob(each))):
-        if found.parent.resolve() != tree.resolve() / found.parent.relative_to(tree):
-            continue  # a symbolic link in the tree leads to files of this host
+        if not is_real(tree, found.parent):
+            continue
         if not found.is_dir() or found.is_symlink():
             yield str(found.relative_to(tree))
             continue
@@ -160,11 +163,12 @@ def _drop(file: Path, path: str, lower: Sequence[Path]) -> None:
 
 def _forget_tests(tree: Path) -> None:
     """Remove the empty folders of tests, and the tests from the RECORD files of their distributions."""
-    empty = [folder for each in _TESTS for folder in tree.glob(each) if not any(map(os.path.isfile, folder.rglob("*")))]
+    found = (folder for each in _TESTS for folder in tree.glob(each) if is_real(tree, folder))
+    empty = [folder for folder in found if not any(map(os.path.isfile, folder.rglob("*")))]
     for folder in empty:
         remove(folder)
     names = tuple(f"{folder.parent.name}/{folder.name}/" for folder in empty)
-    for record in tree.glob(_RECORDS) if empty else ():
+    for record in filter(partial(is_real, tree), tree.glob(_RECORDS) if empty else ()):
         lines = record.read_text().splitlines(keepends=True)
         kept = [line for line in lines if not line.startswith(names)]
         if len(kept) < len(lines):

@@ -145,6 +145,35 @@ def test_a_link_in_an_image_is_not_followed(tmp_path):
     assert (tmp_path / "host/main").exists()
 
 
+@pytest.mark.parametrize(
+    "listed",
+    [
+        pytest.param("/usr/share/doc/linked/passwd", id="over a link"),
+        pytest.param("/usr/share/doc/nginx/../../../../../host/passwd", id="over .."),
+        pytest.param("/usr/share/doc/circle/passwd", id="over a circle of links"),
+    ],
+)
+def test_no_list_of_an_image_removes_a_file_of_this_host(tmp_path, listed):
+    tree, host = tmp_path / "tree", tmp_path / "host"
+    put(host, "passwd")
+    put(tree, "var/lib/dpkg/info/evil.list", text=listed)
+    (tree / "usr/share/doc/nginx").mkdir(parents=True)
+    (tree / "usr/share/doc/linked").symlink_to(host)
+    (tree / "usr/share/doc/circle").symlink_to("circle")
+    assert slim.slim(tree, DEFAULT) == {}
+    assert (host / "passwd").exists()
+
+
+def test_the_records_and_tests_of_this_host_stay(tmp_path):
+    tree, host = tmp_path / "tree", tmp_path / "host"
+    put(host, "a/test/x", "a-1.dist-info/RECORD", text="a/test/x,,\n")
+    (host / "b/test").mkdir(parents=True)
+    (tree / PACKAGES).parent.mkdir(parents=True)
+    (tree / PACKAGES).symlink_to(host)
+    slim.slim(tree, DEFAULT)
+    assert (host / "a/test/x").exists() and (host / "b/test").exists()
+
+
 def test_each_setting_gives_another_key():
     keys = [slim.settings(each) for each in (Slim(), Slim(man="keep"), Slim(locales=("de",)), False)]
     assert all(keys.count(each) == 1 for each in keys)
