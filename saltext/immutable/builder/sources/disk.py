@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,12 @@ from saltext.immutable.images import manifest
 from saltext.immutable.machines.cgroup import Cgroup
 
 _FORMATS = ("qcow2", "raw", "vmdk")
+_HEAD = 512
+"""Bytes by which qemu-img recognizes a format."""
+_DATA_FILE = 4
+"""A bit of the features of qcow2: the content is in a file of its own."""
+_DESCRIPTION = re.compile(rb"(\s|#[^\n]*\n)*version=")
+"""A vmdk that only describes where its extents are."""
 
 
 def content(order: Mapping[str, Any]) -> str:
@@ -33,8 +40,8 @@ def build(host: Host, workspace: Path, processes: Cgroup, order: Mapping[str, An
     CommandExecutionError where it is another one, or no root can be taken from it.
     """
     file = downloads.fetched(host, workspace, order["disk"], order)
-    downloads.require_content(file, manifest.sha256(str(file)), order["sha256"])
     before = downloads.version(file)
+    downloads.require_content(file, manifest.sha256(str(file)), order["sha256"])
     raw = _raw(file, workspace / "disk.raw", processes)
     asked = {"disk": str(raw), "workspace": str(workspace), "partition": order["partition"], "what": order["what"]}
     warnings = program.call(processes, PROGRAM, asked)
@@ -47,7 +54,11 @@ def build(host: Host, workspace: Path, processes: Cgroup, order: Mapping[str, An
 
 def _raw(file: Path, target: Path, processes: Cgroup) -> Path:
     """Return a disk as a raw file: itself, or ``target``, to which it is converted."""
-    about = json.loads(run(["qemu-img", "info", "--output=json", file]).stdout)
+    with file.open("rb") as disk:
+        if _refers(disk.read(_HEAD)):
+            raise _part(file, "other files, which are")
+    info = ["qemu-img", "info", "--output=json", file]
+    about = json.loads(run([*processes.start_command(), *info]).stdout)
     _require_alone(file, about)
     if about["format"] == "raw":
         return file
@@ -67,7 +78,22 @@ def _require_alone(file: Path, about: Mapping[str, Any]) -> None:
     others = [about.get("backing-filename"), data.get("data-file")]
     others += [extent["filename"] for extent in data.get("extents", ()) if extent["filename"] != about["filename"]]
     if other := next(filter(None, others), None):
-        raise CommandExecutionError(
-            f"{file} is only a part of a disk: it refers to {other}, which is not read; make one file of it (qemu-img "
-            "convert)"
-        )
+        raise _part(file, f"{other}, which is")
+
+
+def _refers(head: bytes) -> bool:
+    """Return whether the first bytes of a disk say that its content is in other files.
+
+    qemu-img would open these, whatever they are, even to tell of them: a pipe or a watchdog of this host.
+    """
+    if head.startswith(b"QFI\xfb"):
+        return int.from_bytes(head[4:8], "big") >= 3 and bool(int.from_bytes(head[72:80], "big") & _DATA_FILE)
+    if head.startswith(b"KDMV"):
+        return not any(head[12:20])  # no capacity of its own
+    return bool(_DESCRIPTION.match(head))
+
+
+def _part(file: Path, other: str) -> CommandExecutionError:
+    return CommandExecutionError(
+        f"{file} is only a part of a disk: it refers to {other} not read; make one file of it (qemu-img convert)"
+    )

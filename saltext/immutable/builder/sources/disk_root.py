@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +28,13 @@ _RELEASE = ("etc/os-release", "usr/lib/os-release")
 _NAME = re.compile(r'^PRETTY_NAME="?([^"\n]*)', re.MULTILINE)
 _SUBVOLUMES = ("", "root", "@", "@rootfs")
 """Where installers put the root in btrfs; '' is the subvolume that is mounted by default."""
-_OPTIONS = {"xfs": ["nouuid"]}
-"""nouuid: a file system of the same id may be mounted on this host, that of the template for example."""
+_OPTIONS = {"ext4": ["errors=continue"], "xfs": ["nouuid"]}
+"""errors: a damaged file system may say in itself that the kernel of this host shall panic then.
+
+nouuid: a file system of the same id may be mounted on this host, that of the template for example.
+"""
+_NAMED_WITHIN = 1 << 16
+"""Bytes of an os-release that are read, however large it is."""
 _UNNEEDED = ("/", "none", "swap", "/boot/efi", "/efi")
 """Mount points of fstab whose partitions nobody misses in an image."""
 
@@ -80,6 +85,8 @@ def _looked_into(disk: str, one: Partition, place: Path, wanted: int | None) -> 
             return replace(one, system=_system(_root(place, one)))
     except CommandExecutionError as err:
         return replace(one, problem=str(err))
+    except OSError as err:
+        return replace(one, problem=f"{err.strerror}; check the file system (fsck)")
 
 
 @contextmanager
@@ -114,7 +121,8 @@ def _unmounted(kind: str, said: str) -> CommandExecutionError:
 def _root(place: Path, one: Partition) -> Path:
     """Return the folder that has the root, in btrfs perhaps that of a subvolume."""
     inner = _SUBVOLUMES if one.content == "btrfs" else ("",)
-    return next((place / name for name in inner if _release(place / name)), place)
+    folders = (place / name for name in inner if not (place / name).is_symlink())  # it might lead to this host's root
+    return next((folder for folder in folders if _release(folder)), place)
 
 
 def _release(root: Path) -> Path | None:
@@ -125,8 +133,13 @@ def _release(root: Path) -> Path | None:
 
 def _system(root: Path) -> str:
     file = _release(root)
-    named = _NAME.search(file.read_text(errors="replace")) if file else None
+    named = _NAME.search(_beginning(file)) if file else None
     return printable(named[1]) if named else "a system without a name" if file else ""
+
+
+def _beginning(file: Path) -> str:
+    with file.open(errors="replace") as stream:
+        return stream.read(_NAMED_WITHIN)
 
 
 def _without_partitions(root: Path, what: str) -> list[str]:
@@ -147,8 +160,8 @@ def _without_partitions(root: Path, what: str) -> list[str]:
 
 def _fstab(root: Path) -> str:
     file = root / "etc/fstab"
-    own = file.resolve() == root.resolve() / "etc/fstab"  # a symbolic link might lead to this host's file
-    return file.read_text(errors="surrogateescape") if own and file.is_file() else ""
+    own = file.is_file() and file.resolve() == root.resolve() / "etc/fstab"  # a link might lead to this host's file
+    return file.read_text(errors="surrogateescape") if own else ""
 
 
 def _tidy(tree: Path, what: str) -> None:
@@ -161,19 +174,19 @@ def _tidy(tree: Path, what: str) -> None:
         for entry in (tree / "dev").iterdir():
             remove(entry)
     for folder, _, names in os.walk(tree):
-        _tidy_folder(folder, names, what)
+        for path in [folder, *(os.path.join(folder, name) for name in names)]:
+            _tidy_file(path, f"{what}: /{printable(os.path.relpath(path, tree))}")
 
 
-def _tidy_folder(folder: str, names: Sequence[str], what: str) -> None:
-    for name in names:
-        path = os.path.join(folder, name)
-        mode = os.lstat(path).st_mode
-        if stat.S_ISSOCK(mode):
-            os.unlink(path)
-        elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-            raise CommandExecutionError(
-                f"{what}: {printable(path)} is a device, which no image may have; remove it from the disk"
-            )
+def _tidy_file(path: str, name: str) -> None:
+    """Remove a socket. Raise CommandExecutionError for what no image may have; ``name``: how the message names it."""
+    mode = os.lstat(path).st_mode
+    if stat.S_ISSOCK(mode):
+        os.unlink(path)
+    elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise CommandExecutionError(f"{name} is a device, which no image may have; remove it from the disk")
+    else:
+        roots.require_no_layer(path, name)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from saltext.immutable import rpm
 from saltext.immutable.builder.sources import downloads
 from saltext.immutable.builder.sources.debian import ETC, installed
-from saltext.immutable.builder.sources.unpack import printable, unpack
+from saltext.immutable.builder.sources.unpack import OVERLAYS, printable, unpack
 from saltext.immutable.guard.seal import SEAL_PATH
 from saltext.immutable.host import Host, remove, run
 from saltext.immutable.images import manifest
@@ -49,8 +49,8 @@ def build(host: Host, workspace: Path, processes: Cgroup, order: Mapping[str, An
     if "tarball" in order:
         tree.mkdir(mode=0o755)
         archive = downloads.fetched(host, workspace, order["tarball"], order)
-        downloads.require_content(archive, manifest.sha256(str(archive)), order["sha256"])
         before = downloads.version(archive)
+        downloads.require_content(archive, manifest.sha256(str(archive)), order["sha256"])
         unpack(archive, tree)
         if downloads.version(archive) != before:
             raise CommandExecutionError(f"{archive} changed while it was unpacked; bake again")
@@ -125,11 +125,20 @@ def _checked(root: Path, entry: Mapping[str, Any], mounts: frozenset[str]) -> Ma
         raise CommandExecutionError(
             f"{root}/{printable(path)} is {kind}, which no image may have; remove it from the root"
         )
-    if hidden := [name for name in entry.get("xattrs", ()) if name.startswith("trusted.overlay.")]:
-        raise CommandExecutionError(
-            f"{root}/{printable(path)} has the attribute {hidden[0]}: it is a layer, not a root; name that of a system"
-        )
+    require_no_layer(f"{root}/{path}", f"{root}/{printable(path)}")
     return entry
+
+
+def require_no_layer(path: str, name: str) -> None:
+    """Raise CommandExecutionError for a file with attributes by which overlay would hide or replace files of an image.
+
+    ``name``: how the message names it.
+    """
+    for attribute in os.listxattr(path, follow_symlinks=False):
+        if attribute.startswith(OVERLAYS):
+            raise CommandExecutionError(
+                f"{name} has the attribute {attribute}: it is a layer, not a root; name that of a system"
+            )
 
 
 def _copy(root: Path, tree: Path, processes: Cgroup) -> None:

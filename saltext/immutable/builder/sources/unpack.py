@@ -21,7 +21,8 @@ _CHUNK = 1 << 20
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _XATTR = "SCHILY.xattr."
 """Prefix of pax headers in which GNU tar, star and podman store extended attributes."""
-_OVERLAYS = ("trusted.overlay.", "user.overlay.")
+OVERLAYS = ("trusted.overlay.", "user.overlay.")
+"""How the extended attributes begin by which overlay hides or replaces files of an image."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
@@ -293,6 +294,6 @@ def _set_metadata_in(folder: int, base: str, member: tarfile.TarInfo) -> None:
 
 
 def _set_xattr(path: str, name: str, value: str) -> None:
-    if name.startswith(_OVERLAYS):
+    if name.startswith(OVERLAYS):
         raise Refused(f"it has the extended attribute {name}, which would hide files of the image")
     os.setxattr(path, name, value.encode("utf-8", "surrogateescape"), follow_symlinks=False)

@@ -8,6 +8,7 @@ import socket
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -146,6 +147,48 @@ def test_a_disk_that_would_read_other_files_of_the_builder_is_refused(about, err
         disk._require_alone(Path("/srv/a"), {"filename": "/srv/a", **about})
 
 
+VMDK = """# Disk DescriptorFile
+version=1
+CID=fffffffe
+parentCID=ffffffff
+createType="monolithicFlat"
+
+RW 2048 FLAT "{}" 0
+"""
+
+
+@tools
+@pytest.mark.parametrize("kind", ["vmdk", "vmdk without a comment", "vmdk within", "qcow2"])
+def test_what_a_part_of_a_disk_refers_to_is_not_even_opened(tmp_path, kind):
+    file, other = tmp_path / "disk", tmp_path / "other"
+    text = VMDK.format(other).removeprefix("# Disk DescriptorFile\n" if kind == "vmdk without a comment" else "")
+    if kind == "qcow2":
+        disk.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={other}", file, "1M"])
+        other.unlink()
+    elif kind == "vmdk within":
+        file.write_bytes(b"KDMV" + (3).to_bytes(4, "little") + bytes(20) + (1).to_bytes(8, "little") + bytes(476))
+    else:
+        file.write_text(text)
+    os.mkfifo(other)  # to open it would take for ever
+    with pytest.raises(CommandExecutionError, match="only a part of a disk: it refers to other files, .*qemu-img conv"):
+        disk._raw(file, tmp_path / "out", NoCgroup())
+
+
+def test_a_disk_that_changes_while_its_sum_is_taken_gives_no_layer(tmp_path, monkeypatch):
+    file = tmp_path / "disk"
+    file.write_text("old")
+
+    def written(_path):
+        file.write_text("newer")
+        return "a"
+
+    monkeypatch.setattr(disk.manifest, "sha256", written)
+    monkeypatch.setattr(disk, "_raw", lambda file, *_: file)
+    monkeypatch.setattr(disk.program, "call", lambda *_: [])
+    with pytest.raises(CommandExecutionError, match="changed while it was read; bake again"):
+        disk.build(None, tmp_path, None, {"disk": str(file), "sha256": "a", "partition": None, "what": "disk"})
+
+
 def test_a_disk_that_is_not_there_is_named(tmp_path):
     with pytest.raises(SaltInvocationError, match=f"from:disk: there is no file {tmp_path}/a on the builder"):
         disk.content({"disk": f"{tmp_path}/a"})
@@ -195,10 +238,25 @@ def test_sockets_go_and_devices_are_refused(tmp_path):
             bound.bind("log")
         finally:
             os.chdir(here)
-        disk_root._tidy_folder(str(tmp_path), ["log"], "disk a")
+        disk_root._tidy_file(str(tmp_path / "log"), "disk a: /log")
         assert not (tmp_path / "log").exists()
-    with pytest.raises(CommandExecutionError, match="disk a: /dev/null is a device"):
-        disk_root._tidy_folder("/dev", ["null"], "disk a")
+    with pytest.raises(CommandExecutionError, match="disk a: /null is a device"):
+        disk_root._tidy_file("/dev/null", "disk a: /null")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="sets attributes of trusted: needs root")
+@pytest.mark.parametrize("path", ["", "usr", "usr/bin/python3"])
+def test_attributes_of_overlay_are_refused(applied, system, monkeypatch, path):
+    apply, tree = applied
+    copied = disk_root.run
+
+    def copy(words, **more):
+        copied(words, **more)
+        os.setxattr(tree / path, "trusted.overlay.redirect", b"/etc")
+
+    monkeypatch.setattr(disk_root, "run", copy)
+    with pytest.raises(CommandExecutionError, match=f"disk a: /{path or '.'} has the attribute trusted.overlay.redi"):
+        apply()
 
 
 @pytest.mark.parametrize(
@@ -224,3 +282,46 @@ def test_a_subvolume_with_the_root_is_found_in_btrfs(system, tmp_path):
     assert disk_root._root(top, btrfs) == top / "root"
     assert disk_root._root(top, ROOT) == top, "a folder is no root in other file systems"
     assert disk_root._system(disk_root._root(top, btrfs)) == "Debian GNU/Linux 12"
+
+
+def test_a_subvolume_that_is_a_link_to_another_root_is_none(system, tmp_path):
+    top = tmp_path / "top"
+    top.mkdir()
+    (top / "root").symlink_to(system)
+    (top / "@").symlink_to("/")
+    assert disk_root._root(top, replace(ROOT, content="btrfs")) == top
+
+
+def test_a_file_system_that_cannot_be_read_is_no_root(monkeypatch, tmp_path):
+    def unreadable(_root):
+        raise OSError(117, "Structure needs cleaning")
+
+    @contextmanager
+    def mounted(*_):
+        yield
+
+    monkeypatch.setattr(disk_root, "_mounted", mounted)
+    monkeypatch.setattr(disk_root, "_system", unreadable)
+    found = disk_root._looked_into("d", BARE, tmp_path, None)
+    assert found.problem == "Structure needs cleaning; check the file system (fsck)"
+
+
+@pytest.mark.parametrize(("content", "option"), [("ext3", "errors=continue"), ("xfs", "nouuid"), ("btrfs", "loop")])
+def test_no_file_system_of_a_disk_gets_rights(monkeypatch, tmp_path, content, option):
+    said: list[list[str]] = []
+    done = SimpleNamespace(returncode=0)
+    monkeypatch.setattr(disk_root, "run", lambda words, **_: said.append(words) or done)
+    with disk_root._mounted("d", replace(ROOT, content=content), tmp_path):
+        options = said[0][2].removeprefix("--options=").split(",")
+    assert {"ro", "nodev", "nosuid", "noexec", option} <= set(options)
+
+
+@pytest.mark.parametrize("target", ["fstab", "/etc/fstab"])
+def test_an_fstab_that_is_a_link_is_none(system, target):
+    (system / "etc/fstab").symlink_to(target)
+    assert disk_root._fstab(system) == ""
+
+
+def test_an_os_release_without_end_is_read_in_part(system):
+    os.truncate(system / "etc/os-release", 1 << 40)
+    assert disk_root._system(system) == "Debian GNU/Linux 12"

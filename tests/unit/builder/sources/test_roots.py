@@ -231,3 +231,25 @@ def test_the_sha256_of_an_archive_is_that_of_sha256sum(host, packed):
     archive = packed()
     with open(archive, "rb") as file:
         assert roots.content(host, {"tarball": archive}) == hashlib.sha256(file.read()).hexdigest()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="sets attributes of trusted: needs root")
+@pytest.mark.parametrize("name", ["opaque", "redirect", "metacopy"])
+def test_a_directory_with_attributes_of_overlay_is_refused(made, root, name):
+    os.setxattr(root / "usr", f"trusted.overlay.{name}", b"y")
+    with pytest.raises(CommandExecutionError, match=f"/usr has the attribute trusted.overlay.{name}: it is a layer"):
+        made(directory=str(root))
+
+
+def test_an_archive_that_changes_while_its_sum_is_taken_gives_no_layer(made, packed, monkeypatch):
+    archive = packed()
+    real = roots.manifest.sha256
+
+    def changed(path):
+        found = real(path)
+        os.utime(path)
+        return found
+
+    monkeypatch.setattr(roots.manifest, "sha256", changed)
+    with pytest.raises(CommandExecutionError, match="changed while it was unpacked; bake again"):
+        made(tarball=archive)
