@@ -13,6 +13,7 @@ from pathlib import Path
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.host import run, tail
+from saltext.immutable.text import quoted
 
 Find = Callable[[str], Path | None]
 """Returns the real path of a file of a root, None where the root has none."""
@@ -22,6 +23,10 @@ _LOG = "-wal"
 """Of SQLite: what was written last may be there only."""
 _KEY = "gpg-pubkey"
 """How rpm calls keys, which it keeps as packages."""
+_ERROR = "error: "
+"""How rpm begins a line about a package that it leaves out, or a damaged page. It exits with 0 then."""
+_NEXT, _END = "\x1f", "\x1e"
+"""Between fields and after each line of them: a license, a vendor and a path may hold tabs and line breaks."""
 _FIELDS = ("NAME", "ARCH", "EVR", "LICENSE", "SOURCERPM", "VENDOR")
 
 
@@ -58,8 +63,11 @@ def packages(find: Find) -> Iterator[dict[str, str]]:
 
     Raises CommandExecutionError where the database cannot be read.
     """
-    for line in sorted(_query(find, "\\t".join(f"%{{{field}}}" for field in _FIELDS) + "\\n")):
-        name, arch, version, license_, source, vendor = ("" if word == "(none)" else word for word in line.split("\t"))
+    for line in sorted(_query(find, _NEXT.join(f"%{{{field}}}" for field in _FIELDS) + _END)):
+        words = ["" if word == "(none)" else word for word in line.split(_NEXT)]
+        if len(words) != len(_FIELDS):
+            raise _unread(f"{quoted(line)} is no package")
+        name, arch, version, license_, source, vendor = words
         if name != _KEY:
             known = {"name": name, "arch": arch, "version": version.removeprefix("0:"), "license": license_}
             yield {**known, "source": source, "vendor": vendor}
@@ -67,8 +75,8 @@ def packages(find: Find) -> Iterator[dict[str, str]]:
 
 def files(find: Find) -> Iterator[tuple[str, str]]:
     """Yield path and package of each file that rpm lists. Raises CommandExecutionError as `packages` does."""
-    for line in _query(find, "[%{FILENAMES}\\t%{=NAME}\\n]"):
-        path, _, name = line.rpartition("\t")
+    for line in _query(find, f"[%{{FILENAMES}}{_NEXT}%{{=NAME}}{_END}]"):
+        path, _, name = line.rpartition(_NEXT)
         yield path, name
 
 
@@ -82,7 +90,7 @@ def problem(find: Find) -> str | None:
 
 
 def _query(find: Find, wanted: str) -> list[str]:
-    """Return the lines that rpm prints for a format, [] where there is no database."""
+    """Return what rpm prints for a format, up to each _END; [] where there is no database."""
     found = _database(find)
     if not found:
         return []
@@ -95,13 +103,19 @@ def _query(find: Find, wanted: str) -> list[str]:
         for name, file in found.items():
             shutil.copyfile(file, Path(place, name))
         done = run(["rpm", f"--dbpath={place}", "--query", "--all", f"--queryformat={wanted}"], check=False)
-        unread = _NDB in found and Path(place, _SQLITE).exists()  # this rpm began an empty one of its own
-        if done.returncode or unread:
-            why = f"of the format {_NDB}" if unread else tail(done.stderr.strip(), 1)
-            raise CommandExecutionError(
-                f"the database of rpm cannot be read by the rpm of this host ({why}); use a builder whose rpm reads it"
-            )
-    return done.stdout.splitlines()
+        if _NDB in found and Path(place, _SQLITE).exists():  # this rpm began an empty one of its own
+            raise _unread(f"of the format {_NDB}")
+        skipped = next((line for line in done.stderr.splitlines() if line.startswith(_ERROR)), None)
+        if done.returncode or skipped:
+            raise _unread(skipped or tail(done.stderr.strip(), 1))
+    return done.stdout.split(_END)[:-1]
+
+
+def _unread(why: str) -> CommandExecutionError:
+    return CommandExecutionError(
+        f"the database of rpm cannot be read by the rpm of this host ({why}); use a builder whose rpm reads it, or mend "
+        "the database in that root (rpmdb --rebuilddb)"
+    )
 
 
 def _database(find: Find) -> dict[str, Path]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -50,7 +52,7 @@ def test_what_is_known_of_a_package(root):
 
 
 def listed(monkeypatch, *lines: str) -> dict[str, str]:
-    monkeypatch.setattr(rpm, "_query", lambda find, wanted: list(lines))
+    monkeypatch.setattr(rpm, "_query", lambda find, wanted: [line.replace("\t", "\x1f") for line in lines])
     return rpm.installed(lambda path: None)
 
 
@@ -106,6 +108,33 @@ def test_a_link_leads_to_no_database_of_this_host(tmp_path):
     (tmp_path / "root/var/lib").mkdir(parents=True)
     (tmp_path / "root/var/lib/rpm").symlink_to(tmp_path / "other")
     assert not rpm.is_there(rpm.within(tmp_path / "root"))
+
+
+@rpms.needs_rpm
+@pytest.mark.parametrize("vendor", ["Ex\tample", "Ex\u2028ample", "Ex\x0bample"])
+def test_a_vendor_may_hold_any_character(tmp_path, monkeypatch, vendor):
+    monkeypatch.setattr(rpms, "SPEC", rpms.SPEC.replace("Vendor: Example Project", f"Vendor: {vendor}"))
+    rpms.install(rpms.build(tmp_path), tmp_path / "root")
+    [found] = rpm.packages(rpm.within(tmp_path / "root"))
+    assert (found["name"], found["vendor"]) == ("tiny", vendor)
+
+
+def test_a_line_that_is_no_package_is_named(monkeypatch):
+    with pytest.raises(CommandExecutionError, match=r"\('a\\x1fb' is no package\); use a builder .*rebuilddb"):
+        listed(monkeypatch, "a\tb")
+
+
+@rpms.needs_rpm
+def test_a_database_of_which_rpm_skips_packages_is_not_read_in_part(root):
+    file = root / "usr/lib/sysimage/rpm/rpmdb.sqlite"
+    with closing(sqlite3.connect(file)) as database, database:
+        [[blob]] = database.execute("select blob from Packages").fetchall()
+        database.execute("update Packages set blob = ?", [bytes(3) + b"\5" + blob[4:]])
+    find = rpm.within(root)
+    assert "skipping h#" in rpm.problem(find)
+    assert rpm.installed(find) == {}
+    with pytest.raises(CommandExecutionError, match="skipping h#.*; use a builder whose rpm reads it, or mend"):
+        list(rpm.packages(find))
 
 
 @rpms.needs_rpm

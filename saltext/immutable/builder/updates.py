@@ -15,6 +15,8 @@ from saltext.immutable.machines.description import Machine
 _VERSIONS = re.compile(r"^ (?:   |\*\*\*|\+\+\+) (\S+) -?\d+\n((?:        .*\n)+)", re.MULTILINE)
 _SECURITY = re.compile(r"-security\b|/security\b|debian-security")
 _DNF = re.compile(r"^(\S+)\.([^.\s]+)\s+(\S+)\s+\S+$", re.MULTILINE)
+_OBSOLETING = re.compile(r"^Obsoleting [Pp]ackages", re.MULTILINE)
+"""How dnf begins another list: the big letter is that of dnf before 5."""
 _DNF_PROGRAMS = ("dnf", "yum")
 _HAS_UPDATES = 100
 """What dnf exits with where there are updates."""
@@ -68,13 +70,13 @@ def _of_dnf(machine: Machine, packages: Mapping[str, str], *only: str) -> dict[s
             "updates are known of apt, dnf and yum only, and this image has none of them; use refresh=always, which "
             "builds every layer again, or refresh=never"
         )
-    done = machine.run([program, "--quiet", *only, "check-update"], env=mirrors.environment())
+    done = machine.run([program, "--quiet", "check-update", *only], env=mirrors.environment())
     if done.returncode not in (0, _HAS_UPDATES):
         raise CommandExecutionError(
             f"{program} check-update failed, so no updates are known; let the builder reach the mirrors, and repeat:\n"
             + tail(done.stderr + done.stdout)
         )
-    lines = re.sub(r"\n\s+", " ", done.stdout.partition("\nObsoleting Packages")[0])  # yum breaks long ones
+    lines = re.sub(r"\n\s+", " ", _OBSOLETING.split(done.stdout)[0])  # yum breaks long ones
     found = {f"{name}:{arch}": version.removeprefix("0:") for name, arch, version in _DNF.findall(lines)}
     return {name: version for name, version in found.items() if name in packages}
 

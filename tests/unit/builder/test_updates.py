@@ -133,13 +133,17 @@ class Fedora:
     def run(self, command, **_):
         if command[0] == "sh":
             return CompletedProcess(command, int(command[-1] != f"command -v {self.program}"), "", "")
-        assert command[0] == self.program
+        assert command[:3] == [self.program, "--quiet", "check-update"], "dnf 5 takes --security only after its command"
         found = "".join(line for line in DNF.splitlines(True) if "openssl" in line) if "--security" in command else DNF
         return CompletedProcess(command, self.retcode, found, "no mirror")
 
 
-@pytest.mark.parametrize("program", ["dnf", "yum"])
-def test_dnf_says_what_it_would_install(program):
+@pytest.mark.parametrize(
+    ("program", "word"),
+    [("dnf", "Packages"), pytest.param("dnf", "packages", id="dnf 5"), ("yum", "Packages")],
+)
+def test_dnf_says_what_it_would_install(monkeypatch, program, word):
+    monkeypatch.setitem(globals(), "DNF", DNF.replace("Obsoleting Packages", f"Obsoleting {word}"))
     assert updates.candidates(Fedora(program), INSTALLED) == {
         **INSTALLED,
         "bash:x86_64": "5.2.32-1.fc41",
