@@ -113,8 +113,8 @@ def _query(find: Find, wanted: str) -> list[str]:
 
 def _unread(why: str) -> CommandExecutionError:
     return CommandExecutionError(
-        f"the database of rpm cannot be read by the rpm of this host ({why}); use a builder whose rpm reads it, or mend "
-        "the database in that root (rpmdb --rebuilddb)"
+        f"the database of rpm cannot be read by the rpm of this host ({why}); use a builder whose rpm reads it, or "
+        "mend the database in that root (rpmdb --rebuilddb)"
     )
 
 

@@ -152,6 +152,7 @@ def make_image(context: BakeContext, stack: Stack) -> Stack:
     """Return the stack with the image of its layers: sealed, signed, tested and committed."""
     with timed() as seconds:
         for step in IMAGE:
+            _require_sound(context, stack)  # a parent may be revoked while its children are baked
             stack = replace(step(context, stack), phases=dict(seconds))
     return stack
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -15,9 +16,9 @@ from saltext.immutable.bake.keys import changed_inputs
 from saltext.immutable.bake.stack import DERIVED, Given, Stack
 from saltext.immutable.images import sign
 from saltext.immutable.spec import paths
-from saltext.immutable.spec.model import Recipe, Slim
+from saltext.immutable.spec.model import Definitions, Recipe, Slim
 from saltext.immutable.spec.origins import ParentImage
-from saltext.immutable.store import Image
+from saltext.immutable.store import Image, Store
 
 _KEPT = (
     *("what", "digest", "key", "created", "seconds", "phases", "size", "files", "slim", "sls", "tests"),
@@ -66,6 +67,17 @@ def stack(context: BakeContext, recipe: Recipe, source: ParentImage) -> Stack:
         state_origins=dict(made_from["states"]),
         given=Given(policy=policy, packages=packages, slim=_slim(known["slim"])),
     )
+
+
+def pinned(store: Store, definitions: Definitions) -> dict[str, list[str]]:
+    """Return by digest the recipes whose ``from`` names one image; what names a channel needs that image."""
+    found: dict[str, list[str]] = {}
+    for recipe in definitions.recipes.values():
+        if isinstance(recipe.source, ParentImage) and recipe.source.follows is None:
+            with suppress(SaltInvocationError):  # there is none any more
+                digest = store.image(recipe.source.reference).digest
+                found.setdefault(digest, []).append(f"recipe {recipe.name} (from: image)")
+    return found
 
 
 def _made_from(context: BakeContext, image: Image) -> Mapping[str, Any]:

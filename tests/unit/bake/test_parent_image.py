@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -11,13 +12,17 @@ import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 from test_baking import WEB, baked, master, store  # noqa: F401
 
+from saltext.immutable.bake import bake as baking
 from saltext.immutable.bake import contents
+from saltext.immutable.bake.commands import catalog
 from saltext.immutable.bake.commands.lifecycle import Lifecycle
 from saltext.immutable.bake.commands.prune import Prune
 from saltext.immutable.bake.context import silent
 from saltext.immutable.bake.keys import changed_inputs, last_bake
-from saltext.immutable.spec.model import Definitions, Guard, Recipe, Slim
+from saltext.immutable.bake.steps.commit import commit
+from saltext.immutable.spec.model import Definitions, Guard, Recipe, Settings, Slim
 from saltext.immutable.spec.origins import Parent, ParentImage
+from saltext.immutable.store import Image, Store
 from saltext.immutable.store.schema import contents as table
 
 SITE = Recipe("site", ParentImage("web:stable"), "site-bake", states="highstate")
@@ -173,3 +178,30 @@ def test_prune_keeps_the_one_image_that_a_recipe_names(master, baked, store, sit
     assert work.prune("web", test=True)["kept"][store.image(old).name] == "needed by recipe site (from: image)"
 
 
+
+
+def test_a_parent_that_is_revoked_while_its_child_is_baked_has_no_child(master, baked, store, site, monkeypatch):
+    web = baked("web")["digest"]
+    before = baking.IMAGE.index(commit)
+
+    def revoked_meanwhile(context, stack):
+        Lifecycle(store, silent).revoke(web, "openssl 3.0.11")
+        return stack
+
+    monkeypatch.setattr(baking, "IMAGE", (*baking.IMAGE[:before], revoked_meanwhile, *baking.IMAGE[before:]))
+    with pytest.raises(CommandExecutionError, match="site would be built on web@.* was revoked .*openssl 3.0.11"):
+        site()
+    assert store.channel("site", "stable") is None
+
+
+@pytest.mark.parametrize("test", [True, False])
+def test_the_one_image_that_a_recipe_names_is_not_deleted(tmp_path, monkeypatch, test):
+    url = f"sqlite:///{tmp_path}/store.sqlite"
+    digest = "3f2a9c1d04be" + "0" * 52
+    with closing(Store.open(url)) as opened:
+        opened.add_image(Image(digest, "web", ("a" * 64,), 1.0, True, {}))
+    recipes = {"site": replace(SITE, source=ParentImage("web@3f2a9c"))}
+    monkeypatch.setattr(catalog.spec, "settings", lambda opts: Settings(root=tmp_path, store=url))
+    monkeypatch.setattr(catalog.minions, "definitions", lambda opts: Definitions(recipes, {}))
+    with pytest.raises(CommandExecutionError, match=r"needed by recipe site \(from: image\); give them another one"):
+        catalog.delete({}, "web@3f2a9c", with_channels=False, test=test)

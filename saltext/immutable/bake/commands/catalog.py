@@ -7,10 +7,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
-from salt.exceptions import SaltException
+from salt.exceptions import CommandExecutionError, SaltException
 
-from saltext.immutable import spec
-from saltext.immutable.bake import image_tests, locks
+from saltext.immutable import minions, spec
+from saltext.immutable.bake import image_tests, locks, parent_image
 from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.guard import refused_functions
 from saltext.immutable.spec.model import Settings
@@ -124,6 +124,10 @@ def delete(
     settings = spec.settings(opts)
     with _opened(settings) as store:
         image = store.image(ref)
+        if recipes := parent_image.pinned(store, minions.definitions(opts)).get(image.digest):
+            raise CommandExecutionError(
+                f"image {image.digest[:12]} is needed by {', '.join(recipes)}; give them another one first"
+            )
         store.delete_image(image.digest, with_channels=with_channels, test=True)
         builder = Worker(opts, settings, "image", LOCAL)
         builder("drop_image", digest=image.digest, test=True)

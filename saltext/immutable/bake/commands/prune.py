@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,11 +11,11 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import minions, spec
-from saltext.immutable.bake import locks
+from saltext.immutable.bake import locks, parent_image
 from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.images.retention import Candidate, Rule, Verdict, decide
 from saltext.immutable.spec.model import Definitions
-from saltext.immutable.spec.origins import Debian, Disk, Oci, ParentImage, Tarball
+from saltext.immutable.spec.origins import Debian, Disk, Oci, Tarball
 from saltext.immutable.store import Image, Store, in_use
 from saltext.immutable.store.revocations import failures
 from saltext.immutable.worker import Worker
@@ -85,7 +85,8 @@ class Prune:
         return decide(self._candidates(wanted), rules, self.store.clock())
 
     def _candidates(self, images: list[Image]) -> Iterator[Candidate]:
-        users, revoked, parents = self.builder("image_users"), self.store.revocations(), self._parents()
+        users, revoked = self.builder("image_users"), self.store.revocations()
+        parents = parent_image.pinned(self.store, self.definitions)
         with self.store.read() as connection:
             failed = failures(connection)
             for image in images:
@@ -93,17 +94,6 @@ class Prune:
                 needed = (*in_use.used_by(connection, image.digest), *others)
                 bad = (image.digest in revoked, needed, image.digest in failed)
                 yield Candidate(image.digest, image.recipe, image.created, *bad)
-
-    def _parents(self) -> dict[str, list[str]]:
-        """Return by digest the recipes whose ``from`` names one image; what names a channel needs that image."""
-        found: dict[str, list[str]] = {}
-        for recipe in self.definitions.recipes.values():
-            if isinstance(recipe.source, ParentImage) and recipe.source.follows is None:
-                with suppress(SaltInvocationError):  # there is none any more
-                    found.setdefault(self.store.image(recipe.source.reference).digest, []).append(
-                        f"recipe {recipe.name} (from: image)"
-                    )
-        return found
 
     def _delete(self, verdict: Verdict) -> Verdict:
         """Delete an image that is not kept; if something needs it by now, return that as the reason to keep it."""

@@ -85,7 +85,7 @@ def _edit(tree: Path, file: Path, old: re.Pattern[bytes], new: bytes) -> None:
 
 
 def is_real(tree: Path, folder: Path) -> bool:
-    """Return whether a folder is reached without a link or ..: /var/tmp -> /tmp in a tree leads to /tmp of this host."""
+    """Return whether a folder is reached without a link or ``..``: /var/tmp -> /tmp in a tree leads to this host's."""
     return Path(os.path.realpath(folder)) == Path(os.path.realpath(tree), folder.relative_to(tree))
 
 

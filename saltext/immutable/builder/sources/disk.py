@@ -57,8 +57,8 @@ def _raw(file: Path, target: Path, processes: Cgroup) -> Path:
     with file.open("rb") as disk:
         if _refers(disk.read(_HEAD)):
             raise _part(file, "other files, which are")
-    info = ["qemu-img", "info", "--output=json", file]
-    about = json.loads(run([*processes.start_command(), *info]).stdout)
+    info = run([*processes.start_command(), "qemu-img", "info", "--output=json", file])
+    about = json.loads(info.stdout)
     _require_alone(file, about)
     if about["format"] == "raw":
         return file
