@@ -149,6 +149,7 @@ def _command(machine: VirtualMachine, accelerator: str, link: Link) -> list[str]
     address = f"{ADDRESS}={link.address}::{link.gateway}:{link.netmask}::eth0:none"
     words += ["-append", f"{machine.options} {address}", "-serial", "stdio", "-device", "virtio-rng-pci"]
     for disk in machine.disks:
+        # Where this host's disk is full, qemu stops the machine by default, and so no write of it is lost unseen.
         words += ["-drive", f"file={_escaped(disk)},format=raw,if=virtio,cache=unsafe,discard=unmap"]
     if machine.config:
         words += ["-fw_cfg", f"name=opt/immutable/machine.conf,file={_escaped(machine.config)}"]
@@ -222,8 +223,8 @@ def run(
         ) from err
     if found is None:
         raise CommandExecutionError(
-            f"the machine gave no sign for {_SILENT_FOR:.0f} s while it ran a command; see machine.console for the "
-            "reason, and give it more memory (vm:memory) where it has too little"
+            f"the machine gave no sign for {_SILENT_FOR:.0f} s while it ran a command; free some space on this host if "
+            "its disk is full, give the machine more memory (vm:memory) if it has too little, else see machine.console"
         )
     return subprocess.CompletedProcess(list(command), found["code"], found["stdout"], found["stderr"])
 

@@ -130,11 +130,11 @@ def _make_disk(file: Path, size: int, options: Sequence[str] = ()) -> None:
 
 def _wanted(description: Machine) -> dict[str, Any]:
     """Return what `setup.main` takes: what the container would have mounted."""
-    given = {path: Path(source).read_text() for path, source in description.files.items()}
+    given = {path: _text(Path(source)) for path, source in description.files.items()}
     folders = {path: Path(source) for path, source in description.binds.items()}
     for path, folder in folders.items():
         if path.startswith("/run/"):
-            given |= {f"{path}/{file.name}": file.read_text() for file in folder.iterdir()}
+            given |= {f"{path}/{file.name}": _text(file) for file in folder.iterdir()}
     config = {str(MACHINE_PATH): json.dumps(description.minion, indent=1)}
     return {
         "files": {path: text for path, text in given.items() if path.startswith("/run/")},
@@ -143,6 +143,11 @@ def _wanted(description: Machine) -> dict[str, Any]:
         "network": "",
         **ramdisk.agent(),
     }
+
+
+def _text(file: Path) -> str:
+    """Return the text of a file, also where it is no UTF-8, as comments in a bundle of certificates may be."""
+    return file.read_text(encoding="utf-8", errors="surrogateescape")
 
 
 def _options(workspace: str, description: Machine) -> str:

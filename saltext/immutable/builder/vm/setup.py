@@ -63,7 +63,7 @@ def _network(root: Path, word: str) -> str:
 def _write(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch(mode=0o600 if "PRIVATE KEY" in text else 0o644)
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def _show(file: Path, text: str, target: Path) -> None:

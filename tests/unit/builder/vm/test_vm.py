@@ -169,3 +169,11 @@ def test_with_a_kernel_of_its_own_only_what_needs_the_hosts_is_done_at_once(tmp_
     watched = dict(functions)
     deferred.Deferral(trace.Trace(str(tmp_path / "t"), "", b""), (), own_kernel=True).wrap(watched)
     assert {name for name in functions if watched[name] is state} == {"kmod.present", "cmd.run"}
+
+
+def test_text_that_is_no_utf_8_arrives_as_it_is(tmp_path, monkeypatch):
+    (tmp_path / "ca.crt").write_bytes(b"# Z\xfcrich\n-----BEGIN CERTIFICATE-----\n")
+    files = {"/run/immutable/ca.crt": f"{tmp_path}/ca.crt"}
+    wanted = json.loads(json.dumps(bake._wanted(Machine(**{**vars(DESCRIPTION), "files": files}))))
+    setup.main({**wanted, "mounts": {}, "caches": []}, tmp_path)
+    assert (tmp_path / "run/immutable/ca.crt").read_bytes() == (tmp_path / "ca.crt").read_bytes()
