@@ -148,6 +148,8 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
             if machine.boot:
                 with phase("stop"):
                     state_run.stop(machine, _EMULATED_STOPS_WITHIN if machine.emulated else _STOPS_WITHIN)
+            if machine.vm is not None:
+                vm_bake.require_shut_down(machines.console(host, order["bake_id"]))
         if machine.vm is not None:
             with phase("take changes"):
                 vm_bake.take_changes(workspace, workspace_cgroup(host, workspace))

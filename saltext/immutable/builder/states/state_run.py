@@ -44,6 +44,8 @@ _DROP_IN = "/run/systemd/system/salt-minion.service.d/bake.conf"
 # Units that are not to start in a bake, for example by the package that has them.
 _NOT_STARTED = "/run/systemd/system/{}.d/bake.conf"
 _NOT_HERE = "[Unit]\nConditionPathExists=/run/immutable-never\n"
+# Nothing that runs by the clock: it would be in one layer and not in the next. An empty file masks a unit.
+_TIMERS = "/run/systemd/system/timers.target"
 # Without an init, packages start their daemons by invoke-rc.d, which asks this program first. 101: do not start.
 _POLICY = "/usr/sbin/policy-rc.d"
 _START_NOTHING = "#!/bin/sh\nexit 101\n"
@@ -79,6 +81,8 @@ def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[
     (workspace / "override").write_text(text)
     (workspace / "override").chmod(0o755)
     (workspace / "not-here").write_text(_NOT_HERE)
+    (workspace / "nothing").touch()
+    masked = {} if chrooted else {_TIMERS: str(workspace / "nothing")}
     stopped = [_NOT_STARTED.format(systemd.full_name(unit)) for unit in order.get("at_boot", ())]
     kept = dict.fromkeys(stopped, str(workspace / "not-here"))
     return Machine(
@@ -91,7 +95,12 @@ def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[
         read_only=False,
         upper=str(workspace / "fs"),
         binds=debian.package_cache(host, order["bake_id"]) | {_PKI: str(host.pki / order["bake_id"])},
-        files={path: str(workspace / "override"), **kept, **mirrors.apt_config(workspace, bool(order.get("offline")))},
+        files={
+            path: str(workspace / "override"),
+            **masked,
+            **kept,
+            **mirrors.apt_config(workspace, bool(order.get("offline"))),
+        },
         boot=not chrooted,
         route=offline.route(order),
     )

@@ -21,7 +21,7 @@ from saltext.immutable.builder.export import kernel, squashfs, tree
 from saltext.immutable.builder.export.programs import find
 from saltext.immutable.builder.vm import ramdisk
 from saltext.immutable.guard.seal import MACHINE_PATH
-from saltext.immutable.host import Host, remove, run
+from saltext.immutable.host import Host, remove, run, tail
 from saltext.immutable.images.manifest import sha256
 from saltext.immutable.machines import overlay, qemu
 from saltext.immutable.machines.cgroup import Cgroup
@@ -31,6 +31,7 @@ _FOLDER, _CHANGES, _CACHE = "vm", "changes.ext4", "cache.ext4"
 _CHANGES_SIZE, _CACHE_SIZE = 64 << 30, 16 << 30
 """Bytes, as far as they are used: the files have holes."""
 _EXT4 = ["-q", "-F", "-t", "ext4", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"]
+_POWERED_OFF = "reboot: Power down"
 _BEYOND_REPAIR = 4
 """Exit code of e2fsck where errors are left."""
 _IDS = uuid.UUID("1d0b0c94-4f0e-4d0c-9b52-8d3c1f2c7a55")
@@ -154,6 +155,14 @@ def _options(workspace: str, description: Machine) -> str:
     """Return the kernel's command line."""
     words = ["rw", "noresume", f"systemd.hostname={description.minion_id.split('.')[0][:63]}", "systemd.gpt_auto=0"]
     return " ".join([ramdisk.OPTIONS, *words, f"systemd.machine_id={uuid.uuid5(_IDS, workspace).hex}"])
+
+
+def require_shut_down(console: str) -> None:
+    """Raise CommandExecutionError unless a machine has written its changes: the last word of a kernel that ends."""
+    if _POWERED_OFF not in console:
+        raise CommandExecutionError(
+            f"the machine ended before it had shut down, so its changes may be incomplete; bake again:\n{tail(console)}"
+        )
 
 
 def take_changes(workspace: Path, processes: Cgroup) -> None:

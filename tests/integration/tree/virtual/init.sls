@@ -57,8 +57,7 @@ only-here:
 
 nftables:
   pkg.installed: []
-  service.running:
-    - enable: True
+  service.enabled:
     - require:
       - file: /etc/nftables.conf
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import stat
+from pathlib import Path
 
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable import spec
 from saltext.immutable.builder.export import kernel
-from saltext.immutable.builder.states import deferred, trace
+from saltext.immutable.builder.states import deferred, state_run, trace
 from saltext.immutable.builder.vm import bake, ramdisk, setup
 from saltext.immutable.guard.seal import MACHINE_PATH
+from saltext.immutable.host import Host
 from saltext.immutable.machines import qemu
 from saltext.immutable.machines.description import Machine
 from saltext.immutable.spec.model import VirtualMachine
@@ -177,3 +179,17 @@ def test_text_that_is_no_utf_8_arrives_as_it_is(tmp_path, monkeypatch):
     wanted = json.loads(json.dumps(bake._wanted(Machine(**{**vars(DESCRIPTION), "files": files}))))
     setup.main({**wanted, "mounts": {}, "caches": []}, tmp_path)
     assert (tmp_path / "run/immutable/ca.crt").read_bytes() == (tmp_path / "ca.crt").read_bytes()
+
+
+def test_a_machine_that_ended_before_it_had_shut_down_makes_no_layer():
+    bake.require_shut_down("Syncing filesystems\n[  182.5] reboot: Power down")
+    with pytest.raises(CommandExecutionError, match="before it had shut down, .* bake again:\nKernel panic"):
+        bake.require_shut_down("Kernel panic - not syncing")
+
+
+def test_nothing_starts_by_the_clock_in_a_bake(tmp_path):
+    wanted = {"bake_id": "web-bake", "minion": {}, "bridge": "im0", "subnet": "10.0.0.0/24"}
+    masked = state_run.prepare(Host(tmp_path), tmp_path, wanted, ()).files["/run/systemd/system/timers.target"]
+    assert Path(masked).read_bytes() == b""
+    without_init = state_run.prepare(Host(tmp_path), tmp_path, {**wanted, "chroot": True}, ())
+    assert not any("timers" in path for path in without_init.files)
