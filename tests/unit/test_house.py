@@ -6,6 +6,7 @@ Who may import whom is written down as contracts of import-linter in ``pyproject
 from __future__ import annotations
 
 import ast
+import configparser
 import importlib
 import importlib.util
 import re
@@ -220,3 +221,10 @@ def test_a_package_says_what_it_is_and_holds_no_code(folder):
     if folder != LIBRARY:
         code = [node for node in tree.body[1:] if not isinstance(node, ast.ImportFrom | ast.Assign)]
         assert not code, f"{short(folder)}/__init__.py holds code"
+
+
+def test_each_package_is_in_what_pip_installs():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = set(config["options"]["packages"].split())
+    assert {".".join(("saltext", *folder.relative_to(LIBRARY.parent).parts)) for folder in PACKAGES} <= listed

@@ -59,6 +59,10 @@ def launch(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     return _as_data(host, machines.launch(host, Machine(**order, **of_image)))
 
 
+_HIDDEN = {
+    *("binds", "boot", "boot_id", "emulated", "files", "link", "started", "tag", "trusted", "upper", "vm", "writable")
+}
+"""What the description of a machine has for its host alone."""
 DAMAGED = "what it runs on was damaged, and was set aside"
 
 
@@ -93,8 +97,7 @@ def unmet(host: Host, image: str) -> list[str]:
 
 
 def _as_data(host: Host, machine: Machine) -> dict[str, Any]:
-    hidden = ("binds", "boot", "boot_id", "files", "link", "started", "tag", "trusted", "upper", "writable")
-    data = {entry.name: getattr(machine, entry.name) for entry in fields(machine) if entry.name not in hidden}
+    data = {entry.name: getattr(machine, entry.name) for entry in fields(machine) if entry.name not in _HIDDEN}
     lists = {name: list(data[name] or ()) for name in ("lower", "ports", "capabilities")}
     running = machines.alive(host, machine)
     ended = not running and machine.started and host_boot.is_of_earlier_boot(machine)

@@ -14,7 +14,7 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.host import Host
-from saltext.immutable.machines import commands, images, machine, nspawn, overlay
+from saltext.immutable.machines import commands, images, machine, nspawn, overlay, qemu
 from saltext.immutable.machines.description import Machine
 
 
@@ -168,3 +168,11 @@ def _recorded(host: Host, order: Machine) -> Machine:
     (host.machines / order.minion_id / "machine.json").write_text(json.dumps(asdict(recorded)))
     assert machine.find(host, order.minion_id) == recorded, "what was written is read as it was"
     return recorded
+
+
+def test_what_only_its_host_needs_of_a_machine_is_not_told_to_the_master(host):
+    """The answer goes through JSON; a virtual machine that tests an image is in the list as well."""
+    vm = qemu.VirtualMachine("/w/vm", "/k", "/i", "rw", ("/d",), 1 << 30, 2)
+    told = commands._as_data(host, Machine("web-bake", "a" * 64, (), {}, "im0", "10.0.0.0/24", vm=vm))
+    assert not {"vm", "emulated", "upper", "binds"} & told.keys()
+    assert json.loads(json.dumps(told)) == told
