@@ -226,8 +226,7 @@ FULL = full("damages what real machines are launched from", minutes=0.5, apart=T
 def rows() -> Iterator[Any]:
     for at in (*MOMENTS, *FURTHER):
         for way in WAYS if at in MOMENTS else ("byte",):
-            sample = (at.moment, way) in ((as_it_is_planned, "signature"), (as_the_first_newcomer_boots, "manifest"))
-            yield pytest.param(at, WAYS[way], TARGET, id=f"{way} {at.name}", marks=() if sample else FULL)
+            yield pytest.param(at, WAYS[way], TARGET, id=f"{way} {at.name}", marks=FULL)
         yield pytest.param(at, WAYS["byte"], SHARED, id=f"byte of a shared layer {at.name}", marks=FULL)
 
 
