@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
@@ -28,6 +28,7 @@ _ERROR = "error: "
 _NEXT, _END = "\x1f", "\x1e"
 """Between fields and after each line of them: a license, a vendor and a path may hold tabs and line breaks."""
 _FIELDS = ("NAME", "ARCH", "EVR", "LICENSE", "SOURCERPM", "VENDOR")
+_PACKAGE = _NEXT.join(f"%{{{field}}}" for field in _FIELDS) + _END
 
 
 def within(tree: Path) -> Find:
@@ -52,7 +53,11 @@ def installed(find: Find) -> dict[str, str]:
     {} where there is no database, or it cannot be read, see `problem`.
     """
     found: dict[str, str] = {}
-    for package in packages(find) if problem(find) is None else ():
+    try:
+        lines = _query(find, _PACKAGE)
+    except CommandExecutionError:
+        return found
+    for package in _parsed(lines):
         name = f"{package['name']}:{package['arch']}"
         found[name] = ", ".join(filter(None, [found.get(name), package["version"]]))
     return found
@@ -63,7 +68,11 @@ def packages(find: Find) -> Iterator[dict[str, str]]:
 
     Raises CommandExecutionError where the database cannot be read.
     """
-    for line in sorted(_query(find, _NEXT.join(f"%{{{field}}}" for field in _FIELDS) + _END)):
+    yield from _parsed(_query(find, _PACKAGE))
+
+
+def _parsed(lines: Iterable[str]) -> Iterator[dict[str, str]]:
+    for line in sorted(lines):
         words = ["" if word == "(none)" else word for word in line.split(_NEXT)]
         if len(words) != len(_FIELDS):
             raise _unread(f"{quoted(line)} is no package")
