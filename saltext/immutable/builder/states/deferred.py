@@ -277,8 +277,9 @@ class Deferral:
     def wrap(self, functions: dict[str, Any]) -> None:
         """Wrap those of ``functions`` (by full name) that have a handler, each once."""
         for name, function in list(functions.items()):
-            handle = None if self.own_kernel and handler(name) in _OF_KERNEL else handler(name)
-            if handle is not None and not hasattr(function, _MARK):
+            handle = handler(name)
+            at_once = self.own_kernel and handle in _OF_KERNEL
+            if handle is not None and not at_once and not hasattr(function, _MARK):
                 functions[name] = self._around(name, function, handle)
                 setattr(functions[name], _MARK, True)
 

@@ -60,15 +60,11 @@ def prepare(host: Host, workspace: Path, order: Mapping[str, Any], description: 
     found, modules = _kernel(order, {entry.path: Path(entry.source) for entry in tree.merged(layers)})
     squashfs.write(folder / "layers.squashfs", layers, 0.0, compressed=False)
     _make_changes(host, folder, description.lower)
-    archive = ramdisk.of_bake(modules, _wanted(description))
-    (folder / "initrd").touch(mode=0o600)
-    # Ours first: the kernel expects the next one at a multiple of 4 bytes, where the image's may not end.
-    (folder / "initrd").write_bytes(archive + found.initrd.read_bytes())
     disks = (folder / "layers.squashfs", folder / _CHANGES, _cache(host, order["bake_id"]))
     machine = qemu.VirtualMachine(
         folder=str(folder),
         kernel=str(found.vmlinuz),
-        initrd=str(folder / "initrd"),
+        initrd=ramdisk.write(folder, ramdisk.of_bake(modules, _wanted(description)), found.initrd),
         options=_options(workspace.name, description),
         disks=tuple(map(str, disks)),
         memory=order["vm"]["memory"],

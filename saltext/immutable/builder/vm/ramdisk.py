@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from saltext.immutable.builder.export import initrd
@@ -77,6 +78,18 @@ def _archive(script: str, modules: Mapping[str, bytes], wanted: Mapping[str, Any
         script = script.replace(mark, word)
     content = {f"scripts/{NAME}": script.encode(), "immutable/setup.py": f"{setup}\n\n{call}".encode()}
     return initrd.archive(modules, content)
+
+
+def write(folder: Path, archive: bytes, of_kernel: Path) -> str:
+    """Write the initial RAM disk of a machine, which has its keys, into its folder; return the path.
+
+    ``archive``: ours; ``of_kernel``: the one that initramfs-tools made.
+    """
+    file = folder / "initrd"
+    file.touch(mode=0o600)
+    # Ours first: the kernel expects the next one at a multiple of 4 bytes, where the image's may not end.
+    file.write_bytes(archive + of_kernel.read_bytes())
+    return str(file)
 
 
 def agent() -> dict[str, str]:

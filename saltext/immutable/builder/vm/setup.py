@@ -6,6 +6,7 @@ library only. After it comes a line that calls `main` with what this machine is 
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -55,8 +56,8 @@ def _network(root: Path, word: str) -> str:
     words = (root / "proc/cmdline").read_text().split()
     given = next(each.partition("=")[2] for each in words if each.startswith(f"{word}="))
     address, _, gateway, netmask, _, name, _ = given.split(":")
-    prefix = sum(bin(int(part)).count("1") for part in netmask.split("."))
-    lines = [f"[Match]\nName={name}\n\n[Network]\nAddress={address}/{prefix}"]
+    own = ipaddress.IPv4Interface(f"{address}/{netmask}").with_prefixlen
+    lines = [f"[Match]\nName={name}\n\n[Network]\nAddress={own}"]
     return "\n".join([*lines, *([f"Gateway={gateway}"] if gateway else []), ""])
 
 

@@ -70,8 +70,6 @@ def _machine(host: Host, workspace: Path, order: Mapping[str, Any]) -> Machine:
     modules = kernel.modules(found.name, of_image.version, entries, ramdisk.MODULES)
     keys = {f"{run.PKI}/{file.name}": file.read_text() for file in (workspace / "pki").iterdir()}
     wanted = {"files": keys, "mounts": {}, "caches": [], "network": qemu.ADDRESS, **ramdisk.agent()}
-    (folder / "initrd").touch(mode=0o600)
-    (folder / "initrd").write_bytes(ramdisk.of_test(modules, wanted) + of_image.initrd.read_bytes())
     config = {**order["minion"], "id": order["bake_id"], "pki_dir": run.PKI}
     write(folder / "machine.conf", json.dumps(config))
     return Machine(
@@ -85,7 +83,7 @@ def _machine(host: Host, workspace: Path, order: Mapping[str, Any]) -> Machine:
         vm=qemu.VirtualMachine(
             folder=str(folder),
             kernel=str(of_image.vmlinuz),
-            initrd=str(folder / "initrd"),
+            initrd=ramdisk.write(folder, ramdisk.of_test(modules, wanted), of_image.initrd),
             # The last word of a kind counts.
             options=f"{disk.options(found.digest)} {ramdisk.OPTIONS}",
             disks=(str(folder / "disk"),),

@@ -193,3 +193,9 @@ def test_nothing_starts_by_the_clock_in_a_bake(tmp_path):
     assert Path(masked).read_bytes() == b""
     without_init = state_run.prepare(Host(tmp_path), tmp_path, {**wanted, "chroot": True}, ())
     assert not any("timers" in path for path in without_init.files)
+
+
+def test_our_ram_disk_comes_before_that_of_the_kernel_and_is_nobodys_to_read(tmp_path):
+    (tmp_path / "of-kernel").write_bytes(b"theirs")
+    file = Path(ramdisk.write(tmp_path, b"ours", tmp_path / "of-kernel"))
+    assert (file.read_bytes(), stat.S_IMODE(file.stat().st_mode)) == (b"ourstheirs", 0o600)
