@@ -1,6 +1,6 @@
 """The guard's policy: may this call run on a sealed machine? A pure function of call and seal that returns the reason.
 
-``functions.py`` says what each function of Salt does; this file also looks at the arguments. A function that is in no
+`function_tables` says what each function of Salt does; this file also looks at the arguments. A function that is in no
 table counts as a change.
 """
 

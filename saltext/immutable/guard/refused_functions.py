@@ -1,6 +1,6 @@
 """The functions of Salt that the guard refuses, and those that are dangerous for a recipe to allow.
 
-The guard does not read these tables before a call: whatever is not in ``functions.py`` is refused. They are for the
+The guard does not read these tables before a call: whatever is not in `function_tables` is refused. They are for the
 test that finds the functions that a new release of Salt adds, and for checking a recipe's ``allow``.
 """
 

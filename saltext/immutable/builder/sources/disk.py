@@ -1,4 +1,4 @@
-"""Disks of systems, as clouds offer them: qcow2, raw or vmdk. `disk_root` takes the root out of one."""
+"""Disks of systems, as clouds offer them: qcow2, raw or vmdk. `copy_disk_root` takes the root out of one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.builder.sources import downloads, program
-from saltext.immutable.builder.sources.disk_root import PROGRAM
+from saltext.immutable.builder.sources.copy_disk_root import PROGRAM
 from saltext.immutable.host import Host, remove, run
 from saltext.immutable.images import manifest
 from saltext.immutable.machines.cgroup import Cgroup

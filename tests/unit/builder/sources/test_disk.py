@@ -14,7 +14,7 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 from support import disks
 
-from saltext.immutable.builder.sources import disk, disk_root, partitions
+from saltext.immutable.builder.sources import copy_disk_root, disk, partitions
 from saltext.immutable.builder.sources.partitions import Partition
 
 ESP = Partition(1, 1 << 20, 127_000_000, "C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "vfat")
@@ -101,13 +101,13 @@ def test_partitions_and_what_they_hold_are_read_from_a_disk(system, tmp_path):
     raw = disks.disk(
         tmp_path / "disk2.raw", (disks.ESP_TYPE, b""), (disks.ROOT_TYPE, disks.ext4(system, tmp_path / "fs", 16))
     )
-    esp, root = disk_root._partitions(str(raw))
+    esp, root = copy_disk_root._partitions(str(raw))
     assert (esp.number, esp.content) == (1, "")
     assert root == Partition(2, 2 << 20, 16 << 20, disks.ROOT_TYPE, "ext4")
-    [whole] = disk_root._partitions(str(tmp_path / "fs"))
+    [whole] = copy_disk_root._partitions(str(tmp_path / "fs"))
     assert (whole.number, whole.content) == (0, "ext4")
     old = disks.disk(tmp_path / "mbr.raw", ("83", tmp_path / "fs"), label="dos")
-    assert [(one.number, one.kind, one.content) for one in disk_root._partitions(str(old))] == [(1, "83", "ext4")]
+    assert [(one.number, one.kind, one.content) for one in copy_disk_root._partitions(str(old))] == [(1, "83", "ext4")]
 
 
 class NoCgroup:
@@ -197,7 +197,7 @@ def test_a_disk_that_is_not_there_is_named(tmp_path):
 @pytest.fixture
 def applied(tmp_path, monkeypatch, system):
     """Return what copies the root of a disk whose partitions are folders; mounts are links to these."""
-    monkeypatch.setattr(disk_root, "_partitions", lambda disk: [ESP, BARE])
+    monkeypatch.setattr(copy_disk_root, "_partitions", lambda disk: [ESP, BARE])
 
     @contextmanager
     def mounted(_disk, one, place):
@@ -207,12 +207,12 @@ def applied(tmp_path, monkeypatch, system):
         place.unlink()
         place.mkdir()
 
-    monkeypatch.setattr(disk_root, "_mounted", mounted)
-    monkeypatch.setattr(disk_root, "run", lambda words, **_: shutil.copytree(words[-2], words[-1], symlinks=True))
+    monkeypatch.setattr(copy_disk_root, "_mounted", mounted)
+    monkeypatch.setattr(copy_disk_root, "run", lambda words, **_: shutil.copytree(words[-2], words[-1], symlinks=True))
     work = tmp_path / "work"
     work.mkdir()
     order = {"disk": "d", "workspace": str(work), "partition": None, "what": "disk a"}
-    return lambda: disk_root.apply(order), work / "fs"
+    return lambda: copy_disk_root.apply(order), work / "fs"
 
 
 def test_what_belongs_to_the_disk_is_left_out(applied, system):
@@ -238,23 +238,23 @@ def test_sockets_go_and_devices_are_refused(tmp_path):
             bound.bind("log")
         finally:
             os.chdir(here)
-        disk_root._tidy_file(str(tmp_path / "log"), "disk a: /log")
+        copy_disk_root._tidy_file(str(tmp_path / "log"), "disk a: /log")
         assert not (tmp_path / "log").exists()
     with pytest.raises(CommandExecutionError, match="disk a: /null is a device"):
-        disk_root._tidy_file("/dev/null", "disk a: /null")
+        copy_disk_root._tidy_file("/dev/null", "disk a: /null")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="sets attributes of trusted: needs root")
 @pytest.mark.parametrize("path", ["", "usr", "usr/bin/python3"])
 def test_attributes_of_overlay_are_refused(applied, system, monkeypatch, path):
     apply, tree = applied
-    copied = disk_root.run
+    copied = copy_disk_root.run
 
     def copy(words, **more):
         copied(words, **more)
         os.setxattr(tree / path, "trusted.overlay.redirect", b"/etc")
 
-    monkeypatch.setattr(disk_root, "run", copy)
+    monkeypatch.setattr(copy_disk_root, "run", copy)
     with pytest.raises(CommandExecutionError, match=f"disk a: /{path or '.'} has the attribute trusted.overlay.redi"):
         apply()
 
@@ -271,7 +271,7 @@ def test_attributes_of_overlay_are_refused(applied, system, monkeypatch, path):
 )
 def test_a_mount_that_fails_says_what_to_do(said, error):
     with pytest.raises(CommandExecutionError, match=error):
-        raise disk_root._unmounted("xfs", said)
+        raise copy_disk_root._unmounted("xfs", said)
 
 
 def test_a_subvolume_with_the_root_is_found_in_btrfs(system, tmp_path):
@@ -279,9 +279,9 @@ def test_a_subvolume_with_the_root_is_found_in_btrfs(system, tmp_path):
     top.mkdir()
     system.rename(top / "root")
     btrfs = replace(ROOT, content="btrfs")
-    assert disk_root._root(top, btrfs) == top / "root"
-    assert disk_root._root(top, ROOT) == top, "a folder is no root in other file systems"
-    assert disk_root._system(disk_root._root(top, btrfs)) == "Debian GNU/Linux 12"
+    assert copy_disk_root._root(top, btrfs) == top / "root"
+    assert copy_disk_root._root(top, ROOT) == top, "a folder is no root in other file systems"
+    assert copy_disk_root._system(copy_disk_root._root(top, btrfs)) == "Debian GNU/Linux 12"
 
 
 def test_a_subvolume_that_is_a_link_to_another_root_is_none(system, tmp_path):
@@ -289,7 +289,7 @@ def test_a_subvolume_that_is_a_link_to_another_root_is_none(system, tmp_path):
     top.mkdir()
     (top / "root").symlink_to(system)
     (top / "@").symlink_to("/")
-    assert disk_root._root(top, replace(ROOT, content="btrfs")) == top
+    assert copy_disk_root._root(top, replace(ROOT, content="btrfs")) == top
 
 
 def test_a_file_system_that_cannot_be_read_is_no_root(monkeypatch, tmp_path):
@@ -300,9 +300,9 @@ def test_a_file_system_that_cannot_be_read_is_no_root(monkeypatch, tmp_path):
     def mounted(*_):
         yield
 
-    monkeypatch.setattr(disk_root, "_mounted", mounted)
-    monkeypatch.setattr(disk_root, "_system", unreadable)
-    found = disk_root._looked_into("d", BARE, tmp_path, None)
+    monkeypatch.setattr(copy_disk_root, "_mounted", mounted)
+    monkeypatch.setattr(copy_disk_root, "_system", unreadable)
+    found = copy_disk_root._looked_into("d", BARE, tmp_path, None)
     assert found.problem == "Structure needs cleaning; check the file system (fsck)"
 
 
@@ -310,8 +310,8 @@ def test_a_file_system_that_cannot_be_read_is_no_root(monkeypatch, tmp_path):
 def test_no_file_system_of_a_disk_gets_rights(monkeypatch, tmp_path, content, option):
     said: list[list[str]] = []
     done = SimpleNamespace(returncode=0)
-    monkeypatch.setattr(disk_root, "run", lambda words, **_: said.append(words) or done)
-    with disk_root._mounted("d", replace(ROOT, content=content), tmp_path):
+    monkeypatch.setattr(copy_disk_root, "run", lambda words, **_: said.append(words) or done)
+    with copy_disk_root._mounted("d", replace(ROOT, content=content), tmp_path):
         options = said[0][2].removeprefix("--options=").split(",")
     assert {"ro", "nodev", "nosuid", "noexec", option} <= set(options)
 
@@ -319,9 +319,9 @@ def test_no_file_system_of_a_disk_gets_rights(monkeypatch, tmp_path, content, op
 @pytest.mark.parametrize("target", ["fstab", "/etc/fstab"])
 def test_an_fstab_that_is_a_link_is_none(system, target):
     (system / "etc/fstab").symlink_to(target)
-    assert disk_root._fstab(system) == ""
+    assert copy_disk_root._fstab(system) == ""
 
 
 def test_an_os_release_without_end_is_read_in_part(system):
     os.truncate(system / "etc/os-release", 1 << 40)
-    assert disk_root._system(system) == "Debian GNU/Linux 12"
+    assert copy_disk_root._system(system) == "Debian GNU/Linux 12"

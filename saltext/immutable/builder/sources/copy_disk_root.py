@@ -23,7 +23,7 @@ from saltext.immutable.builder.sources.partitions import MOUNTABLE, Partition
 from saltext.immutable.builder.sources.unpack import printable
 from saltext.immutable.host import remove, run
 
-PROGRAM = "saltext.immutable.builder.sources.disk_root"
+PROGRAM = "saltext.immutable.builder.sources.copy_disk_root"
 _RELEASE = ("etc/os-release", "usr/lib/os-release")
 _NAME = re.compile(r'^PRETTY_NAME="?([^"\n]*)', re.MULTILINE)
 _SUBVOLUMES = ("", "root", "@", "@rootfs")
