@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from saltext.immutable import systemd
-from saltext.immutable.builder.states import deferred_network
+from saltext.immutable.builder.states import deferred_network, failed_state
 from saltext.immutable.builder.states.deferred_call import AT_LAUNCH, Call, Result
 from saltext.immutable.builder.states.trace import Trace, wrap_method
 from saltext.immutable.guard.reach import units as guard_units
@@ -205,8 +205,8 @@ def _started(call: Call) -> Result:
         unmet = systemd.unmet_condition(unit)
         if unmet is None or not systemd.is_of_place(unmet):
             hint = f"If it cannot run in a container, at_boot: [{call.name}] in the recipe enables it without a start."
-            said = [result["comment"], f"{unmet} is not met" if unmet else "", systemd.describe(unit), hint]
-            return {**result, "comment": "\n".join(filter(None, said))}
+            said = [result["comment"], f"{unmet} is not met" if unmet else "", systemd.describe(unit)]
+            return {**result, "comment": "\n".join(filter(None, [*said, failed_state.config_errors(unit), hint]))}
         reason = f"{unmet} is not met"
     enabled = bool(call.salt["service.enabled"](call.name))
     if not enabled and not (call.get("enable") and call.salt["service.enable"](call.name)):

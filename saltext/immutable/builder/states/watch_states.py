@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from saltext.immutable.builder.states import custom_code, purity
+from saltext.immutable.builder.states import custom_code, failed_state, purity
 from saltext.immutable.builder.states.trace import Trace, counted, wrap_method
 from saltext.immutable.state_names import name_of_state
 
@@ -31,8 +31,9 @@ def watch_states(trace: Trace) -> None:
                 custom_code.check_function(trace, self.functions, function)
             proven = contextlib.nullcontext() if reason or "source_hash" not in low else counted(trace, "proven")
             try:
-                with proven:
-                    return original(self, low, *args, **kwargs)
+                with proven, failed_state.errors_logged() as errors:
+                    result = original(self, low, *args, **kwargs)
+                return failed_state.explained(result, errors, self.functions)
             finally:
                 trace.in_progress.pop()
 
