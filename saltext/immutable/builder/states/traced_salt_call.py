@@ -14,9 +14,9 @@ import sys
 from saltext.immutable import systemd
 from saltext.immutable.builder.states import custom_code, deferred, minion_events
 from saltext.immutable.builder.states.trace import Trace
-from saltext.immutable.builder.states.watch_files import watch_lists, watch_requests
-from saltext.immutable.builder.states.watch_states import watch_states
-from saltext.immutable.builder.states.watch_templates import watch_templates
+from saltext.immutable.builder.states.watch.files import watch_lists, watch_requests
+from saltext.immutable.builder.states.watch.states import watch_states
+from saltext.immutable.builder.states.watch.templates import watch_templates
 
 HASH_KEY = "IMMUTABLE_TRACE_KEY"
 """Environment variable with the key of the hashes of states; plain hashes could reveal the secrets in them."""

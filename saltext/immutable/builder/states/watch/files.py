@@ -13,7 +13,7 @@ from typing import Any
 from saltext.immutable.builder.states.trace import Trace, counted, wrap_method
 from saltext.immutable.images.manifest import sha256
 
-_FORWARDERS = ("states/watch_files.py", "states/trace.py", "salt/fileclient.py", "modules/cp.py")
+_FORWARDERS = ("watch/files.py", "states/trace.py", "salt/fileclient.py", "modules/cp.py")
 """Files, each with its folder, whose code only passes a list on to its caller."""
 
 
