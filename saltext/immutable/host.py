@@ -23,7 +23,7 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,12 +170,13 @@ def run(
     cwd: Path | None = None,
     stdin: str | None = None,
     check: bool = True,
+    first: Callable[[], None] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end and return its exit code and output.
 
-    ``env`` is added to the environment; ``stdin`` is its input. Raises CommandExecutionError if the command is not
-    installed, and with ``check`` if it fails, with the end of its output. On an exception here, Ctrl-C among them, the
-    command is ended first.
+    ``env`` is added to the environment; ``stdin`` is its input; ``first`` is called in its process before it begins.
+    Raises CommandExecutionError if the command is not installed, and with ``check`` if it fails, with the end of its
+    output. On an exception here, Ctrl-C among them, the command is ended first.
     """
     words = [str(word) for word in command]
     try:
@@ -188,6 +189,7 @@ def run(
             errors="replace",
             env={**os.environ, **(env or {})},
             cwd=cwd,
+            preexec_fn=first,
         ) as process:
             try:
                 out, err = process.communicate(stdin)

@@ -147,6 +147,23 @@ def test_root_in_a_machine_does_not_reach_the_hosts_disks(pair, inside, line, sa
     assert says in said, said
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        pytest.param("date --set=@$(date +%s)", "Operation not permitted", id="its clock"),
+        pytest.param(
+            "python3 -c 'import ctypes, os; libc = ctypes.CDLL(None, use_errno=True); libc.swapoff(b\"/none\"); "
+            "print(os.strerror(ctypes.get_errno()))'",
+            "Operation not permitted", id="its swap",
+        ),
+    ],
+)  # fmt: skip
+def test_a_command_that_enters_a_machine_does_not_change_the_kernel_of_the_host(pair, inside, line, says):
+    """Root of this host enters it, and would have all of its rights there."""
+    said = inside("machine-a.example.com", f"({line}) 2>&1")
+    assert says in said, said
+
+
 @pytest.mark.parametrize("place", ["/tmp", "/run", "/dev/shm", "/var/lib", "/var/tmp", "/var/lib/tool"])
 def test_programs_run_only_from_the_image_and_from_where_it_says(pair, inside, place):
     """Rights and devices have no effect anywhere."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from saltext.immutable import seccomp
 from saltext.immutable.builder import commands
 from saltext.immutable.builder.sandbox import sandbox
 from saltext.immutable.builder.states import kept
@@ -117,7 +118,7 @@ def _interact(machine: Machine) -> None:
     settings = termios.tcgetattr(terminal)
     try:
         with _signals_for_shell():
-            subprocess.run(command, cwd="/", check=False)
+            subprocess.run(command, cwd="/", check=False, preexec_fn=seccomp.confine)
     finally:
         _restore(terminal, settings)
 

@@ -16,6 +16,7 @@ from typing import IO
 
 from salt.exceptions import CommandExecutionError
 
+from saltext.immutable import seccomp
 from saltext.immutable.host import run, tail
 from saltext.immutable.machines import consoles, network, network_settings, user_namespace
 from saltext.immutable.machines.cgroup import Cgroup
@@ -219,7 +220,7 @@ def enter(
 
     ``env``: its environment, besides PATH, HOME and LANG. ``stdin``: its input.
     """
-    return run(enter_command(init, cgroup, command, env or {}), stdin=stdin, check=False)
+    return run(enter_command(init, cgroup, command, env or {}), stdin=stdin, check=False, first=seccomp.confine)
 
 
 def enter_command(init: int, cgroup: Cgroup, command: Sequence[str], env: Mapping[str, str]) -> list[str]:
