@@ -24,6 +24,7 @@ from saltext.immutable.builder.sandbox import sandbox
 from saltext.immutable.builder.sources import debian, disk, minion, oci, roots
 from saltext.immutable.builder.states import kept, state_run
 from saltext.immutable.builder.vm import bake as vm_bake
+from saltext.immutable.builder.vm import disks
 from saltext.immutable.host import Host, remove
 from saltext.immutable.images import layers, verify
 from saltext.immutable.machines import machine as machines
@@ -152,7 +153,7 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
                 vm_bake.require_shut_down(machines.console(host, order["bake_id"]))
         if machine.vm is not None:
             with phase("take changes"):
-                vm_bake.take_changes(workspace, workspace_cgroup(host, workspace))
+                disks.take_changes(workspace, workspace_cgroup(host, workspace))
         packages = _packages_with(host, workspace, order["below"])
         state_run.finish(workspace / "fs")
         about: dict[str, Any] = {"packages": packages, "grains": grains, "sls": sls, "tests": results}
