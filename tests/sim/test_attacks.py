@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.fleet.books.plans import Plans
+from saltext.immutable.fleet.books.saved_plans import Plans
 from saltext.immutable.fleet.interventions import Interventions
 from saltext.immutable.fleet.operations import Failed
 from saltext.immutable.fleet.show import report

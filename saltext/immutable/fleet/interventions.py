@@ -12,7 +12,7 @@ from saltext.immutable.fleet.books.audit import AuditEntry
 from saltext.immutable.fleet.books.taints import Kind
 from saltext.immutable.fleet.drive.probing import PROBE_WITHIN
 from saltext.immutable.fleet.operations import Operations
-from saltext.immutable.guard.token import MAX_TTL, Grant, sign
+from saltext.immutable.guard.break_glass_token import MAX_TTL, Grant, sign
 from saltext.immutable.minions import FORGED
 from saltext.immutable.spec import reading
 from saltext.immutable.text import plain

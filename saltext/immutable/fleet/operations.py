@@ -11,8 +11,8 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.fleet.access import loader, router
 from saltext.immutable.fleet.books.ledger import Ledger
-from saltext.immutable.fleet.books.plans import Plans, SavedPlan, ground, require_same
 from saltext.immutable.fleet.books.revoked import revoked_target
+from saltext.immutable.fleet.books.saved_plans import Plans, SavedPlan, ground, require_same
 from saltext.immutable.fleet.decide.forecast import forecast
 from saltext.immutable.fleet.decide.orders import Order, What, applied, refusal
 from saltext.immutable.fleet.decide.reconcile import no_further

@@ -20,7 +20,7 @@ from salt.utils.crypt import pem_finger
 
 from saltext.immutable import kernel
 from saltext.immutable.guard import seal
-from saltext.immutable.guard.token import MAX_TTL, Grant, InvalidToken, mismatch, verify
+from saltext.immutable.guard.break_glass_token import MAX_TTL, Grant, InvalidToken, mismatch, verify
 from saltext.immutable.host import this_boot, write
 
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"

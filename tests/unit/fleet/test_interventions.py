@@ -14,7 +14,7 @@ from saltext.immutable.fleet.books.audit import AuditEntry
 from saltext.immutable.fleet.interventions import Interventions
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.fleet.show import report
-from saltext.immutable.guard.token import Grant, verify
+from saltext.immutable.guard.break_glass_token import Grant, verify
 from saltext.immutable.minions import NoAnswer
 from saltext.immutable.spec.model import Definitions
 from saltext.immutable.store import Store, schema

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from saltext.immutable.guard.token import MAX_TTL, Grant, InvalidToken, mismatch, sign, verify
+from saltext.immutable.guard.break_glass_token import MAX_TTL, Grant, InvalidToken, mismatch, sign, verify
 
 GRANT = Grant("web-1", "n0", "boot-a", until=1000.0, reason="the disk is full", who="root")
 

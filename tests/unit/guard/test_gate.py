@@ -18,7 +18,7 @@ from salt.utils.crypt import pem_finger
 
 from saltext.immutable.executors import direct_call, splay, sudo
 from saltext.immutable.guard import break_glass, gate, intake, seal
-from saltext.immutable.guard.token import MAX_TTL, Grant, sign
+from saltext.immutable.guard.break_glass_token import MAX_TTL, Grant, sign
 
 MINE = {"mine_functions": {"network.ip_addrs": ["eth0"], "leak": [{"mine_function": "cmd.run"}, "id"]}}
 

@@ -8,7 +8,7 @@ from typing import Any
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable.bake import contents
-from saltext.immutable.fleet.books.plans import Plans
+from saltext.immutable.fleet.books.saved_plans import Plans
 from saltext.immutable.fleet.decide.difference import difference
 from saltext.immutable.fleet.operations import Operations
 from saltext.immutable.fleet.show.report import describe_forecast

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.fleet.books.plans import MAX_AGE, MAX_PLANS, Plans, ground, require_same
+from saltext.immutable.fleet.books.saved_plans import MAX_AGE, MAX_PLANS, Plans, ground, require_same
 from saltext.immutable.fleet.decide.state import Action, Machine, Rollout
 from saltext.immutable.spec.model import Amount, Fleet, FunctionCheck, ProviderSpec, Strategy, Window
 from saltext.immutable.store import Image, Store
