@@ -7,6 +7,7 @@ import queue
 import shutil
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -30,7 +31,8 @@ def _is_for_operators(record: logging.LogRecord) -> bool:
 
 
 def keep_terminal_clean() -> None:
-    """Keep Salt's warnings about its own unclosed objects off the terminal; log files have them still."""
+    """Keep Salt's warnings about its own unclosed objects off the terminal; log files have those still that it logs."""
+    warnings.filterwarnings("ignore", message="Unclosed transport!")  # of an event bus that was too slow to connect
     for handler in (*logging.root.handlers, logging.lastResort):  # the last one when salt-run has put its own away
         if handler is not None and getattr(handler, "stream", None) in (sys.stderr, sys.stdout):
             handler.addFilter(_is_for_operators)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import subprocess
 import sys
 
 import pytest
@@ -41,3 +42,16 @@ def test_nor_do_they_reach_it_when_salt_has_put_its_handlers_away(handlers, monk
 def test_other_warnings_reach_the_terminal(handlers, name, message):
     logging.getLogger(name).warning(message)
     assert handlers[0].getvalue() == f"{message}\n"
+
+
+def test_connections_that_salt_does_not_close_are_not_told_to_operators():
+    """With a list of the calls that made each, forty lines long."""
+    code = (
+        "import gc, salt.transport.base as base; from saltext.immutable import runner; {}; "
+        "transport = base.Transport(); transport.connect(); del transport; gc.collect()"
+    )
+    said = [
+        subprocess.run([sys.executable, "-c", code.format(first)], capture_output=True, text=True, check=True).stderr
+        for first in ("pass", "runner.keep_terminal_clean()")
+    ]
+    assert "Unclosed transport!" in said[0] and not said[1]
