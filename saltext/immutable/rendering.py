@@ -9,12 +9,13 @@ from saltext.immutable.text import shortened
 
 _MOST_LINES, _LONGEST_LINE = 60, 300
 _SLS = re.compile(r"Rendering SLS '(?:[^':]+:)?([^']+)' failed")
-_HEAD = re.compile(r"Rendering SLS [^\n]* failed[^:\n]*:\s*")
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n((?:[ \t]+[^\n]*\n)*)([^\n]*)\n*")
 _BETWEEN = re.compile(r"^(?:During handling of the above|The above) exception[^\n]*\n*", re.MULTILINE)
 _FRAME = re.compile(r'File "([^"<]+)", line (\d+)')
 _OF_PYTHON = re.compile(r"/(?:site|dist)-packages/|/lib/python3")
-_CACHED = re.compile(r"(?<![^\s\"(])[^\s\"(]*/cache/salt/minion/files/[^/\s]+/")
+_CACHED = re.compile(r"(?<![^\s\"(])[^\s\"(]*/cache/salt/minion/(?:files/[^/\s]+/|extmods/(?=(\w+)/))")
+_UNKNOWN_FILE = '"<unicode string>"'
+_IMPORTED = re.compile(r"Encountered error loading (?:yaml|json|text)")
 
 
 def messages(errors: Iterable[object]) -> str:
@@ -28,18 +29,20 @@ def messages(errors: Iterable[object]) -> str:
 def readable(error: str) -> str:
     """Return one error of Salt without tracebacks, with the name of the SLS and paths as in ``salt://``.
 
-    Of an error that is nothing but a traceback its last line stays, and the last line of the tree's own code.
+    Of a traceback that says what the error is (it stands alone, or behind a colon) its last line stays, and the last
+    line of the tree's own code.
     """
     name = _SLS.search(error)
     text = _BETWEEN.sub("", error)
-    bare = not _HEAD.sub("", text[: found.start()]).strip() if (found := _TRACEBACK.search(text)) else False
-    last = list(_TRACEBACK.finditer(text))[-1] if bare else None
+    found = list(_TRACEBACK.finditer(text))
+    last = found[-1] if found and text[: found[0].start()].rstrip()[-1:] in ("", ":") else None
     text = _TRACEBACK.sub("", text).strip()
     if last is not None:
         text = f"{text} {last[2]}{_where(last[1])}".strip()
     if name is not None:
-        text = text.replace('"<unicode string>"', f"SLS {name[1]}")
-    return _CACHED.sub("salt://", text)
+        here = "the file that is imported" if _IMPORTED.search(text) else f"SLS {name[1]}"
+        text = text.replace(_UNKNOWN_FILE, here)
+    return _CACHED.sub(lambda found: f"salt://{'_' if found[1] else ''}", text)
 
 
 def _where(frames: str) -> str:

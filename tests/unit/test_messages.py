@@ -31,7 +31,7 @@ PARTS = {
 HEAD, BEGIN = "| it says | what to do |\n|---|---|\n", "<!-- the table: MESSAGES=write -->"
 INNER = {
     *("Refused", "ValueError", "AttributeError", "OSError", "PermissionError", "ReadError"),
-    *("KeyboardInterrupt", "LaunchFailed", "_NoKernel"),
+    *("KeyboardInterrupt", "LaunchFailed", "SaltRenderError", "_NoKernel"),
 }
 """Errors that no operator meets: others put them into their own messages."""
 COMPOSED = {
@@ -51,7 +51,7 @@ COMPOSED = {
 ELSEWHERE = {
     "CommandExecutionError(message)": "the message of another error, without the secrets in it",
     "CommandExecutionError(said['error'])": "the message of an error in a process of ours",
-    "CommandExecutionError(failures.describe(result, partial(_where, machine, order['saltenv'] or 'base')))": (
+    "CommandExecutionError(failures.describe(result, partial(_where, machine, saltenv)))": (
         "begins with how many states failed; correct them, and bake again"
     ),
     "NoAnswer(f'{url}: {err}')": "a note on the health of a machine",

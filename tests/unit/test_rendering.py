@@ -39,6 +39,20 @@ Traceback (most recent call last):
     return 1/0
 ZeroDivisionError: division by zero
 """
+STATE = """An exception occurred in this state: Traceback (most recent call last):
+  File "/opt/salt/lib/python3.11/site-packages/salt/modules/cmdmod.py", line 857, in _run
+    proc = salt.utils.timed_subprocess.TimedProc(cmd, **new_kwargs)
+FileNotFoundError: [Errno 2] No such file or directory: 'migrate'
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/var/cache/salt/minion/extmods/states/shop.py", line 7, in migrated
+    __salt__["cmd.run"](name)
+  File "/opt/salt/lib/python3.11/site-packages/salt/modules/cmdmod.py", line 878, in _run
+    raise CommandExecutionError(msg)
+salt.exceptions.CommandExecutionError: Unable to run command 'migrate'
+"""
 CHAINED = """[ERROR   ] Rendering exception occurred
 Traceback (most recent call last):
   File "/opt/salt/lib/python3.11/site-packages/jinja2/environment.py", line 1295, in render
@@ -78,10 +92,23 @@ salt.exceptions.SaltRenderError: Jinja variable 'x' is undefined
             id="a pillar in Python",
         ),
         pytest.param(
+            STATE,
+            "An exception occurred in this state: salt.exceptions.CommandExecutionError: Unable to run command "
+            "'migrate' (salt://_states/shop.py, line 7)",
+            id="an exception in a state",
+        ),
+        pytest.param(
             CHAINED,
             "[ERROR   ] Rendering exception occurred\n"
             "[CRITICAL] Rendering SLS 'base:web' failed: Jinja variable 'x' is undefined",
             id="a log",
+        ),
+        pytest.param(
+            "Rendering SLS 'base:web' failed: Jinja syntax error: Encountered error loading yaml: no expected node\n"
+            '  in "<unicode string>", line 2, column 3; line 1\n{% import_yaml "web/bad.yaml" as d %}    <====',
+            "Rendering SLS 'base:web' failed: Jinja syntax error: Encountered error loading yaml: no expected node\n"
+            '  in the file that is imported, line 2, column 3; line 1\n{% import_yaml "web/bad.yaml" as d %}    <====',
+            id="YAML that is imported",
         ),
         pytest.param("Specified SLS nothere is not available", "Specified SLS nothere is not available", id="plain"),
         pytest.param("", "", id="nothing"),

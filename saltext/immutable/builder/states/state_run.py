@@ -14,6 +14,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from salt.exceptions import CommandExecutionError
+from salt.utils.stringutils import get_context
 
 from saltext.immutable import rendering, systemd
 from saltext.immutable.builder import mirrors, offline
@@ -31,6 +32,10 @@ _SAVED_RULES = "/etc/nftables"
 """Where Salt saves rules of nftables: in a file of this directory, or in a file of this name where there is none."""
 _LOADS_IPTABLES = "/usr/share/netfilter-persistent/plugins.d/15-ip4tables"
 _INCLUDED = r'^[^#]*include[[:space:]]+"{path}{end}'
+_PLACES = 5
+"""Places in the tree that a message names."""
+_HERE = "    <======================"
+"""How Salt marks the line that an error is about."""
 _KIND, _SERVICE = "deferred", ".service"
 _TIMED_OUT = 124
 """Exit code of timeout(1) when the time is over."""
@@ -127,25 +132,49 @@ def apply(machine: Machine, order: Mapping[str, Any]) -> tuple[list[str], list[s
     if done.returncode and trace(machine) is None:  # the image's Salt or pack cannot be traced: no state was applied
         done = _salt_call(machine, call, within)
     result = _parse(done)
+    saltenv = order["saltenv"] or "base"
     if not isinstance(result, dict) or not result:
+        errors = _errors(result, done)
         raise CommandExecutionError(
             f"the states of {order['bake_id']} did not run; correct what Salt says, and bake again:\n"
-            + _errors(result, done)
+            f"{errors}{_places(machine, saltenv, errors)}"
         )
     if done.returncode or not all(state["result"] for state in result.values()):
-        raise CommandExecutionError(failures.describe(result, partial(_where, machine, order["saltenv"] or "base")))
+        raise CommandExecutionError(failures.describe(result, partial(_where, machine, saltenv)))
     sls = sorted({str(state["__sls__"]) for state in result.values() if "__sls__" in state})
     return sls, chroot.warnings(result) if order.get("chroot") else []
 
 
 def _where(machine: Machine, saltenv: str, sls: str, state_id: str) -> str:
     """Return file and line at which a state begins, ``web/init.sls:12``, by what the minion fetched; '' if unknown."""
+    path, line, _ = _find_state(machine, saltenv, sls, state_id)
+    return f"{path}:{line}" if line else ""
+
+
+def _find_state(machine: Machine, saltenv: str, sls: str, state_id: str) -> tuple[str, int | None, str]:
+    """Return the file of a state, the line at which it begins, and the text of the file; no line if it is unknown."""
     name = sls.replace(".", "/")
     for path in (f"{name}.sls", f"{name}/init.sls"):
         done = machine.run(["cat", f"{_FETCHED}/{saltenv}/{path}"])
         if not done.returncode and (line := failures.line_of(state_id, done.stdout)):
-            return f"{path}:{line}"
-    return ""
+            return path, line, done.stdout
+    return "", None, ""
+
+
+def _places(machine: Machine, saltenv: str, errors: str) -> str:
+    """Return the lines of the tree that errors are about, where Salt names only a state or an SLS; '' if none is found.
+
+    ``errors``: what Salt says of states that it does not run.
+    """
+    states = [_find_state(machine, saltenv, *state) for state in failures.named_states(errors)[:_PLACES]]
+    found = [f"{path}:{line}:\n{get_context(text, line, 2, _HERE)}" for path, line, text in states if line]
+    for sls in failures.missing_sls(errors)[:_PLACES]:
+        last = sls.rpartition(".")[2]
+        written = rf"(^|[^A-Za-z0-9_.]){sls}([^A-Za-z0-9_.]|$)|[^A-Za-z0-9_]\.+{last}([^A-Za-z0-9_.]|$)"
+        grep = ["grep", "-rnE", "--include=*.sls", "-e", written, "."]
+        lines = machine.run(["env", "-C", f"{_FETCHED}/{saltenv}", *grep]).stdout.splitlines()
+        found += [f"{sls} is named in {line.removeprefix('./')}" for line in sorted(lines)[:_PLACES]]
+    return "".join(f"\n{each}" for each in found)
 
 
 def _states(order: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,8 @@
 
 Runs in the machine that bakes, with the image's own Python: ``python -m
 saltext.immutable.builder.states.traced_salt_call FILE MASTER salt-call ...``. It changes nothing but the states that
-`deferred` names. States that run in processes of their own (``parallel``) are recorded as well.
+`deferred` names, and what errors of rendering say. States that run in processes of their own (``parallel``) are
+recorded as well.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import sys
 
 from saltext.immutable import systemd
-from saltext.immutable.builder.states import custom_code, deferred, minion_events
+from saltext.immutable.builder.states import custom_code, deferred, minion_events, rendering_errors
 from saltext.immutable.builder.states.trace import Trace
 from saltext.immutable.builder.states.watch.files import watch_lists, watch_requests
 from saltext.immutable.builder.states.watch.states import watch_states
@@ -55,6 +56,7 @@ def main() -> None:
     at_boot = [systemd.full_name(unit) for unit in os.environ.pop(AT_BOOT, "").split()]
     own_kernel = bool(os.environ.pop(OWN_KERNEL, ""))
     deferred.Deferral(trace, at_boot, own_kernel).watch(salt.loader.lazy.LazyLoader)
+    rendering_errors.explain()
     minion_events.skip_absent_minion(salt.utils.event.SaltEvent)
     sys.argv = words
     salt.scripts.salt_call()

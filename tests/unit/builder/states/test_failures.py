@@ -85,3 +85,72 @@ def test_the_message_says_where_the_state_is():
     result = {"cmd_|-migrate_|-migrate --all_|-run": {"result": False, "comment": "no", "__sls__": "web.db"}}
     said = failures.describe(result, lambda sls, state_id: f"{sls}/{state_id}:7")
     assert "- migrate (cmd.run) of web.db, name migrate --all, at web.db/migrate:7" in said
+
+
+def test_a_state_whose_function_salt_does_not_have_is_found_too():
+    comment = "State 'docker_container.running' was not found in SLS 'web.db'\nReason: it is not available."
+    said = failures.describe(
+        {"docker_container_|-db_|-db_|-running": {"result": False, "comment": comment}},
+        lambda sls, state_id: f"{sls}/{state_id}:7",
+    )
+    assert "- db (docker_container.running) of web.db, at web.db/db:7\n    State" in said
+
+
+def test_an_exception_in_a_state_is_told_without_its_traceback():
+    comment = (
+        "An exception occurred in this state: Traceback (most recent call last):\n"
+        '  File "/opt/salt/lib/python3.11/site-packages/salt/state.py", line 9, in call\n'
+        "    self.format_slots(cdata)\n"
+        "KeyError: 'x'\n"
+    )
+    state = {"result": False, "comment": comment, "__sls__": "web"}
+    told = "An exception occurred in this state: KeyError: 'x'"
+    said = failures.describe({"file_|-a_|-/etc/a_|-managed": state})
+    assert said.splitlines()[1:] == ["- a (file.managed) of web, name /etc/a", f"    {told}"]
+    assert list(failures.changed_again({"file_|-a_|-/etc/a_|-managed": state}, ()).values()) == [told]
+
+
+@pytest.mark.parametrize(
+    ("error", "states"),
+    [
+        pytest.param("ID c in SLS web is not a dictionary", [("web", "c")], id="no dictionary"),
+        pytest.param("State 'a b' in SLS 'web.db' is not formed as a list", [("web.db", "a b")], id="no list"),
+        pytest.param(
+            "Referenced state does not exist for requisite [require: (pkg: x)] in state [a] in SLS [web]",
+            [("web", "a")],
+            id="a requisite of nothing",
+        ),
+        pytest.param(
+            "Recursive requisites were found: ({'SLS': 'web', 'ID': 'b'}, 'require', {'SLS': 'web', 'ID': 'a'}), "
+            "({'SLS': 'web', 'ID': 'a'}, 'require', {'SLS': 'web', 'ID': 'b'})",
+            [("web", "b"), ("web", "a")],
+            id="a circle",
+        ),
+        pytest.param(
+            "Detected conflicting IDs, SLS IDs need to be globally unique.\n"
+            "    The conflicting ID is 'same' and is found in SLS 'base:web' and SLS 'base:web.two'",
+            [("web", "same"), ("web.two", "same")],
+            id="one id twice",
+        ),
+        pytest.param(
+            "Cannot extend ID 'a' in 'base:web'. It is not part of the high state.\nThis is likely due to a missing "
+            "include\nEnsure that a state with an ID of 'a' is available\nin environment 'base' and to SLS 'web'",
+            [("web", "a")],
+            id="an extension of nothing",
+        ),
+        pytest.param(
+            "Invalid requisite type 'file.managed' in state 'a', in SLS 'web'. Requisite types must not contain dots",
+            [("web", "a")],
+            id="an invalid requisite",
+        ),
+        pytest.param("The names argument in state \"a\" in SLS \"web\" needs", [("web", "a")], id="double quotes"),
+        pytest.param("Specified SLS nothere in saltenv base is not available", [], id="none"),
+    ],
+)
+def test_states_that_salt_names_in_an_error_are_found(error, states):
+    assert failures.named_states(error) == states
+
+
+def test_an_sls_that_is_missing_is_found():
+    assert failures.missing_sls("Specified SLS web.x in saltenv base is not available on the salt master") == ["web.x"]
+    assert failures.missing_sls("ID c in SLS web is not a dictionary") == []
