@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from saltext.immutable import systemd
-from saltext.immutable.builder.states import deferred_network, failed_state
+from saltext.immutable.builder.states import deferred_network, failed_state, steady
 from saltext.immutable.builder.states.deferred_call import AT_LAUNCH, Call, Result
 from saltext.immutable.builder.states.trace import Trace, wrap_method
 from saltext.immutable.guard.reach import units as guard_units
@@ -232,6 +232,8 @@ _FUNCTIONS: Mapping[str, Handler] = {
     "service.disabled": service,
     "service.masked": service,
     "service.mod_watch": service,
+    "ssh_known_hosts.present": steady.known_host,
+    "user.present": steady.user,
     **{f"cmd.{name}": command for name in ("run", "script", "wait", "wait_script", "mod_watch")},
 }
 _MODULES: Mapping[str, Handler] = {

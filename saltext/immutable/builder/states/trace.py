@@ -112,6 +112,10 @@ class Trace:
         text = json.dumps(own, sort_keys=True, default=repr)
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()[:16]
 
+    def derived(self, text: str) -> bytes:
+        """Return 32 bytes that are the same for a text each time, and that nobody without the key can tell."""
+        return hmac.digest(self._key, text.encode(), "sha256")
+
 
 class counted:
     """Increase a counter, an attribute of ``owner``, while the block runs."""
