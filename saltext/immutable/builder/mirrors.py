@@ -50,12 +50,10 @@ def environment() -> dict[str, str]:
 
 
 def _indexes() -> dict[str, str]:
-    """Return the variables that configure uv's index: uv does not read pip's configuration."""
+    """Return the variables that configure the index of uv, which does not read pip's configuration, and of pip."""
     given = {name: value for name, value in os.environ.items() if name.startswith("UV_") and "INDEX" in name}
-    if given:
-        return given
     index = os.environ.get("PIP_INDEX_URL") or _pip_index()
-    return {"UV_DEFAULT_INDEX": index} if index else {}
+    return (given or {"UV_DEFAULT_INDEX": index}) | {"PIP_INDEX_URL": index} if index else given
 
 
 def write_resolv_conf(tree: Path) -> None:

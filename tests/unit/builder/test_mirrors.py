@@ -157,7 +157,7 @@ def test_commands_in_a_bake_see_proxies_and_the_ca_bundle(monkeypatch, tmp_path)
     assert "SECRET" not in env
 
 
-def test_uv_takes_the_index_that_pip_is_configured_for(monkeypatch, tmp_path):
+def test_uv_and_pip_take_the_index_that_pip_is_configured_for(monkeypatch, tmp_path):
     for name in ("PIP_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX"):
         monkeypatch.delenv(name, raising=False)
     pip = tmp_path / "pip3"
@@ -173,7 +173,15 @@ def test_uv_takes_the_index_that_pip_is_configured_for(monkeypatch, tmp_path):
     for text, index in indexes.items():
         (tmp_path / "pip3.said").write_text(text)
         mirrors._read_pip_config.cache_clear()
-        assert mirrors.environment().get("UV_DEFAULT_INDEX") == index
+        env = mirrors.environment()
+        assert (env.get("UV_DEFAULT_INDEX"), env.get("PIP_INDEX_URL")) == (index, index)
+    monkeypatch.setenv("UV_INDEX_URL", "https://uv/simple")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://pip/simple")
+    env = mirrors.environment()
+    assert (env["UV_INDEX_URL"], env["PIP_INDEX_URL"], "UV_DEFAULT_INDEX" in env) == (
+        *("https://uv/simple", "https://pip/simple"),
+        False,
+    )
     mirrors._read_pip_config.cache_clear()
 
 

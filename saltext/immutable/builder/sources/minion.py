@@ -102,7 +102,9 @@ def _install(machine: Machine, order: Mapping[str, Any]) -> CompletedProcess[str
         raise CommandExecutionError("the image has no /usr/bin/python3, which Salt needs; add python3 to from:packages")
     venv = [uv, "venv", "--quiet", "--allow-existing", "--python", "/usr/bin/python3", VENV]
     _require_success(machine.run(venv, env=_env(order)), "the virtual environment could not be made")
-    install = [uv, "pip", "install", "--quiet", "--python", f"{VENV}/bin/python", order["requirement"], wheel]
+    into = ["--python", f"{VENV}/bin/python"]
+    # pip: with it pip.installed without bin_env installs what custom modules import, as in any other minion.
+    install = [uv, "pip", "install", "--quiet", *into, order["requirement"], "pip", wheel]
     return machine.run(install, env=_env(order))
 
 
