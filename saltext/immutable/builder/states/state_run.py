@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -169,8 +170,8 @@ def _places(machine: Machine, saltenv: str, errors: str) -> str:
     states = [_find_state(machine, saltenv, *state) for state in failures.named_states(errors)[:_PLACES]]
     found = [f"{path}:{line}:\n{get_context(text, line, 2, _HERE)}" for path, line, text in states if line]
     for sls in failures.missing_sls(errors)[:_PLACES]:
-        last = sls.rpartition(".")[2]
-        written = rf"(^|[^A-Za-z0-9_.]){sls}([^A-Za-z0-9_.]|$)|[^A-Za-z0-9_]\.+{last}([^A-Za-z0-9_.]|$)"
+        whole, last = (re.escape(name) for name in (sls, sls.rpartition(".")[2]))
+        written = rf"(^|[^A-Za-z0-9_.])({whole}|\.+{last})([^A-Za-z0-9_.]|$)"
         grep = ["grep", "-rnE", "--include=*.sls", "-e", written, "."]
         lines = machine.run(["env", "-C", f"{_FETCHED}/{saltenv}", *grep]).stdout.splitlines()
         found += [f"{sls} is named in {line.removeprefix('./')}" for line in sorted(lines)[:_PLACES]]
