@@ -36,6 +36,36 @@ def test_a_state_that_fails_is_shown_and_nothing_is_left(estate, nothing_is_left
     assert "broken" not in str(estate.salt_run("image.list").data)
 
 
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        pytest.param("a:\n  test.nop:\n   - x\n  - y\n", ("in SLS broken, line 4", "- y    <==="), id="YAML"),
+        pytest.param("a:\n\ttest.nop\n", ("\ttest.nop    <===",), id="a tab"),
+        pytest.param("#!pyobjects\nTest.nop(x=gone)\n", ("'gone' is not defined", "x=gone)    <==="), id="objects"),
+        pytest.param("include: [gone]\n", ("SLS gone in saltenv", "is named in broken.sls:1"), id="an SLS"),
+        pytest.param("a:\n  test.nop:\n    - require: [b: c]\n", ("broken.sls:1:\n", "a:    <==="), id="a requisite"),
+        pytest.param(
+            "a:\n  file.managed:\n    - name: /a\n    - contents: '{{ gone.x }}'\n    - template: jinja\n",
+            ("'gone' is undefined", "    <==="),
+            id="Jinja",
+        ),
+        pytest.param(
+            "a:\n  file.managed: [{name: /a}, {contents: '__slot__:salt:cmd.run(\"gone\", shell=\"/x\")'}]\n",
+            ("An exception occurred in this state: ", "at broken.sls:1"),
+            id="an exception in a state",
+        ),
+    ],
+)
+def test_an_error_of_states_is_told_once_with_its_place(estate, text, parts):
+    (estate.states / "broken.sls").write_text(text)
+    answer = estate.salt_run("image.bake", "broken", check=False)
+    said = json.loads(answer.stdout)
+    assert answer.returncode == 1
+    for part in parts:
+        assert said.count(part) == 1, said
+    assert "Traceback" not in answer.stderr + said
+
+
 def test_the_machine_of_states_that_failed_can_be_entered(estate, nothing_is_left):
     with estate.popen("image.bake", "broken", "keep_failed=5m") as bake:
         try:

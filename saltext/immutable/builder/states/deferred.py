@@ -41,6 +41,15 @@ _KERNEL = re.compile(r"/proc/sys/|/sys/|\b(?:modprobe|insmod|rmmod|swapon|setenf
 _STORAGE = ("blockdev", "btrfs", "lvm", "mdadm", "raid", "quota", "zfs", "zpool")
 """State modules that make or change the storage of one machine."""
 
+_OF_MINION = {
+    "schedule": (
+        "a sealed machine runs no scheduled jobs of its minion either. Take the state out of the recipe's states, and "
+        "write a timer of systemd, or a job of the master's schedule"
+    ),
+    "beacon": "write what the minion of each machine reads when it starts: beacons in a file of /etc/salt/minion.d",
+}
+"""State modules that speak with the minion, and what to do in place of them."""
+
 
 def sysctl(call: Call) -> Result:
     """`sysctl.present`: Salt writes the file, then cannot set the value; systemd-sysctl sets it at boot."""
@@ -167,6 +176,15 @@ def storage(call: Call) -> Result:
     )
 
 
+def of_minion(call: Call) -> Result:
+    """`schedule.*` and `beacon.*` speak with a running minion: say that there is none, and what to write in place."""
+    module, _, function = call.function.partition(".")
+    if function in ("absent", "disabled"):
+        comment = f"no minion runs in a bake that {call.name} could be taken from"
+        return {"name": call.name, "result": True, "changes": {}, "comment": comment}
+    return call.failed(f"{call.function} changes a running minion, and none runs in a bake; {_OF_MINION[module]}")
+
+
 def command(call: Call) -> Result:
     """`cmd.*`: say why a command failed that needs the kernel of the host."""
     result = call.run()
@@ -241,6 +259,7 @@ _MODULES: Mapping[str, Handler] = {
     "nftables": deferred_network.firewall,
     "firewalld": deferred_network.firewalld,
     **dict.fromkeys(_STORAGE, storage),
+    **dict.fromkeys(_OF_MINION, of_minion),
 }
 
 

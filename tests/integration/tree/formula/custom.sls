@@ -7,3 +7,8 @@ formula-module:
   module.run:
     - test.echo:
       - text: hello
+
+formula-library:
+  pip.installed:
+    - name: tabulate==0.9.0
+    - reload_modules: True

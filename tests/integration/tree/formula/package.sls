@@ -3,7 +3,7 @@
 
 formula-package-installed:
   pkg.installed:
-    - pkgs: [{{ formula.package }}, cron, logrotate, locales, debconf-utils, acl, git]
+    - pkgs: [{{ formula.package }}, cron, logrotate, locales, debconf-utils, acl, git, openssh-client]
 
 formula-debconf:
   debconf.set:

@@ -14,6 +14,8 @@ formula-user-{{ name }}:
     - home: /home/{{ name }}
     - groups: {{ user.get('groups', []) | json }}
     - optional_groups: [docker]
+    - password: not so secret
+    - hash_password: True
     - require:
       - group: formula-group-{{ name }}
 
@@ -23,6 +25,16 @@ formula-key-{{ name }}:
     - names: {{ user.get('keys', []) | json }}
     - require:
       - user: formula-user-{{ name }}
+
+formula-host-{{ name }}:
+  ssh_known_hosts.present:
+    - name: git.internal
+    - user: {{ name }}
+    - enc: ssh-ed25519
+    - key: AAAAC3NzaC1lZDI1NTE5AAAAIPgJmO4LXf1Hh3rAJ3Tf0dWUpDSWGzyAKcYkrc9OrAsW
+    - require:
+      - user: formula-user-{{ name }}
+      - pkg: formula-package-installed
 
 formula-cron-{{ name }}:
   cron.present:

@@ -191,6 +191,23 @@ def test_an_fstab_that_cannot_be_written_fails_the_state(tmp_path):
     assert (result["result"], result["comment"]) == (False, "Unable to read fstab")
 
 
+@pytest.mark.parametrize(
+    ("function", "instead"), [("schedule.present", "a timer of systemd"), ("beacon.present", "/etc/salt/minion.d")]
+)
+def test_what_speaks_with_a_running_minion_says_what_to_write_in_place(tmp_path, function, instead):
+    states = FakeStates(tmp_path)
+    result = states.call(function, "name|return {}", name="x")
+    assert (result["result"], states.called) == (False, [])
+    assert "none runs in a bake" in result["comment"] and instead in result["comment"]
+
+
+@pytest.mark.parametrize("function", ["schedule.absent", "beacon.absent", "beacon.disabled"])
+def test_a_minion_that_does_not_run_has_neither_jobs_nor_beacons(tmp_path, function):
+    states = FakeStates(tmp_path)
+    assert states.call(function, "name|return {}", name="x")["result"] is True
+    assert states.called == []
+
+
 @pytest.mark.parametrize("function", ["lvm.lv_present", "mdadm.present", "blockdev.formatted", "quota.mode"])
 def test_storage_of_one_machine_is_refused_before_anything_is_touched(tmp_path, function):
     states = FakeStates(tmp_path)
