@@ -63,6 +63,12 @@ while code=0; "$@" || code=$?; test "$code" = 133; do :; done 2>&1 | """ + conso
 DROPPED = ("CAP_MKNOD", "CAP_AUDIT_CONTROL", "CAP_SYS_TTY_CONFIG")
 """Capabilities that a container would have and no server needs: device nodes are what a machine could read the disks of
 its host by (see `cgroup.DEVICES`, too)."""
+_NEVER_ENTERED = (
+    *("audit_control", "audit_read", "block_suspend", "mac_admin", "mac_override", "sys_module", "sys_pacct"),
+    *("sys_rawio", "sys_time", "syslog", "wake_alarm"),
+)
+"""Capabilities over the kernel of the host, its clock above all, that no command in a machine has, as no service there
+has them."""
 CAPABILITIES = frozenset(
     f"CAP_{name}"
     for name in (
@@ -226,5 +232,6 @@ def enter(
 def enter_command(init: int, cgroup: Cgroup, command: Sequence[str], env: Mapping[str, str]) -> list[str]:
     """Return the command line that runs a command inside."""
     variables = [f"{key}={value}" for key, value in {**ENVIRONMENT, **env}.items()]
+    bounded = ["setpriv", f"--bounding-set={','.join(f'-{name}' for name in _NEVER_ENTERED)}"]
     nsenter = ["nsenter", f"--target={init}", "--all", "--", "/usr/bin/env", "-i", *variables]
-    return [*cgroup.join_command(), *nsenter, *command]
+    return [*cgroup.join_command(), *bounded, *nsenter, *command]
