@@ -35,10 +35,11 @@ def readable(error: str) -> str:
     name = _SLS.search(error)
     text = _BETWEEN.sub("", error)
     found = list(_TRACEBACK.finditer(text))
-    last = found[-1] if found and text[: found[0].start()].rstrip()[-1:] in ("", ":") else None
+    if found and text[: found[0].start()].rstrip()[-1:] in ("", ":"):
+        last = found[-1]
+        before = _TRACEBACK.sub("", text[: last.start()]).rstrip()
+        text = f"{before} {last[2]}{_where(last[1])}\n{text[last.end() :]}"
     text = _TRACEBACK.sub("", text).strip()
-    if last is not None:
-        text = f"{text} {last[2]}{_where(last[1])}".strip()
     if name is not None:
         here = "the file that is imported" if _IMPORTED.search(text) else f"SLS {name[1]}"
         text = text.replace(_UNKNOWN_FILE, here)

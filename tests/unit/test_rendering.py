@@ -67,6 +67,19 @@ Traceback (most recent call last):
 salt.exceptions.SaltRenderError: Jinja variable 'x' is undefined
 [CRITICAL] Rendering SLS 'base:web' failed: Jinja variable 'x' is undefined
 """
+IN_STATE = """An exception occurred in this state: Traceback (most recent call last):
+  File "/usr/lib/python3.11/subprocess.py", line 1901, in _execute_child
+    raise child_exception_type(errno_num, err_msg, err_filename)
+FileNotFoundError: [Errno 2] No such file or directory: 'ifdown'
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/opt/salt/lib/python3.11/site-packages/salt/modules/cmdmod.py", line 878, in _run
+    raise CommandExecutionError(msg)
+salt.exceptions.CommandExecutionError: Unable to run 'ifdown'
+a second line
+"""
 
 
 @pytest.mark.parametrize(
@@ -109,6 +122,12 @@ salt.exceptions.SaltRenderError: Jinja variable 'x' is undefined
             "Rendering SLS 'base:web' failed: Jinja syntax error: Encountered error loading yaml: no expected node\n"
             '  in the file that is imported, line 2, column 3; line 1\n{% import_yaml "web/bad.yaml" as d %}    <====',
             id="YAML that is imported",
+        ),
+        pytest.param(
+            IN_STATE,
+            "An exception occurred in this state: salt.exceptions.CommandExecutionError: Unable to run 'ifdown'\n"
+            "a second line",
+            id="an exception in a state",
         ),
         pytest.param("Specified SLS nothere is not available", "Specified SLS nothere is not available", id="plain"),
         pytest.param("", "", id="nothing"),
