@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 _SUFFIXES = ("service", "socket", "device", "mount", "automount", "swap", "target", "path", "timer", "slice", "scope")
 _UNMET = re.compile(r"((?:Condition|Assert)\w+=.*) was not met")
 _FAILED = re.compile(r"((?:Condition|Assert)\w+=.*) failed\.")
+_SKIPPED = re.compile(r"was skipped because of an unmet condition check \(((?:Condition|Assert)\w+=.*)\)\.?$")
 _KINDS = ("Condition", "Assert")
 _OF_PLACE = re.compile(
     r"(?:Condition|Assert)(?:(?:Virtualization|Capability|Security|Kernel\w+|Firmware|Architecture|Host|ACPower|CPU\w*"
@@ -72,7 +73,17 @@ def unmet_condition(unit: str) -> str | None:
         return found[1]
     done = run("condition", f"--unit={unit}", program="systemd-analyze")  # from version 250 on
     failed = _FAILED.findall(done.stdout + done.stderr) if done is not None and done.returncode else []
-    return min(failed, key=lambda each: each.startswith("Assert"), default=None)
+    return min(failed, key=lambda each: each.startswith("Assert"), default=None) or _skipped(unit)
+
+
+def _skipped(unit: str) -> str | None:
+    """Return the condition for which systemd skipped the last start, by its journal.
+
+    A program in a machine may have rights that its init has not, and find ``ConditionCapability`` met.
+    """
+    last = _said("--no-pager", "--lines=1", "--output=cat", f"--unit={unit}", program="journalctl").strip()
+    found = _SKIPPED.search(last)
+    return found[1] if found else None
 
 
 def states(units: Sequence[str]) -> dict[str, str]:

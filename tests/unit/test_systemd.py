@@ -53,6 +53,12 @@ def shown(condition: str = "yes", assertion: str = "yes", when: int = 7) -> str:
             id="a start that was skipped",
         ),
         pytest.param(
+            {"--no-pager": (f"x.service was skipped because of an unmet condition check ({CONDITION}).\n", 0)},
+            CONDITION,
+            id="systemd has forgotten it, and its programs have rights that its init has not",
+        ),
+        pytest.param({"--no-pager": ("Started x.service.\n", 0)}, None, id="a start that was not skipped"),
+        pytest.param(
             {"show": (shown("no"), 0), "status": ("", 3), "condition": (f"x: {CONDITION} failed.\n", 1)},
             CONDITION,
             id="its status does not name it",
