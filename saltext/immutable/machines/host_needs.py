@@ -21,8 +21,11 @@ _MODULES = "etc/modules-load.d"
 _MODULE = re.compile(r"[ \t]*([A-Za-z0-9_-]{1,60})[ \t]*")
 _SETTING = re.compile(r"[a-z0-9_]+(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+")
 """A path below /proc/sys and nowhere else."""
-_OF_MACHINE = re.compile(r"net/.*|kernel/(hostname|domainname)")
-"""Settings that each machine has for itself."""
+_OF_MACHINE = re.compile(
+    r"net/core/(somaxconn|txrehash|rps_default_mask|xfrm_\w+)|net/(?!core/|nf_conntrack_max$|netfilter/nf_conntrack_(max|buckets)$"
+    r"|ipv4/(tcp_mem|udp_mem|tcp_max_orphans|tcp_allowed_congestion_control)$).*|kernel/(hostname|domainname)"
+)
+"""Settings that each machine has for itself. Of ``net`` some are its host's: networks read them only, or not at all."""
 _OF_IPC = re.compile(r"kernel/(auto_msgmni|msg[a-z0-9_]+|sem[a-z0-9_]*|shm[a-z0-9_]+)|fs/mqueue/[a-z0-9_]+")
 """Settings that a machine has for itself, and that nobody sets there."""
 _MOST, _WIDTH, _LONGEST = 20, 80, 4096

@@ -40,6 +40,12 @@ def host(tmp_path):
             "sysctl.d/9.conf", "vm.x = 1", "the host needs vm.x=1: its kernel has no such setting", id="no such setting"
         ),
         pytest.param("sysctl.d/9.conf", "net.ipv4.ip_forward = 1", None, id="of the machine's own network"),
+        pytest.param(
+            "sysctl.d/9.conf",
+            "net.core.rmem_max = 7",
+            "the host needs net.core.rmem_max=7: its kernel has no such setting",
+            id="of the host's network, which a machine's only reads",
+        ),
         pytest.param("sysctl.d/9.conf", "kernel.hostname = x", None, id="of the machine"),
         pytest.param(
             "sysctl.d/9.conf",
