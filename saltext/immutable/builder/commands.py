@@ -142,6 +142,7 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
                 lines = state_run.trace(machine)
                 deferred = state_run.deferred(machine, lines)
                 services, idle = state_run.services(machine, lines, order.get("running", ()))
+                idle += state_run.lost(machine, lines)
                 results = run.run_inside(machine, order, secret_values)
                 trace = state_run.trace(machine)
             if not all(result["passed"] for result in results):

@@ -272,6 +272,13 @@ def services(
     ]
 
 
+def lost(machine: Machine, lines: Sequence[Sequence[Any]] | None) -> list[str]:
+    """Return a sentence for each state that did something to the machine that bakes only. ``lines``: as `deferred`."""
+    found = [line[1:] for line in lines or () if line[0] == "lost"]
+    gone = {place for _, _, place in found if place and machine.run(["mountpoint", "--quiet", place]).returncode}
+    return [f"{state}: {what}" for state, what, place in found if place not in gone]
+
+
 def writers(lines: Sequence[Sequence[Any]] | None) -> dict[str, str]:
     """Return path to state of the files that states were applied to. ``lines``: the result of `trace`."""
     return {line[1]: line[2] for line in lines or () if line[0] == "wrote"}

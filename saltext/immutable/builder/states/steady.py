@@ -11,7 +11,7 @@ import os
 import stat
 from pathlib import Path
 
-from saltext.immutable.builder.states.deferred_call import Call, Result
+from saltext.immutable.builder.states.handlers.call import Call, Result
 
 _HASHED = "|1|"
 """Begins a line of known_hosts whose host is hashed: this, a salt, ``|``, the hash, and the key behind a space."""

@@ -11,6 +11,7 @@ Runs in the machine that bakes. A line of the file is one observation, a JSON li
 - ``state, sls, id, function, hash``: a state that was applied
 - ``unproven, sentence``: something that no key can see
 - ``deferred, state, what, applied_by``: what a state left to the boot of a machine
+- ``lost, state, what, place``: what a state did to the machine that bakes only; where it mounted something, or ''
 - ``wrote, path, state``: a state of files was applied to this path
 - ``service, unit, running``: a state declared that this unit is running, or dead
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from pathlib import Path
 
@@ -10,61 +9,9 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable import systemd
-from saltext.immutable.builder.states import deferred, state_run
-from saltext.immutable.builder.states.trace import Trace
-
-
-class FakeStates:
-    """State functions as Salt loads them, on a machine whose kernel refuses all."""
-
-    def __init__(self, tmp_path: Path, at_boot: tuple[str, ...] = ()) -> None:
-        self.file = tmp_path / "trace"
-        self.trace = Trace(str(self.file), "master", b"key")
-        self.deferral = deferred.Deferral(self.trace, at_boot)
-        self.called: list[str] = []
-        self.config: dict[str, str] = {}
-        self.enabled: set[str] = set()
-        self.salt = {
-            "sysctl.default_config": lambda: str(tmp_path / "99-salt.conf"),
-            "sysctl.show": lambda config_file: dict(self.config),
-            "mount.set_fstab": self._set_fstab,
-            "grains.get": lambda name: "Debian",
-            "service.enabled": lambda name: name in self.enabled,
-            "service.enable": lambda name: self.enabled.add(name) or True,
-        }
-
-    def _set_fstab(self, *entry: object, match_on: str = "auto") -> str:
-        self.config |= {"fstab": str(entry), "match_on": match_on}
-        return "new"
-
-    def call(self, function: str, code: str, test: bool = False, **arguments: object) -> dict[str, object]:
-        """Call a state function whose code is given, through the handler."""
-        module = {"__opts__": {"test": test}, "__salt__": self.salt, "self": self, "Error": CommandExecutionError}
-        arguments_, _, body = code.partition("|")
-        exec(f"def state({arguments_}):\n    self.called.append(name)\n    {body}", module)
-        functions = {function: module["state"]}
-        self.deferral.wrap(functions)
-        wrapped = functions[function]
-        self.deferral.wrap(functions)
-        assert functions[function] is wrapped, "it is wrapped once"
-        self.trace.in_progress.append(f"state the-id ({function}) of web")
-        try:
-            return functions[function](**arguments)
-        finally:
-            self.trace.in_progress.pop()
-
-    def noted(self, kind: str = "deferred") -> list[list[str]]:
-        """Return what was recorded of a kind."""
-        lines = map(json.loads, self.file.read_text().splitlines())
-        return [line[1:] for line in lines if line[0] == kind]
-
-
-RESULT = "return {'name': name, 'result': RESULT, 'changes': {}, 'comment': COMMENT}"
-SYSCTL = "name, value, config=None|self.config[name] = value; " + RESULT
-
-
-def answer(code: str, result: bool, comment: str = "") -> str:
-    return code.replace("RESULT", repr(result)).replace("COMMENT", repr(comment))
+from saltext.immutable.builder.states import state_run
+from saltext.immutable.builder.states.handlers import kernel, mounts
+from tests.support.fake_states import RESULT, SYSCTL, FakeStates, answer
 
 
 @pytest.mark.parametrize(
@@ -72,7 +19,7 @@ def answer(code: str, result: bool, comment: str = "") -> str:
     ["sysctl -w failed: permission denied", "sysctl vm.swappiness does not exist", "Command 'sysctl' cannot be found"],
 )
 def test_a_setting_of_the_kernel_is_written_and_left_to_systemd(tmp_path, monkeypatch, error):
-    monkeypatch.setattr(deferred, "_SYSCTL_FILES", (f"{tmp_path}/*.conf",))
+    monkeypatch.setattr(kernel, "_SYSCTL_FILES", (f"{tmp_path}/*.conf",))
     (tmp_path / "99-salt.conf").touch()
     states = FakeStates(tmp_path)
     for changes in ({"vm.swappiness": 4}, {}):
@@ -81,8 +28,32 @@ def test_a_setting_of_the_kernel_is_written_and_left_to_systemd(tmp_path, monkey
     assert states.noted() == [["the-id (sysctl.present) of web", "vm.swappiness = 4", "systemd-sysctl.service"]]
 
 
+@pytest.mark.parametrize(("setting", "own"), [("net.core.rmem_max", False), ("net.core.somaxconn", True)])
+def test_a_setting_of_the_host_that_a_network_only_reads_is_left_to_systemd(tmp_path, monkeypatch, setting, own):
+    """Its kernel says "Invalid argument" then, as it does of a wrong value."""
+    monkeypatch.setattr(kernel, "_SYSCTL_FILES", (f"{tmp_path}/*.conf",))
+    monkeypatch.setattr(kernel, "_PROC", str(tmp_path / "proc"))
+    (tmp_path / "99-salt.conf").touch()
+    file = tmp_path / "proc" / setting.replace(".", "/")
+    file.parent.mkdir(parents=True)
+    file.write_text("4194304\n")
+    file.chmod(0o644 if own else 0o444)
+    result = FakeStates(tmp_path).call("sysctl.present", answer(SYSCTL, False, "failed:"), name=setting, value=7)
+    assert result["result"] is not own
+
+
+@pytest.mark.parametrize(("value", "fits"), [(True, False), ("much", False), ("-1", True), ("0x10 7", True)])
+def test_a_value_that_no_kernel_takes_fails(tmp_path, monkeypatch, value, fits):
+    monkeypatch.setattr(kernel, "_SYSCTL_FILES", (f"{tmp_path}/*.conf",))
+    (tmp_path / "99-salt.conf").touch()
+    code = answer(SYSCTL, False, "permission denied")
+    result = FakeStates(tmp_path).call("sysctl.present", code, name="kernel.panic", value=value)
+    assert result["result"] is fits and (fits or "takes numbers only" in result["comment"])
+    assert FakeStates(tmp_path).call("sysctl.present", code, name="kernel.core_pattern", value="|/bin/x")["result"]
+
+
 def test_a_file_that_no_boot_reads_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(deferred, "_SYSCTL_FILES", (f"{tmp_path}/d/*.conf",))
+    monkeypatch.setattr(kernel, "_SYSCTL_FILES", (f"{tmp_path}/d/*.conf",))
     (tmp_path / "d").mkdir()
     (tmp_path / "d/99-sysctl.conf").symlink_to("../linked.conf")
     (tmp_path / "linked.conf").touch()
@@ -98,6 +69,7 @@ def test_a_setting_that_this_kernel_does_not_have_fails(tmp_path, name):
     states = FakeStates(tmp_path)
     result = states.call("sysctl.present", answer(SYSCTL, False, f"sysctl {name} does not exist"), name=name, value=4)
     assert (result["result"], states.noted()) == (False, [])
+    assert "no such setting" in result["comment"] and "at_launch" in result["comment"]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +87,7 @@ def test_other_results_of_sysctl_stay_as_they_are(tmp_path, code, comment):
 
 
 def test_modules_of_the_kernel_are_loaded_at_boot(tmp_path, monkeypatch):
-    monkeypatch.setattr(deferred, "_MODULES_FILE", str(tmp_path / "modules-load.d/salt_managed.conf"))
+    monkeypatch.setattr(kernel, "_MODULES_FILE", str(tmp_path / "modules-load.d/salt_managed.conf"))
     states, code = FakeStates(tmp_path), answer("name, persist=False, mods=None|" + RESULT, False)
     assert states.call("kmod.present", code, name="dummy", persist=True)["changes"] == {"dummy": "loaded at boot"}
     assert states.call("kmod.present", code, name="dummy", persist=True)["changes"] == {}
@@ -174,6 +146,70 @@ def test_only_what_a_container_cannot_mount_is_left_to_the_boot(tmp_path, device
     assert (result["result"], len(states.noted())) == (left, int(left))
 
 
+@pytest.mark.parametrize(
+    ("kind", "error", "left"),
+    [
+        pytest.param("nfs", "mount.nfs: No such device", True, id="no driver in this kernel"),
+        pytest.param("cifs", "unknown filesystem type cifs", True, id="neither a program nor a driver"),
+        pytest.param("fuse.sshfs", "unknown filesystem type fuse", True, id="a file system of a program"),
+        pytest.param("ext44", "unknown filesystem type ext44", False, id="a file system that no kernel has"),
+        pytest.param("tmpfs", "mount: No such device", False, id="one that this kernel has"),
+    ],
+)
+def test_a_file_system_that_this_kernel_does_not_have_is_mounted_at_boot(tmp_path, monkeypatch, kind, error, left):
+    (tmp_path / "filesystems").write_text("nodev\ttmpfs\n\text4\n")
+    monkeypatch.setattr(mounts, "_FILESYSTEMS", tmp_path / "filesystems")
+    code = MOUNTED.replace("mount: /dev/sdb1: special device does not exist", error)
+    result = FakeStates(tmp_path).call("mount.mounted", code, name=str(tmp_path), device="nas:/x", fstype=kind)
+    assert result["result"] is left and (left or "mount: False writes the line of fstab only" in result["comment"])
+
+
+FSTAB = (
+    "name, fs_file, fs_vfstype, mount=True, **kwargs|return {'name': name, 'result': RESULT, 'changes': CHANGES, "
+    "'comment': ['new', 'Error while mounting: special device /dev/vdb does not exist']}"
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "result"),
+    [
+        pytest.param({"persist": "new"}, "/dev/vdb", True, id="the line is there"),
+        pytest.param({"persist": "new"}, "nas:/x", False, id="no device"),
+        pytest.param({}, "/dev/vdb", False, id="no line"),
+    ],
+)
+def test_a_device_of_fstab_is_mounted_at_boot(tmp_path, changes, device, result):
+    states, code = FakeStates(tmp_path), FSTAB.replace("CHANGES", repr(changes)).replace("RESULT", "False")
+    found = states.call("mount.fstab_present", code, name=device, fs_file=f"{tmp_path}/", fs_vfstype="ext4")
+    assert (found["result"], found["changes"], len(states.noted())) == (result, changes, int(result))
+
+
+@pytest.mark.parametrize("persist", [True, False])
+def test_a_mount_of_the_bake_only_is_recorded(tmp_path, persist):
+    code = "name, device, fstype, persist=True, mount=True|" + answer(RESULT, True)
+    states = FakeStates(tmp_path)
+    states.call("mount.mounted", code, name="/mnt", device="tmpfs", fstype="tmpfs", persist=persist)
+    lost = [line for line in states.file.read_text().splitlines() if "give persist: True" in line]
+    assert len(lost) == int(not persist)
+
+
+class Mounts:
+    """A machine in which /mnt is mounted."""
+
+    def run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(words, int(words[-1] != "/mnt"), "", "")
+
+
+def test_what_was_done_to_the_machine_that_bakes_only_is_warned_of_unless_it_was_undone():
+    lines = [
+        ["lost", "a", "is lost", "/mnt"],
+        ["lost", "b", "was undone", "/srv"],
+        ["lost", "c", "is lost", ""],
+        ["sls"],
+    ]
+    assert state_run.lost(Mounts(), lines) == ["a: is lost", "c: is lost"]
+
+
 def test_what_is_not_mounted_here_is_not_mounted_again(tmp_path):
     states = FakeStates(tmp_path)
     result = states.call("mount.mod_watch", answer("name|" + RESULT, False), name=str(tmp_path))
@@ -229,6 +265,35 @@ def test_only_saved_rules_of_a_firewall_are_in_the_image(tmp_path, module, unit)
     assert states.noted()[-1][1:] == ["load the rules of /etc/rules", "a unit of the tree"]
     assert states.call(f"{module}.insert", code.replace("save=", "rules=None, save="), name="x", rules=[{"save": True}])
     assert states.call(f"{module}.chain_present", code, name="x")["comment"] == "done", "it is saved with the rules"
+
+
+@pytest.mark.parametrize("function", ["sysfs.present", "ipset.present", "ipset.set_present", "ipset.flush"])
+def test_what_salt_saves_nowhere_is_refused_before_anything_is_touched(tmp_path, function):
+    states = FakeStates(tmp_path)
+    said = states.call(function, answer("name, value=1|" + RESULT, True), name="kernel/mm/x")
+    assert (said["result"], states.called) == (False, []) and "at_launch" in said["comment"]
+    assert states.call("ipset.absent", answer("name|" + RESULT, True), name="x")["result"] is True
+
+
+@pytest.mark.parametrize(
+    ("function", "config", "enabled", "left"),
+    [
+        pytest.param("selinux.mode", "SELINUX=permissive", False, True, id="the mode is in the file"),
+        pytest.param("selinux.mode", "# SELINUX=permissive", False, False, id="it is not"),
+        pytest.param("selinux.boolean", "SELINUX=permissive", False, False, id="no kernel to tell it"),
+        pytest.param("selinux.mode", "SELINUX=permissive", True, False, id="a kernel that has SELinux"),
+    ],
+)
+def test_the_mode_of_selinux_is_in_a_file_and_the_rest_needs_its_kernel(
+    tmp_path, monkeypatch, function, config, enabled, left
+):
+    (tmp_path / "config").write_text(config)
+    monkeypatch.setattr(kernel, "_SELINUX_CONFIG", tmp_path / "config")
+    monkeypatch.setattr(kernel, "_SELINUX", tmp_path / ("config" if enabled else "enforce"))
+    states = FakeStates(tmp_path)
+    result = states.call(function, answer("name|" + RESULT, False, "Failed"), name="Permissive")
+    assert (result["result"], len(states.noted())) == (left, int(left))
+    assert ("at_launch" in result["comment"]) is not (left or enabled)
 
 
 @pytest.mark.parametrize(

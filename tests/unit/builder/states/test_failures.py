@@ -61,13 +61,6 @@ def test_states_that_change_something_each_time_are_named_but_for_what_is_left_t
     assert failures.describe_changed({}) == ""
 
 
-def test_an_exception_in_a_state_is_told_without_its_traceback():
-    traceback = 'Traceback (most recent call last):\n  File "x", line 1\nError: no\n'
-    comment = f"An exception occurred in this state: {traceback}"
-    said = failures.describe({"m_|-a_|-a_|-run": {"result": False, "comment": comment, "changes": {}}})
-    assert said.splitlines()[1:] == ["- a (m.run)", "    An exception occurred in this state: Error: no (x, line 1)"]
-
-
 def test_a_state_without_anything_to_say_is_named():
     said = failures.describe({"nope_|-a_|-a_|-nope": {"result": False, "comment": None, "changes": "odd"}})
     assert said.splitlines() == ["1 of 1 states failed in the bake; correct them, and bake again:", "- a (nope.nope)"]

@@ -9,7 +9,7 @@ import os
 import pytest
 
 from saltext.immutable.builder.states import steady
-from saltext.immutable.builder.states.deferred_call import Call
+from saltext.immutable.builder.states.handlers.call import Call
 from saltext.immutable.builder.states.trace import Trace
 
 KEY = b"ssh-ed25519 AAAA\n"

@@ -11,6 +11,7 @@ from saltext.immutable.builder.states.trace import Trace
 Result = dict[str, Any]
 """What a state function returns: name, result, changes, comment."""
 AT_LAUNCH = "run it on each machine (at_launch of the recipe)"
+IN_VM = "bake in a machine with a kernel of its own (bake_in: vm)"
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,21 @@ class Call:
 
     def deferred(self, what: str, applied_by: str, changes: Mapping[str, Any]) -> Result:
         """Record what is left to the boot, and return the result of a state whose persistent part is done."""
-        state = self.trace.in_progress[-1].removeprefix("state ") if self.trace.in_progress else self.function
-        self.trace.note("deferred", state, what, applied_by)
+        self.trace.note("deferred", self._state, what, applied_by)
         comment = f"deferred to the boot: {what} (applied by {applied_by})"
         return {"name": self.name, "result": True, "changes": dict(changes), "comment": comment}
+
+    def lost(self, what: str, place: str = "") -> None:
+        """Record that a state succeeded, but that its effect ends with the machine that bakes.
+
+        ``place``: where it mounted something, which a later state may unmount.
+        """
+        self.trace.note("lost", self._state, what, place)
+
+    @property
+    def _state(self) -> str:
+        """The name of the state that is being applied."""
+        return self.trace.in_progress[-1].removeprefix("state ") if self.trace.in_progress else self.function
 
     def run_caught(self) -> Result:
         """Return the result of Salt's function. One that a container stops with an exception has failed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from saltext.immutable.builder.states.deferred_call import AT_LAUNCH, Call, Result
+from saltext.immutable.builder.states.handlers.call import AT_LAUNCH, Call, Result
 
 _NO_FIREWALLD = re.compile(r"not running|NOT_RUNNING|D-?Bus|firewall-cmd failed", re.IGNORECASE)
 _SAVING = ("append", "insert", "delete", "set_policy")
