@@ -136,6 +136,27 @@ def test_the_date_in_a_crontab_is_fixed_and_its_head_keeps_three_lines(tmp_path)
     assert file.read_text() == f"{head}# (- installed on Thu Jan  1 00:00:00 1970)\n{table}"
 
 
+@pytest.mark.parametrize(
+    ("path", "kind", "fixed"),
+    [
+        ("swapfile", "SWAPSPACE2", True),
+        ("srv/[1] swap", "SWAPSPACE2", False),
+        ("srv/[1]", "SWAPSPACE2", True),
+        ("swap.txt", "no swap...", False),
+    ],
+)
+def test_a_swap_file_has_the_same_id_each_time(tmp_path, path, kind, fixed):
+    put(tmp_path, "etc/fstab", "none none swap\n/srv/[1] none swap defaults 0 0\n/swapfile none swap\n")
+    contents = []
+    for random in b"ab":
+        file = put(tmp_path, path, "")
+        file.write_bytes(bytes(1036) + bytes([random]) * 16 + bytes(3034) + kind.encode() + b"rest")
+        scrub(tmp_path)
+        contents.append(file.read_bytes())
+    assert (contents[0] == contents[1]) is fixed
+    assert len(contents[0]) == 4100 and contents[0].endswith(b"rest")
+
+
 @pytest.mark.parametrize("path", ["etc/iptables/rules.v4", "etc/iptables.rules", "etc/sysconfig/ip6tables"])
 def test_saved_rules_of_a_firewall_have_neither_date_nor_counters(tmp_path, path):
     rules = "# my own, done on Tue\n{}*filter\n:INPUT DROP [{}]\n[4:90] -A INPUT -j LOG\nCOMMIT\n{}"

@@ -17,8 +17,9 @@ DENIED = {
     "modprobe": "modprobe: FATAL: Module nbd not found in directory /lib/modules/6.1",
     "mount": "mount: /srv/data: special device /dev/vdb1 does not exist.\n       dmesg(1) may have more information",
     "swapon": "swapon: /swapfile: swapon failed: Invalid argument",
-    "apparmor_parser": "Warning: unable to find a suitable fs in /proc/mounts",
-    "aa-complain": "ERROR: Cache read/write disabled: unable to find a suitable fs",
+    "apparmor_parser": "Cache read/write disabled: interface file missing. (Kernel needs AppArmor 2.4 patch.)\n"
+    "Warning: unable to find a suitable fs in /proc/mounts, is it mounted?\nUse --subdomainfs to override.",
+    "aa-complain": "ERROR: Cache read/write disabled: interface file missing.\nUse --subdomainfs to override.",
     "echo": "/bin/sh: 1: cannot create /proc/sys/vm/swappiness: Read-only file system",
 }
 SYSCTL, MODULES, FSTAB = "systemd-sysctl.service", "systemd-modules-load.service", "systemd-fstab-generator"

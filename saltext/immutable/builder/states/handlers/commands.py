@@ -20,16 +20,17 @@ from saltext.immutable.builder.states.handlers.mounts import DEVICES, FSTAB
 _APPARMOR, _PROFILES = "apparmor.service", "/etc/apparmor.d/"
 _FSTAB = Path("/etc/fstab")
 _PROGRAMS = (
-    "aa-complain|aa-disable|aa-enforce|apparmor_parser|auditctl|cryptsetup|ebtables|ethtool|hwclock|insmod|ip|ip6?tables"
-    r"(?:-restore|-save)?|ipset|losetup|lvcreate|mdadm|mkswap|modprobe|mount|nft|parted|pvcreate|rmmod|setenforce|sgdisk"
-    r"|swapoff|swapon|sysctl|tc|timedatectl|udevadm|umount|vgcreate|zpool|mkfs(?:\.\w+)?|setsebool"
+    "aa-complain|aa-disable|aa-enforce|apparmor_parser|auditctl|chrt|cryptsetup|depmod|dmesg|ebtables|ethtool|hwclock|insmod"
+    r"|ip|ip6?tables(?:-restore|-save)?|ipset|losetup|lvcreate|mdadm|mkfs(?:\.\w+)?|mkswap|modprobe|mount|nft|parted|pvcreate"
+    "|rmmod|setenforce|setsebool|sgdisk|swapoff|swapon|sysctl|tc|timedatectl|udevadm|ulimit|umount|vgcreate|zpool"
 )
 _PROGRAM = r"(?<![\w./-])(?:/(?:usr/)?s?bin/)?"
 _KERNEL = re.compile(rf"/proc/sys/|/sys/|{_PROGRAM}(?:{_PROGRAMS}|date(?= +(?:-s|--set)))(?![\w.-])")
 """What a command has that sets the kernel, its network or its devices."""
 _STOPPED = re.compile(
     rf"{kernel.REFUSED.pattern}|invalid argument|no such device|unknown device type|kind is unknown|must be (?:super)?"
-    "(?:user|root)|/lib/modules|suitable fs|hardware clock|not supported|special device|can't find|cannot find",
+    "(?:user|root)|/lib/modules|suitable fs|interface file missing|--subdomainfs|hardware clock|not supported"
+    "|special device|can't find|cannot find",
     re.IGNORECASE,
 )
 _QUIET = re.compile(r"\s*(?:&|\d)?>+\s*(?:/dev/null|&1)|\s*2>&1")
