@@ -9,6 +9,11 @@ from support.estate import wait_for
 
 WITHOUT_KERNEL = {
     "vm.max_map_count (sysctl.present) of kernel": ("vm.max_map_count = 262144", "systemd-sysctl.service"),
+    "net.core.rmem_max (sysctl.present) of kernel": ("net.core.rmem_max = 4194305", "systemd-sysctl.service"),
+    "apply it (cmd.run) of kernel, name sysctl --system": (
+        "apply the files of /etc/sysctl.d",
+        "systemd-sysctl.service",
+    ),
     "dummy (kmod.present) of kernel": ("load dummy into the kernel", "systemd-modules-load.service"),
     "/swapfile (mount.swap) of kernel": ("activate the swap /swapfile", "systemd-fstab-generator"),
     "/srv/data (mount.mounted) of kernel": ("mount /dev/vdb1 on /srv/data", "systemd-fstab-generator"),
@@ -58,6 +63,7 @@ def test_a_plan_warns_of_what_the_machines_get_from_their_host_only(estate, kern
     now = Path("/proc/sys/vm/max_map_count").read_text().strip()
     assert f"the host needs vm.max_map_count=262144: {now} now" in warnings
     assert not [each for each in warnings if "somaxconn" in each], "machines have that for themselves"
+    assert [each for each in warnings if each.startswith("the host needs net.core.rmem_max=4194305")]
 
 
 @pytest.mark.parametrize(
@@ -65,6 +71,7 @@ def test_a_plan_warns_of_what_the_machines_get_from_their_host_only(estate, kern
     [
         pytest.param("cat /etc/sysctl.d/99-salt.conf", "vm.max_map_count = 262144", id="a setting of the kernel"),
         pytest.param("cat /proc/sys/net/core/somaxconn", "4321", id="a setting of the machine's own network"),
+        pytest.param("ls /etc/clock-left-alone", "clock-left-alone", id="what a command must not reach"),
         pytest.param("cat /etc/modules-load.d/salt_managed.conf", "dummy", id="a module"),
         pytest.param("grep swap /etc/fstab", "/swapfile", id="swap"),
         pytest.param("grep vdb1 /etc/fstab", "/srv/data", id="a mount"),

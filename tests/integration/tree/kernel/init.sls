@@ -14,6 +14,29 @@ net.core.somaxconn:
     - require:
       - pkg: procps
 
+net.core.rmem_max:
+  sysctl.present:
+    - value: 4194305
+    - require:
+      - pkg: procps
+
+/etc/sysctl.d/70-own.conf:
+  file.managed:
+    - contents: vm.dirty_ratio = 21
+
+apply it:
+  cmd.run:
+    - name: sysctl --system
+    - onchanges:
+      - file: /etc/sysctl.d/70-own.conf
+    - require:
+      - pkg: procps
+
+the clock of the builder is left alone:
+  cmd.run:
+    - name: "! date --set=now && touch /etc/clock-left-alone"
+    - creates: /etc/clock-left-alone
+
 dummy:
   kmod.present:
     - persist: True

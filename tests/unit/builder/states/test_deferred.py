@@ -182,6 +182,7 @@ def test_a_device_of_fstab_is_mounted_at_boot(tmp_path, changes, device, result)
     states, code = FakeStates(tmp_path), FSTAB.replace("CHANGES", repr(changes)).replace("RESULT", "False")
     found = states.call("mount.fstab_present", code, name=device, fs_file=f"{tmp_path}/", fs_vfstype="ext4")
     assert (found["result"], found["changes"], len(states.noted())) == (result, changes, int(result))
+    assert result or not changes or found["comment"].startswith("new\nError while mounting"), "Salt's own is a list"
 
 
 @pytest.mark.parametrize("persist", [True, False])

@@ -60,7 +60,7 @@ def mounted(call: Call) -> Result:
 def fstab(call: Call) -> Result:
     """`mount.fstab_present`: Salt writes the line, then mounts, unless it is told not to."""
     result, place = call.run_caught(), str(call.get("fs_file")).rstrip("/") or "/"
-    said = str(result["comment"])
+    said = result["comment"] if isinstance(result["comment"], str) else "\n".join(result["comment"])
     if result["result"] is not False or not call.get("mount") or "persist" not in result["changes"]:
         return result
     if not os.path.isdir(place) or not _is_of_place(call.name, str(call.get("fs_vfstype")), said):
