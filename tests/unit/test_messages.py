@@ -21,7 +21,7 @@ WHOLE = ("store", "builder", "minions", "machines")
 PARTS = {
     "Store, leases and locks": ("store/*.py", "bake/locks.py"),
     "Builder and host": ("host.py", "rpm.py", "worker.py", "builder/*.py", *(f"builder/{name}/*.py" for name in (
-        "sources", "states", "states/handlers", "finish", "image_tests", "vm"
+        "sources", "states", "states/handlers", "states/watch", "finish", "image_tests", "vm"
     ))),
     "Exports": ("builder/export/*.py",),
     "Machines": ("machines/*.py",),

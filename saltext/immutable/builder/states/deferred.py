@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from saltext.immutable import systemd
-from saltext.immutable.builder.states import failed_state, steady
-from saltext.immutable.builder.states.handlers import commands, kernel, mounts, network
+from saltext.immutable.builder.states import failed_state
+from saltext.immutable.builder.states.handlers import commands, kernel, mounts, network, steady
 from saltext.immutable.builder.states.handlers.call import AT_LAUNCH, Call, Result
 from saltext.immutable.builder.states.trace import Trace, wrap_method
 from saltext.immutable.guard.reach import units as guard_units

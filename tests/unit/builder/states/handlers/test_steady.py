@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from saltext.immutable.builder.states import steady
+from saltext.immutable.builder.states.handlers import steady
 from saltext.immutable.builder.states.handlers.call import Call
 from saltext.immutable.builder.states.trace import Trace
 
