@@ -45,6 +45,14 @@ _SSH_KEYS = "etc/ssh/ssh_host_*_key*"
 _OWN_SSH_KEYS = Path("/var/lib/immutable/etc/ssh")
 """Where immutable-ssh-host-keys.service makes the host keys of each machine."""
 _LOGS = "var/log"
+_OF_SYSLOG = frozenset(
+    f"{_LOGS}/{name}"
+    for name in (
+        *("auth.log", "boot.log", "cron", "cron.log", "daemon.log", "debug", "kern.log", "lpr.log", "mail.err"),
+        *("mail.info", "mail.log", "mail.warn", "maillog", "messages", "secure", "spooler", "syslog", "user.log"),
+    )
+)
+"""Logs that a syslog daemon makes when there is a message for one: whether there was, differs from bake to bake."""
 _INSTALLED = re.compile(rb"^# \(\S+ installed on .*\)$", re.MULTILINE)
 """The line with date and temporary file that crontab(1) writes at the top of each table."""
 _INSTALLED_ONCE = b"# (- installed on Thu Jan  1 00:00:00 1970)"
@@ -92,7 +100,11 @@ def scrub(tree: Path) -> None:
     for folder, _, files in os.walk(tree / _LOGS) if is_real(tree, tree / _LOGS) else ():
         for name in files:
             log = Path(folder, name)
-            if log.is_file() and not log.is_symlink():
+            if not log.is_file() or log.is_symlink():
+                continue
+            if str(log.relative_to(tree)) in _OF_SYSLOG:
+                log.unlink()
+            else:
                 os.truncate(log, 0)
 
 

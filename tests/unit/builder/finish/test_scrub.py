@@ -30,6 +30,7 @@ def put(tree: Path, path: str, text: str = "x") -> Path:
         pytest.param("var/lib/dbus/machine-id", id="machine id of dbus"),
         pytest.param("var/log/journal/0123/system.journal", id="journal"),
         pytest.param("var/log/salt/minion", id="salt's log"),
+        pytest.param("var/log/cron.log", id="a log that a syslog daemon makes with its first message"),
         pytest.param("var/cache/salt/minion/files/base/secret.sls", id="salt's cache, the pillar's too"),
         pytest.param("tmp/.hidden/file", id="hidden temporary file"),
         pytest.param("var/tmp/file", id="temporary file"),
