@@ -306,6 +306,7 @@ def _commit(
     ``about``: metadata of the layer.
     """
     tree, lower = workspace / "fs", [host.l / name for name in layers.short_names(list(order.get("below", ())))]
+    written = leftovers.written(tree, writers)
     with phase("slim"):
         slimmed = slim.slim(tree, order.get("slim"), lower)
     with phase("scrub"):
@@ -316,6 +317,7 @@ def _commit(
         leftovers.refuse(tree, found)
         warnings = [*secrets.warnings(found, secret_values)]
         warnings += leftovers.warnings(found, writers, order.get("bake_identity", ()))
+        warnings += leftovers.removed(tree, written, writers)
     about["private_keys"] = found.get(private_keys.KIND, [])
     about |= {"what": order["what"], "slim": slimmed, "phases": dict(phases), "seconds": round(sum(phases.values()), 3)}
     with phase("commit"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -13,6 +14,7 @@ from salt.exceptions import CommandExecutionError
 from saltext.immutable.builder import mirrors
 from saltext.immutable.builder.finish import private_keys
 from saltext.immutable.builder.finish.private_keys import OURS, listed
+from saltext.immutable.builder.finish.scrub import is_real
 from saltext.immutable.builder.finish.search import Pattern
 
 PATHS, BAKE_ID, HOST_NAME, ADDRESS = "paths of the bake", "bake id", "host name", "address"
@@ -22,6 +24,8 @@ _IDENTITIES = {
     ADDRESS: "holds the address of the machine that baked it",
 }
 _WAY_OUT = "; let a state of at_launch write the file, or give the recipe `bake_identity: {{{}: ok}}`"
+_NOT_KEPT = "an image keeps nothing in /tmp, /var/tmp, /var/backups and caches, and logs only empty"
+_AT_LAUNCH = "; if a machine needs what these states write, let a state of at_launch do it"
 _IDENTITY = ("etc/salt/minion_id", "etc/salt/pki/**/*", "var/lib/salt/pki/**/*", mirrors.APT_CONF)
 _FILES = 20
 """Files that are listed for one kind of finding."""
@@ -80,6 +84,27 @@ def _identity(tree: Path) -> Iterator[str]:
 def _is_inside(tree: Path, file: Path) -> bool:
     """Return whether it is a file of the tree: a symbolic link in a tree may lead to a file of this host."""
     return file.is_file() and file.resolve().is_relative_to(tree.resolve())
+
+
+def written(tree: Path, writers: Mapping[str, str]) -> dict[str, bool]:
+    """Return those of the paths that states wrote which a tree has, and whether each is more than an empty file.
+
+    ``writers``: path to state of the files that states wrote.
+    """
+    files = {path: tree / path.lstrip("/") for path in writers if path.startswith("/")}
+    there = {path: file for path, file in files.items() if is_real(tree, file.parent) and os.path.lexists(file)}
+    return {path: not file.is_file() or file.is_symlink() or file.stat().st_size > 0 for path, file in there.items()}
+
+
+def removed(tree: Path, before: Mapping[str, bool], writers: Mapping[str, str]) -> list[str]:
+    """Return a sentence, if any, about files that states wrote to a place of which no layer keeps the content.
+
+    ``before``: the result of `written` before the tree was slimmed and scrubbed.
+    """
+    now = written(tree, writers)
+    gone = [f"{path} ({writers[path]})" for path, full in before.items() if full and not now.get(path)]
+    more = f" and {len(gone) - _FILES} more" if len(gone) > _FILES else ""
+    return [f"{_NOT_KEPT}: {', '.join(gone[:_FILES])}{more}{_AT_LAUNCH}"] if gone else []
 
 
 def warnings(

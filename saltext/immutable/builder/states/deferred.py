@@ -16,7 +16,7 @@ from typing import Any
 
 from saltext.immutable import systemd
 from saltext.immutable.builder.states import failed_state
-from saltext.immutable.builder.states.handlers import commands, kernel, mounts, network, steady
+from saltext.immutable.builder.states.handlers import commands, kernel, minion, mounts, network, steady
 from saltext.immutable.builder.states.handlers.call import AT_LAUNCH, Call, Result
 from saltext.immutable.builder.states.trace import Trace, wrap_method
 from saltext.immutable.guard.reach import units as guard_units
@@ -24,15 +24,6 @@ from saltext.immutable.guard.reach import units as guard_units
 _MARK = "_immutable_deferred"
 _STORAGE = ("blockdev", "btrfs", "lvm", "mdadm", "raid", "quota", "zfs", "zpool")
 """State modules that make or change the storage of one machine."""
-
-_OF_MINION = {
-    "schedule": (
-        "a sealed machine runs no scheduled jobs of its minion either. Take the state out of the recipe's states, and "
-        "write a timer of systemd, or a job of the master's schedule"
-    ),
-    "beacon": "write what the minion of each machine reads when it starts: beacons in a file of /etc/salt/minion.d",
-}
-"""State modules that speak with the minion, and what to do in place of them."""
 
 
 def storage(call: Call) -> Result:
@@ -43,15 +34,6 @@ def storage(call: Call) -> Result:
         f"{call.function} makes or changes the storage of one machine, and an image has none; take the state out of "
         f"the recipe's states, and {AT_LAUNCH}"
     )
-
-
-def of_minion(call: Call) -> Result:
-    """`schedule.*` and `beacon.*` speak with a running minion: say that there is none, and what to write in place."""
-    module, _, function = call.function.partition(".")
-    if function in ("absent", "disabled"):
-        comment = f"no minion runs in a bake that {call.name} could be taken from"
-        return {"name": call.name, "result": True, "changes": {}, "comment": comment}
-    return call.failed(f"{call.function} changes a running minion, and none runs in a bake; {_OF_MINION[module]}")
 
 
 def service(call: Call) -> Result:
@@ -117,7 +99,7 @@ _MODULES: Mapping[str, Handler] = {
     "ipset": kernel.ipset,
     "selinux": kernel.selinux,
     **dict.fromkeys(_STORAGE, storage),
-    **dict.fromkeys(_OF_MINION, of_minion),
+    **dict.fromkeys(minion.INSTEAD, minion.running),
 }
 
 

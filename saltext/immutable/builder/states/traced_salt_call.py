@@ -13,11 +13,11 @@ import os
 import sys
 
 from saltext.immutable import systemd
-from saltext.immutable.builder.states import custom_code, deferred, minion_events, rendering_errors
+from saltext.immutable.builder.states import custom_code, deferred, minion_events
 from saltext.immutable.builder.states.trace import Trace
 from saltext.immutable.builder.states.watch.files import watch_lists, watch_requests
 from saltext.immutable.builder.states.watch.states import watch_states
-from saltext.immutable.builder.states.watch.templates import watch_templates
+from saltext.immutable.builder.states.watch.templates import explain_errors, watch_templates
 
 HASH_KEY = "IMMUTABLE_TRACE_KEY"
 """Environment variable with the key of the hashes of states; plain hashes could reveal the secrets in them."""
@@ -56,7 +56,7 @@ def main() -> None:
     at_boot = [systemd.full_name(unit) for unit in os.environ.pop(AT_BOOT, "").split()]
     own_kernel = bool(os.environ.pop(OWN_KERNEL, ""))
     deferred.Deferral(trace, at_boot, own_kernel).watch(salt.loader.lazy.LazyLoader)
-    rendering_errors.explain()
+    explain_errors()
     minion_events.skip_absent_minion(salt.utils.event.SaltEvent)
     sys.argv = words
     salt.scripts.salt_call()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.builder.finish import leftovers, private_keys
+from saltext.immutable.builder.finish import leftovers, private_keys, scrub
 from saltext.immutable.builder.finish.search import Pattern, search
 
 BODY = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQ"
@@ -140,3 +141,20 @@ def test_a_recipe_may_refuse_keys():
     private_keys.refuse("web", [])
     with pytest.raises(CommandExecutionError, match="^web: the image holds private keys, .*: /etc/a, /etc/b; let"):
         private_keys.refuse("web", ["etc/a", "etc/b"])
+
+
+def test_what_states_wrote_and_no_layer_keeps_is_named(tmp_path):
+    names = ("tmp/script", "var/tmp/empty", "var/log/app.log", "var/log/touched.log", "etc/kept", "srv/by-link")
+    writers = {f"/{name}": f"{name} (file.managed) of web" for name in (*names, "etc/absent", "var/tmp/folder")}
+    writers["relative"] = "r (file.managed) of web"
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("" if name.endswith(("empty", "touched.log")) else "text")
+    (tmp_path / "var/tmp/folder").mkdir()
+    (tmp_path / "opt").symlink_to("/tmp")
+    before = leftovers.written(tmp_path, {**writers, "/opt/x": "x (file.managed) of web"})
+    scrub.scrub(tmp_path)
+    [sentence] = leftovers.removed(tmp_path, before, writers)
+    assert re.findall(r" (/\S+) \(", sentence) == ["/tmp/script", "/var/log/app.log", "/var/tmp/folder"]
+    assert "/tmp/script (tmp/script (file.managed) of web)" in sentence and "at_launch" in sentence
+    assert leftovers.removed(tmp_path, leftovers.written(tmp_path, writers), writers) == []

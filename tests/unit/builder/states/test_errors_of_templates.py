@@ -9,7 +9,7 @@ import salt.template
 from salt.exceptions import SaltRenderError
 from salt.renderers import yaml
 
-from saltext.immutable.builder.states import rendering_errors
+from saltext.immutable.builder.states.watch import templates as watch_templates
 
 
 def compiled(text):
@@ -35,7 +35,7 @@ def config(monkeypatch):
 )
 def test_an_error_of_yaml_shows_the_lines_around(text, marked):
     with pytest.raises(SaltRenderError) as found:
-        rendering_errors._with_lines(compiled)(text)
+        watch_templates._with_lines(compiled)(text)
     assert marked in str(found.value), found.value
     assert str(found.value).count("<===") == 1
 
@@ -47,7 +47,7 @@ def test_another_error_stays_as_it_is():
         raise error
 
     with pytest.raises(SaltRenderError) as found:
-        rendering_errors._with_lines(render)()
+        watch_templates._with_lines(render)()
     assert found.value is error
 
 
@@ -55,10 +55,10 @@ def test_a_template_is_named_in_its_error_but_not_text_without_a_file():
     def render(*args, **kwargs):
         raise SaltRenderError("Jinja variable 'x' is undefined")
 
-    named = rendering_errors._with_name(render)
+    named = watch_templates._with_name(render)
     with pytest.raises(SaltRenderError, match=r"^/files/base/web/t\.j: Jinja variable"):
         named("/files/base/web/t.j")
     for template, how in (("{{ x }}", {"from_str": True}), (io.StringIO("{{ x }}"), {})):
         with pytest.raises(SaltRenderError, match="^Jinja variable"):
             named(template, **how)
-    assert rendering_errors._with_name(lambda template: template)("/a") == "/a"
+    assert watch_templates._with_name(lambda template: template)("/a") == "/a"
