@@ -175,3 +175,11 @@ def test_only_images_of_a_fleet_that_is_named_are_read(lost, builder):
     builder.images["8" * 64] = {"recipe": "other", "layers": []}
     found = lost_store.adopt(operations(made), "web", test=True, builder=builder.access)
     assert all(one["image"].startswith("web@") for one in found["images"])
+
+
+def test_of_what_the_image_was_made_its_layers_are_known_again():
+    layer = {"name": "states of web", "digest": {"sha256": "a" * 64}, "annotations": {"seconds": 2.0}}
+    commit = {"name": "states of main", "uri": "git+https://git.example.com", "digest": {"gitCommit": "b" * 40}}
+    made = {"proof": {"provenance": {"predicate": {"buildDefinition": {"resolvedDependencies": [layer, commit]}}}}}
+    known = {"what": "states of web", "digest": "a" * 64, "seconds": 2.0}
+    assert lost_images._report(made) == {"layers": [known], "warnings": []}

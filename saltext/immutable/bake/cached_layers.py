@@ -13,7 +13,7 @@ from saltext.immutable.builder.finish import slim
 from saltext.immutable.spec.model import Recipe
 from saltext.immutable.store import Image
 
-_KEPT = ("packages", "grains", "sls", "phases", "slim", "private_keys", "deferred", "restless", "services")
+_KEPT = ("packages", "grains", "sls", "phases", "slim", "private_keys", "deferred", "restless", "services", "git")
 
 
 def find_or_build(

@@ -12,8 +12,9 @@ from saltext.immutable.store import Image
 
 Layer = Mapping[str, Any]
 """What is known of a layer: what (its name), digest, key, cached, packages, grains, seconds, phases, slim, size, files,
-tests, warnings, unproven, private_keys, deferred, sls, damaged (what was wrong with the layers that it takes the place
-of), differs_from (the digests of those with another content), unusable (the names of the images that have them)."""
+tests, warnings, unproven, private_keys, deferred, sls, git (the commits of which its states were made), pinned, damaged
+(what was wrong with the layers that it takes the place of), differs_from (the digests of those with another content),
+unusable (the names of the images that have them)."""
 _REPORTED = ("what", "digest", "cached", "seconds", "phases", "slim", "size", "files")
 
 
@@ -165,4 +166,4 @@ class Stack:
 def _reported(layer: Layer) -> dict[str, Any]:
     """Return what an operator is shown of a layer."""
     shown = {name: layer[name] for name in _REPORTED if name in layer}
-    return {**shown, **{name: layer[name] for name in OF_DAMAGE if layer.get(name)}}
+    return {**shown, **{name: layer[name] for name in ("git", *OF_DAMAGE) if layer.get(name)}}

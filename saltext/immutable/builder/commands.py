@@ -121,7 +121,8 @@ def minion_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
 def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
     """Apply states in a machine and return the layer of what they changed, or only the tests if one of them failed.
 
-    ``order``: what, below, and the keys that `state_run.prepare` and `state_run.apply` name.
+    ``order``: what, below, and the keys that `state_run.prepare` and `state_run.apply` name. The layer has ``pinned``:
+    whether the machine that bakes asked for the tree under the names of ``pins``.
     """
     with ExitStack() as undo:
         # A job whose master was killed may still run under this id; it ends within its own time limit.
@@ -134,6 +135,7 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
             with phase("prepare"):
                 mirrors.prefetch()
                 machine = running.enter_context(_launched(host, workspace, order, lower))
+                order = _with_pins(machine, order)
                 grains = state_run.sync(machine, order) if order["sync"] else order["grains"]
                 secret_values = secrets.read(machine, order)
             with phase("states"), secrets.redacted(secret_values), kept.if_failed(machine, order, secret_values):
@@ -161,7 +163,7 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         about |= {"deferred": deferred, "services": services, "address": machine.address}
         layer = _commit(host, workspace, seconds, order, secret_values, writers=state_run.writers(lines), **about)
         layer["warnings"] = [*layer["warnings"], *chroot_warnings, *idle]
-        return {**layer, "trace": trace}
+        return {**layer, "trace": trace, "pinned": bool(order["pins"])}
 
 
 def apply_again(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
@@ -176,12 +178,18 @@ def apply_again(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
         workspace, lower = undo.enter_context(_workspace_on(host, order["below"]))
         machines.destroy(host, order["bake_id"])  # left by a bake that was killed
         machine = undo.enter_context(_launched(host, workspace, order, lower))
+        order = _with_pins(machine, order)
         if order["sync"]:
             state_run.sync(machine, order)
         secret_values = secrets.read(machine, order)
         with secrets.redacted(secret_values):
             found = state_run.apply_again(machine, order, order["left"])
         return dict([secrets.redact(text, secret_values) for text in each] for each in found.items())
+
+
+def _with_pins(machine: Machine, order: Mapping[str, Any]) -> Mapping[str, Any]:
+    pins = order.get("pins") or {}
+    return {**order, "pins": pins if pins and state_run.can_pin(machine) else {}}
 
 
 @contextmanager

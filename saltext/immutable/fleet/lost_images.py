@@ -77,6 +77,7 @@ def _report(made: Mapping[str, Any]) -> dict[str, Any]:
     layers = [
         {"what": one["name"], "digest": one["digest"]["sha256"], "seconds": one["annotations"]["seconds"]}
         for one in provenance["predicate"]["buildDefinition"]["resolvedDependencies"]
+        if "sha256" in one["digest"]  # those with another kind are commits
     ]
     known = {name: made[name] for name in ("policy", "salt", "pack") if name in made}
     return {"layers": layers, "warnings": list(made.get("warnings", [])), **known}

@@ -57,6 +57,8 @@ class Layer:
     """The states that would change something each time they are applied, if the recipe asks for them."""
     services: Mapping[str, bool] = field(default_factory=dict)
     """The units that its states declare running (True) or dead."""
+    git: Sequence[Mapping[str, Any]] = ()
+    """The commits of which its states were made: of (states or pillar), url, ref, commit, pinned."""
     warnings: Sequence[str] = field(default_factory=list)
     """Sentences for the operator. They depend on the key: the same layer may have others under another key."""
     damaged: str = ""

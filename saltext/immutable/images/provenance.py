@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -18,12 +18,13 @@ def document(name: str, digest: str, layers: Sequence[Mapping[str, Any]], run: M
     """Return the provenance: an in-toto statement with the predicate of SLSA 1.0.
 
     ``layers``: digest, what, created, seconds, cached, and inputs (what each was made from). ``run``: recipe, grains,
-    policy, refresh, builder, versions, who, started, finished.
+    policy, refresh, builder, versions, who, started, finished. A layer's ``git`` are the commits of its states and its
+    pillar; each is a dependency after those of the layers.
     """
     definition = {
         "buildType": _BUILD,
         "externalParameters": {what: _as_json(run[what]) for what in ("recipe", "grains", "policy", "refresh")},
-        "resolvedDependencies": [_dependency(layer) for layer in layers],
+        "resolvedDependencies": [*map(_dependency, layers), *(each for layer in layers for each in _remotes(layer))],
     }
     details = {
         "builder": {"id": f"urn:saltext-immutable:builder:{run['builder']}", "version": dict(run["versions"])},
@@ -57,6 +58,17 @@ def _dependency(layer: Mapping[str, Any]) -> dict[str, Any]:
         "digest": {"sha256": layer["digest"]},
         "annotations": {**times, "from": _as_json(layer["inputs"]), "cached": layer["cached"]},
     }
+
+
+def _remotes(layer: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the commits of the repositories that a layer was made from as resources of SLSA."""
+    for each in layer.get("git") or ():
+        yield {
+            "name": f"{each['of']} of {each['ref']}",
+            "uri": each["url"],
+            "digest": {"gitCommit": each["commit"]},
+            "annotations": {"ref": each["ref"], "layer": layer["what"], "pinned": each["pinned"]},
+        }
 
 
 def _time(seconds: float) -> str:

@@ -45,6 +45,12 @@ immutable:
         packages: [systemd-sysv, dbus, iproute2, python3, ca-certificates]
       minion: {pip: 'salt==3007.*'}
       bake_id: older-bake.tests.example.com
+    repository:
+      from: {recipe: base}
+      bake_id: web-repository.tests.example.com
+      states: [repository]
+      assume_stable: true
+      tests: {inside: [{saltcheck: true}], idempotent: true}
     old:
       from: {recipe: older}
       bake_id: web-old.tests.example.com

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from saltext.immutable.bake import bake, contents, locks, temporary_key
 from saltext.immutable.bake.commands import why as command
 from saltext.immutable.bake.commands.lifecycle import Lifecycle
 from saltext.immutable.bake.context import BakeContext, silent
-from saltext.immutable.bake.keys import layer_key
+from saltext.immutable.bake.keys import git_remotes, layer_key
 from saltext.immutable.spec.model import Definitions, Guard, Minion, Recipe, Settings, VirtualMachine
 from saltext.immutable.spec.origins import Debian, Parent
 from saltext.immutable.store import Held, Store
@@ -51,6 +52,16 @@ class FakeMaster:
         self.images: dict[str, dict[str, Any]] = {}
         self.damaged: set[str] = set()
         self.reproducible = True
+        self.remotes = git_remotes.Remotes()
+        self.pinned: dict[str, dict[str, str]] = {}
+        self.moved: list[str] = []
+        self.old_pack = False
+
+    @contextmanager
+    def pin(self, opts: object, bake_id: str, envs: object) -> Iterator[git_remotes.Remotes]:
+        self.pinned = self.files
+        yield self.remotes
+        self.pinned = {}
 
     # The builder
 
@@ -99,7 +110,8 @@ class FakeMaster:
         assert order["bake_id"] in self.keys
         self.during()
         built = self._layer(order, grains={**GRAINS, **self.own_grains}, packages={"nginx:amd64": "1"}, sls=["web"])
-        return {**built, "warnings": self.warnings, "trace": self.trace}
+        pinned = bool(order["pins"]) and not self.old_pack
+        return {**built, "warnings": self.warnings, "trace": self.trace, "pinned": pinned}
 
     def do_make_image(self, order: dict[str, Any], trusted: list[str]) -> dict[str, Any]:
         digest = bake.manifest.image_digest(order)
@@ -148,7 +160,9 @@ def master(monkeypatch) -> FakeMaster:
     monkeypatch.setattr(temporary_key, "public_key", lambda opts: "master's public half")
     monkeypatch.setattr(layer_key, "of_states", of_states)
     monkeypatch.setattr(layer_key, "details", details)
-    monkeypatch.setattr(layer_key, "tree", lambda opts: fake.files)
+    monkeypatch.setattr(layer_key, "tree", lambda opts, pins=None: fake.pinned if pins else fake.files)
+    monkeypatch.setattr(git_remotes, "pinned", fake.pin)
+    monkeypatch.setattr(git_remotes.Remotes, "moved", lambda *_: fake.moved.pop(0) if fake.moved else "")
     monkeypatch.setattr(layer_key, "of_minion", lambda minion, below: {"requirement": "salt", "below": below})
     for step in ("states", "test"):
         place = f"saltext.immutable.bake.steps.{step}.machine_config"
@@ -360,6 +374,62 @@ def test_a_tree_that_never_rests_fails_the_bake_and_leaves_no_key(master, baked)
     master.during = lambda: None
     baked()
     assert master.built == ["states of web"]
+
+
+COMMIT = {"of": "states", "url": "git+https://git.example.com/states", "ref": "main", "commit": "ab" * 20}
+PILLAR = {**COMMIT, "of": "pillar"}
+REMOTES = {"base": [COMMIT], "dev": [{**COMMIT, "ref": "dev"}], "": [PILLAR]}
+
+
+@pytest.mark.parametrize(
+    ("remotes", "old_pack", "builds", "said"),
+    [
+        pytest.param({"pins": {"base": "f00"}}, False, 1, "pinned to the commits that the master has now", id="pinned"),
+        pytest.param({"pins": {"base": "f00"}}, True, 2, "pinned to the commits", id="an image that cannot pin"),
+        pytest.param(
+            {"reason": "roots"}, False, 2, "not pinned to commits (roots), so a push that changes them", id="not pinned"
+        ),
+    ],
+)
+def test_a_push_while_a_layer_is_built_counts_only_where_its_tree_is_not_pinned(
+    master, baked, store, remotes, old_pack, builds, said
+):
+    def push() -> None:
+        master.files = {"base": {**USED["base"], "web/init.sls": "33188 cc"}}
+
+    master.files, master.during, master.old_pack = USED, push, old_pack
+    master.trace = [["file", "base", "web/init.sls", True], ["given", "base", "web/init.sls", "aa"]]
+    master.remotes = git_remotes.Remotes(REMOTES, **remotes)
+    heard: list[str] = []
+    report = baked(progress=lambda sentence, *_, **__: heard.append(sentence))
+    assert master.built.count("states of web") == builds
+    assert f"states of web: {said}" in " ".join(heard)
+    pinned = bool(builds == 1)
+    known = [{**COMMIT, "pinned": pinned}, {**PILLAR, "pinned": False}]
+    assert report["layers"][-1]["git"] == known, "of the environment from which files came"
+    assert store.image(report["digest"]).report["layers"][-1]["git"] == known
+    dependencies = master.proofs[report["digest"]]["provenance"]["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert [each["digest"] for each in dependencies[3:]] == [{"gitCommit": "ab" * 20}] * 2
+    again = baked()
+    assert (master.built, again["cached"]) == ((["states of web"], False) if pinned else ([], True))
+    if pinned:
+        master.during = lambda: None
+        assert baked()["cached"], "what was pushed was baked, and nothing more"
+
+
+def test_a_layer_that_is_found_has_the_commits_of_which_it_was_built(master, baked):
+    master.remotes = git_remotes.Remotes(REMOTES, {"base": "f00"})
+    first = baked()["layers"][-1]["git"]
+    master.remotes = git_remotes.Remotes({"base": [{**COMMIT, "commit": "cd" * 20}]}, {"base": "f00"})
+    assert baked()["layers"][-1]["git"] == first
+
+
+def test_a_remote_that_moves_while_it_is_read_is_read_again(master, baked):
+    master.remotes, master.moved = git_remotes.Remotes(REMOTES), ["main moved from 1 to 2"]
+    heard: list[str] = []
+    baked(progress=lambda sentence, *_, **__: heard.append(sentence))
+    assert "web: main moved from 1 to 2 while it was read; building the layer again, 2 of 3" in heard
+    assert master.built.count("states of web") == 1
 
 
 @pytest.fixture

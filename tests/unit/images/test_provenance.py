@@ -47,6 +47,20 @@ def test_it_is_what_tools_read():
     assert json.loads(json.dumps(told)) == told
 
 
+def test_the_commits_of_which_the_states_were_made_are_dependencies_after_the_layers():
+    commit = {"url": "git+https://git.example.com/states", "ref": "main", "commit": "ab" * 20, "pinned": True}
+    layer = {**LAYER, "what": "states of web", "git": [{"of": "states", **commit}]}
+    told = provenance.document("web@3f3f3f3f3f3f", DIGEST, [layer, LAYER], RUN)
+    *layers, remote = told["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert [each["name"] for each in layers] == ["states of web", "debian bookworm"]
+    assert remote == {
+        "name": "states of main",
+        "uri": commit["url"],
+        "digest": {"gitCommit": commit["commit"]},
+        "annotations": {"ref": "main", "layer": "states of web", "pinned": True},
+    }
+
+
 def test_passwords_of_mirrors_are_left_out():
     assert "hunter2" not in json.dumps(document())
     assert "//...@mirror.example.com/debian" in json.dumps(document())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import salt.fileserver
@@ -168,6 +169,7 @@ class Served(Mapping[str, str]):
     """The files that the master serves in one environment, as `references.Tree` has them; hashes are read on demand."""
 
     def __init__(self, server: Any, env: str) -> None:
+        """``env``: the name of the environment, or of its pin."""
         self._server, self._env = server, env
         found = {f"{folder}/": "" for folder in server.dir_list({"saltenv": env})}
         found |= {f"{path}@": str(target) for path, target in server.symlink_list({"saltenv": env}).items()}
@@ -207,10 +209,10 @@ def _content(path: str) -> str | None:
         return None
 
 
-def tree(opts: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
-    """Return the files that the master serves now, by environment."""
+def tree(opts: Mapping[str, Any], pins: Mapping[str, str] = MappingProxyType({})) -> dict[str, Mapping[str, str]]:
+    """Return the files that the master serves now, by environment. ``pins``: as `git_remotes.Pins` has them."""
     server = _server(opts)
-    return {env: Served(server, env) for env in sorted(server.envs())}
+    return {env: Served(server, name) for env, name in (pins or {env: env for env in sorted(server.envs())}).items()}
 
 
 def whole(served: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:

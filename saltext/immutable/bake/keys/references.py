@@ -38,6 +38,11 @@ def states(trace: Trace) -> dict[str, str]:
     return {f"{sls}: {identity} ({function})": hashed for _, sls, identity, function, hashed in _of(trace, "state")}
 
 
+def environments(trace: Trace) -> set[str]:
+    """Return the environments from which the master served files."""
+    return {str(env) for _, env, *_ in _of(trace, "given")}
+
+
 def unlisted(tree: Tree, trace: Trace) -> list[str]:
     """Return the files that the master served but does not list: a later bake cannot see whether they changed."""
     given = [(env, path) for _, env, path, found in _of(trace, "file") if found]

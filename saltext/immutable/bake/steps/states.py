@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.bake import cached_layers, contents, idempotence, image_tests
 from saltext.immutable.bake.context import BakeContext, machine_network, master_address
-from saltext.immutable.bake.keys import changed_inputs, last_bake, layer_key, references
+from saltext.immutable.bake.keys import changed_inputs, git_remotes, last_bake, layer_key, references
+from saltext.immutable.bake.keys.git_remotes import Remotes
 from saltext.immutable.bake.keys.references import Tree
 from saltext.immutable.bake.stack import Stack
 from saltext.immutable.minions import machine_config
@@ -58,7 +60,7 @@ def states(context: BakeContext, recipe: Recipe, stack: Stack) -> Stack:
     found, damaged = _find(context, recipe, stack, reading)
     if found is not None and idempotence.is_asked(context, recipe) and not context.preview:
         return idempotence.checked(
-            context, recipe, found, _order(context, recipe, stack, layer_key.whole(reading.tree))
+            context, recipe, found, _order(context, recipe, stack, layer_key.whole(reading.tree), {})
         )
     if found is not None:
         return found
@@ -67,10 +69,12 @@ def states(context: BakeContext, recipe: Recipe, stack: Stack) -> Stack:
     return _build(context, recipe, stack, replace(reading, damaged=[*reading.damaged, *damaged]))
 
 
-def _read(context: BakeContext, recipe: Recipe, stack: Stack) -> Reading:
+def _read(
+    context: BakeContext, recipe: Recipe, stack: Stack, pins: Mapping[str, str] = MappingProxyType({})
+) -> Reading:
     last, damaged = cached_layers.look_up(context, layer_key.last(recipe))
     grains = _grains(context, stack, stack.top["grains"], last["grains"] if last else {})
-    tree = layer_key.tree(context.opts)
+    tree = layer_key.tree(context.opts, pins)
     try:
         return Reading(tree, grains, _ground(context, recipe, stack, grains, tree), damaged)
     except SaltInvocationError:
@@ -115,7 +119,8 @@ def _build(context: BakeContext, recipe: Recipe, below: Stack, reading: Reading,
     Raises `InputsMoved` where they change each time.
     """
     try:
-        return _build_once(context, recipe, below, reading)
+        with git_remotes.pinned(context.opts, recipe.bake_id, _envs(recipe)) as remotes:
+            return _build_once(context, recipe, below, _read_at(context, recipe, below, reading, remotes), remotes)
     except InputsMoved as err:
         if attempt == _ATTEMPTS:
             raise InputsMoved(f"{err}, and in {_ATTEMPTS} builds; bake again when nobody changes them") from err
@@ -124,11 +129,34 @@ def _build(context: BakeContext, recipe: Recipe, below: Stack, reading: Reading,
     return _build(context, recipe, below, _read(context, recipe, below), attempt + 1)
 
 
-def _build_once(context: BakeContext, recipe: Recipe, below: Stack, reading: Reading) -> Stack:
+def _read_at(context: BakeContext, recipe: Recipe, below: Stack, reading: Reading, remotes: Remotes) -> Reading:
+    """Return what the master has for a recipe at the commits of its remotes, if it has some.
+
+    Raises `InputsMoved` where a remote moves while it is read.
+    """
+    if remotes == Remotes():
+        return reading
+    known = _read(context, recipe, below, remotes.pins)
+    reading = replace(known, tree=layer_key.whole(known.tree), damaged=[*known.damaged, *reading.damaged])
+    if moved := remotes.moved(context.opts, _envs(recipe)):
+        raise InputsMoved(f"{recipe.name}: {moved} while it was read")
+    what = f"states of {recipe.name}"
+    why = f" ({remotes.reason})" if remotes.reason else ""
+    how = f"not pinned to commits{why}, so a push that changes them has the layer built again"
+    how = "pinned to the commits that the master has now" if remotes.pins else how
+    context.progress(f"{what}: {how}", "image/phase", what=what, phase="pin")
+    return reading
+
+
+def _envs(recipe: Recipe) -> dict[str, str | None]:
+    return {"saltenv": recipe.saltenv, "pillarenv": recipe.pillarenv}
+
+
+def _build_once(context: BakeContext, recipe: Recipe, below: Stack, reading: Reading, remotes: Remotes) -> Stack:
     """Return the stack with a new layer, kept under its key if its inputs did not change while it was built."""
     tree = layer_key.whole(reading.tree)
     details = _details(context, recipe, reading.grains) if reading.ground is not None else {}
-    order = _order(context, recipe, below, tree)
+    order = _order(context, recipe, below, tree, remotes.pins)
     instead_of = sorted(set(reading.damaged))
     stack = cached_layers.build(context, recipe, below, "state_layer", {**order, "instead_of": instead_of})
     if recipe.tests.idempotent or idempotence.is_asked(context, recipe):
@@ -136,7 +164,8 @@ def _build_once(context: BakeContext, recipe: Recipe, below: Stack, reading: Rea
     trace = stack.top.get("trace") or []
     asked, unproven = references.asked(trace), references.unproven(tree, trace)
     # All inputs are read again: if one changed during the build, it is not known which of its values the layer has.
-    now = layer_key.tree(context.opts)
+    pinned = bool(stack.top.get("pinned"))
+    now = tree if pinned else layer_key.tree(context.opts)
     ground = None if reading.ground is None else _ground(context, recipe, below, reading.grains, now)
     answers = layer_key.complete({}, now, asked)
     before = layer_key.complete({}, tree, asked)
@@ -157,7 +186,8 @@ def _build_once(context: BakeContext, recipe: Recipe, below: Stack, reading: Rea
     if ground is None or grains != reading.grains:
         ground = _ground(context, recipe, below, grains, now)
     made_from = {**ground, **answers}
-    stack = stack.amend_top(unproven=unproven, key=layer_key.key(made_from))
+    git = remotes.used({recipe.saltenv or "base", *references.environments(trace)}, pinned=pinned)
+    stack = stack.amend_top(unproven=unproven, key=layer_key.key(made_from), git=git)
     last_bake.keep_asked(context.store, recipe.name, layer_key.key(ground), asked)
     for key in (layer_key.key(made_from), layer_key.last(recipe)):
         cached_layers.keep(context, key, stack.top)
@@ -218,7 +248,7 @@ def _grains(context: BakeContext, stack: Stack, below: Inputs, own: Inputs) -> d
     return {**below, **own, "master": master_address(context.settings), **stack.grains}
 
 
-def _order(context: BakeContext, recipe: Recipe, stack: Stack, tree: Tree) -> dict[str, Any]:
+def _order(context: BakeContext, recipe: Recipe, stack: Stack, tree: Tree, pins: Mapping[str, str]) -> dict[str, Any]:
     config = machine_config(context.opts, master_address(context.settings))
     return {
         "what": f"states of {recipe.name}",
@@ -226,8 +256,8 @@ def _order(context: BakeContext, recipe: Recipe, stack: Stack, tree: Tree) -> di
         "keep_failed": context.keep_failed,
         "bake_id": recipe.bake_id,
         "states": recipe.states if isinstance(recipe.states, str) else list(recipe.states),
-        "saltenv": recipe.saltenv,
-        "pillarenv": recipe.pillarenv,
+        **_envs(recipe),
+        "pins": dict(pins),
         "sync": layer_key.has_custom_modules(tree),
         "chroot": recipe.bake_in == "chroot",
         "vm": asdict(recipe.vm) if recipe.bake_in == "vm" else None,

@@ -12,7 +12,6 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.builder import mirrors
 from saltext.immutable.builder.finish import secrets
 from saltext.immutable.builder.finish.secrets import Secret
 from saltext.immutable.builder.sources.minion import VENV
@@ -42,7 +41,7 @@ def run_inside(machine: Machine, order: Mapping[str, Any], secret_values: Sequen
     are redacted in messages.
     """
     tests = {**order["tests"], "trace": [state_run.TRACE, order["minion"]["master"], order["hash_key"]]}
-    return run_tests(machine, {**order, "tests": tests}, "inside", secret_values, env=mirrors.environment())
+    return run_tests(machine, {**order, "tests": tests}, "inside", secret_values, env=state_run.environment(order))
 
 
 def test_image(host: Host, order: Mapping[str, Any]) -> list[Result]:

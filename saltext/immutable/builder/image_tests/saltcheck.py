@@ -17,6 +17,7 @@ from itertools import groupby
 from multiprocessing import get_context
 from typing import Any
 
+from saltext.immutable.builder import pins
 from saltext.immutable.guard.policy import classify
 
 SKIPPED = "skipped"
@@ -232,6 +233,7 @@ def _trace(file: str, master: str, key: str) -> None:
 def main(file: str = _CONFIG) -> int:
     """Run the tests that standard input orders, and print the results. ``file``: the minion config."""
     order = json.load(sys.stdin)
+    pins.install()
     if order.get("trace"):
         _trace(*order["trace"])
     many = any(test["sls"] is not None for test in order["tests"])

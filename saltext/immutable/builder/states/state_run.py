@@ -18,7 +18,7 @@ from salt.exceptions import CommandExecutionError
 from salt.utils.stringutils import get_context
 
 from saltext.immutable import rendering, systemd
-from saltext.immutable.builder import mirrors, offline
+from saltext.immutable.builder import mirrors, offline, pins
 from saltext.immutable.builder.sources import debian
 from saltext.immutable.builder.sources.minion import EXTENSION_MODULES, VENV
 from saltext.immutable.builder.states import chroot, failures, minion_config
@@ -115,10 +115,10 @@ def prepare(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[
 def sync(machine: Machine, order: Mapping[str, Any]) -> dict[str, Any]:
     """Sync the tree's custom modules, and return the grains that the minion has with them.
 
-    ``order``: within (seconds).
+    ``order``: within (seconds), pins.
     """
-    _salt_call(machine, ["saltutil.sync_all"], order["within"])
-    grains = _parse(_salt_call(machine, ["grains.items"], order["within"]))
+    _salt_call(machine, ["saltutil.sync_all"], order)
+    grains = _parse(_salt_call(machine, ["grains.items"], order))
     return grains if isinstance(grains, dict) else {}
 
 
@@ -126,12 +126,12 @@ def apply(machine: Machine, order: Mapping[str, Any]) -> tuple[list[str], list[s
     """Apply the states; return the names of the applied SLS, and warnings about states that are unreliable in a chroot.
 
     ``order``: bake_id, states (``highstate`` or a list), saltenv, pillarenv, within (seconds), hash_key, minion,
-    chroot. Raises CommandExecutionError with the output of the states that fail, and where they do not run.
+    chroot, pins. Raises CommandExecutionError with the output of the states that fail, and where they do not run.
     """
-    call, within = _states(order), order["within"]
-    done = _salt_call(machine, call, within, traced=_traced(order))
+    call = _states(order)
+    done = _salt_call(machine, call, order, traced=_traced(order))
     if done.returncode and trace(machine) is None:  # the image's Salt or pack cannot be traced: no state was applied
-        done = _salt_call(machine, call, within)
+        done = _salt_call(machine, call, order)
     result = _parse(done)
     saltenv = order["saltenv"] or "base"
     if not isinstance(result, dict) or not result:
@@ -189,7 +189,7 @@ def apply_again(machine: Machine, order: Mapping[str, Any], left: Sequence[str])
 
     ``left``: the names of those that left something to the boot, which they would do again.
     """
-    done = _salt_call(machine, [*_states(order), "test=True"], order["within"])
+    done = _salt_call(machine, [*_states(order), "test=True"], order)
     result = _parse(done)
     if not isinstance(result, dict) or not result:
         raise CommandExecutionError(
@@ -284,12 +284,23 @@ def writers(lines: Sequence[Sequence[Any]] | None) -> dict[str, str]:
     return {line[1]: line[2] for line in lines or () if line[0] == "wrote"}
 
 
+def can_pin(machine: Machine) -> bool:
+    """Tell whether the image's own pack can ask the master for a pinned tree; one of an older version cannot."""
+    return not machine.run([f"{VENV}/bin/python", "-c", f"import {pins.__name__}"]).returncode
+
+
+def environment(order: Mapping[str, Any]) -> dict[str, str]:
+    """Return the environment variables of a process of Salt in the machine that bakes. ``order``: pins."""
+    return {**mirrors.environment(), **pins.environment(order.get("pins") or {})}
+
+
 def _salt_call(
-    machine: Machine, words: list[str], within: float, traced: Sequence[str] = ()
+    machine: Machine, words: list[str], order: Mapping[str, Any], traced: Sequence[str] = ()
 ) -> CompletedProcess[str]:
-    program = f"{VENV}/bin/salt-call" if traced else "salt-call"
-    call = [*traced, program, "--retcode-passthrough", "--out=json", "--log-level=error", *words]
-    done = machine.run(["timeout", "--kill-after=10", f"{within:.0f}", *call], env=mirrors.environment())
+    within, pinned = order["within"], [f"{VENV}/bin/python", "-m", pins.__name__] if order.get("pins") else []
+    program = f"{VENV}/bin/salt-call" if traced or pinned else "salt-call"
+    call = [*(traced or pinned), program, "--retcode-passthrough", "--out=json", "--log-level=error", *words]
+    done = machine.run(["timeout", "--kill-after=10", f"{within:.0f}", *call], env=environment(order))
     if done.returncode == _TIMED_OUT:
         raise CommandExecutionError(f"{words[0]} did not end within {within:.0f} s; increase bake_within in the recipe")
     return done

@@ -13,6 +13,7 @@ import os
 import sys
 
 from saltext.immutable import systemd
+from saltext.immutable.builder import pins
 from saltext.immutable.builder.states import custom_code, deferred, minion_events
 from saltext.immutable.builder.states.trace import Trace
 from saltext.immutable.builder.states.watch.files import watch_lists, watch_requests
@@ -49,6 +50,7 @@ def main() -> None:
     file, master, *words = sys.argv[1:]
     trace = Trace(file, master, os.environ.pop(HASH_KEY, "").encode())
     try:
+        pins.install()  # first, so that the trace has the names of environments as states know them
         watch(trace)
     except BaseException:
         os.unlink(file)
