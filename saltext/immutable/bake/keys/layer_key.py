@@ -26,6 +26,8 @@ from saltext.immutable.spec.tests import plain
 
 _CUSTOM = ("_beacons/", "_grains/", "_modules/", "_outputters/", "_renderers/", "_returners/", "_states/", "_utils/")
 GRAINS = ("_grains/",)
+_ON_DISK = ("roots", "gitfs", "git")
+"""Backends that give the path of a file on this host: of gitfs it is the copy that the master serves."""
 # Settings of the master that decide which states a top file gives, and how they are rendered.
 _SETTINGS = (
     "default_top",
@@ -193,7 +195,7 @@ class Served(Mapping[str, str]):
     def _read(self, path: str) -> str:
         path = f"|{path}"  # Salt takes what follows as a name, whatever is in it: a question mark would begin options
         found = self._server.find_file(path, self._env)
-        if found.get("back") == "roots" and (content := _content(found["path"])):
+        if found.get("back") in _ON_DISK and (content := _content(found["path"])):
             return f"{found['stat'][0]} {content}"
         hashed, stat = self._server.file_hash_and_stat({"path": path, "saltenv": self._env})
         # A broken link, or a file that was deleted since it was listed, has no hash.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import re
@@ -116,6 +117,13 @@ def test_what_was_there_at_the_beginning_is_served_under_the_pins_and_what_is_pu
         for url, commit in zip(urls, (own, formula), strict=True)
     ]
     assert world.left() == [] and hashes(layer_key.tree(world.opts)) != before
+
+
+def test_the_hash_of_a_file_is_that_of_its_content_each_time(world):
+    world.own.push(web="1")
+    assert hashes(layer_key.tree(world.opts)) == hashes(layer_key.tree(world.opts))
+    mode, found = layer_key.tree(world.opts)["base"]["web.sls"].split()
+    assert (mode, found) == ("33188", hashlib.sha256(b"1").hexdigest())
 
 
 def test_what_a_killed_bake_left_is_no_hindrance_and_goes_with_the_next(world):
