@@ -104,6 +104,11 @@ def is_gone(properties: Mapping[str, str]) -> bool:
     return properties.get("LoadState") in _GONE
 
 
+def is_absent(unit: str) -> bool:
+    """Return whether systemd has no such unit, or masks it."""
+    return any(map(is_gone, show([unit], "LoadState")))
+
+
 def is_never_started(properties: Mapping[str, str]) -> bool:
     """Return whether no boot, and no other unit, starts a unit."""
     started = any(properties.get(name) for name in _STARTERS) or properties.get("Type") == "dbus"

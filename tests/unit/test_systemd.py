@@ -197,3 +197,11 @@ def test_several_units_are_asked_about_at_once_and_keep_their_names(said):
 def test_a_unit_of_which_systemd_says_nothing_does_not_run(said):
     [state] = systemd.states(["nginx.service"]).values()
     assert not systemd.runs(state)
+
+
+@pytest.mark.parametrize(("state", "absent"), [("not-found", True), ("masked", True), ("loaded", False)])
+def test_a_unit_is_absent_where_systemd_has_none_of_its_name_or_masks_it(said, state, absent):
+    said["show"] = (f"LoadState={state}\n", 0)
+    assert systemd.is_absent("x.service") is absent
+    said.clear()
+    assert not systemd.is_absent("x.service"), "where systemd says nothing, nothing is known"

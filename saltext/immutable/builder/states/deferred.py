@@ -53,7 +53,7 @@ def _started(call: Call) -> Result:
     reason = "at_boot of the recipe names it" if unit in call.at_boot else systemd.missing_device(unit)
     if reason is None:
         result = call.run()
-        if result["result"] is not False:
+        if result["result"] is not False or systemd.is_absent(unit):
             return result
         unmet = systemd.unmet_condition(unit)
         if unmet is None or not systemd.is_of_place(unmet):

@@ -323,7 +323,9 @@ def place(monkeypatch):
     class FakeSystemd:
         device: str | None = None
         condition: str | None = None
+        absent = False
 
+    monkeypatch.setattr(systemd, "is_absent", lambda unit: FakeSystemd.absent)
     monkeypatch.setattr(systemd, "missing_device", lambda unit: FakeSystemd.device)
     monkeypatch.setattr(systemd, "unmet_condition", lambda unit: FakeSystemd.condition)
     monkeypatch.setattr(systemd, "describe", lambda unit: f"status of {unit}")
@@ -364,6 +366,12 @@ def test_a_unit_of_at_boot_is_not_started_at_all(tmp_path, place):
 def test_a_unit_that_fails_shows_its_status(tmp_path, place):
     result = FakeStates(tmp_path).call("service.running", RUNNING, name="nginx", enable=True)
     assert (result["result"], result["comment"]) == (False, "failed to start\nstatus of nginx.service\n" + HINT)
+
+
+def test_a_unit_that_systemd_does_not_know_fails_with_salts_own_words(tmp_path, place):
+    place.absent = True
+    result = FakeStates(tmp_path).call("service.running", RUNNING, name="nope", enable=True)
+    assert (result["result"], result["comment"]) == (False, "failed to start"), "at_boot would not help"
 
 
 def test_what_the_states_declare_of_services_is_recorded(tmp_path, place):
