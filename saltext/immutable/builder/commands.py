@@ -318,13 +318,15 @@ def _commit(
     with phase("slim"):
         slimmed = slim.slim(tree, order.get("slim"), lower)
     with phase("scrub"):
+        allowed = order.get("bake_identity", ())
+        own = leftovers.of_each_machine(tree, writers, allowed) if address else []
         scrub.scrub(tree)
         mirrors.remove_resolv_conf(tree)
     with phase("search"):
         found = search(tree, {**secrets.patterns(secret_values), **leftovers.patterns(order.get("bake_id"), address)})
         leftovers.refuse(tree, found)
         warnings = [*secrets.warnings(found, secret_values)]
-        warnings += leftovers.warnings(found, writers, order.get("bake_identity", ()))
+        warnings += [*leftovers.warnings(found, writers, allowed), *own]
         warnings += leftovers.removed(tree, written, writers)
     about["private_keys"] = found.get(private_keys.KIND, [])
     about |= {"what": order["what"], "slim": slimmed, "phases": dict(phases), "seconds": round(sum(phases.values()), 3)}

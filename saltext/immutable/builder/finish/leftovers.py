@@ -27,6 +27,10 @@ _WAY_OUT = "; let a state of at_launch write the file, or give the recipe `bake_
 _NOT_KEPT = "an image keeps nothing in /tmp, /var/tmp, /var/backups and caches, and logs only empty"
 _AT_LAUNCH = "; if a machine needs what these states write, let a state of at_launch do it"
 _IDENTITY = ("etc/salt/minion_id", "etc/salt/pki/**/*", "var/lib/salt/pki/**/*", mirrors.APT_CONF)
+_OF_MACHINE = ("etc/hostname", "etc/ssh/ssh_host_*_key*")
+"""Files that `scrub` takes out of an image, because each machine has its own."""
+_HOST_NAME_FILE = "/etc/hostname"
+"""Written by commands, too; packages write the others."""
 _FILES = 20
 """Files that are listed for one kind of finding."""
 
@@ -54,6 +58,21 @@ def _whole_word(word: str, letters: bytes) -> re.Pattern[bytes]:
     """
     after = letters.replace(b".", b"")
     return re.compile(rb"(?<!" + letters + rb")" + re.escape(word.encode()) + rb"(?!\.?" + after + rb")")
+
+
+def of_each_machine(tree: Path, writers: Mapping[str, str], allowed: Sequence[str] = ()) -> list[str]:
+    """Return a sentence for each file that states wrote and that no image has, since each machine has its own.
+
+    ``tree``: before it is scrubbed. ``writers`` and ``allowed``: as for `warnings`.
+    """
+    files = (file for glob in _OF_MACHINE for file in sorted(tree.glob(glob)) if file.is_file())
+    paths = [f"/{file.relative_to(tree)}" for file in files if not file.is_symlink()]
+    return [
+        f"{path} is not in the image, since each machine has its own ({writers.get(path, 'a command')} wrote it)"
+        + _WAY_OUT.format(path)
+        for path in paths
+        if (path in writers or path == _HOST_NAME_FILE) and path not in allowed
+    ]
 
 
 def refuse(tree: Path, found: Mapping[str, Sequence[str]]) -> None:
@@ -99,10 +118,13 @@ def written(tree: Path, writers: Mapping[str, str]) -> dict[str, bool]:
 def removed(tree: Path, before: Mapping[str, bool], writers: Mapping[str, str]) -> list[str]:
     """Return a sentence, if any, about files that states wrote to a place of which no layer keeps the content.
 
-    ``before``: the result of `written` before the tree was slimmed and scrubbed.
+    ``before``: the result of `written` before the tree was slimmed and scrubbed. Files of which each machine has its
+    own are left to `of_each_machine`.
     """
     now = written(tree, writers)
-    gone = [f"{path} ({writers[path]})" for path, full in before.items() if full and not now.get(path)]
+    lost = [path for path, full in before.items() if full and not now.get(path)]
+    own = [path for path in lost if any(fnmatchcase(path[1:], glob) for glob in _OF_MACHINE)]
+    gone = [f"{path} ({writers[path]})" for path in lost if path not in own]
     more = f" and {len(gone) - _FILES} more" if len(gone) > _FILES else ""
     return [f"{_NOT_KEPT}: {', '.join(gone[:_FILES])}{more}{_AT_LAUNCH}"] if gone else []
 

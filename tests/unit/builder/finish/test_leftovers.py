@@ -132,6 +132,24 @@ def test_a_recipe_may_have_files_with_the_identity_of_its_bake():
     assert left.startswith("/srv/app/key holds a private key"), "that is another question"
 
 
+@pytest.mark.parametrize(
+    ("path", "writers", "allowed", "by"),
+    [
+        pytest.param("etc/hostname", {"/etc/hostname": "name (file.managed) of web"}, (), "name (file", id="a state"),
+        pytest.param("etc/hostname", {}, (), "a command wrote it", id="hostnamectl"),
+        pytest.param("etc/hostname", {}, ("/etc/hostname",), "", id="the recipe knows"),
+        pytest.param("etc/ssh/ssh_host_rsa_key", {"/etc/ssh/ssh_host_rsa_key": "key"}, (), "(key wrote", id="a key"),
+        pytest.param("etc/ssh/ssh_host_rsa_key", {}, (), "", id="a key that the package made"),
+        pytest.param("etc/hosts", {"/etc/hosts": "hosts"}, (), "", id="another file"),
+    ],
+)
+def test_what_each_machine_has_for_itself_is_warned_of_if_states_wrote_it(tmp_path, path, writers, allowed, by):
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text("x")
+    said = leftovers.of_each_machine(tmp_path, writers, allowed)
+    assert [f"/{path} is not in the image" in each and by in each for each in said] == [True] * bool(by)
+
+
 def test_a_plain_word_is_no_host_name_to_search_for():
     assert leftovers.HOST_NAME not in leftovers.patterns("web.example.com", "10.117.0.2")
     assert leftovers.HOST_NAME not in leftovers.patterns("web-bake", "10.117.0.2"), "it is the bake_id itself"
@@ -157,4 +175,5 @@ def test_what_states_wrote_and_no_layer_keeps_is_named(tmp_path):
     [sentence] = leftovers.removed(tmp_path, before, writers)
     assert re.findall(r" (/\S+) \(", sentence) == ["/tmp/script", "/var/log/app.log", "/var/tmp/folder"]
     assert "/tmp/script (tmp/script (file.managed) of web)" in sentence and "at_launch" in sentence
+    assert leftovers.removed(tmp_path, {"/etc/hostname": True}, {"/etc/hostname": "a"}) == [], "it is warned of already"
     assert leftovers.removed(tmp_path, leftovers.written(tmp_path, writers), writers) == []
