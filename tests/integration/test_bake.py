@@ -40,7 +40,7 @@ def test_a_state_that_fails_is_shown_and_nothing_is_left(estate, nothing_is_left
     ("text", "parts"),
     [
         pytest.param("a:\n  test.nop:\n   - x\n  - y\n", ("in SLS broken, line 4", "- y    <==="), id="YAML"),
-        pytest.param("a:\n\ttest.nop\n", ("\ttest.nop    <===",), id="a tab"),
+        pytest.param("a:\n\ttest.nop\n", ("\\ttest.nop    <===",), id="a tab"),
         pytest.param("#!pyobjects\nTest.nop(x=gone)\n", ("'gone' is not defined", "x=gone)    <==="), id="objects"),
         pytest.param("include: [gone]\n", ("SLS gone in saltenv", "is named in broken.sls:1"), id="an SLS"),
         pytest.param("a:\n  test.nop:\n    - require: [b: c]\n", ("broken.sls:1:\n", "a:    <==="), id="a requisite"),

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from saltext.immutable.builder.finish import checkouts
 from saltext.immutable.builder.finish.caches import OF_ONE_BAKE
 from saltext.immutable.host import remove
 
@@ -106,6 +107,7 @@ def scrub(tree: Path) -> None:
                 log.unlink()
             else:
                 os.truncate(log, 0)
+    checkouts.level(tree)
 
 
 def _edit(tree: Path, file: Path, old: re.Pattern[bytes], new: bytes) -> None:
