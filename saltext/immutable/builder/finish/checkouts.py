@@ -1,7 +1,7 @@
 """Checkouts of git in a layer, without what differs from bake to bake: when and where they were made.
 
-Git writes that into the logs of its references, with the host name, and into its index, with times and inodes of the files,
-so that it need not read them again. In an image they are other files, which git reads once more anyway.
+Git writes that into the logs of its references, with the host name, and into its index, with the times and inodes of
+files, so that it need not read them again. In an image they are other files, which git reads once more anyway.
 """
 
 from __future__ import annotations
