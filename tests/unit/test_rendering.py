@@ -39,6 +39,19 @@ Traceback (most recent call last):
     return 1/0
 ZeroDivisionError: division by zero
 """
+MODULE = """Rendering SLS 'base:web' failed: Jinja error: 'gone'
+Traceback (most recent call last):
+  File "/opt/salt/lib/python3.11/site-packages/jinja2/environment.py", line 942, in handle_exception
+    raise rewrite_traceback_stack(source=source)
+  File "/var/cache/salt/minion/extmods/modules/shop.py", line 9, in stock
+    return {}["gone"]
+KeyError: 'gone'
+
+; line 2
+
+---
+a: {{ salt['shop.stock']() }}    <======================
+---"""
 STATE = """An exception occurred in this state: Traceback (most recent call last):
   File "/opt/salt/lib/python3.11/site-packages/salt/modules/cmdmod.py", line 857, in _run
     proc = salt.utils.timed_subprocess.TimedProc(cmd, **new_kwargs)
@@ -103,6 +116,12 @@ a second line
             PILLAR,
             "Rendering SLS 'p' failed, render error: ZeroDivisionError: division by zero (/srv/pillar/p.sls, line 3)",
             id="a pillar in Python",
+        ),
+        pytest.param(
+            MODULE,
+            "Rendering SLS 'base:web' failed: Jinja error: 'gone'\nKeyError: 'gone' (salt://_modules/shop.py, line 9)\n"
+            "; line 2\n\n---\na: {{ salt['shop.stock']() }}    <======================\n---",
+            id="a custom module that a template calls",
         ),
         pytest.param(
             STATE,

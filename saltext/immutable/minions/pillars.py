@@ -24,6 +24,7 @@ def pillar(opts: Mapping[str, Any], minion_id: str, grains: Mapping[str, Any], *
     # Without safe rendering the errors name their cause; a minion would only be referred to the master's log.
     mine = {**opts, "pillar_cache": False, "file_client": "local", "pillar_safe_render_error": False}
     compiler = salt.pillar.Pillar(mine, dict(grains), minion_id, envs.get("saltenv"), pillarenv=envs.get("pillarenv"))
+    compiler.rend = rendering.Renderers(compiler.rend)
     with _quiet() as logged:
         compiled: dict[str, Any] = compiler.compile_pillar()
     if not compiled.get("_errors"):  # an external pillar that failed is logged, and left out

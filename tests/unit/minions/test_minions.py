@@ -70,6 +70,7 @@ def test_a_pillar_is_compiled_anew_each_time(opts):
     ("files", "error"),
     [
         pytest.param({"web": "a: {"}, "(?s)pillar of web-1 does not compile.*web", id="broken YAML"),
+        pytest.param({"web": "b: 1\na: {\n"}, "a: {    <===", id="and the lines around"),
         pytest.param({"web": "a: {{ nothing.at.all }}"}, "undefined", id="broken Jinja"),
         pytest.param({}, "(?s)Specified SLS.*web.*not available", id="a missing SLS"),
     ],

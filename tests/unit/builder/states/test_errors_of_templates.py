@@ -9,14 +9,16 @@ import salt.template
 from salt.exceptions import SaltRenderError
 from salt.renderers import yaml
 
+from saltext.immutable import rendering
 from saltext.immutable.builder.states.watch import templates as watch_templates
 
 
 def compiled(text):
-    """Compile a state file as Salt does: its own function, with its renderer of YAML, and one that runs Python."""
+    """Compile a state file as Salt does in a bake, with its renderer of YAML, and one that runs Python."""
     renderers = {"yaml": yaml.render, "python": lambda data, *args, **kwargs: exec(data.read())}
     more = {"input_data": text, "saltenv": "base", "sls": "web"}
-    return salt.template.compile_template(":string:", renderers, "yaml", [], [*renderers], **more)
+    compile_template = watch_templates._with_lines(salt.template.compile_template)
+    return compile_template(":string:", renderers, "yaml", [], [*renderers], **more)
 
 
 @pytest.fixture(autouse=True)
@@ -35,20 +37,21 @@ def config(monkeypatch):
 )
 def test_an_error_of_yaml_shows_the_lines_around(text, marked):
     with pytest.raises(SaltRenderError) as found:
-        watch_templates._with_lines(compiled)(text)
+        compiled(text)
     assert marked in str(found.value), found.value
     assert str(found.value).count("<===") == 1
 
 
-def test_another_error_stays_as_it_is():
-    error = SaltRenderError("Jinja error", 3, "a\nb\nc")
-
+@pytest.mark.parametrize("error", [SaltRenderError("Jinja error", 3, "a\nb\nc"), SaltRenderError("no"), KeyError("x")])
+def test_another_error_stays_as_it_is(error):
     def render(*args):
         raise error
 
-    with pytest.raises(SaltRenderError) as found:
-        watch_templates._with_lines(render)()
+    renderers = rendering.Renderers({"own": render})
+    with pytest.raises(type(error)) as found:
+        renderers["own"]("a: 1")
     assert found.value is error
+    assert "own" in renderers and "yaml" not in renderers and renderers.keys() == {"own"}
 
 
 def test_a_template_is_named_in_its_error_but_not_text_without_a_file():

@@ -7,13 +7,11 @@ file.
 from __future__ import annotations
 
 import functools
-import io
 import re
-import traceback
-import types
 from collections.abc import Callable
 from typing import Any
 
+from saltext.immutable import rendering
 from saltext.immutable.builder.states import custom_code
 from saltext.immutable.builder.states.trace import Trace, wrap_method
 
@@ -147,38 +145,10 @@ def explain_errors() -> None:
 
 
 def _with_lines(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Show the lines around an error of YAML, or of Python that a renderer runs, as the renderers before made them."""
-    from salt.exceptions import SaltRenderError
-
-    def compile_template(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return original(*args, **kwargs)
-        except SaltRenderError as err:
-            mark = getattr(err.__context__, "problem_mark", None)
-            if err.buffer or mark is None:
-                raise
-            raise SaltRenderError(str(err), mark.line + 1, _rendered(err)) from err
-        except Exception as err:
-            lines = [line for frame, line in traceback.walk_tb(err.__traceback__) if _is_of_text(frame)]
-            if not lines:
-                raise
-            raise SaltRenderError(f"{type(err).__name__}: {err}", lines[-1], _rendered(err)) from err
+    def compile_template(template: Any, renderers: Any, *args: Any, **kwargs: Any) -> Any:
+        return original(template, rendering.Renderers(renderers), *args, **kwargs)
 
     return compile_template
-
-
-def _is_of_text(frame: types.FrameType) -> bool:
-    """Return whether a frame is of code that has no file: pyobjects runs a state file as text."""
-    return frame.f_code.co_filename == "<string>"
-
-
-def _rendered(error: BaseException) -> str:
-    """Return the text that the last renderer got, '' where Salt's own code is not as expected."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        text = frame.f_locals.get("input_data")
-        if frame.f_code.co_name == "compile_template" and isinstance(text, io.StringIO):
-            return text.getvalue()
-    return ""
 
 
 def _with_name(render: Callable[..., Any]) -> Callable[..., Any]:
