@@ -64,14 +64,18 @@ def list_machines():
     return commands.list_machines(_host())
 
 
-def unmet(image: str):
+def unmet(image: str, capabilities: list[str] | None = None):
     """
     Return a sentence for each thing that an image wants of the kernel of this host, and that is not so.
 
-    Machines share the kernel of their host, so they cannot set ``vm.*`` or load modules. ``fleet.plan`` warns of it.
+    Machines share the kernel of their host, so they cannot set ``vm.*`` or load modules, and they leave out services
+    that ask for a capability which they do not have (``ConditionCapability``). ``fleet.plan`` warns of both.
 
     image
         Its digest, in full.
+
+    capabilities
+        What the machines have besides their own, as the fleet's provider names it.
 
     CLI Example:
 
@@ -79,7 +83,7 @@ def unmet(image: str):
 
         salt-call machine.unmet 3f2a9c1d04be...
     """
-    return commands.unmet(_host(), image)
+    return commands.unmet(_host(), image, capabilities or ())
 
 
 def start_all():

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 _SUFFIXES = ("service", "socket", "device", "mount", "automount", "swap", "target", "path", "timer", "slice", "scope")
 _UNMET = re.compile(r"((?:Condition|Assert)\w+=.*) was not met")
+_SKIPPED = re.compile(r"was skipped because of an? \w+ condition check \((Condition\w+=.*)\)\.$")
 _FAILED = re.compile(r"((?:Condition|Assert)\w+=.*) failed\.")
 _SKIPPED = re.compile(r"was skipped because of an unmet condition check \(((?:Condition|Assert)\w+=.*)\)\.?$")
 _KINDS = ("Condition", "Assert")
@@ -64,13 +65,18 @@ def is_of_place(condition: str) -> bool:
 def unmet_condition(unit: str) -> str | None:
     """Return the condition or assertion for which a start is skipped, as its unit has it, or None.
 
-    systemd forgets the result of a start as soon as nothing needs the unit; then the conditions are tested again.
+    systemd forgets the result of a start as soon as nothing needs the unit; then the last line of its journal has it,
+    or the conditions are tested again: with the rights of the caller, which are more than a unit's in a bake.
     """
     shown = _shown(unit, "ConditionResult", "ConditionTimestampMonotonic", "AssertResult", "AssertTimestampMonotonic")
-    known = ((shown.get(f"{kind}Result"), shown.get(f"{kind}TimestampMonotonic", "0")) for kind in _KINDS)
+    known = [(shown.get(f"{kind}Result"), shown.get(f"{kind}TimestampMonotonic", "0")) for kind in _KINDS]
     skipped = any(result == "no" and when != "0" for result, when in known)
     if skipped and (found := _UNMET.search(_said("status", "--no-pager", "--lines=0", unit))):
         return found[1]
+    if all(when == "0" for _, when in known):
+        last = _said("--boot", "--no-pager", "--lines=1", "--output=cat", f"--unit={unit}", program="journalctl")
+        if found := _SKIPPED.search(last.strip()):
+            return found[1]
     done = run("condition", f"--unit={unit}", program="systemd-analyze")  # from version 250 on
     failed = _FAILED.findall(done.stdout + done.stderr) if done is not None and done.returncode else []
     return min(failed, key=lambda each: each.startswith("Assert"), default=None) or _skipped(unit)

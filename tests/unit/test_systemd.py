@@ -74,6 +74,20 @@ def shown(condition: str = "yes", assertion: str = "yes", when: int = 7) -> str:
             id="systemd has forgotten the start",
         ),
         pytest.param(
+            {
+                "show": (shown("no", when=0), 0),
+                "--boot": (f"x.service - x was skipped because of an unmet condition check ({CONDITION}).\n", 0),
+                "condition": ("Conditions succeeded.\n", 0),
+            },
+            CONDITION,
+            id="so have those who may more than a unit, but its journal has not",
+        ),
+        pytest.param(
+            {"show": (shown("no", when=0), 0), "--boot": ("x.service: Failed with result 'exit-code'.\n", 0)},
+            None,
+            id="it was started later and failed",
+        ),
+        pytest.param(
             {"condition": (f"x: AssertPathExists=/x failed.\nx: {CONDITION} failed.\nConditions failed.\n", 1)},
             CONDITION,
             id="a condition says more than an assertion",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -91,9 +91,13 @@ def console(host: Host, minion_id: str, lines: int = 60) -> str:
     return machines.console(host, minion_id, lines)
 
 
-def unmet(host: Host, image: str) -> list[str]:
-    """Return a sentence for each thing that an image wants of the kernel of this host, and that is not so."""
-    return host_needs.unmet(host.l, images.lower(host, image))
+def unmet(host: Host, image: str, capabilities: Sequence[str] = ()) -> list[str]:
+    """Return a sentence for each thing that an image wants of the kernel of this host, and that is not so.
+
+    The first is about services that machines with these further ``capabilities`` leave out.
+    """
+    running = images.read(host, image)["policy"].get("running", ())
+    return host_needs.unmet(host.l, images.lower(host, image), running, capabilities)
 
 
 def _as_data(host: Host, machine: Machine) -> dict[str, Any]:

@@ -69,6 +69,15 @@ _NEVER_ENTERED = (
 )
 """Capabilities over the kernel of the host, its clock above all, that no command in a machine has, as no service there
 has them."""
+OWN = frozenset(
+    f"CAP_{name}"
+    for name in (
+        *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "IPC_OWNER", "KILL", "LEASE"),
+        *("LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID"),
+        *("SYS_ADMIN", "SYS_BOOT", "SYS_CHROOT", "SYS_NICE", "SYS_PTRACE", "SYS_RESOURCE"),
+    )
+)
+"""The capabilities that a container has without being given any: those of nspawn without `DROPPED`."""
 CAPABILITIES = frozenset(
     f"CAP_{name}"
     for name in (

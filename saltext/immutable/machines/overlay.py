@@ -111,11 +111,20 @@ def _lower(mountinfo: str) -> Iterator[str]:
 
 def top_file(layers: Path, lower: Sequence[str], path: str) -> Path | None:
     """Return the real path of the regular file ``path`` in a stack of layers; None unless no link leads there."""
-    for name in _layers_of(layers, lower, os.path.dirname(path.lstrip("/"))):
-        file = layers / name / path.lstrip("/")
-        if os.path.lexists(file):
-            return file if file.is_file() and not file.is_symlink() else None
-    return None
+    file = _top(layers, lower, path)
+    return file if file is not None and file.is_file() and not file.is_symlink() else None
+
+
+def top_link(layers: Path, lower: Sequence[str], path: str) -> str | None:
+    """Return where the link ``path`` in a stack of layers leads; None unless it is one, and no link leads there."""
+    link = _top(layers, lower, path)
+    return os.readlink(link) if link is not None and link.is_symlink() else None
+
+
+def _top(layers: Path, lower: Sequence[str], path: str) -> Path | None:
+    """Return the real path of what the highest layer has at ``path``, a whiteout perhaps; None: no layer has it."""
+    found = (layers / name / path.lstrip("/") for name in _layers_of(layers, lower, os.path.dirname(path.lstrip("/"))))
+    return next((each for each in found if os.path.lexists(each)), None)
 
 
 def top_directory(layers: Path, lower: Sequence[str], path: str) -> Path | None:

@@ -99,8 +99,9 @@ class Nspawn:
         return str(self._host("launch", order=order)["minion_id"])
 
     def unmet(self, image: str) -> Sequence[str]:
-        """Return what an image wants of the host's kernel, which its machines share, and what is not so there."""
-        found: Sequence[str] = self._host("unmet", image=image)
+        """Return what an image wants of its host's kernel or its machines' capabilities, and what is not so there."""
+        given = self._wanted.further.get("capabilities", ())
+        found: Sequence[str] = self._host("unmet", image=image, capabilities=list(given))
         return found
 
     def list(self, fleet: str | None = None) -> list[Instance]:

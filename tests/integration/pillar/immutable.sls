@@ -109,6 +109,10 @@ immutable:
       bake_id: formula-bake.tests.example.com
       states: [formula]
       tests: {idempotent: noted}
+    wall:
+      from: {recipe: base}
+      bake_id: wall-bake.tests.example.com
+      states: [wall]
     restless:
       from: {recipe: base}
       bake_id: restless-bake.tests.example.com
@@ -125,6 +129,18 @@ immutable:
       recipe: kernel
       size: 1
       minion_id: 'kernel-{token}.tests.example.com'
+      provider: {name: nspawn, memory: 512M}
+      strategy: {max_surge: 1, ready_within: 60s}
+    wall:
+      recipe: wall
+      size: 1
+      minion_id: 'wall-{token}.tests.example.com'
+      provider: {name: nspawn, memory: 512M, capabilities: [CAP_NET_ADMIN]}
+      strategy: {max_surge: 1, ready_within: 60s}
+    open:
+      recipe: wall
+      size: 1
+      minion_id: 'open-{token}.tests.example.com'
       provider: {name: nspawn, memory: 512M}
       strategy: {max_surge: 1, ready_within: 60s}
     formula:

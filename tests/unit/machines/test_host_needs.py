@@ -1,4 +1,4 @@
-"""What an image wants of the kernel that its machines share with their host."""
+"""What an image wants of the kernel that its machines share with their host, and of their capabilities."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ import os
 import pytest
 
 from saltext.immutable.machines import host_needs
+
+ETC, LIB = "etc/systemd/system", "usr/lib/systemd/system"
+WANTED, ASKS = f"{ETC}/sysinit.target.wants/nftables.service", "[Unit]\nConditionCapability=CAP_NET_ADMIN\n"
+ENABLED = {f"{LIB}/nftables.service": "[Service]\n", f"{LIB}/nftables.service.d/immutable.conf": ASKS, WANTED: "-> /x"}
+SAID = (
+    "not applicable on these machines: {} (it needs CAP_NET_ADMIN); capabilities in the settings of the fleet's "
+    "provider give machines what they need"
+)
 
 
 @pytest.fixture
@@ -76,9 +84,60 @@ def test_what_the_host_does_not_have_is_named(host, tmp_path, file, line, senten
     path = tmp_path / "layers/l0/etc" / file
     path.parent.mkdir(parents=True)
     path.write_text(f"{line}\n")
-    assert host_needs.unmet(tmp_path / "layers", ["l0"], host) == ([sentence] if sentence else [])
+    assert host_needs.unmet(tmp_path / "layers", ["l0"], (), (), host) == ([sentence] if sentence else [])
 
 
 def test_an_image_that_wants_nothing_needs_nothing(host, tmp_path):
     (tmp_path / "layers/l0/etc").mkdir(parents=True)
-    assert host_needs.unmet(tmp_path / "layers", ["l0"], host) == []
+    assert host_needs.unmet(tmp_path / "layers", ["l0"], (), (), host) == []
+
+
+def layer(folder, files):
+    """Write a layer: path -> text; ``-> target`` is a link, ``gone`` a whiteout."""
+    for path, text in files.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if text == "gone":
+            os.mknod(file, 0o020000, 0)
+        elif text.startswith("-> "):
+            file.symlink_to(text[3:])
+        else:
+            file.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "running", "asked"),
+    [
+        pytest.param(ENABLED, {}, [], ["nftables.service"], id="a firewall that is enabled"),
+        pytest.param(ENABLED | {WANTED: "x"}, {}, [], [], id="one that is not"),
+        pytest.param(ENABLED | {WANTED: "x"}, {}, ["nftables.service"], ["nftables.service"], id="but states want it"),
+        pytest.param(ENABLED, {f"{ETC}/nftables.service": "-> /dev/null"}, [], [], id="one that is masked"),
+        pytest.param({f"{LIB}/a.service": ASKS, f"{ETC}/x.wants/a.service": "-> /x"}, {}, [], [], id="no firewall"),
+        pytest.param({f"{LIB}/a.service": ASKS}, {}, ["a.service"], ["a.service"], id="wanted"),
+        pytest.param({f"{LIB}/a.service": ASKS}, {f"{ETC}/a.service": "x"}, ["a.service"], [], id="its own unit"),
+        pytest.param({f"{LIB}/a.service": "ConditionCapability=!CAP_X\n"}, {}, ["a.service"], [], id="not having it"),
+        pytest.param({f"{LIB}/a.service": "# ConditionCapability=CAP_X"}, {}, ["a.service"], [], id="a comment"),
+        pytest.param({f"{LIB}/a.service": "-> /etc/shadow"}, {}, ["a.service"], [], id="a link out of the image"),
+    ],
+)
+def test_what_services_ask_for(tmp_path, lower, upper, running, asked):
+    layer(tmp_path / "l0", lower)
+    layer(tmp_path / "l1", upper)
+    assert host_needs.unmet(tmp_path, ["l0", "l1"], running, (), tmp_path) == [SAID.format(unit) for unit in asked]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a whiteout, which is a device: needs root")
+def test_what_a_higher_layer_removed_asks_for_nothing(tmp_path):
+    layer(tmp_path / "l0", ENABLED)
+    layer(tmp_path / "l1", {WANTED: "gone"})
+    assert host_needs.unmet(tmp_path, ["l0", "l1"], (), (), tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "count"),
+    [([], 1), (["CAP_NET_ADMIN"], 0), (["CAP_SYS_TIME"], 1), (["CAP_BPF", "CAP_NET_ADMIN"], 0)],
+)
+def test_one_sentence_says_what_machines_leave_out(tmp_path, capabilities, count):
+    layer(tmp_path / "l0", ENABLED | {f"{LIB}/a.service": "ConditionCapability=CAP_CHOWN\n"})
+    said = host_needs.unmet(tmp_path, ["l0"], ["a.service"], capabilities, tmp_path)
+    assert said == [SAID.format("nftables.service")] * count

@@ -22,6 +22,7 @@ from saltext.immutable.guard.seal import MACHINE_PATH
 from saltext.immutable.host import Host, tail
 from saltext.immutable.machines import machine as machines
 from saltext.immutable.machines.description import Machine
+from saltext.immutable.machines.host_needs import FIREWALLS
 
 VENV = "/opt/salt"
 EXTENSION_MODULES = "usr/lib/immutable/extension_modules"
@@ -40,6 +41,9 @@ _UNITS = {
     "immutable-mine.timer": ("timers.target",),
     "immutable-ssh-host-keys.service": ("ssh.service", "ssh.socket"),
 }
+
+_MAY_LOAD_RULES = "[Unit]\nConditionCapability=CAP_NET_ADMIN\n"
+"""For services of firewalls: a machine that may load no rules leaves them out, and they do not fail."""
 
 
 def build(host: Host, workspace: Path, order: Mapping[str, Any], lower: tuple[str, ...]) -> dict[str, Any]:
@@ -135,6 +139,8 @@ def finish(tree: Path) -> None:
         _write(tree, f"lib/systemd/system/{unit}", source.joinpath(unit).read_text())
         for other in wanted_by:
             _link(tree, f"etc/systemd/system/{other}.wants/{unit}", f"/lib/systemd/system/{unit}")
+    for unit in FIREWALLS:
+        _write(tree, f"lib/systemd/system/{unit}.d/immutable.conf", _MAY_LOAD_RULES)
     _write(tree, "etc/salt/minion.d/zz-immutable.conf", source.joinpath("zz-immutable.conf").read_text())
     _write(tree, str(MACHINE_PATH).lstrip("/"), "")  # the file of each machine is mounted over it
     for command in ("salt-call", "salt-minion"):

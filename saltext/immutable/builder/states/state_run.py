@@ -22,6 +22,7 @@ from saltext.immutable.builder import mirrors, offline, pins
 from saltext.immutable.builder.sources import debian
 from saltext.immutable.builder.sources.minion import EXTENSION_MODULES, VENV
 from saltext.immutable.builder.states import chroot, failures, minion_config
+from saltext.immutable.builder.states.handlers.network import FIREWALLS
 from saltext.immutable.builder.states.traced_salt_call import AT_BOOT, HASH_KEY, OWN_KERNEL
 from saltext.immutable.host import Host, remove, tail
 from saltext.immutable.machines.description import Machine
@@ -226,9 +227,10 @@ def deferred(machine: Machine, lines: Sequence[Sequence[Any]] | None) -> list[di
                 f"{each['state']} leaves this to the boot: {each['what']}, but {unit} is not enabled in the image, so "
                 "no machine would do it; install the package of that unit and enable it (service.enabled)"
             )
-        if unit == "nftables.service":
+        saved = (unit, each["what"])
+        if saved == FIREWALLS["nftables"]:
             _require_included(machine, each["state"])
-        if unit == "netfilter-persistent.service" and machine.run(["test", "-e", _LOADS_IPTABLES]).returncode:
+        if saved == FIREWALLS["iptables"] and machine.run(["test", "-e", _LOADS_IPTABLES]).returncode:
             raise CommandExecutionError(
                 f"{each['state']} saves rules of iptables, and {unit} has no plugin that loads them; install the "
                 "package iptables-persistent in a state"

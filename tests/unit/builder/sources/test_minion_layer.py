@@ -1,6 +1,8 @@
-"""What the minion layer leaves out, so that two bakes give the same layer."""
+"""What the minion layer leaves out, so that two bakes give the same layer, and what it says of firewalls."""
 
 from __future__ import annotations
+
+import pytest
 
 from saltext.immutable.builder.sources import minion
 
@@ -14,3 +16,10 @@ def test_the_time_of_our_wheel_is_removed_from_disk_and_record(tmp_path):
     minion.finish(tmp_path)
     assert (info / "RECORD").read_text() == kept
     assert not (info / "uv_cache.json").exists()
+
+
+@pytest.mark.parametrize("unit", ["netfilter-persistent.service", "nftables.service", "ufw.service"])
+def test_a_firewall_is_left_out_where_a_machine_may_load_no_rules(tmp_path, unit):
+    minion.finish(tmp_path)
+    added = (tmp_path / f"usr/lib/systemd/system/{unit}.d/immutable.conf").read_text()
+    assert added == "[Unit]\nConditionCapability=CAP_NET_ADMIN\n"

@@ -11,6 +11,7 @@ from salt.exceptions import CommandExecutionError
 from saltext.immutable import systemd
 from saltext.immutable.builder.states import state_run
 from saltext.immutable.builder.states.handlers import kernel, mounts
+from saltext.immutable.builder.states.handlers.network import FIREWALLS
 from tests.support.fake_states import RESULT, SYSCTL, FakeStates, answer
 
 
@@ -483,7 +484,7 @@ def test_saved_rules_are_included_from_where_salt_saves_them(tmp_path, is_folder
     """Salt writes a file of the folder, or in place of the folder where there is none."""
     (tmp_path / "nftables").mkdir() if is_folder else (tmp_path / "nftables").touch()
     (tmp_path / "nftables.conf").write_text(config)
-    lines = [["deferred", "ssh (nftables.append) of web", "load the rules", "nftables.service"]]
+    lines = [["deferred", "ssh (nftables.append) of web", FIREWALLS["nftables"][1], "nftables.service"]]
     if not says:
         assert state_run.deferred(FakeMachine(tmp_path), lines)[0]["applied_by"] == "nftables.service"
         return
@@ -492,9 +493,16 @@ def test_saved_rules_are_included_from_where_salt_saves_them(tmp_path, is_folder
 
 
 def test_saved_rules_of_iptables_need_the_plugin_that_loads_them(tmp_path):
-    lines = [["deferred", "ssh (iptables.append) of web", "load the rules", "netfilter-persistent.service"]]
+    lines = [["deferred", "ssh (iptables.append) of web", FIREWALLS["iptables"][1], "netfilter-persistent.service"]]
     with pytest.raises(CommandExecutionError, match="that loads them; install the package iptables-persistent"):
         state_run.deferred(FakeMachine(tmp_path), lines)
     (tmp_path / "plugins.d").mkdir()
     (tmp_path / "plugins.d/15-ip4tables").touch()
+    assert len(state_run.deferred(FakeMachine(tmp_path), lines)) == 1
+
+
+@pytest.mark.parametrize(("unit", "_"), FIREWALLS.values())
+def test_a_firewall_that_is_started_at_boot_has_its_rules_from_anywhere(tmp_path, unit, _):
+    """A file of the tree has them: only rules that Salt saved are to be included from where it saves them."""
+    lines = [["deferred", "wall (service.running) of web", f"start {unit}: a condition is not met", unit]]
     assert len(state_run.deferred(FakeMachine(tmp_path), lines)) == 1

@@ -8,7 +8,7 @@ from saltext.immutable.builder.states.handlers.call import AT_LAUNCH, Call, Resu
 
 _NO_FIREWALLD = re.compile(r"not running|NOT_RUNNING|D-?Bus|firewall-cmd failed", re.IGNORECASE)
 _SAVING = ("append", "insert", "delete", "set_policy")
-_FIREWALLS = {
+FIREWALLS = {
     "iptables": ("netfilter-persistent.service", "load the saved rules of iptables"),
     "nftables": ("nftables.service", "load the saved rules of nftables, which /etc/nftables.conf has to include"),
 }
@@ -20,7 +20,7 @@ def firewall(call: Call) -> Result:
     family, _, function = call.function.partition(".")
     if function not in _SAVING:
         return call.run()
-    unit, what = _FIREWALLS[family]
+    unit, what = FIREWALLS[family]
     if family == "iptables" and call.salt["grains.get"]("os_family") != "Debian":
         unit = "iptables.service"
     if not call.get("save") and not any(rule.get("save") for rule in call.get("rules") or ()):
