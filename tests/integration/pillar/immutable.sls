@@ -98,6 +98,7 @@ immutable:
       from: {recipe: base}
       bake_id: kernel-bake.tests.example.com
       states: [kernel]
+      assume_stable: true
       at_boot: [cron]
       tests: {idempotent: true}
     place:

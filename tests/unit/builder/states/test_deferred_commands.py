@@ -32,7 +32,8 @@ def image(tmp_path, monkeypatch):
         ("sysctl.d/a.conf", "vm.swappiness = 10\n-kernel.dmesg_restrict=1\nnet/ipv4/ip_forward=1\n# vm.x = 1\n"),
         ("sysctl.d/b.conf", "net.ipv4.tcp_rmem = 4096   87380 6291456\n"),
         ("modules-load.d/a.conf", "nbd\nbr_netfilter\n"),
-        ("fstab", "/dev/vdb1 /srv/data ext4 defaults 0 0\nnone /proc proc\n/swapfile none swap defaults 0 0\n"),
+        ("fstab", f"/dev/vdb1 /srv/data ext4 defaults 0 0\nnone /proc proc\n{tmp_path}/swap none swap defaults 0 0\n"),
+        ("swap", ""),
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -65,7 +66,7 @@ def call(place: Path, name: str, stderr: str, function: str = "cmd.run", retcode
         ("modprobe -a nbd br-netfilter", [MODULES]),
         ("modprobe nbd && sysctl --system", [MODULES, SYSCTL]),
         ("swapon -a", [FSTAB]),
-        ("swapon /swapfile", [FSTAB]),
+        ("swapon {}/swap", [FSTAB]),
         ("mount -a", [FSTAB]),
         ("mount /srv/data", [FSTAB]),
         ("apparmor_parser -r -W /etc/apparmor.d/usr.bin.app", ["apparmor.service"]),
@@ -91,6 +92,7 @@ def test_what_the_boot_of_the_image_does_anyway_is_left_to_it(image, line, by):
         "modprobe -r nbd",
         "swapon /other",
         "mount /srv/other",
+        "mount /srv/data /srv/other",
         "mount -o remount,ro /srv/data",
         "echo 20 > /proc/sys/vm/swappiness",
         "modprobe nbd || true; modprobe dummy",
@@ -118,6 +120,13 @@ def test_what_no_boot_does_fails_and_says_the_ways_out(image, line):
 def test_only_what_a_container_may_not_do_is_left_to_the_boot(image, line, stderr, code):
     states, result = call(image, line, stderr, retcode=code)
     assert (result["result"], states.noted()) == (False, [])
+
+
+def test_a_swap_file_that_the_tree_forgot_fails(image):
+    (image / "swap").unlink()
+    assert (
+        call(image, "swapon -a", f"swapon: cannot open {image}/swap: No such file or directory")[1]["result"] is False
+    )
 
 
 @pytest.mark.parametrize("setting", ["vm.swappines = 1", "vm.swappiness = much"])

@@ -154,14 +154,16 @@ def _lines_of_fstab() -> list[list[str]]:
 def _swapon(words: Sequence[str]) -> Left | None:
     swaps = [line[0] for line in _lines_of_fstab() if line[2] == "swap"]
     given = swaps if {*words} & {"-a", "--all"} else [word for word in words if not word.startswith("-")]
-    return (f"activate the swap {', '.join(given)}", FSTAB) if given and {*given} <= {*swaps} else None
+    if not given or {*given} - {*swaps} or not all(each.startswith(DEVICES) or Path(each).exists() for each in given):
+        return None
+    return f"activate the swap {', '.join(given)}", FSTAB
 
 
 def _mount(words: Sequence[str]) -> Left | None:
     """Return that a boot mounts what ``mount -a``, or ``mount`` of one place, does, if it needs devices."""
     devices = {line[1]: line[0] for line in _lines_of_fstab() if line[0].startswith(DEVICES) and line[2] != "swap"}
-    given = list(devices) if [*words] in (["-a"], ["--all"]) else [word for word in words if word in devices]
-    if not given or (len(given) != len(words) and "a" not in words[0]):
+    given = list(devices) if [*words] in (["-a"], ["--all"]) else list(words)
+    if not given or {*given} - {*devices}:
         return None
     return f"mount {', '.join(f'{devices[place]} on {place}' for place in given)}", FSTAB
 
