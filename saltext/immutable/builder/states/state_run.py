@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -309,12 +310,14 @@ def _salt_call(
 
 
 def _parse(done: CompletedProcess[str]) -> Any:
-    """Return the answer of salt-call, which begins at the first ``{`` of its output; None if there is none."""
-    start = done.stdout.find("{")
-    try:
-        return json.loads(done.stdout[start:])["local"] if start >= 0 else None
-    except (ValueError, KeyError):
-        return None
+    """Return the answer of salt-call, the first JSON in its output that is one; None if there is none.
+
+    What states start in the background (``bg: True``) writes to the same output, before the answer or behind it.
+    """
+    for begin in re.finditer("^{", done.stdout, re.MULTILINE):
+        with suppress(ValueError, KeyError, TypeError):
+            return json.JSONDecoder().raw_decode(done.stdout, begin.start())[0]["local"]
+    return None
 
 
 def _errors(result: Any, done: CompletedProcess[str]) -> str:
