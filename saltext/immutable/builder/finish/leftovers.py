@@ -24,7 +24,7 @@ _IDENTITIES = {
     ADDRESS: "holds the address of the machine that baked it",
 }
 _WAY_OUT = "; let a state of at_launch write the file, or give the recipe `bake_identity: {{{}: ok}}`"
-_NOT_KEPT = "an image keeps nothing in /tmp, /var/tmp, /var/backups and caches, and logs only empty"
+_NOT_KEPT = "no image keeps what is of one bake or machine (/tmp, /var/tmp, caches, the content of logs, /etc/hostname)"
 _AT_LAUNCH = "; if a machine needs what these states write, let a state of at_launch do it"
 _IDENTITY = ("etc/salt/minion_id", "etc/salt/pki/**/*", "var/lib/salt/pki/**/*", mirrors.APT_CONF)
 _OF_MACHINE = ("etc/hostname", "etc/ssh/ssh_host_*_key*")
