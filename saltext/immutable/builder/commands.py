@@ -147,6 +147,7 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
                 idle += state_run.lost(machine, lines)
                 results = run.run_inside(machine, order, secret_values)
                 trace = state_run.trace(machine)
+                machine_id = machine.run(["cat", "/etc/machine-id"]).stdout.strip()
             if not all(result["passed"] for result in results):
                 return {"tests": results}
             if machine.boot:
@@ -160,7 +161,7 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         packages = _packages_with(host, workspace, order["below"])
         state_run.finish(workspace / "fs")
         about: dict[str, Any] = {"packages": packages, "grains": grains, "sls": sls, "tests": results}
-        about |= {"deferred": deferred, "services": services, "address": machine.address}
+        about |= {"deferred": deferred, "services": services, "address": machine.address, "machine_id": machine_id}
         layer = _commit(host, workspace, seconds, order, secret_values, writers=state_run.writers(lines), **about)
         layer["warnings"] = [*layer["warnings"], *chroot_warnings, *idle]
         return {**layer, "trace": trace, "pinned": bool(order["pins"])}
@@ -304,14 +305,15 @@ def _commit(
     secret_values: Sequence[secrets.Secret] = (),
     address: str | None = None,
     writers: Mapping[str, str] = MappingProxyType({}),
+    machine_id: str | None = None,
     **about: Any,
 ) -> dict[str, Any]:
     """Slim, scrub and search the tree of a workspace, then commit it as a layer; return the layer.
 
     ``order``: what, and what `layers.commit`, `slim` and `leftovers` take: instead_of, slim, bake_id, bake_identity.
     ``phases``: seconds of each phase so far, as `timed` gives them. ``secret_values``: warn of files that hold one.
-    ``address``: that of the machine in which the states ran. ``writers``: path to state of the files that states wrote.
-    ``about``: metadata of the layer.
+    ``address``, ``machine_id``: of the machine in which the states ran. ``writers``: path to state of the files that
+    states wrote. ``about``: metadata of the layer.
     """
     tree, lower = workspace / "fs", [host.l / name for name in layers.short_names(list(order.get("below", ())))]
     written = leftovers.written(tree, writers)
@@ -323,7 +325,8 @@ def _commit(
         scrub.scrub(tree)
         mirrors.remove_resolv_conf(tree)
     with phase("search"):
-        found = search(tree, {**secrets.patterns(secret_values), **leftovers.patterns(order.get("bake_id"), address)})
+        identity = leftovers.patterns(order.get("bake_id"), address, machine_id)
+        found = search(tree, {**secrets.patterns(secret_values), **identity})
         leftovers.refuse(tree, found)
         warnings = [*secrets.warnings(found, secret_values)]
         warnings += [*leftovers.warnings(found, writers, allowed), *own]

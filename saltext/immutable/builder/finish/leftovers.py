@@ -18,10 +18,12 @@ from saltext.immutable.builder.finish.scrub import is_real
 from saltext.immutable.builder.finish.search import Pattern
 
 PATHS, BAKE_ID, HOST_NAME, ADDRESS = "paths of the bake", "bake id", "host name", "address"
+MACHINE_ID = "machine id"
 _IDENTITIES = {
     BAKE_ID: "holds the bake_id of the recipe, which no machine has",
     HOST_NAME: "holds the host name of the machine that baked it, which no machine has",
     ADDRESS: "holds the address of the machine that baked it",
+    MACHINE_ID: "holds the machine-id of the machine that baked it, which no other machine has",
 }
 _WAY_OUT = "; let a state of at_launch write the file, or give the recipe `bake_identity: {{{}: ok}}`"
 _NOT_KEPT = "no image keeps what is of one bake or machine (/tmp, /var/tmp, caches, the content of logs, /etc/hostname)"
@@ -35,10 +37,12 @@ _FILES = 20
 """Files that are listed for one kind of finding."""
 
 
-def patterns(bake_id: str | None = None, address: str | None = None) -> dict[str, Pattern]:
+def patterns(
+    bake_id: str | None = None, address: str | None = None, machine_id: str | None = None
+) -> dict[str, Pattern]:
     """Return the patterns to search a layer for, by kind of finding.
 
-    ``bake_id`` and ``address``: those of the machine in which states made the layer, if one did.
+    ``bake_id``, ``address`` and ``machine_id``: those of the machine in which states made the layer, if one did.
     """
     found = {private_keys.KIND: private_keys.PATTERN}
     if bake_id and address:
@@ -47,6 +51,8 @@ def patterns(bake_id: str | None = None, address: str | None = None) -> dict[str
         host_name = bake_id.partition(".")[0]
         if host_name != bake_id and "-" in host_name:  # a plain word such as web is in many files
             found[HOST_NAME] = Pattern((host_name.encode(),), _whole_word(host_name, rb"[A-Za-z0-9._-]"), OURS)
+        if machine_id:
+            found[MACHINE_ID] = Pattern((machine_id.encode(),), skip=OURS)
         found[ADDRESS] = Pattern((address.encode(),), _whole_word(address, rb"[0-9.]"), OURS)
     return found
 

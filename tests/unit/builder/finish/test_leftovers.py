@@ -92,6 +92,17 @@ def test_an_identity_is_refused_and_its_file_named(tmp_path, path):
         leftovers.refuse(tmp_path, {})
 
 
+def test_a_file_that_holds_the_machine_id_of_the_bake_is_found(tmp_path):
+    put(tmp_path, "etc/agent.conf", "id=0d60c389a29b56b9b9a01755b395690f\n")
+    put(tmp_path, "etc/other.conf", "id=61ab96cb7081500d8bbecf37966884b4\n")
+    patterns = leftovers.patterns("web-bake.example.com", "10.117.0.2", "0d60c389a29b56b9b9a01755b395690f")
+    found = search(tmp_path, patterns)
+    assert found[leftovers.MACHINE_ID] == ["etc/agent.conf"]
+    [warning] = leftovers.warnings(found, {"/etc/agent.conf": "agent (file.managed) of web"})
+    assert "machine-id" in warning and "agent (file.managed) of web" in warning and "bake_identity" in warning
+    assert leftovers.warnings(found, {}, ["/etc/agent.conf"]) == []
+
+
 def test_an_empty_machine_id_and_a_link_out_of_the_tree_are_allowed(tmp_path):
     put(tmp_path, "host/minion/minion.pem")
     put(tmp_path, "fs/etc/machine-id", "")
