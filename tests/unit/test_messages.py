@@ -51,7 +51,7 @@ COMPOSED = {
 ELSEWHERE = {
     "CommandExecutionError(message)": "the message of another error, without the secrets in it",
     "CommandExecutionError(said['error'])": "the message of an error in a process of ours",
-    "CommandExecutionError(failures.describe(result, partial(_where, machine, saltenv)))": (
+    "CommandExecutionError(failures.describe(result, where, unanswered(trace(machine))))": (
         "begins with how many states failed; correct them, and bake again"
     ),
     "NoAnswer(f'{url}: {err}')": "a note on the health of a machine",

@@ -138,7 +138,9 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
                 order = _with_pins(machine, order)
                 grains = state_run.sync(machine, order) if order["sync"] else order["grains"]
                 secret_values = secrets.read(machine, order)
-            with phase("states"), secrets.redacted(secret_values), kept.if_failed(machine, order, secret_values):
+            kept_if_failed = kept.if_failed(machine, order, secret_values)
+            noting = state_run.noting_secrets(machine, secret_values)
+            with phase("states"), secrets.redacted(secret_values), kept_if_failed, noting:
                 sls, chroot_warnings = state_run.apply(machine, order)
             with phase("inside tests"):
                 lines = state_run.trace(machine)
@@ -163,7 +165,7 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
         about: dict[str, Any] = {"packages": packages, "grains": grains, "sls": sls, "tests": results}
         about |= {"deferred": deferred, "services": services, "address": machine.address, "machine_id": machine_id}
         layer = _commit(host, workspace, seconds, order, secret_values, writers=state_run.writers(lines), **about)
-        layer["warnings"] = [*layer["warnings"], *chroot_warnings, *idle]
+        layer["warnings"] = [*layer["warnings"], *chroot_warnings, *idle, *state_run.unanswered(lines)]
         return {**layer, "trace": trace, "pinned": bool(order["pins"])}
 
 
@@ -183,7 +185,7 @@ def apply_again(host: Host, order: Mapping[str, Any]) -> dict[str, str]:
         if order["sync"]:
             state_run.sync(machine, order)
         secret_values = secrets.read(machine, order)
-        with secrets.redacted(secret_values):
+        with secrets.redacted(secret_values), state_run.noting_secrets(machine, secret_values):
             found = state_run.apply_again(machine, order, order["left"])
         return dict([secrets.redact(text, secret_values) for text in each] for each in found.items())
 

@@ -47,11 +47,12 @@ class Keys:
             Path(self._opts["pki_dir"], "minions", _checked(minion_id)).write_text(pub)
 
     def forget(self, minion_id: str) -> None:
-        """Remove the stub and every key of this id."""
+        """Remove the stub and every key of this id, and what it told the mine, which Salt would keep."""
         with suppress(FileNotFoundError):
             (self._stubs / _checked(minion_id)).unlink()
         with self._salt_keys() as keys:
             keys.delete_key(match=_checked(minion_id))
+            salt.cache.factory(self._opts).flush("mine", minion_id)
 
     def known(self) -> set[str]:
         """Return the ids that have a stub or a key: accepted, pending, denied or rejected."""

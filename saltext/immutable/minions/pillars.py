@@ -40,15 +40,15 @@ def pillar(opts: Mapping[str, Any], minion_id: str, grains: Mapping[str, Any], *
 
 @contextmanager
 def _quiet() -> Iterator[list[tuple[logging.Handler, logging.LogRecord]]]:
-    """Keep errors that Salt logs in this thread off the terminal while the block runs; log files have them.
+    """Keep what Salt warns of in this thread off the terminal while the block runs; log files have it.
 
-    Most are among the errors of the pillar, and Salt prints each with a traceback. Gives what was kept off.
+    Most errors are among the errors of the pillar, and Salt prints each with a traceback. Gives what was kept off.
     """
     thread, kept = threading.get_ident(), list[tuple[logging.Handler, logging.LogRecord]]()
 
     def keeping(handler: logging.Handler) -> Callable[[logging.LogRecord], bool]:
         def passes(record: logging.LogRecord) -> bool:
-            mine = record.levelno >= logging.ERROR and record.thread == thread
+            mine = record.levelno >= logging.WARNING and record.thread == thread
             kept.extend([(handler, record)] if mine else [])
             return not mine
 

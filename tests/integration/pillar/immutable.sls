@@ -114,6 +114,15 @@ immutable:
       from: {recipe: base}
       bake_id: wall-bake.tests.example.com
       states: [wall]
+    outside:
+      from: {recipe: base}
+      bake_id: outside-bake.tests.example.com
+      states: [outside]
+      secrets: [token, stored, later]
+    wanting:
+      from: {recipe: base}
+      bake_id: outside-wanting.tests.example.com
+      states: [outside.wanting]
     restless:
       from: {recipe: base}
       bake_id: restless-bake.tests.example.com

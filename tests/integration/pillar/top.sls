@@ -7,6 +7,9 @@ base:
     - shop
   'formula-*':
     - formula
+  'outside-*':
+    - encrypted
+    - stored
   'vault-*':
     - vault
   'fort-*':

@@ -334,6 +334,18 @@ def test_what_cannot_be_proven_is_built_each_time_unless_the_recipe_says_that_it
     assert baked()["cached"]
 
 
+@pytest.mark.parametrize(
+    ("what", "warned"),
+    [("asks the mine", True), ("asks other minions (publish.publish)", True), ("runs a command", False)],
+)
+def test_what_others_answered_a_recipe_that_counts_as_stable_is_told(master, baked, what, warned):
+    master.recipes["web"] = replace(WEB, assume_stable=True)
+    master.trace = [*master.trace, ["unproven", f"web/init.sls {what}"]]
+    for report in (baked(), baked()):
+        said = [each for each in report["warnings"] if "counts as unchanged (assume_stable)" in each]
+        assert [f"web/init.sls {what}; bake with refresh=always" in each for each in said] == [True] * warned
+
+
 def test_tests_that_run_in_the_machine_that_bakes_judge_again_when_they_change(master, baked, monkeypatch):
     test = "web/saltcheck-tests/init.tst"
     master.files = {"base": {**USED["base"], test: "33188 aa"}}

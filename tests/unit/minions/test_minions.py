@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import salt.cache
 import salt.config
 from salt.exceptions import CommandExecutionError, SaltInvocationError, SaltReqTimeoutError
 from salt.utils.crypt import pem_finger
@@ -24,6 +25,7 @@ from saltext.immutable import minions
 from saltext.immutable.minions import LaunchFailed, Minions, NoAnswer, health, proven_answers
 from saltext.immutable.minions import jobs as jobs_of_salt
 from saltext.immutable.minions.events import MAX_EVENTS
+from saltext.immutable.minions.keys import Keys
 from saltext.immutable.spec.model import STATES_CHECK, FunctionCheck, HttpCheck
 
 
@@ -498,6 +500,14 @@ def test_an_id_is_contested_if_salt_denied_another_key(salt_side, keys, conteste
 def test_a_key_is_accepted_if_salt_lists_it(salt_side, keys, accepted):
     salt_side._listed = lambda: keys
     assert salt_side.accepted("web-1") is accepted
+
+
+def test_what_a_minion_told_the_mine_is_forgotten_with_its_key(opts):
+    cache = salt.cache.factory(opts)
+    for minion_id in ("web-1", "web-2"):
+        cache.store("mine", minion_id, {"network.ip_addrs": ["10.0.0.7"]})
+    Keys(opts).forget("web-1")
+    assert cache.list("mine") == ["web-2"]
 
 
 @pytest.mark.parametrize("left", ["nothing", "a socket that nobody serves"])

@@ -214,9 +214,20 @@ def _record(
     context: BakeContext, recipe: Recipe, stack: Stack, grains: Inputs, made_from: Inputs, more: Inputs
 ) -> Stack:
     """Return the stack with what its highest layer was made from: for comparing images, and for `image.why`."""
+    if recipe.assume_stable and (asked := [each for each in stack.top.get("unproven") or () if " asks " in each]):
+        stack = stack.amend_top(warnings=[*stack.top.get("warnings", ()), _assumed(recipe, asked)])
     origin = contents.of_states(recipe, made_from, stack.top.get("sls"))
     parts = _parts(context, recipe, stack, grains, made_from, more)
     return replace(stack, state_origins={**stack.state_origins, recipe.name: origin}, parts=parts)
+
+
+def _assumed(recipe: Recipe, asked: Sequence[str]) -> str:
+    """Return a warning about what others answered a bake, and may answer otherwise by now."""
+    more = f", and {len(asked) - _NAMED} more" if len(asked) > _NAMED else ""
+    return (
+        f"what others answered the states of {recipe.name} counts as unchanged (assume_stable): "
+        f"{', '.join(asked[:_NAMED])}{more}; bake with refresh=always to ask again"
+    )
 
 
 def _parts(

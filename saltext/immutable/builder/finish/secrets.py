@@ -1,4 +1,4 @@
-"""Find the pillar values that a recipe marks as secret in the files of a layer.
+"""Find secrets in the files of a layer: pillar values that a recipe marks, and what states read from a secret store.
 
 The values are read in the machine that bakes and searched for on the builder. They never leave this module: no job,
 event, error or store holds them.
@@ -28,6 +28,8 @@ _BASE64_LENGTH = 48
 """Characters of base64 that are compared: tools break its lines at 64 or 76."""
 _LINE_LENGTH = 20
 """Characters. A line of this length identifies a value of several lines, which a file may hold indented."""
+_STORE = "sdb://"
+"""How the name of a value in a secret store begins."""
 _FILES = 20
 """Files that are listed for one value."""
 # Like `pillar.items`, which cannot be used: salt-call would return the pillar to the master's job cache, and Salt 3008
@@ -44,10 +46,10 @@ print(json.dumps(asked.compile_pillar(), default=str))
 
 @dataclass(frozen=True)
 class Secret:
-    """One marked value. Its repr does not show the value."""
+    """One secret value. Its repr does not show the value."""
 
     pillar: str
-    """Its pillar path: ``db:password``."""
+    """Its pillar path, ``db:password``, or its URI in a secret store, ``sdb://vault/password``."""
     value: str
 
     def __repr__(self) -> str:
@@ -90,10 +92,16 @@ def read(machine: Machine, order: Mapping[str, Any]) -> list[Secret]:
     return list(select(pillar, order["secrets"]))
 
 
+def of_stores(lines: str) -> list[Secret]:
+    """Return the values that secret stores gave to states. ``lines``: as `builder.states.trace` writes them."""
+    given = (json.loads(line) for line in lines.splitlines())
+    return list(dict.fromkeys(secret for name, value in given for secret in select({name: value}, ["*"])))
+
+
 def select(pillar: Any, globs: Sequence[str], path: tuple[str, ...] = ()) -> Iterator[Secret]:
     """Yield each text in a pillar whose path, or the beginning of it, matches one of the globs.
 
-    A glob matches element by element: ``tls:*:key``.
+    A glob matches element by element: ``tls:*:key``. The URI of a value in a secret store is no secret.
     """
     if isinstance(pillar, Mapping):
         for name, value in pillar.items():
@@ -101,8 +109,12 @@ def select(pillar: Any, globs: Sequence[str], path: tuple[str, ...] = ()) -> Ite
     elif isinstance(pillar, list):
         for number, value in enumerate(pillar):
             yield from select(value, globs, (*path, str(number)))
-    elif isinstance(pillar, str) and len(pillar.strip()) >= MIN_LENGTH and any(_matches(path, each) for each in globs):
+    elif isinstance(pillar, str) and _may_be_found(pillar) and any(_matches(path, each) for each in globs):
         yield Secret(":".join(path), pillar)
+
+
+def _may_be_found(value: str) -> bool:
+    return len(value.strip()) >= MIN_LENGTH and not value.startswith(_STORE)
 
 
 def _matches(path: Sequence[str], glob: str) -> bool:
@@ -149,10 +161,13 @@ def warnings(found: Mapping[Any, Sequence[str]], secrets: Sequence[Secret]) -> l
 
 
 def _sentences(pillar: str, form: str, paths: Sequence[str]) -> Iterator[str]:
+    of_store = pillar.startswith(_STORE)
+    what = f"{pillar}{form}" if of_store else f"pillar {pillar}{form}"
+    why = "which the states read from a secret store" if of_store else "which the recipe marks as secret"
     for path in paths[:_FILES]:
         yield (
-            f"{path} holds the value of pillar {pillar}{form}, which the recipe marks as secret, so everybody who has "
-            "the image has it; let a state of at_launch write it to /run"
+            f"{path} holds the value of {what}, {why}, so everybody who has the image has it; let a state of "
+            "at_launch write it to /run"
         )
     if len(paths) > _FILES:
-        yield f"... and {len(paths) - _FILES} more files hold the value of pillar {pillar}{form}"
+        yield f"... and {len(paths) - _FILES} more files hold the value of {what}"

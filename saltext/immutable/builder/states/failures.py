@@ -30,18 +30,20 @@ _LINES = 10
 """Lines of a command's output in the message."""
 
 
-def describe(result: Mapping[str, Any], where: Where = lambda sls, state_id: "") -> str:
+def describe(
+    result: Mapping[str, Any], where: Where = lambda sls, state_id: "", hints: Collection[str] = ()
+) -> str:
     """Return the message about a highstate in which states failed: how many, and what each of them says.
 
     ``result``: what Salt returns of each state. States that did not run because of another one are counted only.
-    ``where``: returns file and line of a state (SLS and id), or ''.
+    ``where``: returns file and line of a state (SLS and id), or ''. ``hints``: sentences on what may have failed them.
     """
     failed = {name: state for name, state in result.items() if not state["result"]}
     not_run = {name for name, state in failed.items() if str(state.get("comment", "")).startswith(_NOT_RUN)}
     own = sorted(failed.keys() - not_run, key=lambda name: (failed[name].get("__run_num__", 0), name))
     more = f", and {len(not_run)} that need them did not run" if not_run else ""
     count = f"{len(own)} of {len(result)} states failed in the bake{more}; correct them, and bake again"
-    return "\n".join([f"{count}:", *(_state(name, failed[name], where) for name in own)])
+    return "\n".join([f"{count}:", *(_state(name, failed[name], where) for name in own), *hints])
 
 
 def line_of(state_id: str, text: str) -> int | None:

@@ -6,8 +6,8 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -20,10 +20,12 @@ from salt.utils.stringutils import get_context
 
 from saltext.immutable import rendering, systemd
 from saltext.immutable.builder import mirrors, offline, pins
+from saltext.immutable.builder.finish import secrets
 from saltext.immutable.builder.sources import debian
 from saltext.immutable.builder.sources.minion import EXTENSION_MODULES, VENV
 from saltext.immutable.builder.states import chroot, failures, minion_config
 from saltext.immutable.builder.states.handlers.network import FIREWALLS
+from saltext.immutable.builder.states.trace import SECRETS
 from saltext.immutable.builder.states.traced_salt_call import AT_BOOT, HASH_KEY, OWN_KERNEL
 from saltext.immutable.host import Host, remove, tail
 from saltext.immutable.machines.description import Machine
@@ -130,22 +132,28 @@ def apply(machine: Machine, order: Mapping[str, Any]) -> tuple[list[str], list[s
     ``order``: bake_id, states (``highstate`` or a list), saltenv, pillarenv, within (seconds), hash_key, minion,
     chroot, pins. Raises CommandExecutionError with the output of the states that fail, and where they do not run.
     """
-    call = _states(order)
-    done = _salt_call(machine, call, order, traced=_traced(order))
-    if done.returncode and trace(machine) is None:  # the image's Salt or pack cannot be traced: no state was applied
-        done = _salt_call(machine, call, order)
+    done = _call_states(machine, order, _states(order))
     result = _parse(done)
     saltenv = order["saltenv"] or "base"
     if not isinstance(result, dict) or not result:
-        errors = _errors(result, done)
+        errors = _errors(result, done, unanswered(trace(machine)))
         raise CommandExecutionError(
             f"the states of {order['bake_id']} did not run; correct what Salt says, and bake again:\n"
             f"{errors}{_places(machine, saltenv, errors)}"
         )
     if done.returncode or not all(state["result"] for state in result.values()):
-        raise CommandExecutionError(failures.describe(result, partial(_where, machine, saltenv)))
+        where = partial(_where, machine, saltenv)
+        raise CommandExecutionError(failures.describe(result, where, unanswered(trace(machine))))
     sls = sorted({str(state["__sls__"]) for state in result.values() if "__sls__" in state})
     return sls, chroot.warnings(result) if order.get("chroot") else []
+
+
+def _call_states(machine: Machine, order: Mapping[str, Any], words: list[str]) -> CompletedProcess[str]:
+    """Call a function of states; trace it, so that what it takes from outside is known."""
+    done = _salt_call(machine, words, order, traced=_traced(order))
+    if done.returncode and trace(machine) is None:  # the image's Salt or pack cannot be traced: no state was applied
+        done = _salt_call(machine, words, order)
+    return done
 
 
 def _where(machine: Machine, saltenv: str, sls: str, state_id: str) -> str:
@@ -191,7 +199,7 @@ def apply_again(machine: Machine, order: Mapping[str, Any], left: Sequence[str])
 
     ``left``: the names of those that left something to the boot, which they would do again.
     """
-    done = _salt_call(machine, [*_states(order), "test=True"], order)
+    done = _call_states(machine, order, [*_states(order), "test=True"])
     result = _parse(done)
     if not isinstance(result, dict) or not result:
         raise CommandExecutionError(
@@ -212,6 +220,30 @@ def trace(machine: Machine) -> list[list[Any]] | None:
     """Return the lines that `traced_salt_call` recorded, or None where it did not run."""
     done = machine.run(["cat", TRACE])
     return None if done.returncode else [list(json.loads(line)) for line in done.stdout.splitlines()]
+
+
+@contextmanager
+def noting_secrets(machine: Machine, known: list[secrets.Secret]) -> Iterator[None]:
+    """Add what states read from secret stores while the block runs to the secrets that are ``known``."""
+    try:
+        yield
+    finally:
+        with suppress(CommandExecutionError):  # a machine that has ended: the error of the block says so
+            done = machine.run(["cat", f"{TRACE}{SECRETS}"])
+            known += [] if done.returncode else secrets.of_stores(done.stdout)
+
+
+def unanswered(lines: Sequence[Sequence[Any]] | None) -> list[str]:
+    """Return a sentence for each question to the mine, to other minions or to a secret store that has no answer.
+
+    ``lines``: the result of `trace`.
+    """
+    asked = {line[1]: line[2] for line in lines or () if line[0] == "asked"}
+    return [
+        f"{sentence}, and {missing}; if machines of the image need that, let a state of at_launch do it"
+        for sentence, missing in asked.items()
+        if missing
+    ]
 
 
 def deferred(machine: Machine, lines: Sequence[Sequence[Any]] | None) -> list[dict[str, str]]:
@@ -320,11 +352,12 @@ def _parse(done: CompletedProcess[str]) -> Any:
     return None
 
 
-def _errors(result: Any, done: CompletedProcess[str]) -> str:
-    """Return the errors of a salt-call that applied no states."""
+def _errors(result: Any, done: CompletedProcess[str], hints: Sequence[str] = ()) -> str:
+    """Return the errors of a salt-call that applied no states, and ``hints`` at what they may come from."""
+    said = f"{tail(done.stdout if result is None else '')}\n{tail(rendering.readable(done.stderr))}".strip()
     if isinstance(result, list) and result:  # standard error has the same, with tracebacks
-        return rendering.messages(result)
-    return f"{tail(done.stdout if result is None else '')}\n{tail(rendering.readable(done.stderr))}".strip()
+        said = rendering.messages(result)
+    return "\n".join([said, *hints])
 
 
 def stop(machine: Machine, within: float) -> None:

@@ -14,6 +14,10 @@ Runs in the machine that bakes. A line of the file is one observation, a JSON li
 - ``lost, state, what, place``: what a state did to the machine that bakes only; where it mounted something, or ''
 - ``wrote, path, state``: a state of files was applied to this path
 - ``service, unit, running``: a state declared that this unit is running, or dead
+- ``asked, sentence, missing``: what was asked of the mine, of minions or of a secret store, and why it has no answer
+
+Values of secret stores (sdb) are in a file of their own (`SECRETS`), which does not leave the machine that bakes as the
+trace does: a line is a list of name and value.
 """
 
 from __future__ import annotations
@@ -34,6 +38,14 @@ _UNPROVEN_REQUESTS = {
     "minion_pub": "asks other minions",
     "minion_runner": "asks the master's runners",
 }
+SECRETS = ".secrets"
+"""What is added to the name of the trace for the name of the file with values of secret stores."""
+_NO_ANSWER = "nobody answered"
+_NO_PROFILE = "neither config nor pillar of the minion that bakes has this profile, so the states have the URI itself"
+_NO_MINION = "no minion runs in a bake, which would pass it on"
+_TELLS_MINE = "_minion_mine"
+_LONGEST = 100
+"""Characters of what was asked in a sentence."""
 _INTERNAL = ("__run_num__", "order")
 """Keys of a chunk of the low state that Salt adds itself."""
 
@@ -52,10 +64,12 @@ class Trace:
         """Number of list requests in progress that are recorded in more detail elsewhere."""
         self._envs: tuple[Any, ...] = ()
         """saltenv and pillarenv of the pillar that the states have."""
+        self._published: dict[Any, str] = {}
+        """What was asked of other minions, by the id of its job."""
 
     def divert(self, file: str) -> None:
         """Write into another file from now on, and forget what was recorded."""
-        self._out = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._out, self._secrets = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), f"{file}{SECRETS}"
         self._seen: set[str] = set()
         self.checked: set[str] = set()
         """Files of custom modules that were checked."""
@@ -74,7 +88,21 @@ class Trace:
 
     def unproven(self, reason: str) -> None:
         """Record that something cannot be proven, and in which state or file."""
-        self.note("unproven", f"{self.in_progress[-1] if self.in_progress else 'salt-call'} {reason}")
+        self.note("unproven", f"{self._where()} {reason}")
+
+    def _where(self) -> str:
+        return self.in_progress[-1] if self.in_progress else "salt-call"
+
+    def record_secret(self, name: str, value: Any) -> None:
+        """Record a value of a secret store. ``name``: its URI, which Salt gives itself where there is no such store."""
+        self.unproven(f"asks a secret store ({name})")
+        missing = _NO_PROFILE if value == name else _NO_ANSWER if value is None else ""
+        self.append("asked", f"{self._where()} asked for {name}", missing)
+        if missing:
+            return
+        out = os.open(self._secrets, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.write(out, f"{json.dumps([name, value], default=str)}\n".encode())
+        os.close(out)
 
     def record_request(self, load: Any) -> None:
         """Record a request to the master. ``load``: its payload."""
@@ -88,6 +116,23 @@ class Trace:
         elif command == "_pillar":
             override = load.get("pillar_override") or load.get("ext")
             self._record_pillar((load.get("saltenv"), load.get("pillarenv")), override)
+
+    def record_event(self, tag: str) -> None:
+        """Record an event by which a function tells the mine something. ``tag``: the tag of the event."""
+        if tag == _TELLS_MINE:
+            self.append("asked", f"{self._where()} told the mine", _NO_MINION)
+
+    def record_answer(self, load: Any, answer: Any) -> None:
+        """Record whether the mine or other minions had anything to say. ``load``: the payload of the request."""
+        command = load.get("cmd") if isinstance(load, dict) else None
+        if command == "_mine_get":
+            self.append("asked", f"{self._where()} asked the mine for {_asked(load)}", "" if answer else _NO_ANSWER)
+        elif command == "minion_pub":
+            sentence = f"{self._where()} asked minions for {_asked(load)}"
+            self._published[answer.get("jid") if isinstance(answer, dict) else None] = sentence
+            self.append("asked", sentence, _NO_ANSWER)
+        elif command == "pub_ret" and (asked := self._published.get(load.get("jid"))):
+            self.append("asked", asked, "" if answer else _NO_ANSWER)
 
     def _record_pillar(self, envs: tuple[Any, ...], override: Any) -> None:
         """Record a request for a pillar. The first one is the pillar of the states, which the key covers."""
@@ -116,6 +161,12 @@ class Trace:
     def derived(self, text: str) -> bytes:
         """Return 32 bytes that are the same for a text each time, and that nobody without the key can tell."""
         return hmac.digest(self._key, text.encode(), "sha256")
+
+
+def _asked(load: dict[str, Any]) -> str:
+    """Return the function of a request and the minions that it is for."""
+    fun, target = load.get("fun"), load.get("tgt")
+    return f"{', '.join(map(str, fun)) if isinstance(fun, list) else fun} of {target}"[:_LONGEST]
 
 
 class counted:

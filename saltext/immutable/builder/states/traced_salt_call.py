@@ -21,7 +21,7 @@ from saltext.immutable.builder.states import custom_code, deferred, minion_event
 from saltext.immutable.builder.states.trace import Trace, wrap_method
 from saltext.immutable.builder.states.watch.files import watch_lists, watch_requests
 from saltext.immutable.builder.states.watch.states import watch_states
-from saltext.immutable.builder.states.watch.templates import explain_errors, watch_templates
+from saltext.immutable.builder.states.watch.templates import explain_errors, watch_stores, watch_templates
 
 HASH_KEY = "IMMUTABLE_TRACE_KEY"
 """Environment variable with the key of the hashes of states; plain hashes could reveal the secrets in them."""
@@ -42,6 +42,7 @@ def watch(trace: Trace) -> None:
     watch_lists(trace)
     watch_states(trace)
     watch_templates(trace)
+    watch_stores(trace)
     sys.addaudithook(trace.audit_hook)
     for kind in ("grains", "renderers"):
         for file in sorted(glob.glob(_ALWAYS_USED.format(kind))):

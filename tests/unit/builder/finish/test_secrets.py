@@ -22,6 +22,7 @@ PILLAR = {
     "tls": {"a.example": {"key": "key-of-a", "cert": "cert-of-a"}, "b.example": {"key": "key-of-b"}},
     "tokens": ["token-one", {"deep": "token-two"}],
     "pin": "12345",
+    "stored": "sdb://vault/app",
 }
 KEY = (
     "-----BEGIN PRIVATE KEY-----\n"
@@ -41,6 +42,7 @@ DB = Secret("db:password", "correct-horse")
         pytest.param(["tokens:0"], ["tokens:0"], id="an element of a list"),
         pytest.param(["db"], ["db:password"], id="short words and numbers are left out"),
         pytest.param(["pin", "nowhere:x"], [], id="nothing"),
+        pytest.param(["stored"], [], id="the URI of a secret is none"),
         pytest.param(["db:*", "db:password"], ["db:password"], id="marked by two patterns, once in the result"),
     ],
 )
@@ -71,6 +73,14 @@ def test_a_warning_names_file_and_pillar_path_and_what_to_do(warn):
         "/etc/app.conf holds the value of pillar db:password, which the recipe marks as secret, so everybody who has "
         "the image has it; let a state of at_launch write it to /run"
     ]
+
+
+def test_a_value_of_a_secret_store_is_named_by_its_uri(warn):
+    (warning,) = warn({"etc/app.conf": "password = correct-horse\n"}, Secret("sdb://vault/app", "correct-horse"))
+    assert warning == (
+        "/etc/app.conf holds the value of sdb://vault/app, which the states read from a secret store, so everybody who "
+        "has the image has it; let a state of at_launch write it to /run"
+    )
 
 
 @pytest.mark.parametrize(

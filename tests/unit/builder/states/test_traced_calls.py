@@ -68,6 +68,14 @@ def test_states_that_fail_are_not_applied_again():
     assert machine.calls == ["traced"]
 
 
+@pytest.mark.parametrize("with_trace", [(2, BAD), (1, {"local": ["Rendering SLS 'base:web' failed"]})])
+def test_states_that_fail_say_what_nobody_answered(with_trace, monkeypatch):
+    asked = ["asked", "web/init.sls asked the mine for motto of db*", "nobody answered"]
+    monkeypatch.setattr(states, "trace", lambda machine: [asked])
+    with pytest.raises(CommandExecutionError, match="motto of db\\*, and nobody answered; if .* at_launch"):
+        states.apply(FakeMachine(with_trace, traced=True), ORDER)
+
+
 def test_an_image_without_salt_is_an_error():
     machine = FakeMachine((127, None), traced=False, plain=(127, None))
     with pytest.raises(CommandExecutionError, match="did not run"):

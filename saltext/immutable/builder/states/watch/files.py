@@ -1,12 +1,13 @@
-"""Record what Salt's file client requests from the master: files, lists of names, and which names of a list it uses."""
+"""Record what Salt requests from the master: files, lists of names, which names of a list it uses, and the mine."""
 
 from __future__ import annotations
 
 import fnmatch
 import functools
+import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,15 +19,25 @@ _FORWARDERS = ("watch/files.py", "states/trace.py", "salt/fileclient.py", "modul
 
 
 def watch_requests(trace: Trace) -> None:
-    """Record each file that is requested, and the hash of each that the master gives."""
+    """Record each file that is requested, the hash of each that the master gives, and whether minions answered."""
     import salt.channel.client
     import salt.fileclient
+    import salt.utils.event
     import salt.utils.url
+
+    async def awaiting(load: Any, answer: Awaitable[Any]) -> Any:
+        found = await answer
+        trace.record_answer(load, found)
+        return found
 
     def sending(original: Callable[..., Any]) -> Callable[..., Any]:
         def send(self: Any, load: Any, *args: Any, **kwargs: Any) -> Any:
             trace.record_request(load)
-            return original(self, load, *args, **kwargs)
+            answer = original(self, load, *args, **kwargs)
+            if inspect.isawaitable(answer):
+                return awaiting(load, answer)
+            trace.record_answer(load, answer)
+            return answer
 
         return send
 
@@ -52,6 +63,14 @@ def watch_requests(trace: Trace) -> None:
 
         return get_file
 
+    def firing(original: Callable[..., Any]) -> Callable[..., Any]:
+        def fire_event(self: Any, data: Any, tag: str, *args: Any, **kwargs: Any) -> Any:
+            trace.record_event(tag)
+            return original(self, data, tag, *args, **kwargs)
+
+        return fire_event
+
+    wrap_method(salt.utils.event.SaltEvent, "fire_event", firing)
     wrap_method(salt.fileclient.RemoteClient, "get_file", getting)
     wrap_method(salt.channel.client.AsyncReqChannel, "send", sending)
     wrap_method(salt.channel.client.AsyncReqChannel, "crypted_transfer_decode_dictentry", sending)

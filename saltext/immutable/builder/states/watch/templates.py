@@ -1,4 +1,4 @@
-"""Record what templates use while Salt renders them: functions, the clock and the network.
+"""Record what templates use while Salt renders them: functions, the clock, the network, and stores of secrets.
 
 Errors of rendering are made to say where they are: Salt leaves out the lines of YAML, and the name of the template of a
 file.
@@ -53,6 +53,22 @@ def watch_templates(trace: Trace) -> None:
     for name in ("strftime", "date_format"):
         if name in filters:
             filters[name] = _recording(trace, filters[name], _is_now, f"reads the clock (filter {name})")
+
+
+def watch_stores(trace: Trace) -> None:
+    """Record each value that a store of secrets (sdb) gives, to whichever code of Salt asks."""
+    import salt.utils.sdb
+
+    def getting(original: Callable[..., Any]) -> Callable[..., Any]:
+        def sdb_get(uri: Any, *args: Any, **kwargs: Any) -> Any:
+            found = original(uri, *args, **kwargs)
+            if isinstance(uri, str) and uri.startswith("sdb://"):
+                trace.record_secret(str(uri), found)
+            return found
+
+        return sdb_get
+
+    wrap_method(salt.utils.sdb, "sdb_get", getting)
 
 
 def _checking_python(trace: Trace, render: Callable[..., Any]) -> Callable[..., Any]:
