@@ -540,6 +540,13 @@ def test_an_error_in_the_pillar_is_told_once_and_without_a_traceback(opts, monke
             minions.pillar(opts, "web-1", {"id": "web-1"})
         assert "Traceback" not in str(error.value) and shown.getvalue() == ""
         assert "Traceback" in logged.getvalue()
+        monkeypatch.setattr("salt.utils.path.which", lambda name: name and "/bin/false")
+        opts["gpg_decrypt_must_succeed"] = True
+        opts["gpg_keydir"] = "/nowhere"
+        write(opts, web="#!yaml|gpg\nrack: |\n  -----BEGIN PGP MESSAGE-----\n\n  AAAA\n  -----END PGP MESSAGE-----\n")
+        with pytest.raises(SaltInvocationError, match="Could not decrypt"):
+            minions.pillar(opts, "web-1", {"id": "web-1"})
+        assert shown.getvalue() == "" and "Could not decrypt" in logged.getvalue(), "a warning says the same"
         opts["ext_pillar"] = [{"nobody_has_this": "x"}]
         write(opts, web="rack: 1")
         assert minions.pillar(opts, "web-1", {"id": "web-1"})["rack"] == 1
