@@ -14,8 +14,10 @@ import salt.utils.event
 import salt.utils.sdb
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.builder.states import state_run, watch_files, watch_templates
+from saltext.immutable.builder.states import state_run
 from saltext.immutable.builder.states.trace import SECRETS, Trace
+from saltext.immutable.builder.states.watch import files as watch_files
+from saltext.immutable.builder.states.watch import templates as watch_templates
 
 MINE = {"cmd": "_mine_get", "fun": "motto", "tgt": "db*"}
 PUBLISH, RESULT = {"cmd": "minion_pub", "fun": "test.ping", "tgt": "db*"}, {"cmd": "pub_ret", "jid": "1"}
