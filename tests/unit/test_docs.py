@@ -88,3 +88,12 @@ TESTED = re.compile(r"`(tests/[\w./-]+)`")
 @pytest.mark.parametrize("path", sorted(set(TESTED.findall((ROOT / "docs/security.md").read_text()))))
 def test_each_test_that_the_threat_model_names_is_there(path):
     assert (ROOT / path).is_file(), f"docs/security.md names {path}, which is not there"
+
+
+def test_each_section_of_the_pillar_has_the_file_that_the_architecture_names():
+    text = (ROOT / "docs/architecture.md").read_text()
+    [row] = re.findall(r"called like its section \((.*?)\)", text)
+    like_the_section, others = row.split("; but ")
+    names = [*re.findall(r"`(\w+)`", like_the_section), *re.findall(r"in `(\w+)`", others)]
+    assert len(names) > 10
+    assert [name for name in names if not Path(ROOT, "saltext/immutable/spec", f"{name}.py").is_file()] == []
