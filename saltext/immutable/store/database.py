@@ -16,7 +16,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.schema import CreateColumn, CreateTable
 
-from saltext.immutable.store import lock_holders, schema
+from saltext.immutable.store import database_locks, schema
 from saltext.immutable.store.schema import meta
 
 if TYPE_CHECKING:
@@ -134,10 +134,10 @@ def _is_lock(error: object) -> bool:
 
 def _locked(url: sa.URL, began: float) -> StoreUnusable:
     if url.get_backend_name() == "sqlite":
-        holders, instead = lock_holders.of_sqlite(str(url.database)), "a process that `fuser` names"
+        holders, instead = database_locks.of_sqlite(str(url.database)), "a process that `fuser` names"
     else:
         tables = list(schema.metadata.tables)
-        holders, instead = lock_holders.of_postgresql(url, tables), "a session that pg_stat_activity names"
+        holders, instead = database_locks.of_postgresql(url, tables), "a session that pg_stat_activity names"
     return StoreUnusable(
         f"the store {url} has been locked by {', '.join(holders) or instead} for {time.monotonic() - began:.0f} s; "
         "look at what that process does, or end it, then run the same command again: it continues what was begun"

@@ -24,7 +24,7 @@ _NAMED = {"grains": "grain", "pillar": "pillar", "files": "file", "states": "sta
 def parts(ground: Parts, details: Parts, selected: Parts, more: Parts) -> dict[str, Any]:
     """Return the inputs of a layer of states in parts.
 
-    ``ground``: what `layer_key.of_states` returns; ``details``: `layer_key.details`; ``selected``: `references.select`;
+    ``ground``: what `layer_key.of_states` returns; ``details``: `layer_key.details`; ``selected``: `used_files.select`;
     ``more``: asked, states and unproven.
     """
     files = {f"{path} ({env})": hashed for env, found in selected["files"].items() for path, hashed in found.items()}

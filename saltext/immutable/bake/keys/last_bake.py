@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from saltext.immutable.bake.keys import references
+from saltext.immutable.bake.keys import used_files
 from saltext.immutable.images.manifest import digest
 from saltext.immutable.store import Store
 from saltext.immutable.store.schema import bakes, fingerprints, questions
@@ -24,7 +24,7 @@ def asked(store: Store, ground: str) -> list[list[list[Any]]]:
         return [list(found) for found in connection.execute(query).scalars()]
 
 
-def keep_asked(store: Store, recipe: str, ground: str, found: references.Trace) -> None:
+def keep_asked(store: Store, recipe: str, ground: str, found: used_files.Trace) -> None:
     """Keep the questions that a bake asked the master, and delete the oldest if there are many."""
     row = {"ground": ground, "hash": digest(list(found))}
     mine = sa.and_(*(questions.c[name] == value for name, value in row.items()))

@@ -16,7 +16,7 @@ import salt.loader
 import salt.version
 
 from saltext.immutable import __version__, minions
-from saltext.immutable.bake.keys import changed_inputs, references
+from saltext.immutable.bake.keys import changed_inputs, used_files
 from saltext.immutable.builder.finish import slim
 from saltext.immutable.builder.sources import wheel
 from saltext.immutable.images.manifest import canonical, digest, sha256
@@ -168,7 +168,7 @@ def _plain(data: Any) -> Any:
 
 
 class Served(Mapping[str, str]):
-    """The files that the master serves in one environment, as `references.Tree` has them; hashes are read on demand."""
+    """The files that the master serves in one environment, as `used_files.Tree` has them; hashes are read on demand."""
 
     def __init__(self, server: Any, env: str) -> None:
         """``env``: the name of the environment, or of its pin."""
@@ -224,7 +224,7 @@ def whole(served: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
 
 def complete(ground: Mapping[str, Any], served: Mapping[str, Mapping[str, str]], asked: Any) -> dict[str, Any]:
     """Return all inputs of a layer of states: the ground, and the tree's answers to what its bake asked for."""
-    return {**ground, **references.select(served, asked or None)}
+    return {**ground, **used_files.select(served, asked or None)}
 
 
 def hash_key(secret: bytes) -> str:

@@ -16,9 +16,9 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.bake import cached_layers, contents, idempotence, image_tests
 from saltext.immutable.bake.context import BakeContext, machine_network, master_address
-from saltext.immutable.bake.keys import changed_inputs, git_remotes, last_bake, layer_key, references
+from saltext.immutable.bake.keys import changed_inputs, git_remotes, last_bake, layer_key, used_files
 from saltext.immutable.bake.keys.git_remotes import Remotes
-from saltext.immutable.bake.keys.references import Tree
+from saltext.immutable.bake.keys.used_files import Tree
 from saltext.immutable.bake.stack import Stack
 from saltext.immutable.minions import machine_config
 from saltext.immutable.spec.model import Recipe
@@ -162,7 +162,7 @@ def _build_once(context: BakeContext, recipe: Recipe, below: Stack, reading: Rea
     if recipe.tests.idempotent or idempotence.is_asked(context, recipe):
         stack = idempotence.checked(context, recipe, stack, order)
     trace = stack.top.get("trace") or []
-    asked, unproven = references.asked(trace), references.unproven(tree, trace)
+    asked, unproven = used_files.asked(trace), used_files.unproven(tree, trace)
     # All inputs are read again: if one changed during the build, it is not known which of its values the layer has.
     pinned = bool(stack.top.get("pinned"))
     now = tree if pinned else layer_key.tree(context.opts)
@@ -186,12 +186,12 @@ def _build_once(context: BakeContext, recipe: Recipe, below: Stack, reading: Rea
     if ground is None or grains != reading.grains:
         ground = _ground(context, recipe, below, grains, now)
     made_from = {**ground, **answers}
-    git = remotes.used({recipe.saltenv or "base", *references.environments(trace)}, pinned=pinned)
+    git = remotes.used({recipe.saltenv or "base", *used_files.environments(trace)}, pinned=pinned)
     stack = stack.amend_top(unproven=unproven, key=layer_key.key(made_from), git=git)
     last_bake.keep_asked(context.store, recipe.name, layer_key.key(ground), asked)
     for key in (layer_key.key(made_from), layer_key.last(recipe)):
         cached_layers.keep(context, key, stack.top)
-    more = {"asked": asked, "states": references.states(trace), "unproven": unproven}
+    more = {"asked": asked, "states": used_files.states(trace), "unproven": unproven}
     return _record(context, recipe, stack, grains, made_from, more)
 
 
@@ -202,8 +202,8 @@ def _moved(recipe: Recipe, old: Inputs, new: Inputs) -> str:
     return f"{', '.join(found[:_NAMED])}{more}"
 
 
-def _require_served_as_listed(tree: Tree, trace: references.Trace) -> None:
-    if wrong := references.differing(tree, trace):
+def _require_served_as_listed(tree: Tree, trace: used_files.Trace) -> None:
+    if wrong := used_files.differing(tree, trace):
         raise CommandExecutionError(
             f"{wrong[0]}: the master served another content than its file_roots have. Either the file changed during "
             "the bake, or the master runs with an older config. Bake again; if that fails too, restart salt-master"

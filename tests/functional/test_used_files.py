@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import salt.config
 
-from saltext.immutable.bake.keys import layer_key, references
+from saltext.immutable.bake.keys import layer_key, used_files
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tests/support/masterless.py"
@@ -278,7 +278,7 @@ class World:
 
     def key(self) -> str:
         opts = {**copy.deepcopy(salt.config.master_config(None)), **self.master}
-        return layer_key.key(layer_key.complete({}, layer_key.tree(opts), references.asked(self.trace)))
+        return layer_key.key(layer_key.complete({}, layer_key.tree(opts), used_files.asked(self.trace)))
 
 
 @pytest.fixture(scope="module")
@@ -352,7 +352,7 @@ def test_a_new_file_that_would_not_be_used_gives_the_same_key(worlds, name, path
 @pytest.mark.parametrize("name", CASES)
 def test_what_cannot_be_proven_is_told_and_nothing_else(worlds, name):
     world = worlds[name]
-    told = references.observed(world.trace)
+    told = used_files.observed(world.trace)
     assert len(told) == len(world.case.unproven), told
     for expected in world.case.unproven:
         assert any(expected in sentence for sentence in told), told
@@ -362,8 +362,8 @@ def test_what_cannot_be_proven_is_told_and_nothing_else(worlds, name):
 def test_all_that_was_given_out_is_in_the_masters_list(worlds, name):
     world = worlds[name]
     opts = {**copy.deepcopy(salt.config.master_config(None)), **world.master}
-    assert references.unlisted(layer_key.tree(opts), world.trace) == []
-    assert references.differing(layer_key.tree(opts), world.trace) == []
+    assert used_files.unlisted(layer_key.tree(opts), world.trace) == []
+    assert used_files.differing(layer_key.tree(opts), world.trace) == []
 
 
 @pytest.mark.parametrize("name", ["a file", "a folder", "an include", "a name that needs an escape"])
@@ -375,6 +375,6 @@ def test_what_was_given_otherwise_than_it_lies_there_is_named(worlds, name):
     try:
         file.write_text(f"{text}\n# changed\n")
         opts = {**copy.deepcopy(salt.config.master_config(None)), **world.master}
-        assert [each.lstrip("|") for each in references.differing(layer_key.tree(opts), world.trace)] == [path]
+        assert [each.lstrip("|") for each in used_files.differing(layer_key.tree(opts), world.trace)] == [path]
     finally:
         file.write_text(text)
