@@ -24,9 +24,8 @@ try:
     from saltext.immutable.builder.local import LOCAL
     from saltext.immutable.command_line import Count, Duration, MinionId, Name, Number, Reference, Refresh, TaintKind
     from saltext.immutable.fleet import drift as fleet_drift
-    from saltext.immutable.fleet import lost_images, lost_store, operations, relaunch
+    from saltext.immutable.fleet import lost_images, lost_store, operations, preflight, relaunch
     from saltext.immutable.fleet import reconcile as fleet_reconcile
-    from saltext.immutable.fleet import settings as fleet_settings
     from saltext.immutable.fleet.interventions import Interventions
     from saltext.immutable.fleet.orphans import Orphans
     from saltext.immutable.fleet.show import proposal, report, tables, timeline
@@ -69,7 +68,7 @@ def _operations(stopped=None, like=None):
         yield (
             operations.Operations(
                 store,
-                like.definitions if like else fleet_settings.checked(minions.definitions(__opts__)),
+                like.definitions if like else preflight.checked(minions.definitions(__opts__)),
                 salt,
                 operations.loader(__opts__),
                 report_entry,

@@ -23,13 +23,15 @@ from functools import partial
 try:
     from saltext.immutable import arguments, minions, spec
     from saltext.immutable.bake import image_tests, parallel, signatures
-    from saltext.immutable.bake.commands import catalog, lifecycle
+    from saltext.immutable.bake.commands import catalog
     from saltext.immutable.bake.commands import export as exporting
     from saltext.immutable.bake.commands import junit as junit_reports
     from saltext.immutable.bake.commands import outdated as updates_of_images
     from saltext.immutable.bake.commands import prune as pruning
     from saltext.immutable.bake.commands import shell as shells
-    from saltext.immutable.bake.commands.evidence import evidence
+    from saltext.immutable.bake.commands.attestations import evidence
+    from saltext.immutable.bake.commands.channels import Channels
+    from saltext.immutable.bake.commands.revoke import Revocations
     from saltext.immutable.bake.commands.why import explain
     from saltext.immutable.command_line import Cache, Duration, FilePath, Name, Names, Reference, Refresh
     from saltext.immutable.images import sign as signing
@@ -225,12 +227,12 @@ def tests(image: Reference, junit: FilePath | None = None):
 
 
 @contextmanager
-def _lifecycle():
+def _of_store(kind):
     """
-    Give what judges images, with the user that Salt knows, and what makes the answer of data.
+    Give what a command does with images (``kind``), with the user that Salt knows, and what makes the answer of data.
     """
     with _command() as (progress, answer), closing(Store.open(spec.settings(__opts__).store)) as store:
-        yield lifecycle.Lifecycle(store, progress, globals().get("__user__")), answer
+        yield kind(store, progress, globals().get("__user__")), answer
 
 
 def promote(image: Reference, channel: Name = "stable", reason: str = "", test: bool = False):
@@ -257,7 +259,7 @@ def promote(image: Reference, channel: Name = "stable", reason: str = "", test: 
 
         salt-run image.promote web:candidate channel=stable reason='a week without a complaint'
     """
-    with _lifecycle() as (images, answer):
+    with _of_store(Channels) as (images, answer):
         trusted = signing.trusted(spec.settings(__opts__))
         signatures.require(images.store, images.store.usable(image), trusted)
         return answer(images.promote(image, channel, reason, test))
@@ -273,7 +275,7 @@ def channels(recipe: Name):
 
         salt-run image.channels web
     """
-    with _lifecycle() as (images, answer):
+    with _of_store(Channels) as (images, answer):
         return answer(images.channels(recipe))
 
 
@@ -299,7 +301,7 @@ def rollback(recipe: Name, channel: Name = "stable", reason: str = "", test: boo
 
         salt-run image.rollback web channel=stable reason='the shop is slow'
     """
-    with _lifecycle() as (images, answer):
+    with _of_store(Channels) as (images, answer):
         return answer(images.rollback(recipe, channel, reason, test))
 
 
@@ -328,7 +330,7 @@ def revoke(image: Reference, reason: str | None = None, cascade: bool = False, t
 
         salt-run image.revoke base@3f2a9c1d04be reason='openssl 3.0.11' cascade=True
     """
-    with _lifecycle() as (images, answer):
+    with _of_store(Revocations) as (images, answer):
         return answer(images.revoke(image, reason, cascade, test))
 
 
@@ -348,7 +350,7 @@ def unrevoke(image: Reference, reason: str | None = None, test: bool = False):
 
         salt-run image.unrevoke web@3f2a9c1d04be reason='it was the load balancer'
     """
-    with _lifecycle() as (images, answer):
+    with _of_store(Revocations) as (images, answer):
         return answer(images.unrevoke(image, reason, test))
 
 

@@ -20,7 +20,7 @@ from salt.exceptions import CommandExecutionError
 from salt.utils.crypt import pem_finger
 
 from saltext.immutable import __version__, drift, spec
-from saltext.immutable.guard import seal, settings
+from saltext.immutable.guard import loader_settings, seal
 from saltext.immutable.host import require_root, run, systemd_here, write
 from saltext.immutable.spec import recipes
 from saltext.immutable.spec.section import Section, refuse
@@ -62,7 +62,7 @@ def obstacles(opts: Mapping[str, Any], executor: str) -> list[str]:
             "master_alive_interval is set, and a sealed machine runs no scheduled job: it would never check whether "
             "its master is alive; remove it (the minion reconnects by itself when its connection breaks)"
         )
-    found += [f"its config sets {setting}; take it out of the config" for setting in settings.leaving_out(opts)]
+    found += [f"its config sets {setting}; take it out of the config" for setting in loader_settings.leaving_out(opts)]
     if opts.get("file_client") == "local":
         found.append("it has no master (file_client: local), so nobody could open it again by break-glass")
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake.commands.lifecycle import Lifecycle
+from saltext.immutable.bake.commands.revoke import Revocations
 from saltext.immutable.fleet.reconcile import FleetReconciler
 from saltext.immutable.fleet.show import report, tables
 
@@ -29,7 +29,7 @@ def fleet(estate):
 
 
 def revoke(made, digest, reason="openssl"):
-    return Lifecycle(made.store, lambda *_, **__: None, "jane").revoke(digest, reason)
+    return Revocations(made.store, lambda *_, **__: None, "jane").revoke(digest, reason)
 
 
 def look(made, test=False):

@@ -76,10 +76,10 @@ def test_every_contract_about_imports_holds(copied):
         pytest.param("spec/model.py", "_states.image", "doors", id="the library: a loader file"),
         pytest.param("images/stack.py", f"{PACK}.bake.bake", "house", id="what an image is: who bakes it"),
         pytest.param("new.py", "os", "house", id="a room that no floor names"),
-        pytest.param("fleet/decide/goal.py", f"{PACK}.fleet.books.ledger", "fleet", id="a decision: the books"),
+        pytest.param("fleet/decide/steps.py", f"{PACK}.fleet.books.ledger", "fleet", id="a decision: the books"),
         pytest.param("fleet/drive/picture.py", f"{PACK}.fleet.drive.loop", "drive", id="the picture: the loop"),
-        pytest.param("fleet/decide/goal.py", "time", "decisions", id="a decision: the clock"),
-        pytest.param("fleet/decide/goal.py", "salt.exceptions", "decisions", id="a decision: Salt"),
+        pytest.param("fleet/decide/steps.py", "time", "decisions", id="a decision: the clock"),
+        pytest.param("fleet/decide/steps.py", "salt.exceptions", "decisions", id="a decision: Salt"),
         pytest.param("guard/policy.py", "os", "decisions", id="the policy of the guard: files"),
         pytest.param("spec/reading.py", "socket", "pillar", id="the pillar: the network"),
         pytest.param(

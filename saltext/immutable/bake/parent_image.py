@@ -15,7 +15,7 @@ from saltext.immutable.bake.context import BakeContext
 from saltext.immutable.bake.keys import changed_inputs
 from saltext.immutable.bake.stack import DERIVED, Given, Stack
 from saltext.immutable.images import sign
-from saltext.immutable.spec import paths
+from saltext.immutable.spec import writable_paths
 from saltext.immutable.spec.model import Definitions, Recipe, Slim
 from saltext.immutable.spec.origins import ParentImage
 from saltext.immutable.store import Image, Store
@@ -99,5 +99,5 @@ def _slim(kept: Any) -> Slim | Literal[False] | None:
 
 def _require_paths(context: BakeContext, recipe: Recipe, given: Mapping[str, Any]) -> None:
     """Raise SaltInvocationError where the paths of the recipes do not go with those of the image."""
-    if wrong := paths.wrong_on_image(spec.policy(context.chain, given), given):
+    if wrong := writable_paths.wrong_on_image(spec.policy(context.chain, given), given):
         raise SaltInvocationError(f"immutable:recipes:{recipe.name}:{wrong}")

@@ -22,7 +22,7 @@ from saltext.immutable.builder.image_tests import run
 from saltext.immutable.builder.phases import phase, timed
 from saltext.immutable.builder.sandbox import sandbox
 from saltext.immutable.builder.sources import debian, disk, minion, oci, roots
-from saltext.immutable.builder.states import kept, state_run
+from saltext.immutable.builder.states import keep_failed, state_run
 from saltext.immutable.builder.vm import bake as vm_bake
 from saltext.immutable.builder.vm import disks
 from saltext.immutable.host import Host, remove
@@ -138,7 +138,7 @@ def state_layer(host: Host, order: Mapping[str, Any]) -> dict[str, Any]:
                 order = _with_pins(machine, order)
                 grains = state_run.sync(machine, order) if order["sync"] else order["grains"]
                 secret_values = secrets.read(machine, order)
-            kept_if_failed = kept.if_failed(machine, order, secret_values)
+            kept_if_failed = keep_failed.if_failed(machine, order, secret_values)
             noting = state_run.noting_secrets(machine, secret_values)
             with phase("states"), secrets.redacted(secret_values), kept_if_failed, noting:
                 sls, chroot_warnings = state_run.apply(machine, order)

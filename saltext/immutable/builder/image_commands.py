@@ -13,7 +13,7 @@ from salt.exceptions import CommandExecutionError
 from saltext.immutable.drift.running.services import programs
 from saltext.immutable.guard.seal import SEAL_PATH
 from saltext.immutable.host import Host, sync_directory, write
-from saltext.immutable.images import compare, layers, manifest, seal_layer, verify, writable_places
+from saltext.immutable.images import compare, layers, manifest, noexec_mounts, seal_layer, verify
 from saltext.immutable.machines import damaged_images, images, overlay
 from saltext.immutable.machines import machine as machines
 
@@ -94,7 +94,7 @@ def verify_image(host: Host, digest: str, trusted: Sequence[str]) -> dict[str, A
 def _require_directories(host: Host, order: Mapping[str, Any]) -> None:
     """Raise where a directory of the policy is not in the image: machines could not mount it."""
     stack = layers.short_names(order["layers"])
-    for path in writable_places.folders(order["policy"]):
+    for path in noexec_mounts.folders(order["policy"]):
         if overlay.top_directory(host.l, stack, path) is None:
             key = "writable" if path in order["policy"]["writable"] else "exec"
             raise CommandExecutionError(
@@ -110,15 +110,15 @@ def _highest_id(manifests: Sequence[bytes]) -> int:
 
 def _stopped_programs(host: Host, order: Mapping[str, Any], manifests: Sequence[bytes]) -> list[str]:
     """Return a sentence for each program of an image that its machines would not run."""
-    if not writable_places.are_restricted(order["policy"], order["read_only"]):
+    if not noexec_mounts.are_restricted(order["policy"], order["read_only"]):
         return []
-    files = compare.files_in(manifests, writable_places.concerned(order["policy"]))
+    files = compare.files_in(manifests, noexec_mounts.concerned(order["policy"]))
     stack = layers.short_names(order["layers"])
     found = []
-    for path in writable_places.unit_files(files):
+    for path in noexec_mounts.unit_files(files):
         if file := overlay.top_file(host.l, stack, path):
             found += [(file.name, program) for program in programs(file.read_text(errors="replace"))]
-    return writable_places.warnings(order["policy"], files, found)
+    return noexec_mounts.warnings(order["policy"], files, found)
 
 
 def local_images(host: Host) -> dict[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from saltext.immutable import seccomp
 from saltext.immutable.builder import commands
 from saltext.immutable.builder.sandbox import sandbox
-from saltext.immutable.builder.states import kept
+from saltext.immutable.builder.states import keep_failed
 from saltext.immutable.host import Host
 from saltext.immutable.images import verify
 from saltext.immutable.machines import images, nspawn
@@ -56,7 +56,7 @@ def open_failed(host: Host, bake_id: str, command: str | None = None) -> dict[st
     """Open a root shell in the machine that a failed bake keeps, or run ``command`` in it; answer as `open_shell`."""
     _require_terminal(command)
     machine = machines.find(host, bake_id)
-    if machine is None or not machines.alive(host, machine) or not kept.is_kept(machine):
+    if machine is None or not machines.alive(host, machine) or not keep_failed.is_kept(machine):
         raise SaltInvocationError(
             f"no bake under {bake_id} has failed and keeps its machine; bake with keep_failed=1h, and enter it before "
             "that time is over"

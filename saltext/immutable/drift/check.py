@@ -23,7 +23,7 @@ from saltext.immutable.drift.running.processes import Process
 from saltext.immutable.guard import seal
 from saltext.immutable.guard.reach.units import IMAGE as UNITS_OF_IMAGE
 from saltext.immutable.host import require_root
-from saltext.immutable.images import unit_drop_ins, writable_places
+from saltext.immutable.images import noexec_mounts, unit_drop_ins
 
 MAX_ITEMS = 1000
 """How many items ``drift`` lists; ``counts`` counts all of them."""
@@ -204,8 +204,8 @@ class _Comparison:
             yield Item("service", "systemd", f"it does not answer: {err}")
             return
         self.units = {"init.scope", *(each.name for each in known if services.from_image(each, self.is_image_file))}
-        if writable_places.are_restricted(self.policy, self.read_only) and kernel.may_mount(self.proc):
-            places = writable_places.flags(self.policy)
+        if noexec_mounts.are_restricted(self.policy, self.read_only) and kernel.may_mount(self.proc):
+            places = noexec_mounts.flags(self.policy)
             own = [mount for mount in self.mounted if mount.point in places or mount.point not in self.planned]
             yield from mounts.weakened(own, places, self.declared)
         of_image = [each for each in known if each.name in self.units]

@@ -27,8 +27,8 @@ from saltext.immutable.fleet.decide.windows import Level, mistakes, opening
 from saltext.immutable.fleet.drive.loop import Driver
 from saltext.immutable.fleet.drive.threads import Effects, Threads, in_parallel
 from saltext.immutable.fleet.drive.world import Minions, World
+from saltext.immutable.fleet.preflight import unanswerable
 from saltext.immutable.fleet.preview import Forecast, machines_of
-from saltext.immutable.fleet.settings import unanswerable
 from saltext.immutable.fleet.signals import stop_on_signal
 from saltext.immutable.providers import Instance, Provider
 from saltext.immutable.spec.model import Definitions, Fleet, ProviderSpec, Settings, TrafficSpec

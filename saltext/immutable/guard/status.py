@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from saltext.immutable.guard import break_glass, gate, intake, launch, seal, settings
+from saltext.immutable.guard import break_glass, gate, intake, launch, loader_settings, seal
 
 
 def status(opts: Mapping[str, Any], pillar: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _problems(found: seal.Seal, opts: Mapping[str, Any]) -> Iterator[str]:
         yield "master_alive_interval is set, but a sealed machine runs no scheduled job, so the master is never checked"
     if opts.get("__cli") == "salt-minion" and not intake.judges:  # a salt-call receives no job
         yield gate.NOT_INSTALLED
-    for setting in settings.leaving_out(opts):
+    for setting in loader_settings.leaving_out(opts):
         yield f"the config sets {setting}; take it out of the config"
     for folder in _before_the_guard(opts):
         yield f"Salt's loader takes the executors of {folder} before the guard; remove that folder"

@@ -22,7 +22,7 @@ from typing import Any
 
 from saltext.immutable.guard import launch
 from saltext.immutable.host import Host, write
-from saltext.immutable.images import manifest, unit_drop_ins, verity, writable_places
+from saltext.immutable.images import manifest, noexec_mounts, unit_drop_ins, verity
 from saltext.immutable.machines import overlay
 
 _GRAINS = "/etc/salt/minion.d/zz-grains.conf"
@@ -42,8 +42,8 @@ def derived_files(order: Mapping[str, Any]) -> dict[str, str]:
         files[_GRAINS] = json.dumps({"grains": order["grains"]}, indent=1)
     if drop_in := launch.drop_in(order["policy"]):
         files[launch.DROP_IN] = drop_in
-    if drop_in := writable_places.drop_in(order["policy"], order["read_only"]):
-        files[writable_places.DROP_IN] = drop_in
+    if drop_in := noexec_mounts.drop_in(order["policy"], order["read_only"]):
+        files[noexec_mounts.DROP_IN] = drop_in
     files |= unit_drop_ins.drop_ins(order["policy"])
     return files
 

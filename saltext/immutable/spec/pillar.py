@@ -9,8 +9,8 @@ from typing import Any
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable import rendering
-from saltext.immutable.spec import paths
 from saltext.immutable.spec import recipes as _recipes
+from saltext.immutable.spec import writable_paths
 from saltext.immutable.spec.fleets import fleet
 from saltext.immutable.spec.model import Definitions
 from saltext.immutable.spec.reading import nearest
@@ -53,9 +53,9 @@ def _unresolved(found: Definitions) -> Iterator[str]:
     wrong_parents = list(_recipes.wrong_parents(found.recipes))
     for name, key, sentence in wrong_parents:
         yield f"{ROOT}:recipes:{name}:from:{key}: {sentence}"
-    for name, sentence in [] if wrong_parents else paths.overlapping_paths(found):
+    for name, sentence in [] if wrong_parents else writable_paths.overlapping_paths(found):
         yield f"{ROOT}:recipes:{name}:writable: {sentence}"
-    for name, sentence in [] if wrong_parents else paths.useless_exec(found):
+    for name, sentence in [] if wrong_parents else writable_paths.useless_exec(found):
         yield f"{ROOT}:recipes:{name}:exec: {sentence}"
     for name, sentence in _recipes.shared_bake_ids(found.recipes):
         yield f"{ROOT}:recipes:{name}:bake_id: {sentence}"

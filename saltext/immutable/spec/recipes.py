@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from saltext.immutable.guard import policy, refused_functions
-from saltext.immutable.spec import paths, reading, sources
+from saltext.immutable.spec import reading, sources, writable_paths
 from saltext.immutable.spec.model import Guard, Minion, Recipe, VirtualMachine
 from saltext.immutable.spec.origins import Debian, Parent, ParentImage, Source
 from saltext.immutable.spec.section import Section
@@ -43,10 +43,10 @@ def recipe(name: str, read: Section) -> Recipe:
         at_boot=read.take("at_boot", _at_boot, ()),
         bake_identity=read.take("bake_identity", _bake_identity, ()),
         at_launch=read.take("at_launch", _sls, ()),
-        writable=read.take("writable", paths.writable, ()),
-        exec=read.take("exec", paths.exec_folders, ()),
+        writable=read.take("writable", writable_paths.writable, ()),
+        exec=read.take("exec", writable_paths.exec_folders, ()),
         limits=read.take("limits", unit_limits, {}),
-        mutable=read.take("mutable", paths.mutable, ()),
+        mutable=read.take("mutable", writable_paths.mutable, ()),
         secrets=read.take("secrets", _pillar_paths, ()),
         assume_stable=read.take("assume_stable", reading.flag, Recipe.assume_stable),
         keep=read.take("keep", _keep, None),
@@ -96,7 +96,7 @@ def adopted(name: str, read: Section) -> Recipe:
         bake_id=name,
         read_only=False,
         guard=_guard(read.inside("guard")),
-        mutable=read.take("mutable", paths.mutable, ()),
+        mutable=read.take("mutable", writable_paths.mutable, ()),
     )
     read.close()
     return found

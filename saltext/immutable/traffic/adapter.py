@@ -7,13 +7,16 @@ that key (which the adapter checks) and the master's opts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from saltext.immutable import plugins
 
 GROUP = "saltext.immutable.traffic"
+State = Literal["in", "draining", "out"]
+_STATES: tuple[State, ...] = ("out", "draining", "in")
+"""The one with the least traffic first."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,19 @@ class TrafficStatus:
     """The result of the load balancer's own health check; None: it has none, or no result yet."""
     sessions: int = 0
     """Current and queued sessions."""
+
+
+def combined(seen: Sequence[TrafficStatus]) -> TrafficStatus:
+    """Return what counts of a machine of which several load balancers say something.
+
+    The state with the least traffic; up only if all say so; the sum of the sessions.
+    """
+    ups = [each.up for each in seen]
+    return TrafficStatus(
+        state=min((each.state for each in seen), key=_STATES.index),
+        up=False if False in ups else None if None in ups else True,
+        sessions=sum(each.sessions for each in seen),
+    )
 
 
 class Traffic(Protocol):

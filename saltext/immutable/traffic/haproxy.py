@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from salt.exceptions import CommandExecutionError
 
@@ -16,13 +16,11 @@ from saltext.immutable.spec import reading
 from saltext.immutable.spec.section import Section, refuse
 from saltext.immutable.text import quoted
 from saltext.immutable.traffic import TrafficStatus
+from saltext.immutable.traffic.adapter import State, combined
 from saltext.immutable.traffic.haproxy_socket import WORD, Runtime
 
-State = Literal["in", "draining", "out"]
 DELETE_WITHIN = 2.0
 """Seconds within which a server must lose its sessions, once they are shut down: before that it cannot be deleted."""
-_STATES: tuple[State, ...] = ("out", "draining", "in")
-"""From the least to the most traffic."""
 _PORT = reading.whole(1, 65535)
 _NUMBER = reading.whole(0, (1 << 31) - 1)
 """The reader of a number in a server's options: connections, milliseconds or bytes."""
@@ -86,7 +84,7 @@ class HAProxy:
         seen = [backend.status() for backend in self._backends]
         out = TrafficStatus("out")
         return {
-            minion_id: _combined([each.get(minion_id, out) for each in seen])
+            minion_id: combined([each.get(minion_id, out) for each in seen])
             for minion_id in sorted({minion_id for each in seen for minion_id in each})
         }
 
@@ -227,16 +225,6 @@ def _status(server: Mapping[str, str], stats: Mapping[str, str]) -> TrafficStatu
         state=state,
         up=int(server["srv_op_state"]) != 0 if was_checked and state != "out" else None,
         sessions=int(stats.get("scur") or 0) + int(stats.get("qcur") or 0),
-    )
-
-
-def _combined(seen: list[TrafficStatus]) -> TrafficStatus:
-    """Return the state with the least traffic; up only if all are up; the sum of the sessions."""
-    ups = [each.up for each in seen]
-    return TrafficStatus(
-        state=min((each.state for each in seen), key=_STATES.index),
-        up=False if False in ups else None if None in ups else True,
-        sessions=sum(each.sessions for each in seen),
     )
 
 

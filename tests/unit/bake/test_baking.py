@@ -12,7 +12,8 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.bake import bake, contents, locks, temporary_key
 from saltext.immutable.bake.commands import why as command
-from saltext.immutable.bake.commands.lifecycle import Lifecycle
+from saltext.immutable.bake.commands.channels import Channels
+from saltext.immutable.bake.commands.revoke import Revocations
 from saltext.immutable.bake.context import BakeContext, silent
 from saltext.immutable.bake.keys import git_remotes, layer_key
 from saltext.immutable.spec.model import Definitions, Guard, Minion, Recipe, Settings, VirtualMachine
@@ -643,7 +644,7 @@ def test_no_key_of_ours_is_the_key_of_a_layer(master):
 
 def test_a_bake_that_comes_to_a_revoked_image_is_refused_with_the_reason(master, baked, store):
     first = baked()
-    Lifecycle(store, silent).revoke(first["digest"], "openssl 3.0.11")
+    Revocations(store, silent).revoke(first["digest"], "openssl 3.0.11")
     says = "the same inputs give the same image, .*: openssl 3.0.11; change what web is made from"
     for preview in (False, True):
         with pytest.raises(CommandExecutionError, match=says):
@@ -656,7 +657,7 @@ def test_a_bake_that_comes_to_a_revoked_image_is_refused_with_the_reason(master,
 def test_nothing_is_built_on_a_revoked_parent(master, baked, store):
     master.recipes["base"] = replace(BASE, states=("common",))
     parent = baked("base")
-    Lifecycle(store, silent).revoke(parent["digest"], "openssl 3.0.11")
+    Revocations(store, silent).revoke(parent["digest"], "openssl 3.0.11")
     with pytest.raises(CommandExecutionError, match="web would be built on base@.*openssl 3.0.11; change what base"):
         baked()
     assert master.built == []
@@ -667,7 +668,7 @@ def test_nothing_is_built_on_a_revoked_parent(master, baked, store):
 
 def test_a_bake_writes_down_who_moved_the_channel(master, baked, store):
     digest = baked(user="jane")["digest"]
-    [line] = Lifecycle(store, silent).channels("web")["history"]
+    [line] = Channels(store, silent).channels("web")["history"]
     assert (line["what"], line["from"], line["to"], line["who"]) == ("bake", None, f"web@{digest[:12]}", "jane")
 
 

@@ -15,8 +15,8 @@ from test_baking import WEB, baked, master, store  # noqa: F401
 from saltext.immutable.bake import bake as baking
 from saltext.immutable.bake import contents
 from saltext.immutable.bake.commands import catalog
-from saltext.immutable.bake.commands.lifecycle import Lifecycle
 from saltext.immutable.bake.commands.prune import Prune
+from saltext.immutable.bake.commands.revoke import Revocations
 from saltext.immutable.bake.context import silent
 from saltext.immutable.bake.keys import changed_inputs, last_bake
 from saltext.immutable.bake.steps.commit import commit
@@ -129,7 +129,7 @@ def test_an_image_that_may_not_be_used_is_no_parent(master, baked, store, site, 
     if wrong != "nothing":
         base, web = baked("base")["digest"], baked("web")["digest"]
         if wrong in ("revoked", "ancestor"):
-            Lifecycle(store, silent).revoke(web if wrong == "revoked" else base, "old")
+            Revocations(store, silent).revoke(web if wrong == "revoked" else base, "old")
         elif wrong == "damaged":
             master.damaged.add(web)
         else:
@@ -185,7 +185,7 @@ def test_a_parent_that_is_revoked_while_its_child_is_baked_has_no_child(master, 
     before = baking.IMAGE.index(commit)
 
     def revoked_meanwhile(context, stack):
-        Lifecycle(store, silent).revoke(web, "openssl 3.0.11")
+        Revocations(store, silent).revoke(web, "openssl 3.0.11")
         return stack
 
     monkeypatch.setattr(baking, "IMAGE", (*baking.IMAGE[:before], revoked_meanwhile, *baking.IMAGE[before:]))

@@ -7,7 +7,8 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.bake import image_tests
 from saltext.immutable.bake.commands import catalog
-from saltext.immutable.bake.commands.lifecycle import Lifecycle
+from saltext.immutable.bake.commands.channels import Channels
+from saltext.immutable.bake.commands.revoke import Revocations
 from saltext.immutable.spec.model import Settings
 from saltext.immutable.store import Image, Store
 
@@ -38,7 +39,7 @@ def store(settings):
 
 
 def test_an_image_that_failed_goes_nowhere_until_it_passes(store):
-    images = Lifecycle(store, lambda *_, **__: None)
+    images = Channels(store, lambda *_, **__: None)
     images.promote("web@111111", "stable")
     image_tests.keep(store, "web", TWO, BAD, "key")
     for refused in (
@@ -53,7 +54,7 @@ def test_an_image_that_failed_goes_nowhere_until_it_passes(store):
 
 
 def test_a_channel_never_goes_back_to_an_image_that_failed(store):
-    images = Lifecycle(store, lambda *_, **__: None)
+    images = Channels(store, lambda *_, **__: None)
     for digits in ("111111", "222222"):
         images.promote(f"web@{digits}", "stable")
     image_tests.keep(store, "web", ONE, BAD)
@@ -64,7 +65,7 @@ def test_a_channel_never_goes_back_to_an_image_that_failed(store):
 def test_what_failed_can_be_revoked_as_well_and_deleted(store):
     image_tests.keep(store, "web", TWO, BAD)
     assert store.revocations() == {}
-    assert Lifecycle(store, lambda *_, **__: None).revoke("web@222222", "openssl")["changed"]
+    assert Revocations(store, lambda *_, **__: None).revoke("web@222222", "openssl")["changed"]
     assert "openssl" in str(store.revoked()[TWO])
     store.delete_image(TWO)
     assert image_tests.of_image(store, TWO) is None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from salt.exceptions import SaltInvocationError
 
-from saltext.immutable.fleet.settings import checked
+from saltext.immutable.fleet.preflight import checked
 from saltext.immutable.providers.nspawn import Nspawn
 from saltext.immutable.spec import definitions
 

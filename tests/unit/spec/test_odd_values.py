@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from salt.exceptions import SaltInvocationError
 
 from saltext.immutable import adoption, plugins, spec
-from saltext.immutable.fleet.settings import checked
+from saltext.immutable.fleet.preflight import checked
 
 TEST = {"module_and_function": "pkg.version", "args": ["nginx"], "kwargs": {"a": 1}, "assertion": "assertEqual"}
 TEST |= {"expected": "1", "name": "t", "pillar_data": {"a": 1}, "assertion_section": "x"}

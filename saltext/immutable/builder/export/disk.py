@@ -16,7 +16,7 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.builder.export import boot, initrd, kernel, squashfs, tarball, tree
+from saltext.immutable.builder.export import boot, initrd_archive, kernel, squashfs, tarball, tree
 from saltext.immutable.builder.export.programs import find, piped
 from saltext.immutable.host import run
 
@@ -148,7 +148,7 @@ def _esp(disk: Disk, found: Boot) -> dict[str, Path | bytes]:
         "loader/entries/immutable.conf": "\n".join([*entry, ""]).encode(),
         "immutable/vmlinuz": found.kernel.vmlinuz,
         "immutable/initrd.img": found.kernel.initrd,
-        "immutable/disk.img": initrd.archive(found.modules),
+        "immutable/disk.img": initrd_archive.archive(found.modules),
     }
 
 
@@ -157,8 +157,9 @@ def options(digest: str) -> str:
 
     ``panic=`` reboots after a failed boot, which would otherwise offer a root shell.
     """
-    words = [f"root=PARTUUID={boot.part_uuid(digest, 'root')}", "rootfstype=squashfs", "ro", f"boot={initrd.NAME}"]
-    return " ".join([*words, "systemd.gpt_auto=0", "panic=30", "console=tty0", "console=ttyS0,115200"])
+    words = [f"root=PARTUUID={boot.part_uuid(digest, 'root')}", "rootfstype=squashfs", "ro"]
+    words += [f"boot={initrd_archive.NAME}", "systemd.gpt_auto=0", "panic=30"]
+    return " ".join([*words, "console=tty0", "console=ttyS0,115200"])
 
 
 def _esp_size(content: Mapping[str, Path | bytes]) -> int:

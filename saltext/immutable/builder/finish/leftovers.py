@@ -12,7 +12,7 @@ from types import MappingProxyType
 from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.builder import mirrors
-from saltext.immutable.builder.finish import private_keys
+from saltext.immutable.builder.finish import private_keys, ssh_host_keys
 from saltext.immutable.builder.finish.private_keys import OURS, listed
 from saltext.immutable.builder.finish.scrub import is_real
 from saltext.immutable.builder.finish.search import Pattern
@@ -29,7 +29,7 @@ _WAY_OUT = "; let a state of at_launch write the file, or give the recipe `bake_
 _NOT_KEPT = "no image keeps what is of one bake or machine (/tmp, /var/tmp, caches, the content of logs, /etc/hostname)"
 _AT_LAUNCH = "; if a machine needs what these states write, let a state of at_launch do it"
 _IDENTITY = ("etc/salt/minion_id", "etc/salt/pki/**/*", "var/lib/salt/pki/**/*", mirrors.APT_CONF)
-_OF_MACHINE = ("etc/hostname", "etc/ssh/ssh_host_*_key*")
+_OF_MACHINE = ("etc/hostname", ssh_host_keys.KEYS)
 """Files that `scrub` takes out of an image, because each machine has its own."""
 _HOST_NAME_FILE = "/etc/hostname"
 """Written by commands, too; packages write the others."""

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from saltext.immutable.builder.finish import checkouts
+from saltext.immutable.builder.finish import checkouts, ssh_host_keys
 from saltext.immutable.builder.finish.caches import OF_ONE_BAKE
 from saltext.immutable.host import remove
 
@@ -42,9 +42,6 @@ _REMOVED = (
 )
 # Files that are emptied where the layer has them: systemd makes a machine-id at the first boot.
 _EMPTIED = ("etc/machine-id",)
-_SSH_KEYS = "etc/ssh/ssh_host_*_key*"
-_OWN_SSH_KEYS = Path("/var/lib/immutable/etc/ssh")
-"""Where immutable-ssh-host-keys.service makes the host keys of each machine."""
 _LOGS = "var/log"
 _OF_SYSLOG = frozenset(
     f"{_LOGS}/{name}"
@@ -85,9 +82,8 @@ def scrub(tree: Path) -> None:
         for found in tree.glob(pattern):
             if is_real(tree, found.parent) and not _is_whiteout(found):
                 remove(found)
-    for key in (found for found in tree.glob(_SSH_KEYS) if is_real(tree, found.parent)):
-        remove(key)
-        key.symlink_to(_OWN_SSH_KEYS / key.name)
+    for key in (found for found in tree.glob(ssh_host_keys.KEYS) if is_real(tree, found.parent)):
+        ssh_host_keys.leave_to_machines(key)
     for name in _EMPTIED:
         if os.path.lexists(tree / name) and is_real(tree, (tree / name).parent):
             remove(tree / name)

@@ -16,7 +16,7 @@ from typing import Any
 
 from saltext.immutable import systemd
 from saltext.immutable.builder.states import failed_state
-from saltext.immutable.builder.states.handlers import commands, kernel, minion, mounts, network, steady
+from saltext.immutable.builder.states.handlers import commands, kernel, minion, mounts, network, salted_hashes
 from saltext.immutable.builder.states.handlers.call import AT_LAUNCH, Call, Result
 from saltext.immutable.builder.states.trace import Trace, wrap_method
 from saltext.immutable.guard.reach import units as guard_units
@@ -87,8 +87,8 @@ _FUNCTIONS: Mapping[str, Handler] = {
     "service.disabled": service,
     "service.masked": service,
     "service.mod_watch": service,
-    "ssh_known_hosts.present": steady.known_host,
-    "user.present": steady.user,
+    "ssh_known_hosts.present": salted_hashes.known_host,
+    "user.present": salted_hashes.user,
     **{f"cmd.{name}": commands.command for name in ("run", "script", "wait", "wait_script", "mod_watch")},
     **{f"module.{name}": commands.module for name in ("run", "wait", "mod_watch")},
 }

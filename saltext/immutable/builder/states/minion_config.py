@@ -9,7 +9,7 @@ from typing import Any
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.guard import settings
+from saltext.immutable.guard import loader_settings
 
 _REFUSED = {
     "autoload_dynamic_modules": "a highstate, also with test=True, would sync executors that take the guard's place",
@@ -48,7 +48,7 @@ def violations(config: Mapping[str, Any]) -> Iterator[str]:
     for name, reason in _REFUSED.items():
         if config.get(name):
             yield f"{name}: {reason}"
-    yield from settings.leaving_out(config)
+    yield from loader_settings.leaving_out(config)
     schedule = config.get("schedule")
     if isinstance(schedule, Mapping) and schedule.get("enabled"):
         yield "schedule:enabled: the guard does not see scheduled jobs"

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from saltext.immutable.builder.export import initrd
+from saltext.immutable.builder.export import initrd_archive
 from saltext.immutable.builder.sources.minion import VENV
 from saltext.immutable.machines import qemu
 
@@ -67,7 +67,7 @@ def of_bake(modules: Mapping[str, bytes], wanted: Mapping[str, Any]) -> bytes:
 
 def of_test(modules: Mapping[str, bytes], wanted: Mapping[str, Any]) -> bytes:
     """Return the same for a machine that boots from the disk of an image, as `export.initrd` mounts it."""
-    return _archive(_COMMON + initrd.SCRIPT.replace("mountroot()", "mount_disk()") + _TEST, modules, wanted)
+    return _archive(_COMMON + initrd_archive.SCRIPT.replace("mountroot()", "mount_disk()") + _TEST, modules, wanted)
 
 
 def _archive(script: str, modules: Mapping[str, bytes], wanted: Mapping[str, Any]) -> bytes:
@@ -77,7 +77,7 @@ def _archive(script: str, modules: Mapping[str, bytes], wanted: Mapping[str, Any
     for mark, word in words.items():
         script = script.replace(mark, word)
     content = {f"scripts/{NAME}": script.encode(), "immutable/setup.py": f"{setup}\n\n{call}".encode()}
-    return initrd.archive(modules, content)
+    return initrd_archive.archive(modules, content)
 
 
 def write(folder: Path, archive: bytes, of_kernel: Path) -> str:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from saltext.immutable.fleet.decide.goal import goal
 from saltext.immutable.fleet.decide.plan import plan
 from saltext.immutable.fleet.decide.state import UNLIMITED, Action, Machine, Phase, Rollout
+from saltext.immutable.fleet.decide.steps import goal
 from saltext.immutable.spec.model import Fleet
 
 APPROVED = 1_000_000

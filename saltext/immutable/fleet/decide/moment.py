@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from saltext.immutable.fleet.decide.goal import Goal, soak
 from saltext.immutable.fleet.decide.pools import Pools
 from saltext.immutable.fleet.decide.state import Action, Limits, Machine, Rollout
+from saltext.immutable.fleet.decide.steps import Goal, soak
 from saltext.immutable.fleet.decide.verdicts import is_patient
 from saltext.immutable.spec.model import Fleet
 

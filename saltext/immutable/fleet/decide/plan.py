@@ -7,7 +7,7 @@ Rules that hold for every plan:
 * nothing is launched when ``size + max_surge`` machines occupy a place; kept and doomed ones are counted apart;
 * a rollout ends done, rolled back, aborted or paused; without progress it is paused after ``progress_within``.
 
-`capacity` says how many machines these are, `goal` is the aim of the present step, `pools` sorts the machines by it,
+`capacity` says how many machines these are, `steps` has the goal of the present one, `pools` sorts the machines by it,
 `verdicts` says how far the rollout is and how it ends, `drained` decides about drained machines; each function below
 returns one kind of action. The cost is one walk over the machines, and sorting those that may go.
 """
@@ -20,10 +20,10 @@ from itertools import chain, islice, product
 
 from saltext.immutable.fleet.decide.capacity import Room
 from saltext.immutable.fleet.decide.drained import drained, expired, is_drained
-from saltext.immutable.fleet.decide.goal import goal, soak, steps
 from saltext.immutable.fleet.decide.moment import FAR, Moment, act
 from saltext.immutable.fleet.decide.pools import is_available, sort_machines
 from saltext.immutable.fleet.decide.state import Action, Health, Limits, Machine, Plan, Rollout, oldest_first
+from saltext.immutable.fleet.decide.steps import goal, soak, steps
 from saltext.immutable.fleet.decide.verdicts import closed, ended, judged, verdict
 from saltext.immutable.spec.model import Fleet
 

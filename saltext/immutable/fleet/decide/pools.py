@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from saltext.immutable.fleet.decide.goal import Goal
 from saltext.immutable.fleet.decide.state import AGE, Machine, Rollout
+from saltext.immutable.fleet.decide.steps import Goal
 from saltext.immutable.spec.model import Fleet, Strategy
 
 FAR = float("inf")

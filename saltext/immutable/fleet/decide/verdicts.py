@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from saltext.immutable.fleet.decide.goal import Goal, soak, steps
 from saltext.immutable.fleet.decide.pools import Pools
 from saltext.immutable.fleet.decide.state import AGE, Action, Direction, Limits, Machine, PausedBy, Rollout
+from saltext.immutable.fleet.decide.steps import Goal, soak, steps
 from saltext.immutable.spec.model import Fleet
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from saltext.immutable.fleet.decide.goal import goal
+from saltext.immutable.fleet.decide.steps import goal
 from saltext.immutable.fleet.drive.run import Run
 from saltext.immutable.fleet.drive.threads import CHANGES, Call, Effects, Task
 from saltext.immutable.fleet.drive.track import NEVER, Track

@@ -15,9 +15,9 @@ from saltext.immutable.fleet.books.ledger import Entry, Ledger, Record
 from saltext.immutable.fleet.books.revoked import revoked_in_use
 from saltext.immutable.fleet.books.sickness import SicknessLog
 from saltext.immutable.fleet.books.taints import Taint
-from saltext.immutable.fleet.decide.goal import goal
 from saltext.immutable.fleet.decide.sickness import NAMED, without_id
 from saltext.immutable.fleet.decide.state import Rollout
+from saltext.immutable.fleet.decide.steps import goal
 from saltext.immutable.fleet.drive.track import phase
 from saltext.immutable.fleet.observe import observe
 from saltext.immutable.fleet.operations import Forecast, Operations

@@ -9,7 +9,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from saltext.immutable.bake import bake
 from saltext.immutable.bake.commands import prune
-from saltext.immutable.bake.commands.lifecycle import Lifecycle
+from saltext.immutable.bake.commands.revoke import Revocations
 from saltext.immutable.bake.context import silent
 from saltext.immutable.builder import garbage
 from saltext.immutable.images import layers
@@ -121,7 +121,7 @@ def test_what_came_to_be_needed_meanwhile_stays(store, work, baked, monkeypatch)
 def test_a_revoked_image_goes_when_nothing_needs_it_and_stays_revoked(store, work, baked):
     names = [baked(age) for age in (1, 2, 3)]
     digest = store.image(names[0]).digest
-    Lifecycle(store, silent).revoke(digest, "openssl")
+    Revocations(store, silent).revoke(digest, "openssl")
     assert work.prune(None, test=False)["deleted"] == {names[0]: "revoked, and the newest 2 are kept"}
     assert set(store.revoked()) == {digest}
 

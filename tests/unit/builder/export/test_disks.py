@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.builder.export import boot, disk, initrd, squashfs, tree
+from saltext.immutable.builder.export import boot, disk, initrd_archive, squashfs, tree
 
 DIGEST = "3f2a9c1d04be" + "0" * 52
 VERSION = "6.1.0-9-cloud-amd64"
@@ -218,7 +218,7 @@ def test_the_third_partition_is_an_empty_file_system_that_can_grow(written):
 
 def test_the_added_ram_disk_is_a_cpio_archive():
     modules = {f"{VERSION}/modules.dep.bin": b"odd"}
-    entries = unpacked(initrd.archive(modules))
+    entries = unpacked(initrd_archive.archive(modules))
     assert entries[f"immutable/lib/modules/{VERSION}/modules.dep.bin"] == b"odd"
     assert entries["immutable/boot.py"] == Path(boot.__file__).read_bytes()
     assert b"mountroot()" in entries["scripts/immutable"]
@@ -227,7 +227,7 @@ def test_the_added_ram_disk_is_a_cpio_archive():
 
 
 def test_its_length_lets_another_archive_follow():
-    assert [len(initrd.cpio({"a": bytes(size)})) % 4 for size in range(8)] == [0] * 8
+    assert [len(initrd_archive.cpio({"a": bytes(size)})) % 4 for size in range(8)] == [0] * 8
 
 
 def unpacked(data: bytes) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from saltext.immutable.builder.states.handlers import steady
+from saltext.immutable.builder.states.handlers import salted_hashes
 from saltext.immutable.builder.states.handlers.call import Call
 from saltext.immutable.builder.states.trace import Trace
 
@@ -49,12 +49,12 @@ def call(tmp_path):
     ],
 )
 def test_a_password_is_hashed_with_the_same_salt_each_time(call, name, given, salted):
-    made = [steady.user(call(lambda **more: more, name=name, **given)) for _ in range(2)]
+    made = [salted_hashes.user(call(lambda **more: more, name=name, **given)) for _ in range(2)]
     assert made[0] == made[1]
     assert bool(made[0]) == salted
     if salted:
         assert made[0]["hash_password"] is False
-        other = steady.user(call(lambda **more: more, name="other", **given))
+        other = salted_hashes.user(call(lambda **more: more, name="other", **given))
         assert other["password"] != made[0]["password"], "users with the same password have other salts"
 
 
@@ -69,7 +69,7 @@ def test_a_known_host_is_hashed_with_the_same_salt_each_time(call, tmp_path):
 
     texts = []
     for _ in range(2):
-        steady.known_host(call(present, name="git.example", user="ada", hash_known_hosts=True))
+        salted_hashes.known_host(call(present, name="git.example", user="ada", hash_known_hosts=True))
         texts.append(file.read_bytes())
     assert texts[0] == texts[1] and texts[0].startswith(b"".join(others))
     _, _, salt, digest = texts[0].splitlines()[-1].split(b" ")[0].split(b"|")
@@ -88,5 +88,5 @@ def test_a_file_of_known_hosts_that_is_not_plain_is_left_as_it_is(call, tmp_path
         file.write_bytes(text)
     user = "eve" if damage == "nobody" else "ada"
     run = call(lambda: {"result": damage != "failed"}, name="git.example", user=user, hash_known_hosts=True)
-    assert steady.known_host(run) == {"result": damage != "failed"}
+    assert salted_hashes.known_host(run) == {"result": damage != "failed"}
     assert damage == "absent" or file.read_bytes() == text

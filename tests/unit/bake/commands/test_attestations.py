@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from saltext.immutable.bake.commands.evidence import Evidence
+from saltext.immutable.bake.commands.attestations import Evidence
 from saltext.immutable.builder.local import LOCAL
 from saltext.immutable.images import layers, manifest, sign
 from saltext.immutable.images.verify import Damaged

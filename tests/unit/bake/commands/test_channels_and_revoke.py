@@ -6,13 +6,18 @@ import pytest
 import sqlalchemy as sa
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from saltext.immutable.bake.commands.lifecycle import Lifecycle, descendants
+from saltext.immutable.bake.commands.channels import Channels
+from saltext.immutable.bake.commands.revoke import Revocations, descendants
 from saltext.immutable.bake.revoked import require_sound
 from saltext.immutable.store import Image, Store
 from saltext.immutable.store import schema as tables
 from saltext.immutable.store.channels import Move, earlier_images
 
 A, B, C = (letter * 64 for letter in "abc")
+
+
+class Images(Channels, Revocations):
+    """Both kinds of commands on one store."""
 
 
 @pytest.fixture
@@ -34,7 +39,7 @@ def told():
 
 @pytest.fixture
 def images(store, told):
-    return Lifecycle(store, lambda message, tag, **data: told.append((tag, message)), "jane")
+    return Images(store, lambda message, tag, **data: told.append((tag, message)), "jane")
 
 
 def add(store, digest, *layers, recipe="web", created=1.0):

@@ -9,7 +9,7 @@ from salt.exceptions import CommandExecutionError
 
 from saltext.immutable.builder import phases
 from saltext.immutable.builder.finish.secrets import Secret
-from saltext.immutable.builder.states import kept
+from saltext.immutable.builder.states import keep_failed
 from saltext.immutable.machines import qemu
 
 
@@ -34,7 +34,7 @@ def failing(machine: FakeMachine, keep_failed: float) -> tuple[list[float], list
     with (
         pytest.raises(CommandExecutionError, match="state x failed: swordfish"),
         phases.report_to(told.append),
-        kept.if_failed(machine, order, [secret], slept.append),
+        keep_failed.if_failed(machine, order, [secret], slept.append),
     ):
         raise CommandExecutionError("state x failed: swordfish")
     return slept, told
@@ -49,7 +49,7 @@ def test_it_waits_until_somebody_takes_the_mark_away():
 
 def test_it_ends_by_itself(monkeypatch):
     clock = iter(range(1000))
-    monkeypatch.setattr(kept.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(keep_failed.time, "monotonic", lambda: float(next(clock)))
     slept, _ = failing(FakeMachine(looks=1000), 5)
     assert len(slept) < 6
 
@@ -71,7 +71,7 @@ def test_one_that_somebody_runs_a_command_in_is_kept(monkeypatch):
         raise qemu.Busy("it runs another command")
 
     monkeypatch.setattr(machine, "run", busy)
-    assert kept.is_kept(machine)
+    assert keep_failed.is_kept(machine)
 
 
 def test_nobody_waits_who_did_not_ask_for_it():
@@ -81,6 +81,6 @@ def test_nobody_waits_who_did_not_ask_for_it():
 
 def test_states_that_succeed_are_not_waited_for():
     machine = FakeMachine(looks=3)
-    with kept.if_failed(machine, {"recipe": "web", "keep_failed": 60}, []):
+    with keep_failed.if_failed(machine, {"recipe": "web", "keep_failed": 60}, []):
         pass
     assert not machine.marked

@@ -6,14 +6,14 @@ import pytest
 
 from saltext.immutable.drift.paths import Mutable
 from saltext.immutable.drift.running import mounts
-from saltext.immutable.images import manifest, writable_places
+from saltext.immutable.images import manifest, noexec_mounts
 from saltext.immutable.images.stack import Entry
 
 POLICY = {"writable": ["/srv/data", "/var/spool/x"], "exec": ["/var/lib/app", "/srv/data", "/run/app"]}
 
 
 def test_nothing_runs_from_where_machines_write_but_from_where_the_recipe_says():
-    assert writable_places.flags(POLICY) == {
+    assert noexec_mounts.flags(POLICY) == {
         "/dev/shm": "nosuid,nodev,noexec",
         "/run": "nosuid,nodev,noexec",
         "/tmp": "nosuid,nodev,noexec",
@@ -40,11 +40,11 @@ def test_nothing_runs_from_where_machines_write_but_from_where_the_recipe_says()
 )
 def test_of_a_manifest_only_those_lines_are_read_that_say_something_of_it(line, needed):
     text = manifest.canonical(line).encode()
-    assert bool(writable_places.concerned(POLICY).search(text)) is needed
+    assert bool(noexec_mounts.concerned(POLICY).search(text)) is needed
 
 
 def test_the_unit_mounts_them_so():
-    text = writable_places.drop_in(POLICY, read_only=True)
+    text = noexec_mounts.drop_in(POLICY, read_only=True)
     assert text and [line.partition("/bin/")[2] for line in text.splitlines() if line.startswith("ExecStart=")] == [
         "mount -o remount,bind,nosuid,nodev,noexec /dev/shm",
         "mount -o remount,bind,nosuid,nodev,noexec /run",
@@ -57,7 +57,7 @@ def test_the_unit_mounts_them_so():
         "mount --bind /run/app /run/app",
         "mount -o remount,bind,nosuid,nodev,exec /run/app",
     ]
-    assert writable_places.folders(POLICY) == ["/srv/data", "/var/lib/app"], "the others are made"
+    assert noexec_mounts.folders(POLICY) == ["/srv/data", "/var/lib/app"], "the others are made"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_the_unit_mounts_them_so():
     ],
 )
 def test_other_images_keep_what_they_had(policy, read_only):
-    assert writable_places.drop_in(policy, read_only) is None
+    assert noexec_mounts.drop_in(policy, read_only) is None
 
 
 def file(mode: int, kind: str = "file") -> Entry:
@@ -91,7 +91,7 @@ FILES = {
 
 def test_programs_that_would_not_run_are_said_with_the_line_to_add():
     units = [("app.service", "/var/lib/app/run"), ("x.service", "/run/x/start"), ("y.service", "/usr/bin/tool")]
-    assert writable_places.warnings(POLICY, FILES, units) == [
+    assert noexec_mounts.warnings(POLICY, FILES, units) == [
         "/var/lib/other has 2 programs that machines do not run: let a state put it elsewhere, or add "
         "exec: [/var/lib/other] to the recipe",
         "/var/spool/x has a program that machines do not run: let a state put it elsewhere, or add "
@@ -103,13 +103,13 @@ def test_programs_that_would_not_run_are_said_with_the_line_to_add():
 
 def test_no_line_is_said_that_a_recipe_could_not_have():
     units = [("x.service", "/var/start"), ("y.service", "/tmp/start"), ("z.service", "/var/lib/start")]
-    found = writable_places.warnings({"writable": [], "exec": []}, {}, units)
+    found = noexec_mounts.warnings({"writable": [], "exec": []}, {}, units)
     assert len(found) == 3 and all(said.endswith("machines do not run: let a state put it elsewhere") for said in found)
 
 
 def test_of_many_folders_some_are_named():
     many = {f"var/lib/p{number}/run": file(0o755) for number in range(8)}
-    found = writable_places.warnings({"writable": [], "exec": []}, many, ())
+    found = noexec_mounts.warnings({"writable": [], "exec": []}, many, ())
     assert len(found) == 6 and found[-1] == "... and 3 more folders with programs"
 
 
@@ -117,7 +117,7 @@ def test_units_are_found_where_systemd_reads_them():
     names = ["usr/lib/systemd/system/a.service", "etc/systemd/system/b.socket", "etc/systemd/system/c.timer"]
     names += ["etc/systemd/system/a.service.d/x.conf", "etc/systemd/system/a.timer.d/x.conf"]
     names += ["etc/systemd/system/x.wants/a.service", "usr/lib/systemd/user/d.service"]
-    assert list(writable_places.unit_files({name: file(0o644) for name in names})) == [*names[:2], names[3]]
+    assert list(noexec_mounts.unit_files({name: file(0o644) for name in names})) == [*names[:2], names[3]]
 
 
 @pytest.mark.parametrize(

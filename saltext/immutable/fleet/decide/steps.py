@@ -1,4 +1,4 @@
-"""The goal of a rollout in its present step, from the fleet's strategy. Pure."""
+"""The steps of a rollout by the strategy of its fleet, its soak, and the goal in the present step. Pure."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from saltext.immutable.images.stack import Entry
-from saltext.immutable.spec.paths import ALWAYS_WRITABLE, never_exec
+from saltext.immutable.spec.writable_paths import ALWAYS_WRITABLE, never_exec
 
 UNIT = "immutable-mounts.service"
 DROP_IN = f"/etc/systemd/system/{UNIT}.d/mounts.conf"
