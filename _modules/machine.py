@@ -64,7 +64,7 @@ def list_machines():
     return commands.list_machines(_host())
 
 
-def unmet(image: str, capabilities: list[str] | None = None):
+def unmet(image: str, capabilities: list | None = None):
     """
     Return a sentence for each thing that an image wants of the kernel of this host, and that is not so.
 
