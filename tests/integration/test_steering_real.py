@@ -61,11 +61,12 @@ def test_a_roll_is_paused_resumed_and_approved_by_others_and_taken_back_by_the_t
 @REAL
 def test_a_roll_is_taken_back_midway_by_another(estate, stage):
     stage.strategy(steps=[1, "100%"], approve=True)
+    [old] = set(stage.generations().values())
     with stage.watched():
         roll = stage.begin("fleet.roll", "web")
         stage.wait_until("fleet.approve")
         back = estate.salt_run("fleet.rollback", "web", "reason='a bad feeling'").data
-        assert (back["outcome"], set(stage.generations().values())) == ("rolled back", {1})
+        assert (back["outcome"], set(stage.generations().values())) == ("rolled back", {old})
         code, said = stage.ended(roll)
         assert code == 1 and "a bad feeling" in said
         stage.is_sound()
@@ -74,6 +75,7 @@ def test_a_roll_is_taken_back_midway_by_another(estate, stage):
 @REAL
 def test_a_roll_is_aborted_by_another_and_the_fleet_stays_mixed(estate, stage):
     stage.strategy(steps=[1, "100%"])
+    [old] = set(stage.generations().values())
     with stage.watched():
         began = stage.now()
         roll = stage.begin("fleet.roll", "web")
@@ -83,7 +85,7 @@ def test_a_roll_is_aborted_by_another_and_the_fleet_stays_mixed(estate, stage):
         code, said = stage.ended(roll)
         assert code == 1 and "enough" in said
         stage.is_sound()
-        assert set(stage.generations().values()) == {1, 2}
+        assert len(found := set(stage.generations().values())) == 2 and old in found
         stage.strategy(max_surge=3)
         assert estate.salt_run("fleet.roll", "web").data["outcome"] == "done"
         stage.is_sound()
