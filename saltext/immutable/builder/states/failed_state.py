@@ -6,6 +6,7 @@ Runs in the machine that bakes, which is gone when an operator reads the comment
 from __future__ import annotations
 
 import logging
+import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ _LINES = 10
 """Lines of Salt's log in a comment, the last ones."""
 _LACKED = re.compile(r"KeyError: '(\w+\.\w+)'\s*$")
 """How a state ends that calls a function of a module that is not there."""
+_BUSY = re.compile(r"\[Errno 16\] [^:\n]*: '(/[^'\n]*)'")
+"""How a state ends that removes what is mounted: ``clean`` of a folder where a file of the bake is."""
 _RETCODE = "retcode: "
 _TITLE = re.compile(r"^(?:stdout|stderr|output): ?")
 """What Salt puts before the output of a command in its log."""
@@ -66,6 +69,13 @@ def explained(result: dict[str, Any], errors: Sequence[str], functions: Any) -> 
     comment, changes = str(result.get("comment") or ""), result.get("changes")
     if lacked := _LACKED.search(comment):
         more = f"{lacked[1]} cannot be called: {functions.missing_fun_string(lacked[1])}"
+    elif (busy := _BUSY.search(comment)) and os.path.ismount(busy[1]):
+        more = (
+            f"The bake has {busy[1]} mounted there, and no layer keeps it; leave it out of what the state cleans "
+            f"(exclude_pat: {os.path.basename(busy[1])})"
+        )
+    elif isinstance(changes, Mapping) and "retcode" in changes:  # a command, whose output they have
+        more = ""
     else:
         values = changes.values() if isinstance(changes, Mapping) else [changes]
         more = _new(errors, "\n".join([comment, *map(str, values)]))

@@ -41,10 +41,22 @@ def explained(comment: str, errors: list[str], changes: object = None, result: b
         ),
         pytest.param(
             "Command run",
-            CMD[1:],
+            [*CMD, "{'pid': 1, 'retcode': 1}"],
             {"stdout": "a\nb", "stderr": "no such\nthing", "retcode": 1},
             "Command run",
             id="the output of a command is in its changes",
+        ),
+        pytest.param(
+            "Could not remove '/proc': [Errno 16] Device or resource busy: '/proc'",
+            [],
+            {},
+            "Could not remove '/proc': [Errno 16] Device or resource busy: '/proc'\nThe bake has /proc mounted there, "
+            "and no layer keeps it; leave it out of what the state cleans (exclude_pat: proc)",
+            id="what is mounted is not removed",
+        ),
+        pytest.param(
+            "[Errno 16] Device or resource busy: '/etc'", [], {}, "[Errno 16] Device or resource busy: '/etc'",
+            id="it is busy, and no mount",
         ),
         pytest.param("it is no such\nthing", CMD[2:], {}, "it is no such\nthing", id="it is in the comment"),
         pytest.param("no", ["a", "a"], {}, "no\nSalt's log says:\na", id="the same twice"),
