@@ -27,10 +27,10 @@ class FakeMachine:
         return CompletedProcess(words, int(words[0] == "test" and self.looks < 0), "", "")
 
 
-def failing(machine: FakeMachine, keep_failed: float) -> tuple[list[float], list[str]]:
+def failing(machine: FakeMachine, seconds: float) -> tuple[list[float], list[str]]:
     """Fail, and return the seconds slept and what was reported meanwhile."""
     slept, told = list[float](), list[str]()
-    order, secret = {"recipe": "web", "keep_failed": keep_failed}, Secret("db:password", "swordfish")
+    order, secret = {"recipe": "web", "keep_failed": seconds}, Secret("db:password", "swordfish")
     with (
         pytest.raises(CommandExecutionError, match="state x failed: swordfish"),
         phases.report_to(told.append),
