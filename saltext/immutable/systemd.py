@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 
 _SUFFIXES = ("service", "socket", "device", "mount", "automount", "swap", "target", "path", "timer", "slice", "scope")
 _UNMET = re.compile(r"((?:Condition|Assert)\w+=.*) was not met")
-_SKIPPED = re.compile(r"was skipped because of an? \w+ condition check \((Condition\w+=.*)\)\.$")
 _FAILED = re.compile(r"((?:Condition|Assert)\w+=.*) failed\.")
 _SKIPPED = re.compile(r"was skipped because of an unmet condition check \(((?:Condition|Assert)\w+=.*)\)\.?$")
 _KINDS = ("Condition", "Assert")
@@ -73,22 +72,20 @@ def unmet_condition(unit: str) -> str | None:
     skipped = any(result == "no" and when != "0" for result, when in known)
     if skipped and (found := _UNMET.search(_said("status", "--no-pager", "--lines=0", unit))):
         return found[1]
-    if all(when == "0" for _, when in known):
-        last = _said("--boot", "--no-pager", "--lines=1", "--output=cat", f"--unit={unit}", program="journalctl")
-        if found := _SKIPPED.search(last.strip()):
-            return found[1]
+    if all(when == "0" for _, when in known) and (condition := _skipped(unit, "--boot")):
+        return condition
     done = run("condition", f"--unit={unit}", program="systemd-analyze")  # from version 250 on
     failed = _FAILED.findall(done.stdout + done.stderr) if done is not None and done.returncode else []
     return min(failed, key=lambda each: each.startswith("Assert"), default=None) or _skipped(unit)
 
 
-def _skipped(unit: str) -> str | None:
-    """Return the condition for which systemd skipped the last start, by its journal.
+def _skipped(unit: str, *options: str) -> str | None:
+    """Return the condition for which systemd skipped the last start, by its journal. ``options``: of journalctl.
 
     A program in a machine may have rights that its init has not, and find ``ConditionCapability`` met.
     """
-    last = _said("--no-pager", "--lines=1", "--output=cat", f"--unit={unit}", program="journalctl").strip()
-    found = _SKIPPED.search(last)
+    last = _said(*options, "--no-pager", "--lines=1", "--output=cat", f"--unit={unit}", program="journalctl")
+    found = _SKIPPED.search(last.strip())
     return found[1] if found else None
 
 

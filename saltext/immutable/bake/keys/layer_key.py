@@ -212,7 +212,7 @@ def _content(path: str) -> str | None:
 
 
 def tree(opts: Mapping[str, Any], pins: Mapping[str, str] = MappingProxyType({})) -> dict[str, Mapping[str, str]]:
-    """Return the files that the master serves now, by environment. ``pins``: as `git_remotes.Pins` has them."""
+    """Return the files that the master serves now, by environment. ``pins``: as `git_remotes.Remotes` has them."""
     server = _server(opts)
     return {env: Served(server, name) for env, name in (pins or {env: env for env in sorted(server.envs())}).items()}
 
